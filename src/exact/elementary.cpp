@@ -1,0 +1,120 @@
+#include "exact/elementary.hpp"
+
+#include <cmath>
+#include <mutex>
+#include <vector>
+
+namespace isologit::exact {
+namespace {
+
+std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
+
+// atanh(1/n) = sum of 1 / (n^(2k+1) (2k+1)).
+Ball atanh_of_inverse(std::uint32_t n, std::size_t limbs) {
+  Ball power = divide_by(Ball::exact(1), n, limbs);
+  Ball sum = power;
+  std::uint32_t k = 1;
+  for (; magnitude(power).exponent > -bits_of(limbs); ++k) {
+    power = divide_by(power, n * n, limbs);
+    sum = add(sum, divide_by(power, 2 * k + 1, limbs), limbs);
+  }
+  sum.radius = sum.radius + magnitude(power);  // the rest is below the last term, whose ratio is under 1/2
+  return sum;
+}
+
+// A number of `bits` leading bits of x, near enough for choosing an integer or a starting value.
+double near(const BigFloat& x) {
+  if (x.is_zero()) return 0;
+  const Approximation a = approximate(x);
+  if (a.exponent < -1000) return 0;
+  return std::ldexp(a.mantissa, static_cast<int>(a.exponent));
+}
+
+// ln(1 + d) = d - d^2/2 + d^3/3 - ..., |d| < 2^-10.
+Ball log1p_series(const Ball& d, std::size_t limbs) {
+  Ball sum = d;
+  Ball power = d;
+  if (d.middle.is_zero() && d.is_exact()) return d;
+  const std::int64_t stop = magnitude(d).exponent - bits_of(limbs);
+  for (std::uint32_t n = 2; magnitude(power).exponent > stop; ++n) {
+    power = multiply(power, d, limbs);
+    const Ball term = divide_by(power, n, limbs);
+    sum = n % 2 == 0 ? subtract(sum, term, limbs) : add(sum, term, limbs);
+  }
+  sum.radius = sum.radius + magnitude(power);  // what follows is below |power| (|d| + |d|^2 + ...) < |power|
+  return sum;
+}
+
+}  // namespace
+
+Ball ln2(std::size_t limbs) {
+  // Kept for the precisions that occur: each is a pure function of `limbs`, so the cache changes no result.
+  static std::mutex mutex;
+  static std::vector<Ball> known(1);
+  const std::lock_guard lock(mutex);
+  if (known.size() <= limbs) known.resize(limbs + 1);
+  if (known[limbs].middle.is_zero()) {
+    // ln 2 = 18 atanh(1/26) - 2 atanh(1/4801) + 8 atanh(1/8749)  (Machin-like, Gourdon and Sebah 2010)
+    const std::size_t wide = limbs + 1;
+    const Ball a = multiply(Ball::exact(18), atanh_of_inverse(26, wide), wide);
+    const Ball b = multiply(Ball::exact(2), atanh_of_inverse(4801, wide), wide);
+    const Ball c = multiply(Ball::exact(8), atanh_of_inverse(8749, wide), wide);
+    known[limbs] = add(subtract(a, b, wide), c, limbs);
+  }
+  return known[limbs];
+}
+
+Ball exp(const Ball& x, std::size_t limbs) {
+  const std::size_t wide = limbs + 1;  // the squarings below lose a few bits
+  // x = k ln 2 + r, |r| < 1/2; then e^x = 2^k (e^(r / 2^s))^(2^s).
+  constexpr int kHalvings = 10;
+  const BigFloat k = BigFloat::from_double(std::nearbyint(near(x.middle) / 0.6931471805599453));
+  const Ball r = subtract(x, multiply(Ball{k, {}}, ln2(wide + 1), wide + 1), wide + 1);
+  const Ball small = scale_by_power_of_two(r, -kHalvings);
+  Ball sum = add(Ball::exact(1), small, wide);
+  Ball term = small;
+  for (std::uint32_t n = 2; magnitude(term).exponent > -bits_of(wide) && !term.middle.is_zero(); ++n) {
+    term = divide_by(multiply(term, small, wide), n, wide);
+    sum = add(sum, term, wide);
+  }
+  sum.radius = sum.radius + magnitude(term);  // the rest is below the last term, |small| being under 1/2
+  for (int i = 0; i < kHalvings; ++i) sum = multiply(sum, sum, wide);
+  return scale_by_power_of_two(sum, static_cast<std::int64_t>(near(k)));
+}
+
+Ball log(const Ball& x, std::size_t limbs) {
+  const Approximation near_x = approximate(x.middle);
+  // y is near ln x; ln x = y + ln(1 + d) with d = x e^-y - 1, whatever y is.
+  const double y = std::log(near_x.mantissa) + static_cast<double>(near_x.exponent) * 0.6931471805599453;
+  const Ball factor = exp(Ball::exact(-y), limbs + 1);
+  const Ball d = subtract(multiply(x, factor, limbs + 1), Ball::exact(1), limbs + 1);
+  return add(Ball::exact(y), log1p_series(d, limbs), limbs);
+}
+
+Ball log1p(const Ball& x, std::size_t limbs) {
+  const Bound size = magnitude(x);
+  if (size.is_zero() || size.exponent < -12) return log1p_series(x, limbs);
+  return log(add(Ball::exact(1), x, limbs + 1), limbs);
+}
+
+float softcap(float z, float c) {
+  if (std::isnan(z)) return quiet_nan();
+  if (z == 0) return 0.0F;
+  const double magnitude_z = std::fabs(static_cast<double>(z));
+  const double cap = c;
+  // c tanh(z/c) lies between z (1 - x^2/3) and z, where x = z/c: below 2^-13 that is nearer to z than to any
+  // midpoint beside it (2^-26/3 of z, against 2^-25).
+  if (magnitude_z < 0x1p-13 * cap) return z;
+  // It lies between c (1 - 2 e^(-2x)) and c: above 10 that is nearer to c than to the midpoint below it.
+  if (magnitude_z > 10 * cap) return z < 0 ? -c : c;
+  for (std::size_t limbs = 3;; limbs *= 2) {
+    // tanh x = (1 - e) / (1 + e), e = e^(-2x)
+    const Ball x = divide(Ball::exact(2 * magnitude_z), Ball::exact(cap), limbs);
+    const Ball e = exp(negate(x), limbs);
+    const Ball one = Ball::exact(1);
+    const Ball tanh = divide(subtract(one, e, limbs), add(one, e, limbs), limbs);
+    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs))) return z < 0 ? -*rounded : *rounded;
+  }
+}
+
+}  // namespace isologit::exact

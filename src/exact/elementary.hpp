@@ -1,0 +1,23 @@
+// exp and log of balls, at any precision. Each is its defining series with the remainder added to the radius.
+#pragma once
+
+#include "exact/ball.hpp"
+
+namespace isologit::exact {
+
+// ln 2 to about 64 * limbs bits.
+Ball ln2(std::size_t limbs);
+
+// e^x, |x| below 2^62. The radius of x must be below 1/2.
+Ball exp(const Ball& x, std::size_t limbs);
+
+// ln x; x is positive throughout the ball.
+Ball log(const Ball& x, std::size_t limbs);
+
+// ln(1 + x) with relative accuracy for small x; x > -1 throughout the ball.
+Ball log1p(const Ball& x, std::size_t limbs);
+
+// c * tanh(z / c), rounded once to f32; c > 0 and finite (CONTRACT.md 2). z may be infinite or NaN.
+float softcap(float z, float c);
+
+}  // namespace isologit::exact

@@ -1,0 +1,35 @@
+// An exact sum of products of f32 numbers: a fixed-point register wide enough for every partial sum.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "exact/rounding.hpp"
+
+namespace isologit::exact {
+
+// Holds a multiple of 2^-298, the square of the smallest f32 subnormal. A product of two f32 numbers lies below 2^256;
+// 20 digits of 32 bits leave 86 bits above that, more than any count of terms can fill.
+class Superaccumulator {
+ public:
+  // Adds a finite double that is a multiple of 2^-298 and below 2^257 in magnitude: the product of two elements
+  // (at most 48 significant bits, so it is exact in double) or one element.
+  void add(double term);
+
+  bool is_zero();
+
+  // The sum, rounded once.
+  double round(const Format& format);
+
+ private:
+  static constexpr int kDigits = 20;
+  static constexpr int kLowest = -298;
+
+  // Brings every digit but the highest into [0, 2^32); the highest carries the sign.
+  void carry();
+
+  std::array<std::int64_t, kDigits> digits_{};  // value = sum of digits_[i] * 2^(32 i + kLowest)
+  int adds_until_carry_ = 1 << 30;              // each add moves a digit by less than 2^32; 2^30 of them fit in 63 bits
+};
+
+}  // namespace isologit::exact
