@@ -144,20 +144,16 @@ std::optional<float> try_round(const Ball& x, const Format& format) {
   return static_cast<float>(low);
 }
 
-std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, const Format& format) {
-  if (delta.middle.is_zero() && delta.is_exact()) return static_cast<float>(round(exact, format));
+std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format) {
+  if (sign == 0) return static_cast<float>(round(exact, format));
   // Every boundary between two roundings is a multiple of half the smallest subnormal number, and `exact` of its own
   // lowest bit: their distance is 0 or at least 2^granularity.
   std::int64_t granularity = format.emin - format.precision;
   if (!exact.is_zero()) granularity = std::min(granularity, lowest_bit(exact));
-  const int direction = sign(delta);
-  if (direction != 0) {
-    const Bound size = magnitude(delta);
-    if (size.exponent + 2 < granularity) {
-      BigFloat nudge = BigFloat::power_of_two(granularity - 1);
-      nudge.negative = direction < 0;
-      return static_cast<float>(round(add(exact, nudge), format));
-    }
+  if (magnitude(delta).exponent + 2 < granularity) {
+    BigFloat nudge = BigFloat::power_of_two(granularity - 1);
+    nudge.negative = sign < 0;
+    return static_cast<float>(round(add(exact, nudge), format));
   }
   const double low = round(add(exact, lower(delta)), format);
   const double high = round(add(exact, upper(delta)), format);

@@ -55,8 +55,8 @@ int sign(const Ball& x);
 std::optional<float> try_round(const Ball& x, const Format& format = kF32);
 
 // The same for exact + delta, where `exact` is known without error and delta may be smaller by any factor: below the
-// granularity of `exact` and of the format's rounding boundaries only delta's sign counts (CONTRACT.md 9). Never
-// expands more than a few hundred bits beyond those of `exact`. delta is a ball with relative accuracy, or exactly 0.
-std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, const Format& format = kF32);
+// granularity of `exact` and of the format's rounding boundaries only delta's sign counts (CONTRACT.md 9). `sign` is
+// that sign, 0 when delta is exactly 0; the ball tells delta's size and need not prove its sign.
+std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format = kF32);
 
 }  // namespace isologit::exact

@@ -1,0 +1,81 @@
+// The interface of the kernels that make tiles of logits, and the list of them.
+//
+// A kernel sees a block of hidden rows once (`prepare`, into memory the caller owns) and then any number of tiles of
+// the vocabulary. What it writes are the logits of CONTRACT.md 1, bit for bit those of the reference: no kernel has
+// a freedom that could be seen in its results.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "fold/lanes.hpp"
+#include "isologit/head.hpp"
+#include "isologit/kernels.hpp"
+#include "isologit/status.hpp"
+
+namespace isologit::dot {
+
+// How often the fast path could not prove its rounding and exact accumulation settled the logit.
+struct Counts {
+  std::int64_t fallbacks = 0;
+};
+
+// Rows [first, first + count) of the weight, with their bias.
+struct WeightTile {
+  const MatrixView* weight;
+  const VectorView* bias;
+  std::int64_t first;
+  std::int64_t count;
+};
+
+class Kernel {
+ public:
+  Kernel() = default;
+  Kernel(const Kernel&) = delete;
+  Kernel& operator=(const Kernel&) = delete;
+  virtual ~Kernel() = default;
+
+  virtual std::string_view name() const = 0;
+  virtual std::string_view instruction_set() const = 0;
+  // Empty when the kernel runs on this machine, else what is missing.
+  virtual std::string why_not() const = 0;
+
+  // The most hidden rows a block should hold, and the most weight rows a tile may hold.
+  virtual std::int64_t block_rows() const = 0;
+  virtual std::int64_t tile_vocab() const = 0;
+
+  // Bytes of a prepared block and of one thread's scratch, for hidden rows of `size` elements.
+  virtual std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const = 0;
+  virtual std::size_t scratch_bytes(std::int64_t rows, std::int64_t size) const = 0;
+
+  // Prepares row `index` (of the block) from row `row` of hidden. Different rows may be prepared concurrently.
+  virtual void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
+                       void* prepared) const = 0;
+
+  // logits[r * tile_vocab() + j] for r in [0, rows), j in [0, tile.count), before any transform. `hidden` and
+  // `row_ids` (block row r is hidden row row_ids[r]) are there for the logits that need exact accumulation.
+  struct Block {
+    const MatrixView* hidden;
+    const std::int64_t* row_ids;
+    std::int64_t rows;
+    const void* prepared;
+  };
+  virtual void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts& counts) const = 0;
+
+  // How the same instruction set makes statistics of logits; null: in exact arithmetic from the first round.
+  virtual const fold::Lanes* lanes() const = 0;
+};
+
+// Best first; the reference is last.
+const std::vector<const Kernel*>& registry();
+
+// The kernel of that name; an empty name takes ISOLOGIT_KERNEL, and without it the best that runs here.
+Result<const Kernel*> choose(std::string_view name);
+
+// Settles one logit exactly.
+float exact_logit(const Kernel::Block& block, std::int64_t row, const WeightTile& tile, std::int64_t column);
+
+}  // namespace isologit::dot

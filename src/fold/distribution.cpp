@@ -1,0 +1,140 @@
+#include "fold/distribution.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "exact/elementary.hpp"
+
+namespace isologit::fold {
+namespace {
+
+// The range in which Lanes::sums holds.
+constexpr float kHighest = 0x1p20F;
+
+std::int64_t find_first(const float* logits, std::int64_t count, float value) {
+  return std::find(logits, logits + count, value) - logits;
+}
+
+std::int64_t round_up(std::int64_t count) { return (count + kLaneGroup - 1) / kLaneGroup * kLaneGroup; }
+
+int scale_of(float top) { return static_cast<int>(std::nearbyint(static_cast<double>(top) * 1.4426950408889634)); }
+
+}  // namespace
+
+void Compensated::add(double x) {
+  // Knuth's two-sum: high + x = sum + error exactly.
+  const double sum = high + x;
+  const double part = sum - high;
+  low += (high - (sum - part)) + (x - part);
+  high = sum;
+}
+
+void Compensated::multiply_by_power_of_two(int exponent) {
+  high = std::ldexp(high, exponent);
+  low = std::ldexp(low, exponent);
+}
+
+void Distribution::raise(float new_top) {
+  if (std::fabs(top) <= kHighest && std::fabs(new_top) <= kHighest) {
+    const int new_scale = scale_of(new_top);
+    if (mass.high != 0) {
+      // The terms' distance to the top grows by the same amount for all of them.
+      moment.add((static_cast<double>(new_top) - static_cast<double>(top)) * (mass.high + mass.low));
+      ++rises;
+      mass.multiply_by_power_of_two(scale - new_scale);
+      moment.multiply_by_power_of_two(scale - new_scale);
+    }
+    scale = new_scale;
+  } else if (new_top <= kHighest) {
+    scale = scale_of(std::max(new_top, -kHighest));
+  }
+  top = new_top;
+}
+
+void Distribution::add_sums(const Lanes& lanes, const float* logits, std::int64_t count) {
+  if (top > kHighest) {
+    too_high = true;
+  } else if (top < -kHighest) {
+    skipped_low = true;
+  } else {
+    const Sums sums = lanes.sums(logits, count, top, scale);
+    mass.add(sums.mass);
+    moment.add(sums.moment);
+  }
+}
+
+void Distribution::absorb(const Lanes& lanes, float* logits, std::int64_t count, std::int64_t first_id) {
+  const std::int64_t padded = round_up(count);
+  const Scan scan = lanes.scan(logits, padded);
+  absorbed += count;
+  above_nothing += scan.above_nothing;
+  if (scan.has_nan) {
+    const std::int64_t id =
+        first_id + (std::find_if(logits, logits + count, [](float z) { return std::isnan(z); }) - logits);
+    if (first_nan < 0 || id < first_nan) first_nan = id;
+  }
+  if (first_nan >= 0 || scan.above_nothing == 0) return;
+  if (scan.greatest < top) {
+    add_sums(lanes, logits, padded);
+    return;
+  }
+  const std::int64_t at = find_first(logits, count, scan.greatest);
+  if (scan.greatest == top) {
+    top_id = std::min(top_id, first_id + at);
+    add_sums(lanes, logits, padded);
+    return;
+  }
+  // The new top leaves the sums and the old one enters them in its place.
+  logits[at] = top;
+  raise(scan.greatest);
+  top_id = first_id + at;
+  add_sums(lanes, logits, padded);
+  logits[at] = scan.greatest;
+}
+
+void Distribution::merge(const Lanes& lanes, const Distribution& other) {
+  Distribution lower = other;
+  if (other.top > top || (other.top == top && other.top_id < top_id)) std::swap(*this, lower);
+  absorbed += lower.absorbed;
+  above_nothing += lower.above_nothing;
+  if (lower.first_nan >= 0 && (first_nan < 0 || lower.first_nan < first_nan)) first_nan = lower.first_nan;
+  if (first_nan >= 0 || lower.top_id < 0) return;
+  rises += lower.rises;
+  too_high = too_high || lower.too_high;
+  skipped_low = skipped_low || lower.skipped_low;
+  float displaced[kLaneGroup];
+  std::fill(displaced, displaced + kLaneGroup, -std::numeric_limits<float>::infinity());
+  displaced[0] = lower.top;
+  lower.raise(top);
+  mass.add(lower.mass.high);
+  mass.add(lower.mass.low);
+  moment.add(lower.moment.high);
+  moment.add(lower.moment.low);
+  add_sums(lanes, displaced, kLaneGroup);
+}
+
+bool relative_sums(const Distribution& state, RelativeSums& sums) {
+  constexpr std::size_t kLimbs = 3;
+  if (state.too_high || (state.skipped_low && state.top < -kHighest / 2)) return false;
+  sums = RelativeSums{};
+  if (state.above_nothing <= 1) return true;  // both are exactly 0
+  // Lanes::sums, two-sums and rescalings; `rises` for the moment alone.
+  const auto bounded = [&](const Compensated& value, double relative) {
+    const double total = value.high + value.low;
+    exact::Ball ball = exact::Ball::exact(total);
+    ball.radius = exact::Bound::of(exact::BigFloat::from_double(total * relative)) +
+                  exact::Bound::of(exact::BigFloat::from_double(static_cast<double>(state.absorbed) * 0x1p-980));
+    return ball;
+  };
+  const double relative = 0x1p-44;
+  // From units of 2^scale to units of e^top.
+  const exact::Ball unit = exact::scale_by_power_of_two(
+      exact::exp(exact::Ball::exact(-static_cast<double>(state.top)), kLimbs), state.scale);
+  sums.rest = exact::multiply(bounded(state.mass, relative), unit, kLimbs);
+  sums.moment = exact::multiply(
+      bounded(state.moment, relative + static_cast<double>(state.rises) * 0x1p-51), unit, kLimbs);
+  return true;
+}
+
+}  // namespace isologit::fold

@@ -1,0 +1,61 @@
+// The fold behind lse, logprob, entropy and argmax: what one row keeps of a stream of tiles. A monoid: empty state,
+// absorb a tile, merge two states; tiles and merges may come in any order, for the results are decided by proven
+// intervals and not by the order of the sums.
+//
+// With top the greatest logit so far, at id top_id, the state holds
+//   mass   = sum over all ids but top_id of e^z          (so that near-certain rows keep relative precision)
+//   moment = sum over the same of e^z (top - z)
+// both in units of 2^scale, scale = round(top / ln 2): a new top rescales them by a power of two, exactly.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "exact/ball.hpp"
+#include "fold/lanes.hpp"
+
+namespace isologit::fold {
+
+// An accumulator of positive doubles, error below 2^-80 relative: high + low by two-sum.
+struct Compensated {
+  double high = 0;
+  double low = 0;
+
+  void add(double x);
+  void multiply_by_power_of_two(int exponent);
+};
+
+struct Distribution {
+  float top = -std::numeric_limits<float>::infinity();
+  std::int64_t top_id = -1;
+  std::int64_t first_nan = -1;     // lowest id whose logit is NaN
+  std::int64_t above_nothing = 0;  // logits above -inf
+  std::int64_t absorbed = 0;       // all logits
+  std::int64_t rises = 0;          // how often moment was moved to a new top; each costs it 2^-51
+  int scale = 0;
+  bool too_high = false;       // a top above 2^20 was met: the f64 sums do not hold
+  bool skipped_low = false;    // logits below -2^20 were left out of the sums
+  Compensated mass;
+  Compensated moment;
+
+  // logits[0, count) are those of ids first_id, first_id + 1, ...; the buffer goes on with -inf to a multiple of
+  // kLaneGroup. It is written to and restored.
+  void absorb(const Lanes& lanes, float* logits, std::int64_t count, std::int64_t first_id);
+  void merge(const Lanes& lanes, const Distribution& other);
+
+ private:
+  void raise(float new_top);
+  void add_sums(const Lanes& lanes, const float* logits, std::int64_t count);
+};
+
+// The two sums relative to the top, e^top = 1, as balls: rest = sum of e^(z - top) and moment = sum of
+// e^(z - top) (top - z) over all ids but top_id.
+struct RelativeSums {
+  exact::Ball rest;
+  exact::Ball moment;
+};
+
+// What the f64 sums prove, or nothing when the logits left the range they hold for.
+bool relative_sums(const Distribution& state, RelativeSums& sums);
+
+}  // namespace isologit::fold

@@ -1,0 +1,26 @@
+// The same sums as fold/distribution.hpp in ball arithmetic of any precision: the further rounds of rows that f64 could
+// not decide, and the only round of the reference kernel. The top is known beforehand, from the first round.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fold/distribution.hpp"
+
+namespace isologit::fold {
+
+struct ExactDistribution {
+  float top = 0;
+  std::int64_t top_id = -1;
+  std::size_t limbs = 0;
+  std::int64_t far = 0;  // logits above -inf so far below the top that they only widen the radius
+  RelativeSums sums;
+
+  void absorb(const float* logits, std::int64_t count, std::int64_t first_id);
+  void merge(const ExactDistribution& other);
+
+  // The sums with the far logits accounted for.
+  RelativeSums finish() const;
+};
+
+}  // namespace isologit::fold

@@ -1,0 +1,40 @@
+// The loops over a tile's logits that are worth vector instructions; one table of them per instruction set. What they
+// return is either exact (scan, count_above, softcap) or comes with a proven bound (sums), so the tables are interchangeable.
+#pragma once
+
+#include <cstdint>
+
+namespace isologit::fold {
+
+// Logits are handed over in groups of this many; the caller pads the last group with -inf.
+inline constexpr std::int64_t kLaneGroup = 16;
+// The most logits in one call of sums: its bound grows with them.
+inline constexpr std::int64_t kMaxTile = 128;
+
+struct Scan {
+  float greatest;              // of the logits that are not NaN; -inf when there is none
+  bool has_nan;
+  std::int64_t above_nothing;  // how many are above -inf (NaN not counted)
+};
+
+// Sums over logits z, in units of 2^scale: mass = sum of e^z, moment = sum of e^z (top - z). Both have a relative error
+// of at most 2^-45, plus at most 2^-990 per logit absolutely. z = -inf contributes nothing.
+struct Sums {
+  double mass;
+  double moment;
+};
+
+struct Lanes {
+  // count is a multiple of kLaneGroup.
+  Scan (*scan)(const float* logits, std::int64_t count);
+  // |top| <= 2^20 and top is at least every logit; scale is the integer nearest top / ln 2, give or take one.
+  Sums (*sums)(const float* logits, std::int64_t count, float top, int scale);
+  // How many are > threshold, or >= threshold; any count. NaN compares false.
+  std::int64_t (*count_above)(const float* logits, std::int64_t count, float threshold, bool or_equal);
+  // Replaces each logit z by cap * tanh(z / cap), rounded once; count is a multiple of kLaneGroup.
+  void (*softcap)(float* logits, std::int64_t count, float cap);
+};
+
+const Lanes& portable_lanes();
+
+}  // namespace isologit::fold

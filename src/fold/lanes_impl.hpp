@@ -1,0 +1,175 @@
+// The loops of fold/lanes.hpp in the vector types of GCC and clang; included by one file per instruction set, which
+// defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see dot/f64_tile.hpp.
+//
+// The exponential. For |z| <= 2^20 + 1000: k = round(z log2 e), r = z - k ln 2, e^z = 2^k e^r, |r| < 0.3467.
+//   ln 2 = kLn2High + kLn2Low to 2^-86: kLn2High has 32 bits and |k| < 2^21, so k kLn2High is exact; so is
+//   z - k kLn2High (both are multiples of 2^-32 or k = 0, and the result is below 1/2). The second subtraction rounds by
+//   at most 2^-55, k kLn2Low by 2^-65, the representation of ln 2 costs 2^-65: r is within 2^-54.9.
+//   e^r = sum of r^n / n! to n = 13 in Horner's form: truncation 2^-57; the last two steps (1 + r (1 + r (...))) round by
+//   2^-53 and 2^-54.5 (product) or less, the earlier ones by a third of the one after; with e^r > 0.707 and the error
+//   of r, in all below 2^-51.5 relative. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
+// The sums. Chains of at most kMaxTile additions of positive terms: 2^-46; moment adds two roundings a term. In all
+// below 2^-45. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top - z), and
+// e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all granularity.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "exact/elementary.hpp"
+#include "fold/lanes.hpp"
+
+#if defined(__FMA__)
+#include <immintrin.h>
+#endif
+
+namespace isologit::fold {
+namespace {
+
+constexpr int kWidth = ISOLOGIT_LANES;
+using Doubles = double __attribute__((vector_size(8 * kWidth)));
+using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
+using Floats = float __attribute__((vector_size(8 * kWidth)));  // twice as many
+using Ints = std::int32_t __attribute__((vector_size(8 * kWidth)));
+using HalfFloats = float __attribute__((vector_size(4 * kWidth)));  // as many as Doubles
+constexpr int kFloats = 2 * kWidth;
+
+template <class Target, class From>
+inline Target load(const From* from) {
+  Target value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class To, class From>
+inline To bits_of(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline Doubles broadcast(double x) { return Doubles{} + x; }
+
+inline Doubles select(Longs mask, Doubles yes, Doubles no) {
+  return bits_of<Doubles>((mask & bits_of<Longs>(yes)) | (~mask & bits_of<Longs>(no)));
+}
+
+#if defined(__AVX512F__)
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm512_fmadd_pd(a, b, c); }
+#elif defined(__FMA__)
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
+#else
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return a * b + c; }
+#endif
+
+constexpr double kLog2E = 0x1.71547652b82fep0;
+constexpr double kLn2High = 0x1.62e42feep-1;  // 32 bits
+constexpr double kLn2Low = 0x1.a39ef35793c76p-33;
+constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, held in the low bits
+
+inline Scan scan(const float* logits, std::int64_t count) {
+  const float nothing = -std::numeric_limits<float>::infinity();
+  Floats greatest = Floats{} + nothing;
+  Ints nan = {};
+  Ints above = {};
+  for (std::int64_t i = 0; i < count; i += kFloats) {
+    const auto z = load<Floats>(logits + i);
+    greatest = z > greatest ? z : greatest;
+    nan |= z != z;
+    above -= z > nothing;
+  }
+  Scan result{nothing, false, 0};
+  for (int i = 0; i < kFloats; ++i) {
+    if (greatest[i] > result.greatest) result.greatest = greatest[i];
+    result.has_nan = result.has_nan || nan[i] != 0;
+    result.above_nothing += above[i];
+  }
+  return result;
+}
+
+// e^z in units of 2^scale; z >= floor, which keeps k - scale above -1002. `lift` is the exponent field's share of
+// -scale together with the offset of kRound.
+inline Doubles exp_scaled(Doubles z, std::int64_t lift) {
+  const Doubles shifted = multiply_add(z, broadcast(kLog2E), broadcast(kRound));
+  const Doubles k = shifted - kRound;
+  const Doubles r = multiply_add(k, broadcast(-kLn2Low), multiply_add(k, broadcast(-kLn2High), z));
+  Doubles p = broadcast(1.0 / 6227020800.0);
+  for (const double coefficient : {1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0, 1.0 / 40320.0,
+                                   1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0}) {
+    p = multiply_add(p, r, broadcast(coefficient));
+  }
+  return bits_of<Doubles>(bits_of<Longs>(p) + ((bits_of<Longs>(shifted) - lift) << 52));
+}
+
+inline Sums sums(const float* logits, std::int64_t count, float top, int scale) {
+  const double lowest = (scale - 1000) * 0.6931471805599453;
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound) + scale;
+  const double nothing = -std::numeric_limits<double>::infinity();
+  Doubles mass[2] = {};
+  Doubles moment[2] = {};
+  for (std::int64_t i = 0; i < count; i += 2 * kWidth) {
+    for (int half = 0; half < 2; ++half) {
+      const auto z = __builtin_convertvector(load<HalfFloats>(logits + i + half * kWidth), Doubles);
+      const Longs there = z > nothing;
+      const Doubles held = select(z > lowest, z, broadcast(lowest));
+      const Doubles term = select(there, exp_scaled(held, lift), Doubles{});
+      mass[half] += term;
+      moment[half] += term * (static_cast<double>(top) - held);
+    }
+  }
+  Sums result{0, 0};
+  for (int i = 0; i < kWidth; ++i) {
+    result.mass += mass[0][i] + mass[1][i];
+    result.moment += moment[0][i] + moment[1][i];
+  }
+  return result;
+}
+
+inline std::int64_t count_above(const float* logits, std::int64_t count, float threshold, bool or_equal) {
+  std::int64_t total = 0;
+  std::int64_t i = 0;
+  const Floats limit = Floats{} + threshold;
+  Ints found = {};
+  if (or_equal) {
+    for (; i + kFloats <= count; i += kFloats) found -= load<Floats>(logits + i) >= limit;
+  } else {
+    for (; i + kFloats <= count; i += kFloats) found -= load<Floats>(logits + i) > limit;
+  }
+  for (int lane = 0; lane < kFloats; ++lane) total += found[lane];
+  for (; i < count; ++i) total += or_equal ? logits[i] >= threshold : logits[i] > threshold;
+  return total;
+}
+
+// cap tanh(x), x = |z| / cap, as cap (1 - e) / (1 + e) with e = e^(-2x). x has a relative error of 2^-53 and 2x <= 20, so
+// e is within 2^-48.6 of its value with x's error and 2^-51.5 with its own: 2^-48.3 in all. d/de (1 - e)/(1 + e) is at most
+// 2 in magnitude, so e's error moves the result by at most cap e 2^-47.3; the four operations after it by 4 * 2^-53 of the
+// result (1 - e has no error beyond e's and its own rounding). Bound: cap e 2^-47 + result 2^-50.
+inline void softcap(float* logits, std::int64_t count, float cap) {
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
+  const double c = static_cast<double>(cap);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const auto z = __builtin_convertvector(load<HalfFloats>(logits + i), Doubles);
+    const Doubles size = select(z < 0, -z, z);
+    const Doubles x = select(size < 10 * c, size / c, broadcast(10));
+    const Doubles e = exp_scaled(-2 * x, lift);
+    const Doubles capped = c * ((1 - e) / (1 + e));
+    const Doubles error = c * e * 0x1p-47 + capped * 0x1p-50;
+    const auto low = __builtin_convertvector(capped - error, HalfFloats);
+    const auto high = __builtin_convertvector(capped + error, HalfFloats);
+    for (int lane = 0; lane < kWidth; ++lane) {
+      float& logit = logits[i + lane];
+      if (low[lane] == high[lane] && size[lane] < 10 * c) {
+        logit = logit < 0 ? -low[lane] : low[lane];
+      } else {
+        logit = exact::softcap(logit, cap);
+      }
+    }
+  }
+}
+
+constexpr Lanes kLanes{scan, sums, count_above, softcap};
+
+}  // namespace
+}  // namespace isologit::fold
