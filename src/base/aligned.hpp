@@ -1,0 +1,59 @@
+// Memory for tiles and scratch, aligned to a cache line and to the widest vector register.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+namespace isologit::base {
+
+// Uninitialised bytes at a 64-byte boundary. An empty buffer holds no memory.
+class AlignedBuffer {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  AlignedBuffer() = default;
+  // Throws std::bad_alloc.
+  explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes == 0 ? nullptr : allocate(bytes)), size_(bytes) {}
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    bytes_ = std::move(other.bytes_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
+  ~AlignedBuffer() = default;
+
+  // Bytes.
+  std::size_t size() const { return size_; }
+
+  // The memory as size() / sizeof(T) elements; they hold no values until written.
+  template <class T>
+  T* as() {
+    return static_cast<T*>(address<T>());
+  }
+  template <class T>
+  const T* as() const {
+    return static_cast<const T*>(address<T>());
+  }
+
+ private:
+  struct Free {
+    void operator()(void* bytes) const { ::operator delete (bytes, std::align_val_t{alignment}); }
+  };
+
+  static void* allocate(std::size_t bytes) { return ::operator new (bytes, std::align_val_t{alignment}); }
+
+  template <class T>
+  void* address() const {
+    static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T> && alignof(T) <= alignment);
+    return bytes_.get();
+  }
+
+  std::unique_ptr<void, Free> bytes_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace isologit::base

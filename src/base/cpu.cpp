@@ -1,0 +1,137 @@
+#include "base/cpu.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <thread>
+
+#include "base/cgroup.hpp"
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#endif
+
+namespace isologit::base {
+namespace {
+
+#if defined(__x86_64__) || defined(__i386__)
+
+constexpr bool has_bits(std::uint64_t word, std::uint64_t bits) { return (word & bits) == bits; }
+
+constexpr std::uint64_t bit(int position) { return std::uint64_t{1} << position; }
+
+struct CpuidLeaf {
+  std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+// All zero where the processor has no such leaf.
+CpuidLeaf cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
+  CpuidLeaf result;
+  __get_cpuid_count(leaf, subleaf, &result.eax, &result.ebx, &result.ecx, &result.edx);
+  return result;
+}
+
+// The register state that the operating system saves across context switches.
+std::uint64_t xcr0() {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (std::uint64_t{high} << 32) | low;
+}
+
+CpuFeatures detect() {
+  CpuFeatures features;
+  const CpuidLeaf basic = cpuid(1, 0);
+  const bool has_xgetbv = has_bits(basic.ecx, bit(27));
+  if (!has_xgetbv) return features;
+
+  const std::uint64_t state = xcr0();
+  const bool os_avx = has_bits(state, bit(1) | bit(2));                        // xmm, ymm
+  const bool os_avx512 = os_avx && has_bits(state, bit(5) | bit(6) | bit(7));  // masks, upper halves, zmm16 to 31
+  const bool os_amx = has_bits(state, bit(17) | bit(18));                      // tile configuration and data
+
+  const CpuidLeaf extended = cpuid(7, 0);
+  const CpuidLeaf extended1 = extended.eax >= 1 ? cpuid(7, 1) : CpuidLeaf{};
+  const bool avx = os_avx && has_bits(basic.ecx, bit(28));
+  features.avx2_fma = avx && has_bits(basic.ecx, bit(12)) && has_bits(extended.ebx, bit(5));
+  features.f16c = avx && has_bits(basic.ecx, bit(29));
+  const std::uint64_t f_dq_bw_vl = bit(16) | bit(17) | bit(30) | bit(31);
+  features.avx512 = os_avx512 && features.avx2_fma && has_bits(extended.ebx, f_dq_bw_vl);
+  features.avx512_vnni = features.avx512 && has_bits(extended.ecx, bit(11));
+  features.avx512_bf16 = features.avx512 && has_bits(extended1.eax, bit(5));
+  const bool amx_tile = os_amx && has_bits(extended.edx, bit(24));
+  features.amx_bf16 = amx_tile && has_bits(extended.edx, bit(22));
+  features.amx_int8 = amx_tile && has_bits(extended.edx, bit(25));
+  return features;
+}
+
+#else
+
+CpuFeatures detect() {
+  CpuFeatures features;
+#if defined(__ARM_NEON)
+  features.neon = true;
+#endif
+  return features;
+}
+
+#endif
+
+bool ask_for_amx() {
+#if defined(__linux__) && defined(__x86_64__)
+  if (!cpu().amx_bf16 && !cpu().amx_int8) return false;
+  constexpr int arch_req_xcomp_perm = 0x1023;  // Linux 5.16 and later; not in every libc's headers
+  constexpr int xfeature_xtiledata = 18;
+  return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+#else
+  return false;
+#endif
+}
+
+// Processors the calling thread may run on; 0 when the system does not say.
+int affinity_count() {
+#if defined(__linux__)
+  struct FreeSet {
+    void operator()(cpu_set_t* set) const { CPU_FREE(set); }
+  };
+  // The kernel refuses a mask shorter than its own, whose length it does not tell.
+  constexpr int most_processors = 1 << 20;
+  for (int processors = 1024; processors <= most_processors; processors *= 2) {
+    const std::unique_ptr<cpu_set_t, FreeSet> set(CPU_ALLOC(static_cast<std::size_t>(processors)));
+    if (!set) return 0;
+    const std::size_t bytes = CPU_ALLOC_SIZE(static_cast<std::size_t>(processors));
+    if (sched_getaffinity(0, bytes, set.get()) == 0) return CPU_COUNT_S(bytes, set.get());
+    if (errno != EINVAL) return 0;
+  }
+#endif
+  return 0;
+}
+
+}  // namespace
+
+const CpuFeatures& cpu() {
+  static const CpuFeatures features = detect();
+  return features;
+}
+
+bool request_amx() {
+  static const bool granted = ask_for_amx();
+  return granted;
+}
+
+int available_threads() {
+  int threads = affinity_count();
+  if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+  if (const auto quota = cgroup_cpu_quota()) threads = std::min(threads, *quota);
+  return std::max(threads, 1);
+}
+
+}  // namespace isologit::base

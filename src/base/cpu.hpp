@@ -1,0 +1,28 @@
+// What the machine offers: instruction sets, and how many threads the process may use.
+#pragma once
+
+namespace isologit::base {
+
+// Each is true only where both the processor and the operating system support it.
+struct CpuFeatures {
+  bool avx2_fma = false;
+  bool f16c = false;
+  bool avx512 = false;       // F, BW, DQ and VL
+  bool avx512_vnni = false;  // these two imply avx512
+  bool avx512_bf16 = false;
+  bool amx_bf16 = false;  // these two also need request_amx() before the first tile instruction
+  bool amx_int8 = false;
+  bool neon = false;
+};
+
+// Detected once.
+const CpuFeatures& cpu();
+
+// Asks the system, once per process, for leave to use the AMX tiles; false if it refuses or there are none.
+bool request_amx();
+
+// The lesser of the processors in the calling thread's affinity mask and the cgroup's cpu quota rounded up; at
+// least 1. Read anew at each call, since both may change while a process runs.
+int available_threads();
+
+}  // namespace isologit::base

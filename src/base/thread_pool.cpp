@@ -1,0 +1,201 @@
+#include "base/thread_pool.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "base/fp_env.hpp"
+
+namespace isologit::base {
+namespace {
+
+thread_local bool inside_work = false;
+
+// One call of parallel(), on its caller's stack. All but `work` and `threads` is guarded by the pool's mutex.
+struct Job {
+  const std::function<void(int)>& work;
+  int threads;
+  int next = 1;              // the first index nobody has taken; the caller starts with 0
+  int running = 0;           // indices that pool threads have taken and not finished
+  int failed = 0;            // the index that `error` is of
+  Job* following = nullptr;  // in the pool's list
+  std::exception_ptr error = nullptr;
+  std::condition_variable done = {};
+};
+
+std::exception_ptr run_index(const std::function<void(int)>& work, int index) {
+  try {
+    work(index);
+    return nullptr;
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
+void keep_lowest(Job& job, int index, std::exception_ptr error) {
+  if (error && (!job.error || index < job.failed)) {
+    job.failed = index;
+    job.error = std::move(error);
+  }
+}
+
+// While one lives, threads that its thread creates are born with all signals blocked, so that the program's handlers
+// run on the program's threads. Faults are left alone: they belong to the instruction that raised them, and a
+// blocked one would end the process without its handler.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t blocked;
+    sigfillset(&blocked);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS}) sigdelset(&blocked, fault);
+    pthread_sigmask(SIG_SETMASK, &blocked, &former_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &former_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t former_;
+};
+
+// Threads take indices of any open job, and a caller takes what is left of its own. So a job never waits for a
+// thread to become free, only for indices that are running.
+class Pool {
+ public:
+  void run(Job& job) {
+    open(job);
+    keep_own(job, 0);
+    std::unique_lock lock(mutex_);
+    while (job.next < job.threads) {
+      const int index = take(job);
+      lock.unlock();
+      keep_own(job, index);
+      lock.lock();
+    }
+    job.done.wait(lock, [&job] { return job.running == 0; });
+    wanted_ -= job.threads - 1;
+  }
+
+ private:
+  void open(Job& job) {
+    const std::lock_guard lock(mutex_);
+    job.following = jobs_;
+    jobs_ = &job;
+    wanted_ += job.threads - 1;
+    grow();
+    for (int i = std::min(job.threads - 1, workers_); i > 0; --i) wake_.notify_one();
+  }
+
+  void keep_own(Job& job, int index) {
+    if (std::exception_ptr error = run_index(job.work, index)) {
+      const std::lock_guard lock(mutex_);
+      keep_lowest(job, index, std::move(error));
+    }
+  }
+
+  // Under the mutex. A job whose last index is taken leaves the list.
+  int take(Job& job) {
+    const int index = job.next++;
+    if (job.next == job.threads) {
+      Job** link = &jobs_;
+      while (*link != &job) link = &(*link)->following;
+      *link = job.following;
+    }
+    return index;
+  }
+
+  // Under the mutex: as many threads as the open calls could use together, or as many as the system gives.
+  void grow() {
+    if (workers_ >= wanted_) return;
+    const SignalsBlocked signals_blocked;
+    try {
+      for (; workers_ < wanted_; ++workers_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {  // no more threads: the callers do what is left
+    } catch (const std::bad_alloc&) {
+    }
+  }
+
+  [[noreturn]] void serve() {
+    const FpEnvironment environment;
+    inside_work = true;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return jobs_ != nullptr; });
+      Job& job = *jobs_;
+      const int index = take(job);
+      ++job.running;
+      lock.unlock();
+      std::exception_ptr error = run_index(job.work, index);
+      lock.lock();
+      keep_lowest(job, index, std::move(error));
+      // Under the mutex still: the caller frees the job as soon as it sees running == 0.
+      if (--job.running == 0) job.done.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  Job* jobs_ = nullptr;  // those with indices left to take
+  int wanted_ = 0;       // threads that the calls in progress could use
+  int workers_ = 0;
+};
+
+// Never freed: its threads may outlive every static object.
+std::atomic<Pool*> current_pool = nullptr;
+
+// In the child of a fork the pool's threads do not exist and its mutex may be locked for ever: make it anew. Nothing
+// is lost by skipping the destructor, since a Pool owns no memory; to run it would be to touch that mutex.
+void renew_pool() {
+  if (Pool* old = current_pool.load()) new (old) Pool;
+  inside_work = false;
+}
+
+// At load time, not at first use: a fork during the first use would find no handler.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, renew_pool);
+
+Pool& pool() {
+  Pool* existing = current_pool.load();
+  if (existing == nullptr) {
+    auto fresh = std::make_unique<Pool>();
+    if (current_pool.compare_exchange_strong(existing, fresh.get())) existing = fresh.release();
+  }
+  return *existing;
+}
+
+// Marks the calling thread for the duration of its call.
+class InsideWork {
+ public:
+  InsideWork() : former_(inside_work) { inside_work = true; }
+  ~InsideWork() { inside_work = former_; }
+  InsideWork(const InsideWork&) = delete;
+  InsideWork& operator=(const InsideWork&) = delete;
+
+ private:
+  bool former_;
+};
+
+}  // namespace
+
+void parallel(int threads, const std::function<void(int)>& work) {
+  const FpEnvironment environment;
+  Job job{.work = work, .threads = threads};
+  if (threads <= 1 || inside_work) {
+    for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
+  } else {
+    Pool& shared = pool();
+    const InsideWork inside;
+    shared.run(job);
+  }
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace isologit::base

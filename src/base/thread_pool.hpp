@@ -1,0 +1,21 @@
+// The library's own threads: kept between calls, invisible to the program that uses it.
+#pragma once
+
+#include <functional>
+
+namespace isologit::base {
+
+// Runs work(i) once for each i in [0, threads), as concurrently as the system allows, and returns when all are done.
+//
+// - work(0) runs on the calling thread. If the system refuses a thread, fewer run at a time, so no work(i) may wait
+//   for another.
+// - Every work(i) runs under FpEnvironment, also on the calling thread.
+// - If some throw, the rest still run; then the exception of the lowest such i is rethrown here.
+// - A call from inside work runs its indices one after another on its own thread.
+// - Any number of user's threads may call at once; no call waits for another.
+// - A child process made by fork() starts threads of its own. A child that is forked inside work must not return
+//   from it: the threads that did the rest of the job are not there.
+// - Throws std::bad_alloc, before any work has begun.
+void parallel(int threads, const std::function<void(int)>& work);
+
+}  // namespace isologit::base
