@@ -63,10 +63,11 @@ class Kernel {
     std::int64_t rows;
     const void* prepared;
   };
-  virtual void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts& counts) const = 0;
+  virtual void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch,
+                      Counts& counts) const = 0;
 
-  // How the same instruction set makes statistics of logits; null: in exact arithmetic from the first round.
-  virtual const fold::Lanes* lanes() const = 0;
+  // The folds' loops for the same instruction set.
+  virtual const fold::Lanes& lanes() const = 0;
 };
 
 // Best first; the reference is last.

@@ -1,6 +1,6 @@
 // Tiles of exact logits by certified f64 accumulation; included by one file per instruction set, which supplies the
-// vector type (`Vector`: V, kWidth, zero, load, fused or unfused multiply_add, sum, widen). Everything is in an unnamed namespace, so
-// code compiled for one instruction set cannot be linked into another's.
+// vector type (`Vector`: V, kWidth, zero, load, fused or unfused multiply_add, sum, widen). Everything is in an unnamed
+// namespace, so code compiled for one instruction set cannot be linked into another's.
 //
 // Why it is right. A product of two elements has at most 48 significant bits and an exponent in [-298, 255]: it is
 // exact in f64, with or without fma. Let p_1..p_n be the products and s their real sum. A sum in which no term passes
@@ -20,15 +20,16 @@
 
 #include "dot/dot.hpp"
 #include "exact/element.hpp"
+#include "exact/rounding.hpp"
 
 namespace isologit::dot {
 namespace {
 
-constexpr std::int64_t kChunk = 256;           // elements of k between two additions to the running sum
-constexpr std::int64_t kStride = kChunk + 8;   // keeps rows of a chunk out of one another's cache sets
-constexpr std::int64_t kPanel = 8;             // weight rows widened together: 17 KB, stays in L1
+constexpr std::int64_t kChunk = 256;          // elements of k between two additions to the running sum
+constexpr std::int64_t kStride = kChunk + 8;  // keeps rows of a chunk out of one another's cache sets
+constexpr std::int64_t kPanel = 8;            // weight rows widened together: 17 KB, stays in L1
 constexpr std::int64_t kTile = 64;
-constexpr std::int64_t kBlockRows = 120;       // hidden rows: one chunk of them is 253 KB, stays in L2
+constexpr std::int64_t kBlockRows = 120;  // hidden rows: one chunk of them is 253 KB, stays in L2
 
 constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
 
@@ -54,22 +55,23 @@ void widen_chunk(const void* row, DType dtype, std::int64_t k, std::int64_t coun
 }
 
 // sums[j * rows + r] += dot(weight row j, hidden row r) over one chunk, for kW weight rows and kH hidden rows.
-template <class Vector, int kW, int kH>
+template <class Vector, std::size_t kW, std::size_t kH>
 inline void multiply_panel(const double* weight, const double* hidden, double* sums, std::int64_t rows) {
   typename Vector::V accumulators[kW][kH];
-  for (int j = 0; j < kW; ++j) {
-    for (int r = 0; r < kH; ++r) accumulators[j][r] = Vector::zero();
+  for (std::size_t j = 0; j < kW; ++j) {
+    for (std::size_t r = 0; r < kH; ++r) accumulators[j][r] = Vector::zero();
   }
   for (std::int64_t k = 0; k < kChunk; k += Vector::kWidth) {
     typename Vector::V h[kH];
-    for (int r = 0; r < kH; ++r) h[r] = Vector::load(hidden + r * kStride + k);
-    for (int j = 0; j < kW; ++j) {
-      const auto w = Vector::load(weight + j * kStride + k);
-      for (int r = 0; r < kH; ++r) accumulators[j][r] = Vector::multiply_add(w, h[r], accumulators[j][r]);
+    for (std::size_t r = 0; r < kH; ++r) h[r] = Vector::load(hidden + static_cast<std::int64_t>(r) * kStride + k);
+    for (std::size_t j = 0; j < kW; ++j) {
+      const auto w = Vector::load(weight + static_cast<std::int64_t>(j) * kStride + k);
+      for (std::size_t r = 0; r < kH; ++r) accumulators[j][r] = Vector::multiply_add(w, h[r], accumulators[j][r]);
     }
   }
-  for (int j = 0; j < kW; ++j) {
-    for (int r = 0; r < kH; ++r) sums[j * rows + r] += Vector::sum(accumulators[j][r]);
+  for (std::size_t j = 0; j < kW; ++j) {
+    for (std::size_t r = 0; r < kH; ++r)
+      sums[static_cast<std::int64_t>(j) * rows + static_cast<std::int64_t>(r)] += Vector::sum(accumulators[j][r]);
   }
 }
 
@@ -162,9 +164,10 @@ class F64Kernel : public Kernel {
     const double gamma = depth * 0x1p-53 * (1 + 0x1p-10);  // covers 1/(1 - D u) and the roundings of E, D < 2^40
     const auto* norms = static_cast<const double*>(block.prepared);
     for (std::int64_t j = 0; j < tile.count; ++j) {
-      const double bias = tile.bias->data == nullptr ? 0.0
-                                                     : static_cast<double>(exact::load_element(
-                                                           tile.bias->data, tile.bias->dtype, tile.first + j));
+      const double bias =
+          tile.bias->data == nullptr
+              ? 0.0
+              : static_cast<double>(exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j));
       const double weight_norm = gamma * norm_bound(squares[j]);
       const double bias_term = gamma * std::fabs(bias);
       for (std::int64_t r = 0; r < block.rows; ++r) {

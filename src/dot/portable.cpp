@@ -27,7 +27,7 @@ class Portable final : public F64Kernel<Vector> {
   std::string_view name() const override { return "portable"; }
   std::string_view instruction_set() const override { return "any"; }
   std::string why_not() const override { return {}; }
-  const fold::Lanes* lanes() const override { return &fold::portable_lanes(); }
+  const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
 }  // namespace

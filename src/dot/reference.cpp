@@ -24,7 +24,7 @@ class Reference final : public Kernel {
     }
   }
 
-  const fold::Lanes* lanes() const override { return nullptr; }
+  const fold::Lanes& lanes() const override { return fold::reference_lanes(); }
 };
 
 }  // namespace

@@ -53,8 +53,8 @@ void Distribution::raise(float new_top) {
 }
 
 void Distribution::add_sums(const Lanes& lanes, const float* logits, std::int64_t count) {
-  if (top > kHighest) {
-    too_high = true;
+  if (lanes.sums == nullptr || top > kHighest) {
+    unsummed = true;
   } else if (top < -kHighest) {
     skipped_low = true;
   } else {
@@ -101,7 +101,7 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
   if (lower.first_nan >= 0 && (first_nan < 0 || lower.first_nan < first_nan)) first_nan = lower.first_nan;
   if (first_nan >= 0 || lower.top_id < 0) return;
   rises += lower.rises;
-  too_high = too_high || lower.too_high;
+  unsummed = unsummed || lower.unsummed;
   skipped_low = skipped_low || lower.skipped_low;
   float displaced[kLaneGroup];
   std::fill(displaced, displaced + kLaneGroup, -std::numeric_limits<float>::infinity());
@@ -116,7 +116,7 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
 
 bool relative_sums(const Distribution& state, RelativeSums& sums) {
   constexpr std::size_t kLimbs = 3;
-  if (state.too_high || (state.skipped_low && state.top < -kHighest / 2)) return false;
+  if (state.unsummed || (state.skipped_low && state.top < -kHighest / 2)) return false;
   sums = RelativeSums{};
   if (state.above_nothing <= 1) return true;  // both are exactly 0
   // Lanes::sums, two-sums and rescalings; `rises` for the moment alone.
@@ -132,8 +132,8 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
   const exact::Ball unit = exact::scale_by_power_of_two(
       exact::exp(exact::Ball::exact(-static_cast<double>(state.top)), kLimbs), state.scale);
   sums.rest = exact::multiply(bounded(state.mass, relative), unit, kLimbs);
-  sums.moment = exact::multiply(
-      bounded(state.moment, relative + static_cast<double>(state.rises) * 0x1p-51), unit, kLimbs);
+  sums.moment =
+      exact::multiply(bounded(state.moment, relative + static_cast<double>(state.rises) * 0x1p-51), unit, kLimbs);
   return true;
 }
 

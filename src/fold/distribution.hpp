@@ -33,8 +33,8 @@ struct Distribution {
   std::int64_t absorbed = 0;       // all logits
   std::int64_t rises = 0;          // how often moment was moved to a new top; each costs it 2^-51
   int scale = 0;
-  bool too_high = false;       // a top above 2^20 was met: the f64 sums do not hold
-  bool skipped_low = false;    // logits below -2^20 were left out of the sums
+  bool unsummed = false;     // f64 sums were not possible: a top above 2^20, or a table without them
+  bool skipped_low = false;  // logits below -2^20 were left out of the sums
   Compensated mass;
   Compensated moment;
 

@@ -1,5 +1,6 @@
 // The loops over a tile's logits that are worth vector instructions; one table of them per instruction set. What they
-// return is either exact (scan, count_above, softcap) or comes with a proven bound (sums), so the tables are interchangeable.
+// return is either exact (scan, count_above, softcap) or comes with a proven bound (sums), so the tables are
+// interchangeable.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ inline constexpr std::int64_t kLaneGroup = 16;
 inline constexpr std::int64_t kMaxTile = 128;
 
 struct Scan {
-  float greatest;              // of the logits that are not NaN; -inf when there is none
+  float greatest;  // of the logits that are not NaN; -inf when there is none
   bool has_nan;
   std::int64_t above_nothing;  // how many are above -inf (NaN not counted)
 };
@@ -27,7 +28,8 @@ struct Sums {
 struct Lanes {
   // count is a multiple of kLaneGroup.
   Scan (*scan)(const float* logits, std::int64_t count);
-  // |top| <= 2^20 and top is at least every logit; scale is the integer nearest top / ln 2, give or take one.
+  // Null when the table has no f64 sums. |top| <= 2^20 and top is at least every logit; scale is the integer nearest
+  // top / ln 2, give or take one.
   Sums (*sums)(const float* logits, std::int64_t count, float top, int scale);
   // How many are > threshold, or >= threshold; any count. NaN compares false.
   std::int64_t (*count_above)(const float* logits, std::int64_t count, float threshold, bool or_equal);
@@ -35,6 +37,7 @@ struct Lanes {
   void (*softcap)(float* logits, std::int64_t count, float cap);
 };
 
+const Lanes& reference_lanes();
 const Lanes& portable_lanes();
 
 }  // namespace isologit::fold
