@@ -1,0 +1,94 @@
+#include "io/captured.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "io/guard.hpp"
+#include "io/safetensors_dtype.hpp"
+#include "io/text.hpp"
+
+namespace isologit::io {
+namespace {
+
+class CapturedReader {
+ public:
+  explicit CapturedReader(const SafetensorsFile& file) : file_(file) {}
+
+  Result<MatrixView> hidden() const {
+    const Tensor* tensor = file_.find("hidden_states");
+    if (tensor == nullptr) return missing("hidden_states", "[T, H] in BF16, F16 or F32");
+    const std::optional<DType> dtype = core_dtype(tensor->dtype);
+    if (!dtype) return wrong_dtype(*tensor, "BF16, F16 or F32");
+    if (tensor->shape.size() != 2 || tensor->shape[1] == 0) return wrong_shape(*tensor, "[T, H] with H above 0");
+    return MatrixView{tensor->data, *dtype, tensor->shape[0], tensor->shape[1], tensor->shape[1]};
+  }
+
+  Result<std::vector<std::int64_t>> token_ids(std::int64_t rows) const {
+    const Tensor* tensor = file_.find("token_ids");
+    if (tensor == nullptr) return missing("token_ids", "[T] in I64 or I32");
+    const bool wide = tensor->dtype == "I64";
+    if (!wide && tensor->dtype != "I32") return wrong_dtype(*tensor, "I64 or I32");
+    if (auto valid = check_rows(*tensor, rows); !valid) return tl::unexpected(valid.error());
+    if (wide) return copy<std::int64_t>(*tensor);
+    const std::vector<std::int32_t> narrow = copy<std::int32_t>(*tensor);
+    return std::vector<std::int64_t>(narrow.begin(), narrow.end());
+  }
+
+  Result<std::vector<float>> temperatures(std::int64_t rows) const {
+    const Tensor* tensor = file_.find("temperatures");
+    if (tensor == nullptr) return std::vector<float>{};
+    if (tensor->dtype != "F32") return wrong_dtype(*tensor, "F32");
+    if (auto valid = check_rows(*tensor, rows); !valid) return tl::unexpected(valid.error());
+    return copy<float>(*tensor);
+  }
+
+ private:
+  tl::unexpected<Error> missing(const char* name, const char* expected) const {
+    return fail(StatusCode::not_found,
+                fmt::format("{} has no tensor \"{}\", expected {}", in_quotes(file_.path()), name, expected));
+  }
+  tl::unexpected<Error> wrong_dtype(const Tensor& tensor, const char* expected) const {
+    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has dtype {}, expected {}", in_quotes(file_.path()),
+                                                          tensor.name, printable(tensor.dtype), expected));
+  }
+  tl::unexpected<Error> wrong_shape(const Tensor& tensor, const std::string& expected) const {
+    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has shape {}, expected {}", in_quotes(file_.path()),
+                                                          tensor.name, shape_text(tensor.shape), expected));
+  }
+  Result<void> check_rows(const Tensor& tensor, std::int64_t rows) const {
+    if (tensor.shape.size() == 1 && tensor.shape[0] == rows) return {};
+    return wrong_shape(tensor, fmt::format("[{}], one element per row of hidden_states", rows));
+  }
+
+  // By bytes, as the data may be unaligned.
+  template <class T>
+  static std::vector<T> copy(const Tensor& tensor) {
+    std::vector<T> values(tensor.bytes / sizeof(T));
+    if (!values.empty()) std::memcpy(values.data(), tensor.data, tensor.bytes);
+    return values;
+  }
+
+  const SafetensorsFile& file_;
+};
+
+}  // namespace
+
+Result<Captured> read_captured(const std::string& path) {
+  return guarded("reading captured rows", [&]() -> Result<Captured> {
+    auto file = SafetensorsFile::open(path);
+    if (!file) return tl::unexpected(file.error());
+    const CapturedReader reader(*file);
+    auto hidden = reader.hidden();
+    if (!hidden) return tl::unexpected(hidden.error());
+    auto token_ids = reader.token_ids(hidden->rows);
+    if (!token_ids) return tl::unexpected(token_ids.error());
+    auto temperatures = reader.temperatures(hidden->rows);
+    if (!temperatures) return tl::unexpected(temperatures.error());
+    return Captured{*hidden, std::move(*token_ids), std::move(*temperatures), std::move(*file)};
+  });
+}
+
+}  // namespace isologit::io

@@ -1,0 +1,112 @@
+#include "io/checkpoint.hpp"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <utility>
+
+#include "io/guard.hpp"
+#include "io/head_names.hpp"
+#include "io/hf_cache.hpp"
+#include "io/safetensors_dtype.hpp"
+#include "io/text.hpp"
+
+namespace isologit::io {
+namespace {
+
+// "model.safetensors": tensor "lm_head.weight"
+std::string place(const CheckpointFiles::Found& found) {
+  return fmt::format("{}: tensor {}", in_quotes(found.path), in_quotes(found.tensor->name));
+}
+
+Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConfig& config) {
+  const Tensor& tensor = *found.tensor;
+  const std::optional<DType> dtype = core_dtype(tensor.dtype);
+  if (!dtype) {
+    std::string_view module = tensor.name;
+    module.remove_suffix(std::string_view(".weight").size());
+    return tl::unexpected(quantised_head(in_quotes(found.path), module,
+                                         fmt::format("dtype {} in {}", printable(tensor.dtype), in_quotes(tensor.name)),
+                                         config));
+  }
+  if (tensor.shape.size() != 2) {
+    return fail(StatusCode::invalid_argument,
+                fmt::format("{} has shape {}, expected [vocabulary, hidden]", place(found), shape_text(tensor.shape)));
+  }
+  const std::int64_t rows = tensor.shape[0];
+  const std::int64_t cols = tensor.shape[1];
+  if (cols != config.hidden_size) {
+    return fail(StatusCode::invalid_argument,
+                fmt::format("{} has shape {}, but hidden_size in config.json is {}; expected that many columns",
+                            place(found), shape_text(tensor.shape), config.hidden_size));
+  }
+  if (rows < config.vocab_size) {
+    return fail(StatusCode::invalid_argument,
+                fmt::format("{} has shape {}, but vocab_size in config.json is {}; expected at least that many rows",
+                            place(found), shape_text(tensor.shape), config.vocab_size));
+  }
+  return MatrixView{tensor.data, *dtype, rows, cols, cols};
+}
+
+Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t weight_rows) {
+  const Tensor& tensor = *found.tensor;
+  const std::optional<DType> dtype = core_dtype(tensor.dtype);
+  if (!dtype) {
+    return fail(StatusCode::unsupported,
+                fmt::format("{} has dtype {}, expected BF16, F16 or F32", place(found), printable(tensor.dtype)));
+  }
+  if (tensor.shape.size() != 1 || tensor.shape[0] != weight_rows) {
+    return fail(StatusCode::invalid_argument, fmt::format("{} has shape {}, expected [{}], one element per weight row",
+                                                          place(found), shape_text(tensor.shape), weight_rows));
+  }
+  return VectorView{tensor.data, *dtype, weight_rows};
+}
+
+Result<void> fill(Checkpoint& checkpoint, const HeadNames& names) {
+  auto weight = checkpoint.files.load(names.weight);
+  if (!weight) return tl::unexpected(weight.error());
+  auto weight_view = view_weight(*weight, checkpoint.config);
+  if (!weight_view) return tl::unexpected(weight_view.error());
+  checkpoint.head.weight = *weight_view;
+  if (!names.bias.empty()) {
+    auto bias = checkpoint.files.load(names.bias);
+    if (!bias) return tl::unexpected(bias.error());
+    auto bias_view = view_bias(*bias, weight_view->rows);
+    if (!bias_view) return tl::unexpected(bias_view.error());
+    checkpoint.head.bias = *bias_view;
+  }
+  checkpoint.head.vocab_size = checkpoint.config.vocab_size;
+  checkpoint.head.transforms = checkpoint.config.transforms;
+  checkpoint.weight_name = names.weight;
+  checkpoint.weight_path = std::move(weight->path);
+  checkpoint.bias_name = names.bias;
+  checkpoint.tied = names.tied;
+  return {};
+}
+
+}  // namespace
+
+Result<Checkpoint> open_checkpoint(const std::string& model) {
+  return guarded("opening a checkpoint", [&]() -> Result<Checkpoint> {
+    auto directory = find_model(model);
+    if (!directory) return tl::unexpected(directory.error());
+    auto config = read_hf_config(*directory + "/config.json");
+    if (!config) return tl::unexpected(config.error());
+    auto files = CheckpointFiles::open(*directory);
+    if (!files) return tl::unexpected(files.error());
+    auto names = choose_head([&](std::string_view name) { return files->has(name); }, *config, in_quotes(*directory));
+    if (!names) return tl::unexpected(names.error());
+    Checkpoint checkpoint{.head = {},
+                          .config = std::move(*config),
+                          .directory = std::move(*directory),
+                          .weight_name = {},
+                          .weight_path = {},
+                          .bias_name = {},
+                          .tied = false,
+                          .files = std::move(*files)};
+    if (auto done = fill(checkpoint, *names); !done) return tl::unexpected(done.error());
+    return checkpoint;
+  });
+}
+
+}  // namespace isologit::io

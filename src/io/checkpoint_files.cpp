@@ -1,0 +1,69 @@
+#include "io/checkpoint_files.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "io/text.hpp"
+
+namespace isologit::io {
+namespace {
+
+constexpr const char* single_name = "model.safetensors";
+constexpr const char* index_name = "model.safetensors.index.json";
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
+}  // namespace
+
+Result<CheckpointFiles> CheckpointFiles::open(const std::string& directory) {
+  CheckpointFiles files;
+  files.directory_ = directory;
+  const std::string single_path = fmt::format("{}/{}", directory, single_name);
+  const std::string index_path = fmt::format("{}/{}", directory, index_name);
+  if (exists(single_path)) {
+    auto file = SafetensorsFile::open(single_path);
+    if (!file) return tl::unexpected(file.error());
+    for (const Tensor& tensor : file->tensors()) files.index_.emplace(tensor.name, single_name);
+    files.mapped_.emplace(single_name, std::move(*file));
+  } else if (exists(index_path)) {
+    auto index = read_weight_index(index_path);
+    if (!index) return tl::unexpected(index.error());
+    files.index_ = std::move(*index);
+  } else {
+    return fail(StatusCode::not_found, fmt::format("{} holds neither {} nor {}; only weights in safetensors are read",
+                                                   in_quotes(directory), single_name, index_name));
+  }
+  return files;
+}
+
+Result<CheckpointFiles::Found> CheckpointFiles::load(std::string_view name) {
+  const auto entry = index_.find(name);
+  if (entry == index_.end()) {
+    return fail(StatusCode::not_found, fmt::format("{} has no tensor {}", in_quotes(directory_), in_quotes(name)));
+  }
+  const std::string& file_name = entry->second;
+  auto mapped = mapped_.find(file_name);
+  if (mapped == mapped_.end()) {
+    auto file = SafetensorsFile::open(fmt::format("{}/{}", directory_, file_name));
+    if (!file) {
+      return fail(file.error().code, fmt::format("the shard that {} names for tensor {} cannot be used: {}", index_name,
+                                                 in_quotes(name), file.error().message));
+    }
+    mapped = mapped_.emplace(file_name, std::move(*file)).first;
+  }
+  const Tensor* tensor = mapped->second.find(name);
+  if (tensor == nullptr) {
+    return fail(StatusCode::invalid_argument,
+                fmt::format("{} has no tensor {}, though {} says so", in_quotes(mapped->second.path()), in_quotes(name),
+                            index_name));
+  }
+  return Found{tensor, mapped->second.path()};
+}
+
+}  // namespace isologit::io

@@ -1,0 +1,220 @@
+#include "io/safetensors.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "io/guard.hpp"
+#include "io/json.hpp"
+#include "io/safetensors_dtype.hpp"
+#include "io/text.hpp"
+
+namespace isologit::io {
+namespace {
+
+constexpr std::size_t length_bytes = 8;
+// The bound that the format's reference implementation sets.
+constexpr std::uint64_t max_header_bytes = 100'000'000;
+
+std::uint64_t read_little_endian(std::span<const std::byte> bytes) {
+  std::uint64_t value = 0;
+  for (std::size_t i = bytes.size(); i-- > 0;) value = value << 8 | std::to_integer<std::uint64_t>(bytes[i]);
+  return value;
+}
+
+// Messages about one file, all of them StatusCode::invalid_argument.
+class Reader {
+ public:
+  Reader(std::span<const std::byte> file, const std::string& source) : file_(file), source_(source) {}
+
+  Result<SafetensorsContents> read() {
+    auto header = read_header();
+    if (!header) return tl::unexpected(header.error());
+    SafetensorsContents contents;
+    for (const JsonMember& member : *header->object()) {
+      if (member.key == "__metadata__") {
+        if (auto done = read_metadata(member.value, contents.metadata); !done) return tl::unexpected(done.error());
+        continue;
+      }
+      auto tensor = read_tensor(member);
+      if (!tensor) return tl::unexpected(tensor.error());
+      contents.tensors.push_back(std::move(*tensor));
+    }
+    if (auto done = check_layout(contents.tensors); !done) return tl::unexpected(done.error());
+    return contents;
+  }
+
+ private:
+  template <class... Args>
+  tl::unexpected<Error> refuse(fmt::format_string<Args...> format, Args&&... args) const {
+    return fail(StatusCode::invalid_argument,
+                fmt::format("{}: {}", in_quotes(source_), fmt::format(format, std::forward<Args>(args)...)));
+  }
+
+  Result<JsonValue> read_header() {
+    if (file_.size() < length_bytes) {
+      return refuse("only {} bytes long; a safetensors file begins with an 8-byte header length", file_.size());
+    }
+    const std::uint64_t length = read_little_endian(file_.first(length_bytes));
+    if (length > max_header_bytes) {
+      return refuse("header length is {} bytes, at most {} are allowed; is this a safetensors file?", length,
+                    max_header_bytes);
+    }
+    if (length > file_.size() - length_bytes) {
+      return refuse("header length is {} bytes, but only {} follow it; the file is truncated or damaged", length,
+                    file_.size() - length_bytes);
+    }
+    const auto header = file_.subspan(length_bytes, static_cast<std::size_t>(length));
+    data_ = file_.subspan(length_bytes + header.size());
+    if (header.empty() || header[0] != std::byte{'{'}) return refuse("the header is not a JSON object");
+    return parse_json({reinterpret_cast<const char*>(header.data()), header.size()},
+                      fmt::format("{}: the header", in_quotes(source_)));
+  }
+
+  Result<void> read_metadata(const JsonValue& value, std::map<std::string, std::string>& metadata) const {
+    if (value.object() == nullptr) return refuse("__metadata__ is {}, expected an object of strings", describe(value));
+    for (const JsonMember& member : *value.object()) {
+      if (member.value.string() == nullptr) {
+        return refuse("__metadata__ {} is {}, expected a string", in_quotes(member.key), describe(member.value));
+      }
+      metadata.emplace(member.key, *member.value.string());
+    }
+    return {};
+  }
+
+  Result<Tensor> read_tensor(const JsonMember& member) const {
+    const std::string name = fmt::format("tensor {}", in_quotes(member.key));
+    if (member.value.object() == nullptr) return refuse("{} is {}, expected an object", name, describe(member.value));
+    for (const JsonMember& field : *member.value.object()) {
+      if (field.key != "dtype" && field.key != "shape" && field.key != "data_offsets") {
+        return refuse("{} has an unknown field {}", name, in_quotes(field.key));
+      }
+    }
+    for (const char* field : {"dtype", "shape", "data_offsets"}) {
+      if (member.value.find(field) == nullptr) return refuse("{} has no field {}", name, in_quotes(field));
+    }
+    Tensor tensor;
+    tensor.name = member.key;
+    const JsonValue& dtype = *member.value.find("dtype");
+    if (dtype.string() == nullptr) return refuse("{}: dtype is {}, expected a string", name, describe(dtype));
+    tensor.dtype = *dtype.string();
+    if (auto done = read_shape(name, *member.value.find("shape"), tensor.shape); !done) {
+      return tl::unexpected(done.error());
+    }
+    if (auto done = read_offsets(name, *member.value.find("data_offsets"), tensor); !done) {
+      return tl::unexpected(done.error());
+    }
+    if (auto done = check_size(name, tensor); !done) return tl::unexpected(done.error());
+    return tensor;
+  }
+
+  Result<void> read_shape(const std::string& name, const JsonValue& value, std::vector<std::int64_t>& shape) const {
+    if (value.array() == nullptr) return refuse("{}: shape is {}, expected an array", name, describe(value));
+    for (const JsonValue& dimension : *value.array()) {
+      if (dimension.integer() == nullptr || *dimension.integer() < 0) {
+        return refuse("{}: shape contains {}, expected integers of at least 0 and below 2^63", name,
+                      describe(dimension));
+      }
+      shape.push_back(*dimension.integer());
+    }
+    return {};
+  }
+
+  Result<void> read_offsets(const std::string& name, const JsonValue& value, Tensor& tensor) const {
+    const JsonValue::Array* pair = value.array();
+    if (pair == nullptr || pair->size() != 2) {
+      return refuse("{}: data_offsets is {}, expected two integers", name,
+                    pair == nullptr ? describe(value) : fmt::format("an array of {}", pair->size()));
+    }
+    std::uint64_t offsets[2];
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::int64_t* offset = (*pair)[i].integer();
+      if (offset == nullptr || *offset < 0) {
+        return refuse("{}: data_offsets contains {}, expected integers of at least 0 and below 2^63", name,
+                      describe((*pair)[i]));
+      }
+      offsets[i] = static_cast<std::uint64_t>(*offset);
+    }
+    if (offsets[0] > offsets[1]) {
+      return refuse("{}: data_offsets begin at {}, after their end at {}", name, offsets[0], offsets[1]);
+    }
+    if (offsets[1] > data_.size()) {
+      return refuse("{}: data_offsets end at {}, but the file holds {} bytes of data; it is truncated or damaged", name,
+                    offsets[1], data_.size());
+    }
+    tensor.data = data_.data() + offsets[0];
+    tensor.bytes = static_cast<std::size_t>(offsets[1] - offsets[0]);
+    return {};
+  }
+
+  Result<void> check_size(const std::string& name, const Tensor& tensor) const {
+    const std::optional<std::uint64_t> count = element_count(tensor.shape);
+    if (!count) return refuse("{}: the product of shape {} overflows", name, shape_text(tensor.shape));
+    const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
+    if (!bits) return {};
+    std::uint64_t total_bits = 0;
+    if (__builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 || total_bits / 8 != tensor.bytes) {
+      return refuse("{}: {} bytes of data do not match dtype {} and shape {}", name, tensor.bytes, tensor.dtype,
+                    shape_text(tensor.shape));
+    }
+    return {};
+  }
+
+  // Sorts the tensors by their data, which must follow one another without overlap or gap up to the end of the file.
+  Result<void> check_layout(std::vector<Tensor>& tensors) const {
+    std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
+      return std::tie(a.data, a.bytes, a.name) < std::tie(b.data, b.bytes, b.name);
+    });
+    const std::byte* next = data_.data();
+    const Tensor* previous = nullptr;
+    for (const Tensor& tensor : tensors) {
+      if (tensor.data < next) {
+        return refuse("tensors {} and {} overlap", in_quotes(previous->name), in_quotes(tensor.name));
+      }
+      if (tensor.data > next) {
+        return refuse("{} bytes before tensor {} belong to no tensor; the format allows no gaps", tensor.data - next,
+                      in_quotes(tensor.name));
+      }
+      next = tensor.data + tensor.bytes;
+      previous = &tensor;
+    }
+    const std::ptrdiff_t rest = data_.data() + data_.size() - next;
+    if (rest != 0) return refuse("{} bytes at the end belong to no tensor; the format allows no gaps", rest);
+    return {};
+  }
+
+  std::span<const std::byte> file_;
+  const std::string& source_;
+  std::span<const std::byte> data_;
+};
+
+}  // namespace
+
+Result<SafetensorsContents> parse_safetensors(std::span<const std::byte> file, const std::string& source) {
+  return guarded("reading a safetensors header", [&] { return Reader(file, source).read(); });
+}
+
+Result<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
+  return guarded("opening a safetensors file", [&]() -> Result<SafetensorsFile> {
+    auto file = MappedFile::open(path);
+    if (!file) return tl::unexpected(file.error());
+    auto contents = parse_safetensors(file->bytes(), path);
+    if (!contents) return tl::unexpected(contents.error());
+    return SafetensorsFile(path, std::move(*file), std::move(*contents));
+  });
+}
+
+SafetensorsFile::SafetensorsFile(std::string path, MappedFile file, SafetensorsContents contents)
+    : path_(std::move(path)), file_(std::move(file)), contents_(std::move(contents)) {
+  for (std::size_t i = 0; i < contents_.tensors.size(); ++i) by_name_.emplace(contents_.tensors[i].name, i);
+}
+
+const Tensor* SafetensorsFile::find(std::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &contents_.tensors[found->second];
+}
+
+}  // namespace isologit::io
