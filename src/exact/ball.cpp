@@ -137,15 +137,15 @@ int sign(const Ball& x) {
   return 0;
 }
 
-std::optional<float> try_round(const Ball& x, const Format& format) {
+std::optional<double> try_round(const Ball& x, const Format& format) {
   const double low = round(lower(x), format);
   const double high = round(upper(x), format);
   if (low != high) return std::nullopt;
-  return static_cast<float>(low);
+  return low;
 }
 
-std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format) {
-  if (sign == 0) return static_cast<float>(round(exact, format));
+std::optional<double> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format) {
+  if (sign == 0) return round(exact, format);
   // Every boundary between two roundings is a multiple of half the smallest subnormal number, and `exact` of its own
   // lowest bit: their distance is 0 or at least 2^granularity.
   std::int64_t granularity = format.emin - format.precision;
@@ -153,12 +153,12 @@ std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, int
   if (magnitude(delta).exponent + 2 < granularity) {
     BigFloat nudge = BigFloat::power_of_two(granularity - 1);
     nudge.negative = sign < 0;
-    return static_cast<float>(round(add(exact, nudge), format));
+    return round(add(exact, nudge), format);
   }
   const double low = round(add(exact, lower(delta)), format);
   const double high = round(add(exact, upper(delta)), format);
   if (low != high) return std::nullopt;
-  return static_cast<float>(low);
+  return low;
 }
 
 }  // namespace isologit::exact

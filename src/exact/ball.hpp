@@ -51,12 +51,13 @@ Bound magnitude(const Ball& x);
 // +1 or -1 when every number of the ball has that sign, 0 when it contains 0.
 int sign(const Ball& x);
 
-// The rounding test: the one f32 to which every number of the ball rounds, or nothing when there is more than one.
-std::optional<float> try_round(const Ball& x, const Format& format = kF32);
+// The rounding test: the one number of `format` to which every number of the ball rounds, or nothing when there is more
+// than one.
+std::optional<double> try_round(const Ball& x, const Format& format);
 
 // The same for exact + delta, where `exact` is known without error and delta may be smaller by any factor: below the
 // granularity of `exact` and of the format's rounding boundaries only delta's sign counts (CONTRACT.md 9). `sign` is
 // that sign, 0 when delta is exactly 0; the ball tells delta's size and need not prove its sign.
-std::optional<float> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format = kF32);
+std::optional<double> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format);
 
 }  // namespace isologit::exact

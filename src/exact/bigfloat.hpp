@@ -11,8 +11,8 @@ namespace isologit::exact {
 
 struct BigFloat {
   bool negative = false;
-  std::int64_t exponent = 0;          // of the lowest limb, in limbs
-  std::vector<std::uint64_t> limbs;   // no zero limb at either end; empty is zero
+  std::int64_t exponent = 0;         // of the lowest limb, in limbs
+  std::vector<std::uint64_t> limbs;  // no zero limb at either end; empty is zero
 
   bool is_zero() const { return limbs.empty(); }
   std::int64_t top() const { return exponent + static_cast<std::int64_t>(limbs.size()); }  // |x| < 2^(64 top)

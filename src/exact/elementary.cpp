@@ -113,7 +113,9 @@ float softcap(float z, float c) {
     const Ball e = exp(negate(x), limbs);
     const Ball one = Ball::exact(1);
     const Ball tanh = divide(subtract(one, e, limbs), add(one, e, limbs), limbs);
-    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs))) return z < 0 ? -*rounded : *rounded;
+    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs), kF32)) {
+      return static_cast<float>(z < 0 ? -*rounded : *rounded);
+    }
   }
 }
 

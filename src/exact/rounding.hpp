@@ -14,6 +14,7 @@ struct Format {
   int emin;       // exponent of the smallest normal number
   int emax;       // exponent of the largest finite number
 };
+inline constexpr Format kF64{53, -1022, 1023};
 inline constexpr Format kF32{24, -126, 127};
 inline constexpr Format kBf16{8, -126, 127};
 inline constexpr Format kF16{11, -14, 15};
@@ -42,7 +43,8 @@ inline double round_to(const Format& format, bool negative, const Leading& x) {
   if (half && (below_half || (kept & 1U) != 0)) ++kept;
   if (kept == 0) return 0.0;
   const double magnitude = std::ldexp(static_cast<double>(kept), static_cast<int>(last));
-  if (magnitude >= std::ldexp(1.0, format.emax + 1)) return negative ? -infinity : infinity;
+  // f64 overflows to infinity by itself.
+  if (format.emax < kF64.emax && magnitude >= std::ldexp(1.0, format.emax + 1)) return negative ? -infinity : infinity;
   return negative ? -magnitude : magnitude;
 }
 

@@ -43,8 +43,7 @@ RelativeSums ExactDistribution::finish() const {
   // (g e^-g decreases); as balls, half of that give or take as much.
   const auto bits = static_cast<std::int64_t>(92 * limbs);
   const auto between_0_and = [&](std::int64_t exponent) {
-    const exact::Bound half = exact::Bound::power_of_two(exponent - 1) *
-                              exact::Bound{static_cast<double>(far), 0};
+    const exact::Bound half = exact::Bound::power_of_two(exponent - 1) * exact::Bound{static_cast<double>(far), 0};
     return exact::Ball{exact::to_bigfloat(half), half};
   };
   total.rest = exact::add(total.rest, between_0_and(-bits), limbs + 4);

@@ -3,11 +3,11 @@
 //
 // The exponential. For |z| <= 2^20 + 1000: k = round(z log2 e), r = z - k ln 2, e^z = 2^k e^r, |r| < 0.3467.
 //   ln 2 = kLn2High + kLn2Low to 2^-86: kLn2High has 32 bits and |k| < 2^21, so k kLn2High is exact; so is
-//   z - k kLn2High (both are multiples of 2^-32 or k = 0, and the result is below 1/2). The second subtraction rounds by
-//   at most 2^-55, k kLn2Low by 2^-65, the representation of ln 2 costs 2^-65: r is within 2^-54.9.
-//   e^r = sum of r^n / n! to n = 13 in Horner's form: truncation 2^-57; the last two steps (1 + r (1 + r (...))) round by
-//   2^-53 and 2^-54.5 (product) or less, the earlier ones by a third of the one after; with e^r > 0.707 and the error
-//   of r, in all below 2^-51.5 relative. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
+//   z - k kLn2High (both are multiples of 2^-32 or k = 0, and the result is below 1/2). The second subtraction rounds
+//   by at most 2^-55, k kLn2Low by 2^-65, the representation of ln 2 costs 2^-65: r is within 2^-54.9. e^r = sum of r^n
+//   / n! to n = 13 in Horner's form: truncation 2^-57; the last two steps (1 + r (1 + r (...))) round by 2^-53 and
+//   2^-54.5 (product) or less, the earlier ones by a third of the one after; with e^r > 0.707 and the error of r, in
+//   all below 2^-51.5 relative. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
 // The sums. Chains of at most kMaxTile additions of positive terms: 2^-46; moment adds two roundings a term. In all
 // below 2^-45. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top - z), and
 // e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all granularity.
@@ -142,10 +142,10 @@ inline std::int64_t count_above(const float* logits, std::int64_t count, float t
   return total;
 }
 
-// cap tanh(x), x = |z| / cap, as cap (1 - e) / (1 + e) with e = e^(-2x). x has a relative error of 2^-53 and 2x <= 20, so
-// e is within 2^-48.6 of its value with x's error and 2^-51.5 with its own: 2^-48.3 in all. d/de (1 - e)/(1 + e) is at most
-// 2 in magnitude, so e's error moves the result by at most cap e 2^-47.3; the four operations after it by 4 * 2^-53 of the
-// result (1 - e has no error beyond e's and its own rounding). Bound: cap e 2^-47 + result 2^-50.
+// cap tanh(x), x = |z| / cap, as cap (1 - e) / (1 + e) with e = e^(-2x). x has a relative error of 2^-53 and 2x <= 20,
+// so e is within 2^-48.6 of its value with x's error and 2^-51.5 with its own: 2^-48.3 in all. d/de (1 - e)/(1 + e) is
+// at most 2 in magnitude, so e's error moves the result by at most cap e 2^-47.3; the four operations after it by 4 *
+// 2^-53 of the result (1 - e has no error beyond e's and its own rounding). Bound: cap e 2^-47 + result 2^-50.
 inline void softcap(float* logits, std::int64_t count, float cap) {
   const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
   const double c = static_cast<double>(cap);
