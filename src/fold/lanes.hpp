@@ -39,5 +39,6 @@ struct Lanes {
 
 const Lanes& reference_lanes();
 const Lanes& portable_lanes();
+const Lanes& avx2_lanes();
 
 }  // namespace isologit::fold
