@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <iterator>
 #include <limits>
@@ -44,7 +45,7 @@ void fill_midpoint_gap(Random& random, std::vector<float>& z, std::uint64_t seed
 // The others share about 10^-k of the mass.
 void fill_near_certain(Random& random, std::vector<float>& z, std::uint64_t seed) {
   const double digits = 1.0 + static_cast<double>(seed % 30);
-  const double each = digits * 2.302585 + std::log2(static_cast<double>(z.size())) * 0.693147;
+  const double each = digits * 2.302585 + static_cast<double>(std::bit_width(z.size() - 1)) * 0.693147;
   const auto top = static_cast<double>(random.between(-20, 20));
   for (float& x : z) x = narrow(top - each + 0.25 * random.normal());
   z[random.below(z.size())] = narrow(top);
