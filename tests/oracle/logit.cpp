@@ -1,0 +1,112 @@
+#include "oracle/logit.hpp"
+
+#include <array>
+#include <cmath>
+
+#include "oracle/interval.hpp"
+
+namespace isologit::oracle {
+namespace {
+
+__extension__ using Int128 = __int128;
+
+// An exact sum of doubles that are multiples of 2^-298 and below 2^258: products of two f32 numbers, and f32 numbers.
+// Bin i counts units of 2^(32 i - 298). A 53-bit significand shifted by less than 32 bits leaves 42 bits for carries.
+class ExactSum {
+ public:
+  void add(double x) {
+    if (x == 0) return;
+    int exponent;
+    const auto significand = static_cast<std::int64_t>(std::ldexp(std::frexp(x, &exponent), 53));
+    exponent -= 53;  // x = significand · 2^exponent
+    int above = exponent + 298;
+    std::int64_t shifted = significand;
+    if (above < 0) {
+      shifted >>= -above;  // the bits shifted out are zeros: x is a multiple of 2^-298
+      above = 0;
+    }
+    bins_[static_cast<std::size_t>(above / 32)] += static_cast<Int128>(shifted) * (Int128{1} << (above % 32));
+  }
+
+  mpq_class value() const {
+    mpz_class sum = 0;
+    for (std::size_t i = bins_.size(); i-- > 0;) {
+      const auto high = static_cast<std::int64_t>(bins_[i] >> 64);
+      const auto low = static_cast<std::uint64_t>(bins_[i]);
+      mpz_class bin = high;
+      bin <<= 64;
+      bin += low;
+      sum <<= 32;
+      sum += bin;
+    }
+    mpq_class result(sum);
+    mpq_div_2exp(result.get_mpq_t(), result.get_mpq_t(), 298);
+    return result;
+  }
+
+ private:
+  std::array<Int128, 18> bins_{};
+};
+
+}  // namespace
+
+float dot(const Terms& terms, double bias, DType result) {
+  ExactSum sum;
+  bool has_nan = std::isnan(bias);
+  bool has_plus_inf = bias > 0 && std::isinf(bias);
+  bool has_minus_inf = bias < 0 && std::isinf(bias);
+  for (std::size_t k = 0; k < terms.count; ++k) {
+    // Exact: 24 by 24 bits, exponents well within range. inf·0 is NaN here as in the contract.
+    const double product = terms.h[k * terms.h_stride] * terms.w[k * terms.w_stride];
+    if (std::isfinite(product)) {
+      sum.add(product);
+    } else if (std::isnan(product)) {
+      has_nan = true;
+    } else {
+      (product > 0 ? has_plus_inf : has_minus_inf) = true;
+    }
+  }
+  if (has_nan || (has_plus_inf && has_minus_inf)) return quiet_nan();
+  if (has_plus_inf) return std::numeric_limits<float>::infinity();
+  if (has_minus_inf) return -std::numeric_limits<float>::infinity();
+  sum.add(bias);
+  return static_cast<float>(round_to(sum.value(), format_of(result)));
+}
+
+float softcap(float z, float c) {
+  if (std::isnan(z)) return quiet_nan();
+  if (std::isinf(z)) return std::copysign(c, z);
+  if (z == 0) return 0.0F;
+  // c·tanh(z/c) is transcendental, so never on a midpoint, and where it hugs z or c it hugs an f32 number, which is
+  // no boundary of rounding: the interval always settles.
+  const mpq_class argument = mpq_class(z) / mpq_class(c);
+  return decide([&](mpfr_prec_t precision) -> std::optional<float> {
+    const Interval value = Interval(mpq_class(c), precision) * tanh(Interval(argument, precision));
+    const auto rounded = round_sum(0, value, z > 0 ? 1 : -1);
+    if (!rounded) return std::nullopt;
+    return static_cast<float>(*rounded);
+  });
+}
+
+float scale_multiply(float z, float s) {
+  if (std::isnan(z)) return quiet_nan();
+  if (std::isinf(z)) return s > 0 ? z : -z;
+  return rn32(mpq_class(z) * mpq_class(s));
+}
+
+float scale_divide(float z, float d) {
+  if (std::isnan(z)) return quiet_nan();
+  if (std::isinf(z)) return z;
+  return rn32(mpq_class(z) / mpq_class(d));
+}
+
+float temperature(float z, float t) { return scale_divide(z, t); }
+
+float transform(float z, const Transforms& transforms, float t) {
+  if (transforms.has_softcap) z = softcap(z, transforms.softcap);
+  if (transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale);
+  if (transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale);
+  return temperature(z, t);
+}
+
+}  // namespace isologit::oracle

@@ -1,0 +1,37 @@
+// CONTRACT.md 1 and 2: logits as exact sums rounded once, and the transforms, each rounded once.
+#pragma once
+
+#include <gmpxx.h>
+
+#include <cstddef>
+
+#include "isologit/head.hpp"
+#include "oracle/values.hpp"
+
+namespace isologit::oracle {
+
+// RN of Σ_k h[k]·w[k] + b, every operand the exact value of a bf16, f16 or f32 element. The strides let columns be
+// summed too. The result is a value of the type, held as a float.
+struct Terms {
+  const double* h;
+  const double* w;
+  std::size_t count;
+  std::size_t h_stride = 1;
+  std::size_t w_stride = 1;
+};
+float dot(const Terms& terms, double bias, DType result = DType::f32);
+
+inline float logit(const double* h, const double* w, std::size_t count, double bias = 0.0, DType result = DType::f32) {
+  return dot(Terms{h, w, count}, bias, result);
+}
+
+// Each transform of section 2 alone.
+float softcap(float z, float c);
+float scale_multiply(float z, float s);
+float scale_divide(float z, float d);
+float temperature(float z, float t);
+
+// Softcap and scale as the head says, then the temperature.
+float transform(float z, const Transforms& transforms, float t = 1.0F);
+
+}  // namespace isologit::oracle
