@@ -216,6 +216,23 @@ TEST(Distribution, LogKeptWithCancellingTails) {
   EXPECT_EQ(Row(far, second_only).log_kept(), -330000.0F);
 }
 
+// A gap that no double holds: 1 - 2^-70 or 1 + 2^-70. The sums must enclose the truth, which is within 2^-120.
+TEST(Distribution, GapsWiderThanADoubleCountInFull) {
+  for (const float low : {0x1p-70F, -0x1p-70F}) {
+    const std::vector<float> z{1.0F, low};
+    const mpq_class d = mpq_class(1) - mpq_class(low);
+    ASSERT_NE(gap_between(1.0F, low).lo, 0.0);
+    ASSERT_EQ(rational(gap_between(1.0F, low)), d);
+    const Interval gap(d, 400);
+    const Interval truth = gap * exp(-gap);
+    const Row row(z);
+    const Interval& moment = row.tail(128).moment;
+    EXPECT_LE(mpfr_cmp(moment.lo.get(), truth.lo.get()), 0);
+    EXPECT_GE(mpfr_cmp(moment.hi.get(), truth.hi.get()), 0);
+    EXPECT_LE(mpfr_get_exp((moment - truth).hi.get()), -118);
+  }
+}
+
 TEST(Distribution, LogKeptOfOneIdIsItsLogprob) {
   for (const RowFamily family : row_families) {
     for (std::uint64_t seed = 0; seed < 11; ++seed) {
