@@ -34,6 +34,7 @@ struct Job {
 
 std::exception_ptr run_index(const std::function<void(int)>& work, int index) {
   try {
+    const FpEnvironment environment;
     work(index);
     return nullptr;
   } catch (...) {
@@ -125,7 +126,6 @@ class Pool {
   }
 
   [[noreturn]] void serve() {
-    const FpEnvironment environment;
     inside_work = true;
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -186,7 +186,6 @@ class InsideWork {
 }  // namespace
 
 void parallel(int threads, const std::function<void(int)>& work) {
-  const FpEnvironment environment;
   Job job{.work = work, .threads = threads};
   if (threads <= 1 || inside_work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
