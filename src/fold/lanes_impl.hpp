@@ -178,7 +178,7 @@ inline void softcap(float* logits, std::int64_t count, float cap) {
       if (low[lane] == high[lane] && size[lane] < 10 * c) {
         logit = logit < 0 ? -low[lane] : low[lane];
       } else {
-        logit = exact::softcap(logit, cap);
+        logit = static_cast<float>(exact::softcap(logit, cap, exact::kF32));
       }
     }
   }
