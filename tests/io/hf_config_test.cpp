@@ -47,7 +47,8 @@ TEST(HfConfig, AbsentAndNullAreTheSame) {
 TEST(HfConfig, NestedTextConfigComesFirst) {
   const auto config = parse(R"({"model_type":"outer","vocab_size":1,"tie_word_embeddings":true,"dtype":"float32",
       "vision_config":{"hidden_size":99},
-      "text_config":{"model_type":"inner","vocab_size":10,"hidden_size":20,"final_logit_softcapping":30.0,"dtype":null}})");
+      "text_config":{"model_type":"inner","vocab_size":10,"hidden_size":20,
+                     "final_logit_softcapping":30.0,"dtype":null}})");
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->model_type, "inner");
   EXPECT_EQ(config->vocab_size, 10);

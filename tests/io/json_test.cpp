@@ -60,6 +60,14 @@ TEST(Json, QuotedStringsAreReadBack) {
 TEST(Text, ForeignTextIsMadeSafe) {
   EXPECT_EQ(printable("a\x1b[31m\n"), "a\\x1b[31m\\x0a");
   EXPECT_EQ(printable("abcdef", 3), "abc...");
+  EXPECT_EQ(in_quotes(std::string(2000, 'a')).size(), 1024U + 5U);
+}
+
+TEST(Text, Shapes) {
+  EXPECT_EQ(shape_text(std::vector<std::int64_t>{}), "[]");
+  EXPECT_EQ(shape_text(std::vector<std::int64_t>{-1, 20}), "[-1, 20]");
+  EXPECT_EQ(shape_text(std::vector<std::int64_t>(17, 1)),
+            "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ... 17 dimensions]");
 }
 
 }  // namespace

@@ -20,9 +20,9 @@ void expect_refused(std::string_view header, std::size_t data_bytes, const std::
 }
 
 TEST(Safetensors, ReadsTensorsAndMetadata) {
-  const std::string header =
-      R"({"__metadata__":{"format":"pt"},"b":{"dtype":"I64","shape":[],"data_offsets":[6,14]},)"
-      R"("a":{"dtype":"BF16","shape":[3,1],"data_offsets":[0,6]},"none":{"dtype":"F32","shape":[2,0],"data_offsets":[6,6]}}   )";
+  const std::string header = R"({"__metadata__":{"format":"pt"},"b":{"dtype":"I64","shape":[],"data_offsets":[6,14]},)"
+                             R"("a":{"dtype":"BF16","shape":[3,1],"data_offsets":[0,6]},)"
+                             R"("none":{"dtype":"F32","shape":[2,0],"data_offsets":[6,6]}}   )";
   const TempDir dir;
   auto opened = SafetensorsFile::open(dir.write("m", safetensors_bytes(header, "abcdefghijklmn")));
   ASSERT_TRUE(opened) << opened.error().message;
