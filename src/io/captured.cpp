@@ -1,7 +1,5 @@
 #include "io/captured.hpp"
 
-#include <fmt/format.h>
-
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -48,19 +46,19 @@ class CapturedReader {
  private:
   tl::unexpected<Error> missing(const char* name, const char* expected) const {
     return fail(StatusCode::not_found,
-                fmt::format("{} has no tensor \"{}\", expected {}", in_quotes(file_.path()), name, expected));
+                concat(in_quotes(file_.path()), " has no tensor \"", name, "\", expected ", expected));
   }
   tl::unexpected<Error> wrong_dtype(const Tensor& tensor, const char* expected) const {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has dtype {}, expected {}", in_quotes(file_.path()),
-                                                          tensor.name, printable(tensor.dtype), expected));
+    return fail(StatusCode::invalid_argument, concat(in_quotes(file_.path()), ": ", tensor.name, " has dtype ",
+                                                     printable(tensor.dtype), ", expected ", expected));
   }
   tl::unexpected<Error> wrong_shape(const Tensor& tensor, const std::string& expected) const {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has shape {}, expected {}", in_quotes(file_.path()),
-                                                          tensor.name, shape_text(tensor.shape), expected));
+    return fail(StatusCode::invalid_argument, concat(in_quotes(file_.path()), ": ", tensor.name, " has shape ",
+                                                     shape_text(tensor.shape), ", expected ", expected));
   }
   Result<void> check_rows(const Tensor& tensor, std::int64_t rows) const {
     if (tensor.shape.size() == 1 && tensor.shape[0] == rows) return {};
-    return wrong_shape(tensor, fmt::format("[{}], one element per row of hidden_states", rows));
+    return wrong_shape(tensor, concat("[", rows, "], one element per row of hidden_states"));
   }
 
   // By bytes, as the data may be unaligned.

@@ -1,7 +1,5 @@
 #include "io/checkpoint.hpp"
 
-#include <fmt/format.h>
-
 #include <optional>
 #include <utility>
 
@@ -16,7 +14,7 @@ namespace {
 
 // "model.safetensors": tensor "lm_head.weight"
 std::string place(const CheckpointFiles::Found& found) {
-  return fmt::format("{}: tensor {}", in_quotes(found.path), in_quotes(found.tensor->name));
+  return concat(in_quotes(found.path), ": tensor ", in_quotes(found.tensor->name));
 }
 
 Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConfig& config) {
@@ -26,24 +24,24 @@ Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConf
     std::string_view module = tensor.name;
     module.remove_suffix(std::string_view(".weight").size());
     return tl::unexpected(quantised_head(in_quotes(found.path), module,
-                                         fmt::format("dtype {} in {}", printable(tensor.dtype), in_quotes(tensor.name)),
+                                         concat("dtype ", printable(tensor.dtype), " in ", in_quotes(tensor.name)),
                                          config));
   }
   if (tensor.shape.size() != 2) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, expected [vocabulary, hidden]", place(found), shape_text(tensor.shape)));
+                concat(place(found), " has shape ", shape_text(tensor.shape), ", expected [vocabulary, hidden]"));
   }
   const std::int64_t rows = tensor.shape[0];
   const std::int64_t cols = tensor.shape[1];
   if (cols != config.hidden_size) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, but hidden_size in config.json is {}; expected that many columns",
-                            place(found), shape_text(tensor.shape), config.hidden_size));
+                concat(place(found), " has shape ", shape_text(tensor.shape), ", but hidden_size in config.json is ",
+                       config.hidden_size, "; expected that many columns"));
   }
   if (rows < config.vocab_size) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, but vocab_size in config.json is {}; expected at least that many rows",
-                            place(found), shape_text(tensor.shape), config.vocab_size));
+                concat(place(found), " has shape ", shape_text(tensor.shape), ", but vocab_size in config.json is ",
+                       config.vocab_size, "; expected at least that many rows"));
   }
   return MatrixView{tensor.data, *dtype, rows, cols, cols};
 }
@@ -53,11 +51,11 @@ Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t w
   const std::optional<DType> dtype = core_dtype(tensor.dtype);
   if (!dtype) {
     return fail(StatusCode::unsupported,
-                fmt::format("{} has dtype {}, expected BF16, F16 or F32", place(found), printable(tensor.dtype)));
+                concat(place(found), " has dtype ", printable(tensor.dtype), ", expected BF16, F16 or F32"));
   }
   if (tensor.shape.size() != 1 || tensor.shape[0] != weight_rows) {
-    return fail(StatusCode::invalid_argument, fmt::format("{} has shape {}, expected [{}], one element per weight row",
-                                                          place(found), shape_text(tensor.shape), weight_rows));
+    return fail(StatusCode::invalid_argument, concat(place(found), " has shape ", shape_text(tensor.shape),
+                                                     ", expected [", weight_rows, "], one element per weight row"));
   }
   return VectorView{tensor.data, *dtype, weight_rows};
 }

@@ -1,7 +1,5 @@
 #include "io/json.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -45,7 +43,7 @@ class TreeBuilder : public nlohmann::json_sax<Nlohmann> {
     for (const JsonMember& member : members) keys.push_back(member.key);
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
-    if (twice != keys.end()) return refuse(fmt::format("the key {} is given twice in one object", in_quotes(*twice)));
+    if (twice != keys.end()) return refuse(concat("the key ", in_quotes(*twice), " is given twice in one object"));
     return close();
   }
   bool start_array(std::size_t) override { return open(JsonValue{JsonValue::Array{}}); }
@@ -73,7 +71,7 @@ class TreeBuilder : public nlohmann::json_sax<Nlohmann> {
   }
 
   bool open(JsonValue container) {
-    if (open_.size() == max_depth) return refuse(fmt::format("it nests deeper than {} levels", max_depth));
+    if (open_.size() == max_depth) return refuse(concat("it nests deeper than ", max_depth, " levels"));
     open_.push_back({std::move(container), {}});
     return true;
   }
@@ -124,7 +122,7 @@ Result<JsonValue> parse_json(std::string_view text, const std::string& source) {
   return guarded("parsing JSON", [&]() -> Result<JsonValue> {
     TreeBuilder builder;
     if (!Nlohmann::sax_parse(text.begin(), text.end(), &builder)) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is not valid JSON: {}", source, builder.reason()));
+      return fail(StatusCode::invalid_argument, concat(source, " is not valid JSON: ", builder.reason()));
     }
     return std::move(builder.root());
   });
@@ -135,7 +133,7 @@ Result<std::string> json_string(std::string_view text) {
     try {
       return Nlohmann(text).dump();
     } catch (const Nlohmann::type_error&) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is not valid UTF-8", in_quotes(text)));
+      return fail(StatusCode::invalid_argument, concat(in_quotes(text), " is not valid UTF-8"));
     }
   });
 }

@@ -1,8 +1,6 @@
 #include "io/safetensors_writer.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,7 +32,7 @@ class NewFile {
 
   Result<void> create() {
     for (int attempt = 0;; ++attempt) {
-      std::string name = fmt::format("{}.tmp-{}-{}", path_, ::getpid(), attempt);
+      std::string name = concat(path_, ".tmp-", ::getpid(), "-", attempt);
       fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ >= 0) {
         aside_ = std::move(name);
@@ -64,7 +62,7 @@ class NewFile {
 
  private:
   tl::unexpected<Error> failure(const char* what, int error) const {
-    return fail(StatusCode::io_error, fmt::format("cannot {} {}: {}", what, in_quotes(path_), errno_text(error)));
+    return fail(StatusCode::io_error, concat("cannot ", what, " ", in_quotes(path_), ": ", errno_text(error)));
   }
 
   const std::string& path_;
@@ -77,27 +75,27 @@ Result<void> check_destination(const std::string& path) {
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
     // Renaming over a device or a pipe would replace it.
     return fail(StatusCode::invalid_argument,
-                fmt::format("cannot write {}: it exists and is not a regular file; name a file", in_quotes(path)));
+                concat("cannot write ", in_quotes(path), ": it exists and is not a regular file; name a file"));
   }
   return {};
 }
 
 Result<void> check_tensor(const TensorToWrite& tensor) {
-  const std::string name = fmt::format("tensor {}", in_quotes(tensor.name));
+  const std::string name = concat("tensor ", in_quotes(tensor.name));
   if (tensor.name == "__metadata__") {
     return fail(StatusCode::invalid_argument, name + ": this name is reserved by the format");
   }
   const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
   if (!bits) {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: unknown dtype {}", name, in_quotes(tensor.dtype)));
+    return fail(StatusCode::invalid_argument, concat(name, ": unknown dtype ", in_quotes(tensor.dtype)));
   }
   const std::optional<std::uint64_t> count = element_count(tensor.shape);
   std::uint64_t total_bits = 0;
   if (!count || __builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 ||
       total_bits / 8 != tensor.data.size()) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{}: {} bytes of data do not match dtype {} and shape {}", name, tensor.data.size(),
-                            tensor.dtype, shape_text(tensor.shape)));
+                concat(name, ": ", tensor.data.size(), " bytes of data do not match dtype ", tensor.dtype,
+                       " and shape ", shape_text(tensor.shape)));
   }
   return {};
 }
@@ -109,8 +107,8 @@ Result<std::string> make_header(std::span<const TensorToWrite* const> ordered) {
     auto name = json_string(tensor->name);
     if (!name) return tl::unexpected(name.error());
     const std::uint64_t end = offset + tensor->data.size();
-    header += fmt::format(R"({}{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", header.size() > 1 ? "," : "",
-                          *name, tensor->dtype, fmt::join(tensor->shape, ","), offset, end);
+    header += concat(header.size() > 1 ? "," : "", *name, R"(:{"dtype":")", tensor->dtype, R"(","shape":[)",
+                     join(tensor->shape, ","), R"(],"data_offsets":[)", offset, ",", end, "]}");
     offset = end;
   }
   header += "}";
@@ -141,7 +139,7 @@ Result<void> write_safetensors(const std::string& path, std::span<const TensorTo
     for (const TensorToWrite& tensor : tensors) names.push_back(tensor.name);
     std::sort(names.begin(), names.end());
     if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
-      return fail(StatusCode::invalid_argument, fmt::format("tensor {} is given twice", in_quotes(*twice)));
+      return fail(StatusCode::invalid_argument, concat("tensor ", in_quotes(*twice), " is given twice"));
     }
     auto header = make_header(ordered);
     if (!header) return tl::unexpected(header.error());

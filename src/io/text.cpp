@@ -1,8 +1,5 @@
 #include "io/text.hpp"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <system_error>
 
 namespace isologit::io {
@@ -13,16 +10,24 @@ std::string printable(std::string_view text, std::size_t max_bytes) {
     if (c >= ' ' && c <= '~') {
       out += c;
     } else {
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+      constexpr std::string_view digits = "0123456789abcdef";
+      const auto byte = static_cast<unsigned char>(c);
+      out += "\\x";
+      out += digits[byte >> 4U];
+      out += digits[byte & 15U];
     }
   }
   if (text.size() > max_bytes) out += "...";
   return out;
 }
 
-std::string in_quotes(std::string_view text) { return fmt::format("\"{}\"", printable(text)); }
+std::string in_quotes(std::string_view text) { return concat("\"", printable(text), "\""); }
 
-std::string shape_text(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+std::string shape_text(std::span<const std::int64_t> shape) {
+  constexpr std::size_t shown = 16;
+  if (shape.size() <= shown) return concat("[", join(shape, ", "), "]");
+  return concat("[", join(shape.first(shown), ", "), ", ... ", shape.size(), " dimensions]");
+}
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
 

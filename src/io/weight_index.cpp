@@ -1,7 +1,5 @@
 #include "io/weight_index.hpp"
 
-#include <fmt/format.h>
-
 #include "io/guard.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
@@ -28,16 +26,17 @@ Result<WeightIndex> parse_weight_index(std::string_view text, const std::string&
     if (!root) return tl::unexpected(root.error());
     const JsonValue* map = root->find("weight_map");
     if (map == nullptr || map->object() == nullptr) {
-      return fail(StatusCode::invalid_argument, fmt::format("{}: weight_map is {}, expected an object of file names",
-                                                            source, map == nullptr ? "missing" : describe(*map)));
+      return fail(StatusCode::invalid_argument,
+                  concat(source, ": weight_map is ", map == nullptr ? "missing" : describe(*map),
+                         ", expected an object of file names"));
     }
     WeightIndex index;
     for (const JsonMember& member : *map->object()) {
       const std::string* file = member.value.string();
       if (file == nullptr || !stays_inside(*file)) {
         return fail(StatusCode::invalid_argument,
-                    fmt::format("{}: weight_map {} is {}, expected a file name inside the model's directory", source,
-                                in_quotes(member.key), describe(member.value)));
+                    concat(source, ": weight_map ", in_quotes(member.key), " is ", describe(member.value),
+                           ", expected a file name inside the model's directory"));
       }
       index.emplace(member.key, *file);
     }
