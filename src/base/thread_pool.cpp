@@ -12,6 +12,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 
 #include "base/fp_env.hpp"
 
@@ -34,6 +35,7 @@ struct Job {
 
 std::exception_ptr run_index(const std::function<void(int)>& work, int index) {
   try {
+    const FpEnvironment environment;
     work(index);
     return nullptr;
   } catch (...) {
@@ -125,7 +127,6 @@ class Pool {
   }
 
   [[noreturn]] void serve() {
-    const FpEnvironment environment;
     inside_work = true;
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -186,7 +187,6 @@ class InsideWork {
 }  // namespace
 
 void parallel(int threads, const std::function<void(int)>& work) {
-  const FpEnvironment environment;
   Job job{.work = work, .threads = threads};
   if (threads <= 1 || inside_work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));

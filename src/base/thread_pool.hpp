@@ -9,7 +9,7 @@ namespace isologit::base {
 //
 // - work(0) runs on the calling thread. If the system refuses a thread, fewer run at a time, so no work(i) may wait
 //   for another.
-// - Every work(i) runs under FpEnvironment, also on the calling thread.
+// - Every work(i) runs under an FpEnvironment of its own, also on the calling thread.
 // - If some throw, the rest still run; then the exception of the lowest such i is rethrown here.
 // - A call from inside work runs its indices one after another on its own thread.
 // - Any number of user's threads may call at once; no call waits for another.

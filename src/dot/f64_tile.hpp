@@ -7,16 +7,21 @@
 // through more than D additions satisfies |computed - s| <= gamma_D * sum |p_i|, gamma_D = D u / (1 - D u), u = 2^-53
 // (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2), and sum |p_i| <= |h| |w| (Cauchy and
 // Schwarz, Euclidean norms). If computed - E and computed + E round to the same f32, where E exceeds that bound and the
-// errors of computing the two ends, then s rounds to it too, rounding being monotone. Otherwise the logit is settled
-// by exact accumulation. If any product is infinite or NaN, so is the computed sum, by the rules of CONTRACT.md 1: no
-// sum of finite products overflows f64.
+// errors of computing the two ends, then s rounds to it too, rounding being monotone. If not, the sum may still be
+// exact: with u_h and u_w the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most
+// |h| |w|; where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a
+// midpoint, as happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If
+// any product is infinite or NaN, so is the computed sum, by the rules of CONTRACT.md 1: no sum of finite products
+// overflows f64.
 //
 // Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
 #pragma once
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "dot/dot.hpp"
 #include "exact/element.hpp"
@@ -91,9 +96,22 @@ void multiply_chunk(const double* weight, const double* hidden, std::int64_t row
   }
 }
 
-// A prepared block: per row the bound of its norm, then chunk by chunk the rows as doubles.
+// The least of the lowest set bits of `count` doubles, +inf when all are 0. Written for integer lanes.
+inline double lowest_bit(const double* values, std::int64_t count) {
+  std::int64_t least = std::bit_cast<std::int64_t>(std::numeric_limits<double>::infinity());
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto bits = std::bit_cast<std::int64_t>(values[i]);
+    // Clearing the lowest set bit of the significand leaves a number below; the difference is exact.
+    const std::int64_t cleared = (bits & 0xFFFFFFFFFFFFF) != 0 ? bits & (bits - 1) : 0;
+    const std::int64_t bit = std::bit_cast<std::int64_t>(std::fabs(values[i] - std::bit_cast<double>(cleared)));
+    least = bit != 0 && bit < least ? bit : least;
+  }
+  return std::bit_cast<double>(least);
+}
+
+// A prepared block: per row the bound of its norm and its lowest set bit, then chunk by chunk the rows as doubles.
 struct Prepared {
-  static std::int64_t header(std::int64_t rows) { return (rows + 7) / 8 * 8; }
+  static std::int64_t header(std::int64_t rows) { return (2 * rows + 7) / 8 * 8; }
   static std::size_t bytes(std::int64_t rows, std::int64_t size) {
     return static_cast<std::size_t>(header(rows) + chunks_of(size) * rows * kStride) * sizeof(double);
   }
@@ -106,7 +124,7 @@ class F64Kernel : public Kernel {
   std::int64_t tile_vocab() const final { return kTile; }
   std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final { return Prepared::bytes(rows, size); }
   std::size_t scratch_bytes(std::int64_t rows, std::int64_t) const final {
-    return static_cast<std::size_t>(kPanel * kStride + kTile * rows + kTile) * sizeof(double);
+    return static_cast<std::size_t>(kPanel * kStride + kTile * rows + 2 * kTile) * sizeof(double);
   }
 
   void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
@@ -114,18 +132,21 @@ class F64Kernel : public Kernel {
     auto* norms = static_cast<double*>(prepared);
     double* chunk = norms + Prepared::header(rows) + index * kStride;
     double squares = 0;
+    double lowest = std::numeric_limits<double>::infinity();
     for (std::int64_t k = 0; k < hidden.cols; k += kChunk, chunk += rows * kStride) {
       const std::int64_t count = hidden.cols - k < kChunk ? hidden.cols - k : kChunk;
       widen_chunk<Vector>(exact::row_data(hidden, row), hidden.dtype, k, count, chunk, squares);
+      lowest = std::fmin(lowest, lowest_bit(chunk, count));
     }
     norms[index] = norm_bound(squares);
+    norms[rows + index] = lowest;
   }
 
   void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts& counts) const final {
     auto* panel = static_cast<double*>(scratch);
     double* sums = panel + kPanel * kStride;
     double* squares = sums + kTile * block.rows;
-    std::memset(sums, 0, static_cast<std::size_t>(kTile * block.rows + kTile) * sizeof(double));
+    std::memset(sums, 0, static_cast<std::size_t>(kTile * block.rows + 2 * kTile) * sizeof(double));
     const std::int64_t chunks = chunks_of(block.hidden->cols);
     // Few rows: whole weight rows in turn, which the memory prefetcher follows. Many rows: one chunk of the hidden
     // block at a time, so that it stays in L2 while all panels of the tile pass.
@@ -135,7 +156,7 @@ class F64Kernel : public Kernel {
         for (std::int64_t i = c; i < c + step; ++i) add_chunk(block, tile, i, j, panel, sums, squares);
       }
     }
-    round(block, tile, sums, squares, logits, counts);
+    round(block, tile, panel, sums, squares, logits, counts);
   }
 
  private:
@@ -156,8 +177,8 @@ class F64Kernel : public Kernel {
     multiply_chunk<Vector>(panel, hidden, block.rows, sums + j * block.rows);
   }
 
-  void round(const Block& block, const WeightTile& tile, const double* sums, const double* squares, float* logits,
-             Counts& counts) const {
+  void round(const Block& block, const WeightTile& tile, double* panel, const double* sums, double* squares,
+             float* logits, Counts& counts) const {
     // The longest chain: the steps of one accumulator, its horizontal sum, one addition per chunk, the bias.
     const auto depth =
         static_cast<double>(kChunk / Vector::kWidth + Vector::kWidth + chunks_of(block.hidden->cols) + 1);
@@ -168,26 +189,48 @@ class F64Kernel : public Kernel {
           tile.bias->data == nullptr
               ? 0.0
               : static_cast<double>(exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j));
-      const double weight_norm = gamma * norm_bound(squares[j]);
-      const double bias_term = gamma * std::fabs(bias);
+      const double weight_norm = norm_bound(squares[j]);
       for (std::int64_t r = 0; r < block.rows; ++r) {
         const double sum = sums[j * block.rows + r] + bias;
-        // 2^-52 |sum| pays for rounding the two ends to f64.
-        const double error = norms[r] * weight_norm + bias_term + std::fabs(sum) * 0x1p-52;
+        const double reach = norms[r] * weight_norm + std::fabs(bias);  // no partial sum is larger
+        const double error = gamma * reach + std::fabs(sum) * 0x1p-52;  // the latter for rounding the two ends
         const auto low = static_cast<float>(sum - error);
         const auto high = static_cast<float>(sum + error);
         float logit = low + 0.0F;  // -0 becomes +0
-        if (!(low == high)) {
-          if (std::isfinite(sum)) {
-            logit = exact_logit(block, r, tile, j);
-            ++counts.fallbacks;
-          } else {
-            logit = std::isnan(sum) ? exact::quiet_nan() : static_cast<float>(sum);
-          }
-        }
+        if (!(low == high)) logit = settle(block, r, tile, j, {sum, reach, bias}, panel, squares[kTile + j], counts);
         logits[r * kTile + j] = logit;
       }
     }
+  }
+
+  struct Unsettled {
+    double sum;
+    double reach;
+    double bias;
+  };
+
+  // A logit that the rounding test left open. weight_unit caches the weight row's lowest set bit, 0 while unknown.
+  float settle(const Block& block, std::int64_t r, const WeightTile& tile, std::int64_t j, const Unsettled& x,
+               double* chunk, double& weight_unit, Counts& counts) const {
+    if (std::isnan(x.sum)) return exact::quiet_nan();
+    if (std::isinf(x.sum)) return static_cast<float>(x.sum);
+    if (weight_unit == 0) weight_unit = lowest_bit_of_row(*tile.weight, tile.first + j, chunk);
+    const double hidden_unit = static_cast<const double*>(block.prepared)[block.rows + r];
+    const double unit = std::fmin(hidden_unit * weight_unit, lowest_bit(&x.bias, 1));
+    if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
+    ++counts.fallbacks;
+    return exact_logit(block, r, tile, j);
+  }
+
+  static double lowest_bit_of_row(const MatrixView& weight, std::int64_t row, double* chunk) {
+    double lowest = std::numeric_limits<double>::infinity();
+    double squares = 0;
+    for (std::int64_t k = 0; k < weight.cols; k += kChunk) {
+      const std::int64_t count = weight.cols - k < kChunk ? weight.cols - k : kChunk;
+      widen_chunk<Vector>(exact::row_data(weight, row), weight.dtype, k, count, chunk, squares);
+      lowest = std::fmin(lowest, lowest_bit(chunk, count));
+    }
+    return lowest;
   }
 };
 

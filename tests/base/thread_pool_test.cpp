@@ -131,25 +131,30 @@ TEST(Parallel, ServesConcurrentCallers) {
   EXPECT_EQ(wrong, 0);
 }
 
+bool rounds_up() {
+  volatile float one = 1.0F;
+  volatile float little = 0x1p-30F;
+  volatile float sum = one + little;
+  return sum != 1.0F;
+}
+
+// Neither what the caller has set nor what earlier work has left behind is seen by work or changed for the caller.
 TEST(Parallel, RunsAllWorkInTheLibrarysFloatingPointEnvironment) {
-  const auto rounds_up = [] {
-    volatile float one = 1.0F;
-    volatile float little = 0x1p-30F;
-    volatile float sum = one + little;
-    return sum != 1.0F;
-  };
   std::atomic<int> wrong = 0;
-  const auto check = [&](int) {
+  const auto check_and_spoil = [&wrong](int) {
     if (rounds_up()) ++wrong;
+    std::fesetround(FE_UPWARD);
+    std::this_thread::sleep_for(1ms);  // lets the pool's threads take some of the indices
   };
-  ASSERT_EQ(std::fesetround(FE_UPWARD), 0);
-  const bool caller_before = rounds_up();
-  parallel(4, check);
-  parallel(1, check);
-  const bool caller_after = rounds_up();
-  std::fesetround(FE_TONEAREST);
-  EXPECT_TRUE(caller_before);
-  EXPECT_TRUE(caller_after);
+  for (const int caller : {FE_TONEAREST, FE_UPWARD}) {
+    for (const int threads : {4, 1, 4}) {
+      std::fesetround(caller);
+      parallel(threads, check_and_spoil);
+      const bool caller_rounds_up = rounds_up();
+      std::fesetround(FE_TONEAREST);
+      EXPECT_EQ(caller_rounds_up, caller == FE_UPWARD);
+    }
+  }
   EXPECT_EQ(wrong, 0);
 }
 
