@@ -44,6 +44,7 @@ void Distribution::raise(float new_top) {
       ++rises;
       mass.multiply_by_power_of_two(scale - new_scale);
       moment.multiply_by_power_of_two(scale - new_scale);
+      squares.multiply_by_power_of_two(2 * (scale - new_scale));
     }
     scale = new_scale;
   } else if (new_top <= kHighest) {
@@ -61,6 +62,7 @@ void Distribution::add_sums(const Lanes& lanes, const float* logits, std::int64_
     const Sums sums = lanes.sums(logits, count, top, scale);
     mass.add(sums.mass);
     moment.add(sums.moment);
+    squares.add(sums.squares);
   }
 }
 
@@ -111,6 +113,8 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
   mass.add(lower.mass.low);
   moment.add(lower.moment.high);
   moment.add(lower.moment.low);
+  squares.add(lower.squares.high);
+  squares.add(lower.squares.low);
   add_sums(lanes, displaced, kLaneGroup);
 }
 
@@ -134,6 +138,7 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
   sums.rest = exact::multiply(bounded(state.mass, relative), unit, kLimbs);
   sums.moment =
       exact::multiply(bounded(state.moment, relative + static_cast<double>(state.rises) * 0x1p-51), unit, kLimbs);
+  sums.squares = exact::multiply(bounded(state.squares, relative), exact::multiply(unit, unit, kLimbs), kLimbs);
   return true;
 }
 

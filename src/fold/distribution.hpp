@@ -5,7 +5,9 @@
 // With top the greatest logit so far, at id top_id, the state holds
 //   mass   = sum over all ids but top_id of e^z          (so that near-certain rows keep relative precision)
 //   moment = sum over the same of e^z (top - z)
-// both in units of 2^scale, scale = round(top / ln 2): a new top rescales them by a power of two, exactly.
+//   squares = sum over the same of e^2z
+// in units of 2^scale (squares: 2^(2 scale)), scale = round(top / ln 2): a new top rescales them by a power of two,
+// exactly.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +39,7 @@ struct Distribution {
   bool skipped_low = false;  // logits below -2^20 were left out of the sums
   Compensated mass;
   Compensated moment;
+  Compensated squares;
 
   // logits[0, count) are those of ids first_id, first_id + 1, ...; the buffer goes on with -inf to a multiple of
   // kLaneGroup. It is written to and restored.
@@ -48,11 +51,12 @@ struct Distribution {
   void add_sums(const Lanes& lanes, const float* logits, std::int64_t count);
 };
 
-// The two sums relative to the top, e^top = 1, as balls: rest = sum of e^(z - top) and moment = sum of
-// e^(z - top) (top - z) over all ids but top_id.
+// The sums relative to the top, e^top = 1, as balls, over all ids but top_id: rest = sum of e^(z - top), moment = sum
+// of e^(z - top) (top - z), squares = sum of e^(2 (z - top)).
 struct RelativeSums {
   exact::Ball rest;
   exact::Ball moment;
+  exact::Ball squares;
 };
 
 // What the f64 sums prove, or nothing when the logits left the range they hold for.

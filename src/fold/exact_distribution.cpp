@@ -27,6 +27,7 @@ void ExactDistribution::absorb(const float* logits, std::int64_t count, std::int
     const exact::Ball term = exact::exp(exact::negate(gap), limbs);
     sums.rest = exact::add(sums.rest, term, limbs);
     sums.moment = exact::add(sums.moment, exact::multiply(term, gap, limbs), limbs);
+    sums.squares = exact::add(sums.squares, exact::multiply(term, term, limbs), limbs);
   }
 }
 
@@ -34,6 +35,7 @@ void ExactDistribution::merge(const ExactDistribution& other) {
   far += other.far;
   sums.rest = exact::add(sums.rest, other.sums.rest, limbs);
   sums.moment = exact::add(sums.moment, other.sums.moment, limbs);
+  sums.squares = exact::add(sums.squares, other.sums.squares, limbs);
 }
 
 RelativeSums ExactDistribution::finish() const {
@@ -48,6 +50,7 @@ RelativeSums ExactDistribution::finish() const {
   };
   total.rest = exact::add(total.rest, between_0_and(-bits), limbs + 4);
   total.moment = exact::add(total.moment, between_0_and(-bits + 7 + static_cast<std::int64_t>(limbs)), limbs + 4);
+  total.squares = exact::add(total.squares, between_0_and(-2 * bits), limbs + 4);
   return total;
 }
 

@@ -18,11 +18,13 @@ struct Scan {
   std::int64_t above_nothing;  // how many are above -inf (NaN not counted)
 };
 
-// Sums over logits z, in units of 2^scale: mass = sum of e^z, moment = sum of e^z (top - z). Both have a relative error
-// of at most 2^-45, plus at most 2^-990 per logit absolutely. z = -inf contributes nothing.
+// Sums over logits z, in units of 2^scale: mass = sum of e^z, moment = sum of e^z (top - z); squares = sum of e^2z in
+// units of 2^(2 scale). They have a relative error of at most 2^-45, plus at most 2^-990 per logit absolutely. z = -inf
+// contributes nothing.
 struct Sums {
   double mass;
   double moment;
+  double squares;
 };
 
 struct Lanes {
@@ -33,6 +35,8 @@ struct Lanes {
   Sums (*sums)(const float* logits, std::int64_t count, float top, int scale);
   // How many are > threshold, or >= threshold; any count. NaN compares false.
   std::int64_t (*count_above)(const float* logits, std::int64_t count, float threshold, bool or_equal);
+  // Whether any logit is not below threshold: greater, equal or NaN. Any count.
+  bool (*any_not_below)(const float* logits, std::int64_t count, float threshold);
   // Replaces each logit z by cap * tanh(z / cap), rounded once; count is a multiple of kLaneGroup.
   void (*softcap)(float* logits, std::int64_t count, float cap);
 };

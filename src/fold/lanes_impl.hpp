@@ -9,8 +9,9 @@
 //   2^-54.5 (product) or less, the earlier ones by a third of the one after; with e^r > 0.707 and the error of r, in
 //   all below 2^-51.5 relative. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
 // The sums. Chains of at most kMaxTile additions of positive terms: 2^-46; moment adds two roundings a term. In all
-// below 2^-45. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top - z), and
-// e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all granularity.
+// below 2^-45, squares too. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top
+// - z), and e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all
+// granularity.
 #pragma once
 
 #include <bit>
@@ -109,6 +110,7 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
   const double nothing = -std::numeric_limits<double>::infinity();
   Doubles mass[2] = {};
   Doubles moment[2] = {};
+  Doubles squares[2] = {};
   for (std::int64_t i = 0; i < count; i += 2 * kWidth) {
     for (int half = 0; half < 2; ++half) {
       const auto z = __builtin_convertvector(load<HalfFloats>(logits + i + half * kWidth), Doubles);
@@ -117,12 +119,14 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
       const Doubles term = select(there, exp_scaled(held, lift), Doubles{});
       mass[half] += term;
       moment[half] += term * (static_cast<double>(top) - held);
+      squares[half] += term * term;
     }
   }
-  Sums result{0, 0};
+  Sums result{0, 0, 0};
   for (int i = 0; i < kWidth; ++i) {
     result.mass += mass[0][i] + mass[1][i];
     result.moment += moment[0][i] + moment[1][i];
+    result.squares += squares[0][i] + squares[1][i];
   }
   return result;
 }
@@ -140,6 +144,17 @@ inline std::int64_t count_above(const float* logits, std::int64_t count, float t
   for (int lane = 0; lane < kFloats; ++lane) total += found[lane];
   for (; i < count; ++i) total += or_equal ? logits[i] >= threshold : logits[i] > threshold;
   return total;
+}
+
+inline bool any_not_below(const float* logits, std::int64_t count, float threshold) {
+  const Floats limit = Floats{} + threshold;
+  Ints found = {};
+  std::int64_t i = 0;
+  for (; i + kFloats <= count; i += kFloats) found |= ~(load<Floats>(logits + i) < limit);
+  bool any = false;
+  for (int lane = 0; lane < kFloats; ++lane) any = any || found[lane] != 0;
+  for (; i < count; ++i) any = any || !(logits[i] < threshold);
+  return any;
 }
 
 // cap tanh(x), x = |z| / cap, as cap (1 - e) / (1 + e) with e = e^(-2x). x has a relative error of 2^-53 and 2x <= 20,
@@ -169,7 +184,7 @@ inline void softcap(float* logits, std::int64_t count, float cap) {
   }
 }
 
-constexpr Lanes kLanes{scan, sums, count_above, softcap};
+constexpr Lanes kLanes{scan, sums, count_above, any_not_below, softcap};
 
 }  // namespace
 }  // namespace isologit::fold

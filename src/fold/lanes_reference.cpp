@@ -27,11 +27,18 @@ std::int64_t count_above(const float* logits, std::int64_t count, float threshol
   return total;
 }
 
+bool any_not_below(const float* logits, std::int64_t count, float threshold) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!(logits[i] < threshold)) return true;
+  }
+  return false;
+}
+
 void softcap(float* logits, std::int64_t count, float cap) {
   for (std::int64_t i = 0; i < count; ++i) logits[i] = exact::softcap(logits[i], cap);
 }
 
-constexpr Lanes kLanes{scan, nullptr, count_above, softcap};
+constexpr Lanes kLanes{scan, nullptr, count_above, any_not_below, softcap};
 
 }  // namespace
 

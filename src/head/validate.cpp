@@ -16,6 +16,9 @@ Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argu
 
 bool positive_and_finite(float x) { return x > 0 && std::isfinite(x); }
 
+// Each asks for a real thread.
+constexpr int kMostThreads = 1024;
+
 // rows * stride * element size must stay far from overflow.
 constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
 
@@ -143,7 +146,9 @@ Result<void> validate(const Head& head, const ScoreRequest& request, const Score
     return invalid(
         fmt::format("hidden: rows of {} elements, but the weight's have {}", request.hidden.cols, head.weight.cols));
   }
-  if (options.threads < 0) return invalid(fmt::format("threads: {}; expected 0 (automatic) or more", options.threads));
+  if (options.threads < 0 || options.threads > kMostThreads) {
+    return invalid(fmt::format("threads: {}; expected 0 (automatic) to {}", options.threads, kMostThreads));
+  }
   if (auto checked = check_rows(head, request); !checked) return checked;
   return check_overlap(head, request);
 }

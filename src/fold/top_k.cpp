@@ -1,0 +1,46 @@
+#include "fold/top_k.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace isologit::fold {
+
+bool before(const Candidate& a, const Candidate& b) {
+  const bool a_nan = std::isnan(a.logit);
+  const bool b_nan = std::isnan(b.logit);
+  if (a_nan != b_nan) return a_nan;
+  if (!a_nan && a.logit != b.logit) return a.logit > b.logit;
+  return a.id < b.id;
+}
+
+void TopK::insert(const Candidate& candidate) {
+  if (heap_.size() < k_) {
+    heap_.push_back(candidate);
+    std::push_heap(heap_.begin(), heap_.end(), before);
+  } else if (before(candidate, heap_.front())) {
+    std::pop_heap(heap_.begin(), heap_.end(), before);
+    heap_.back() = candidate;
+    std::push_heap(heap_.begin(), heap_.end(), before);
+  }
+}
+
+void TopK::absorb(const Lanes& lanes, const float* logits, const std::uint8_t* support, std::int64_t count,
+                  std::int64_t first_id) {
+  // Most tiles hold nothing that could enter.
+  if (heap_.size() == k_ && !lanes.any_not_below(logits, count, heap_.front().logit)) return;
+  for (std::int64_t j = 0; j < count; ++j) {
+    if (support == nullptr || support[j] != 0) insert({logits[j], first_id + j});
+  }
+}
+
+void TopK::merge(const TopK& other) {
+  for (const Candidate& candidate : other.heap_) insert(candidate);
+}
+
+std::vector<Candidate> TopK::sorted() const {
+  std::vector<Candidate> list = heap_;
+  std::sort(list.begin(), list.end(), before);
+  return list;
+}
+
+}  // namespace isologit::fold
