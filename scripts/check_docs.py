@@ -7,7 +7,9 @@ Holds a page to its word:
   repository's files; FOLDER goes in front of PATH. A command is a line that begins with "$ ", continued by lines that
   begin with "> "; what follows is the output it must print, on stdout and stderr together. In that, "..." within a
   line stands for any text, and a line of "..." alone for any lines. A command must succeed, unless the next one is
-  "echo $?". `<!-- not run: REASON -->` on the line above a block leaves it out and says why.
+  "echo $?". What differs by machine and run (VARYING) may differ.
+  `<!-- not run: REASON -->` on the line above a block leaves it out and says why, `<!-- first command not run: REASON
+  -->` its first command.
 - A block under `<!-- from PATH -->` must be the text of that file, or the part of it between the lines that hold
   "[snippet" and "snippet]".
 - Relative links must lead to files.
@@ -24,6 +26,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "@@check-docs@@"
+
+# Times, processors and threads. Where a page shows text that one of these matches, other text that it matches will do.
+VARYING = [
+    r"[0-9.]+ s\b",
+    r'"seconds": [0-9.e-]+',
+    r"\bkernel +\w+, threads \d+",
+    r'"kernel": "\w+"',
+    r'"threads": \d+',
+    r"[0-9.]+ [kMG]B more",
+    r'"working_bytes": \d+',
+    r"(?:yes|no: .+?)(?: +chosen)?$",
+    r'"runnable": \w+',
+    r'"why_not": .*,',
+    r'"chosen": .+',
+]
 
 
 @dataclass
@@ -72,14 +89,17 @@ def read_commands(block: Block) -> list[Command]:
     return commands
 
 
+def line_pattern(shown: str) -> str:
+    for varying in VARYING:
+        if found := re.search(varying, shown):
+            kind = varying.removesuffix("$")
+            return line_pattern(shown[:found.start()]) + kind + line_pattern(shown[found.end():])
+    return ".*?".join(re.escape(part) for part in shown.split("..."))
+
+
 def pattern(shown: list[str]) -> re.Pattern[str]:
-    parts = []
-    for line in shown:
-        if line.strip() == "...":
-            parts.append(r"(?:.*\n)*?")
-        else:
-            parts.append(".*?".join(re.escape(part) for part in line.split("...")) + r"\n")
-    return re.compile("".join(parts))
+    lines = (r"(?:.*\n)*?" if line.strip() == "..." else line_pattern(line) + r"\n" for line in shown)
+    return re.compile("".join(lines))
 
 
 def run_block(commands: list[Command], folder: Path, path: str) -> list[str]:
@@ -114,11 +134,12 @@ def check_commands(blocks: list[Block], path: str) -> tuple[int, list[str]]:
         if block.language != "console":
             continue
         commands = read_commands(block)
-        left_out = re.fullmatch(r"<!-- not run: (.+) -->", block.note)
+        left_out = re.fullmatch(r"<!-- (first command )?not run: (.+) -->", block.note)
         if left_out:
-            for command in commands:
-                print(f"not run: $ {command.text} ({left_out[1]})")
-            continue
+            rest = commands[1:] if left_out[1] else []
+            for command in commands[:len(commands) - len(rest)]:
+                print(f"not run: $ {command.text} ({left_out[2]})")
+            commands = rest
         with tempfile.TemporaryDirectory() as folder:
             for entry in ROOT.iterdir():
                 (Path(folder) / entry.name).symlink_to(entry)
