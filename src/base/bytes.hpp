@@ -5,6 +5,7 @@
 #include <cstring>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace isologit::base {
@@ -14,8 +15,9 @@ class ByteWriter {
   template <class T>
   void put(const T& value) {
     static_assert(std::is_arithmetic_v<T>);
-    const auto* from = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), from, from + sizeof value);
+    const std::size_t at = bytes_.size();
+    bytes_.resize(at + sizeof value);
+    std::memcpy(bytes_.data() + at, &value, sizeof value);
   }
   std::vector<std::byte> take() { return std::move(bytes_); }
 

@@ -1,5 +1,4 @@
 // The C interface: checks what C's types do not, and hands over to the C++ interface.
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstring>
@@ -7,6 +6,7 @@
 #include <new>
 #include <string_view>
 
+#include "base/text.hpp"
 #include "capi/structs.hpp"
 #include "isologit/isologit.h"
 #include "isologit/kernels.hpp"
@@ -34,8 +34,8 @@ static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MU
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return static_cast<DType>(dtype);
   return fail(StatusCode::invalid_argument,
-              fmt::format("{}: dtype is {}; expected {} (bf16), {} (f16) or {} (f32)", name, dtype,
-                          value(ISOLOGIT_BF16), value(ISOLOGIT_F16), value(ISOLOGIT_F32)));
+              base::concat(name, ": dtype is ", dtype, "; expected ", value(ISOLOGIT_BF16), " (bf16), ",
+                           value(ISOLOGIT_F16), " (f16) or ", value(ISOLOGIT_F32), " (f32)"));
 }
 
 Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name) {
@@ -52,9 +52,10 @@ Result<Head> to_head(const isologit_head* from) {
   const auto bias_dtype = to_dtype(c->bias.dtype, "bias");
   if (!bias_dtype) return tl::unexpected(bias_dtype.error());
   if (c->scale_kind < ISOLOGIT_SCALE_NONE || c->scale_kind > ISOLOGIT_SCALE_DIVIDE) {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("scale_kind: {}; expected {} (none), {} (multiply) or {} (divide)", c->scale_kind,
-                            value(ISOLOGIT_SCALE_NONE), value(ISOLOGIT_SCALE_MULTIPLY), value(ISOLOGIT_SCALE_DIVIDE)));
+    return fail(
+        StatusCode::invalid_argument,
+        base::concat("scale_kind: ", c->scale_kind, "; expected ", value(ISOLOGIT_SCALE_NONE), " (none), ",
+                     value(ISOLOGIT_SCALE_MULTIPLY), " (multiply) or ", value(ISOLOGIT_SCALE_DIVIDE), " (divide)"));
   }
   return Head{.weight = *weight,
               .bias = {c->bias.data, *bias_dtype, c->bias.size},
@@ -69,9 +70,9 @@ Result<ScoreRequest> to_request(const isologit_score_request* from) {
   if (!hidden) return tl::unexpected(hidden.error());
   if (c->temperature_count < 0 || (c->temperature_count > 0 && c->temperatures == nullptr)) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("temperatures: temperature_count is {} and the pointer is {}NULL; expected a count of 0, "
-                            "or of what the pointer points to",
-                            c->temperature_count, c->temperatures == nullptr ? "" : "not "));
+                base::concat("temperatures: temperature_count is ", c->temperature_count, " and the pointer is ",
+                             c->temperatures == nullptr ? "" : "not ",
+                             "NULL; expected a count of 0, or of what the pointer points to"));
   }
   ScoreRequest request{.hidden = *hidden, .token_ids = {}, .temperatures = {}};
   if (c->token_ids != nullptr && hidden->rows > 0) {
@@ -117,8 +118,8 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
   if (!options) return tl::unexpected(options.error());
   if (c_report != nullptr && !capi::writable(c_report)) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("report: struct_size is too small; expected sizeof the structure, at least {}",
-                            sizeof(isologit_score_report)));
+                base::concat("report: struct_size is too small; expected sizeof the structure, at least ",
+                             sizeof(isologit_score_report)));
   }
   const auto report = score(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());

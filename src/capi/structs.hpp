@@ -1,12 +1,11 @@
 // The structures of the C interface that begin with their size: each side may know fewer members than the other.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
 
+#include "base/text.hpp"
 #include "isologit/status.hpp"
 
 namespace isologit::capi {
@@ -15,18 +14,17 @@ namespace isologit::capi {
 // does not know must be 0. Smallest is the size that the structure had in the first version.
 template <class Struct, std::size_t Smallest = sizeof(Struct)>
 Result<Struct> read(const Struct* from, const char* name) {
-  if (from == nullptr) return fail(StatusCode::invalid_argument, fmt::format("{}: NULL", name));
+  if (from == nullptr) return fail(StatusCode::invalid_argument, base::concat(name, ": NULL"));
   std::size_t size = 0;
   std::memcpy(&size, from, sizeof size);
   if (size < Smallest) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{}: struct_size is {}; expected sizeof the structure, at least {}", name, size, Smallest));
+                base::concat(name, ": struct_size is ", size, "; expected sizeof the structure, at least ", Smallest));
   }
   const auto* bytes = reinterpret_cast<const unsigned char*>(from);
   if (size > sizeof(Struct) && std::any_of(bytes + sizeof(Struct), bytes + size, [](auto b) { return b != 0; })) {
-    return fail(StatusCode::unsupported,
-                fmt::format("{}: struct_size is {}, and a member past the {} bytes that this version knows is not 0",
-                            name, size, sizeof(Struct)));
+    return fail(StatusCode::unsupported, base::concat(name, ": struct_size is ", size, ", and a member past the ",
+                                                      sizeof(Struct), " bytes that this version knows is not 0"));
   }
   Struct result{};
   std::memcpy(static_cast<void*>(&result), from, std::min(size, sizeof(Struct)));

@@ -1,13 +1,12 @@
 #include "head/rounds.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <atomic>
 #include <limits>
 #include <utility>
 
 #include "base/fp_env.hpp"
+#include "base/text.hpp"
 #include "base/thread_pool.hpp"
 #include "head/logits_output.hpp"
 #include "head/transforms.hpp"

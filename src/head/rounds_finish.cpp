@@ -1,11 +1,11 @@
 // How a round ends: the special rows of CONTRACT.md 3 by its table, all others by what the sums prove.
-#include <fmt/format.h>
 
 #include <cmath>
 #include <limits>
 #include <utility>
 
 #include "base/fp_env.hpp"
+#include "base/text.hpp"
 #include "exact/rounding.hpp"
 #include "fold/normalizer.hpp"
 #include "head/rounds.hpp"
@@ -57,7 +57,7 @@ Result<bool> PartialScore::Rounds::finish_round() {
       const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
       if (!row.captured[captured_at(row, id)].seen) {
         return fail(StatusCode::invalid_argument,
-                    fmt::format("finish_round: no shard held id {} of row {}", id, row.index));
+                    base::concat("finish_round: no shard held id ", id, " of row ", row.index));
       }
     }
     phase_ = Phase::first;
@@ -67,8 +67,8 @@ Result<bool> PartialScore::Rounds::finish_round() {
     for (const RowState& row : rows_) {
       if (plan_.kept && row.folds.kept.absorbed != vocab_size_) {
         return fail(StatusCode::invalid_argument,
-                    fmt::format("finish_round: the shards held {} ids of a vocabulary of {}", row.folds.kept.absorbed,
-                                vocab_size_));
+                    base::concat("finish_round: the shards held ", row.folds.kept.absorbed, " ids of a vocabulary of ",
+                                 vocab_size_));
       }
     }
   }

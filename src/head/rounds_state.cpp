@@ -1,7 +1,7 @@
 // A round's state as bytes: a header that names the round and the request's shape, then row by row.
-#include <fmt/format.h>
 
 #include "base/fp_env.hpp"
+#include "base/text.hpp"
 #include "head/rounds.hpp"
 
 namespace isologit {
@@ -36,7 +36,7 @@ Result<void> PartialScore::Rounds::merge(std::span<const std::byte> state) {
   const base::FpEnvironment environment;
   const auto refuse = [](std::string_view what) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("merge: {}; expected a state of the same round and request", what));
+                base::concat("merge: ", what, "; expected a state of the same round and request"));
   };
   base::ByteReader bytes(state);
   std::uint32_t magic = 0;
@@ -48,7 +48,7 @@ Result<void> PartialScore::Rounds::merge(std::span<const std::byte> state) {
     return refuse("a state of another round");
   }
   if (!bytes.get(rows) || rows != rows_.size())
-    return refuse(fmt::format("{} rows where this party has {}", rows, rows_.size()));
+    return refuse(base::concat(rows, " rows where this party has ", rows_.size()));
   // Everything is read before anything is merged, so a refused state changes nothing.
   std::vector<RowState> others;
   others.reserve(rows_.size());
@@ -66,10 +66,10 @@ Result<void> PartialScore::Rounds::merge(std::span<const std::byte> state) {
       other.exact = empty_sums(row);
       for (fold::ExactDistribution& sums : other.exact) read = read && sums.read(bytes);
     }
-    if (!read) return refuse(fmt::format("the state of row {} is damaged", row.index));
+    if (!read) return refuse(base::concat("the state of row ", row.index, " is damaged"));
     others.push_back(std::move(other));
   }
-  if (bytes.left() != 0) return refuse(fmt::format("{} bytes too many", bytes.left()));
+  if (bytes.left() != 0) return refuse(base::concat(bytes.left(), " bytes too many"));
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     RowState& row = rows_[i];
     for (std::size_t c = 0; c < row.captured.size(); ++c) {

@@ -1,8 +1,8 @@
 // A score's request: row selection, ids, the support, and that buffers are apart.
-#include <fmt/format.h>
 
 #include <vector>
 
+#include "base/text.hpp"
 #include "head/validate.hpp"
 
 namespace isologit::head {
@@ -17,9 +17,9 @@ Result<void> check_ids(std::string_view name, std::span<const std::int64_t> ids,
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] == ignore_index || (ids[i] >= 0 && ids[i] < vocab_size)) continue;
     const auto at = static_cast<std::int64_t>(i);
-    const std::string place = per_row == 1 ? fmt::format("{}", at) : fmt::format("{}, {}", at / per_row, at % per_row);
-    return invalid(fmt::format("{}[{}]: {} is outside the vocabulary [0, {}) and is not the ignore_index {}", name,
-                               place, ids[i], vocab_size, ignore_index));
+    const std::string place = per_row == 1 ? base::concat(at) : base::concat(at / per_row, ", ", at % per_row);
+    return invalid(base::concat(name, "[", place, "]: ", ids[i], " is outside the vocabulary [0, ", vocab_size,
+                                ") and is not the ignore_index ", ignore_index));
   }
   return {};
 }
@@ -27,7 +27,7 @@ Result<void> check_ids(std::string_view name, std::span<const std::int64_t> ids,
 Result<void> check_row_selection(const ScoreRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const auto masked = static_cast<std::int64_t>(request.row_mask.size());
-  if (masked != 0 && masked != rows) return invalid(fmt::format("row_mask: {} for {} hidden rows", masked, rows));
+  if (masked != 0 && masked != rows) return invalid(base::concat("row_mask: ", masked, " for ", rows, " hidden rows"));
   if (!request.use_row_list && !request.row_list.empty()) {
     return invalid("row_list: given, but use_row_list is not set");
   }
@@ -37,7 +37,7 @@ Result<void> check_row_selection(const ScoreRequest& request) {
     const std::int64_t row = request.row_list[i];
     if (row <= previous || row >= rows) {
       return invalid(
-          fmt::format("row_list[{}]: {} after {}; expected ascending indices below {}", i, row, previous, rows));
+          base::concat("row_list[", i, "]: ", row, " after ", previous, "; expected ascending indices below ", rows));
     }
     previous = row;
   }
@@ -47,28 +47,29 @@ Result<void> check_row_selection(const ScoreRequest& request) {
 Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64_t rows, std::int64_t vocab_size) {
   if (lists.offsets.empty()) {
     if (lists.ids.empty()) return {};
-    return invalid(fmt::format("{}: {} ids but no offsets", name, lists.ids.size()));
+    return invalid(base::concat(name, ": ", lists.ids.size(), " ids but no offsets"));
   }
   if (static_cast<std::int64_t>(lists.offsets.size()) != rows + 1) {
-    return invalid(fmt::format("{}: {} offsets for {} rows; expected {}", name, lists.offsets.size(), rows, rows + 1));
+    return invalid(base::concat(name, ": ", lists.offsets.size(), " offsets for ", rows, " rows; expected ", rows + 1));
   }
   const auto total = static_cast<std::int64_t>(lists.ids.size());
   if (lists.offsets.front() != 0 || lists.offsets.back() != total) {
-    return invalid(fmt::format("{}: offsets from {} to {} for {} ids; expected 0 to {}", name, lists.offsets.front(),
-                               lists.offsets.back(), total, total));
+    return invalid(base::concat(name, ": offsets from ", lists.offsets.front(), " to ", lists.offsets.back(), " for ",
+                                total, " ids; expected 0 to ", total));
   }
   for (std::size_t row = 0; row + 1 < lists.offsets.size(); ++row) {
     const std::int64_t begin = lists.offsets[row];
     const std::int64_t end = lists.offsets[row + 1];
     if (end < begin || end > total) {
-      return invalid(fmt::format("{}: the offsets of row {} go from {} to {} of {} ids", name, row, begin, end, total));
+      return invalid(
+          base::concat(name, ": the offsets of row ", row, " go from ", begin, " to ", end, " of ", total, " ids"));
     }
     std::int64_t previous = -1;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t id = lists.ids[static_cast<std::size_t>(i)];
       if (id <= previous || id >= vocab_size) {
-        return invalid(fmt::format("{}: row {} has id {} after {}; expected ascending ids, each once, in [0, {})", name,
-                                   row, id, previous, vocab_size));
+        return invalid(base::concat(name, ": row ", row, " has id ", id, " after ", previous,
+                                    "; expected ascending ids, each once, in [0, ", vocab_size, ")"));
       }
       previous = id;
     }
@@ -79,7 +80,7 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
 Result<void> check_support(const Support& support, std::int64_t rows, std::int64_t vocab_size) {
   const std::int64_t last = support.last_id < 0 ? vocab_size : support.last_id;
   if (support.first_id < 0 || support.first_id > last || last > vocab_size) {
-    return invalid(fmt::format("support: range [{}, {}) of a vocabulary of {}", support.first_id, last, vocab_size));
+    return invalid(base::concat("support: range [", support.first_id, ", ", last, ") of a vocabulary of ", vocab_size));
   }
   if (auto checked = check_lists("kept ids", support.kept, rows, vocab_size); !checked) return checked;
   return check_lists("banned ids", support.banned, rows, vocab_size);
@@ -92,7 +93,7 @@ Result<void> check_token_ids(const ScoreRequest& request, std::int64_t vocab_siz
   if (ids == 0 && rows > 0 && needed) {
     return invalid("token_ids: none given, but logprobs, raw_logprobs or rank asked for");
   }
-  if (ids != 0 && ids != rows) return invalid(fmt::format("token_ids: {} for {} hidden rows", ids, rows));
+  if (ids != 0 && ids != rows) return invalid(base::concat("token_ids: ", ids, " for ", rows, " hidden rows"));
   return check_ids("token_ids", request.token_ids, 1, vocab_size, request.ignore_index);
 }
 
@@ -101,11 +102,11 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   if (request.ids_logprobs != nullptr) {
     if (request.ids_per_row < 1) {
       return invalid(
-          fmt::format("ids_per_row: {}; expected at least 1 when ids_logprobs is asked for", request.ids_per_row));
+          base::concat("ids_per_row: ", request.ids_per_row, "; expected at least 1 when ids_logprobs is asked for"));
     }
     const auto given = static_cast<std::int64_t>(request.ids.size());
     if (given / request.ids_per_row != rows || given % request.ids_per_row != 0) {
-      return invalid(fmt::format("ids: {} for {} hidden rows of {}", given, rows, request.ids_per_row));
+      return invalid(base::concat("ids: ", given, " for ", rows, " hidden rows of ", request.ids_per_row));
     }
     if (auto checked = check_ids("ids", request.ids, request.ids_per_row, vocab_size, request.ignore_index); !checked) {
       return checked;
@@ -113,20 +114,21 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   }
   const bool top_k = request.top_k_ids != nullptr || request.top_k_logprobs != nullptr;
   if (top_k && (request.top_k < 1 || request.top_k > kMostTopK)) {
-    return invalid(fmt::format("top_k: {}; expected 1 to {}", request.top_k, kMostTopK));
+    return invalid(base::concat("top_k: ", request.top_k, "; expected 1 to ", kMostTopK));
   }
   const LogitsOutput& logits = request.logits;
   if (logits.data != nullptr) {
     if (logits.first_id < 0 || logits.count < 0 || logits.first_id > vocab_size - logits.count) {
-      return invalid(fmt::format("logits: ids [{}, {}) lie outside the vocabulary [0, {})", logits.first_id,
-                                 logits.first_id + logits.count, vocab_size));
+      return invalid(base::concat("logits: ids [", logits.first_id, ", ", logits.first_id + logits.count,
+                                  ") lie outside the vocabulary [0, ", vocab_size, ")"));
     }
     if (logits.row_stride < logits.count && rows > 1) {
-      return invalid(fmt::format("logits: a row stride of {} for {} logits a row", logits.row_stride, logits.count));
+      return invalid(
+          base::concat("logits: a row stride of ", logits.row_stride, " for ", logits.count, " logits a row"));
     }
     if (static_cast<int>(logits.dtype) > static_cast<int>(DType::f32)) {
       return invalid(
-          fmt::format("logits: unknown dtype {}; expected bf16, f16 or f32", static_cast<int>(logits.dtype)));
+          base::concat("logits: unknown dtype ", static_cast<int>(logits.dtype), "; expected bf16, f16 or f32"));
     }
   }
   return {};
@@ -180,11 +182,11 @@ std::vector<Range> outputs_of(const ScoreRequest& request) {
 
 Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                       const ScoreRequest& request, const ScoreOptions& options) {
-  if (vocab_size < 1) return invalid(fmt::format("vocab_size: {}; expected at least 1", vocab_size));
+  if (vocab_size < 1) return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1"));
   if (auto checked = validate_transforms(transforms); !checked) return checked;
   if (auto checked = validate_matrix("hidden", request.hidden); !checked) return checked;
   if (request.hidden.cols != cols) {
-    return invalid(fmt::format("hidden: rows of {} elements, but the weight's have {}", request.hidden.cols, cols));
+    return invalid(base::concat("hidden: rows of ", request.hidden.cols, " elements, but the weight's have ", cols));
   }
   if (auto checked = validate_threads(options.threads); !checked) return checked;
   if (auto checked = check_row_selection(request); !checked) return checked;
@@ -213,12 +215,12 @@ Result<void> validate_overlap(const Head& head, const ScoreRequest& request) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     for (const Range& input : inputs) {
       if (overlap(outputs[i], input)) {
-        return invalid(fmt::format("{}: the output buffer overlaps the input {}", outputs[i].name, input.name));
+        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps the input ", input.name));
       }
     }
     for (std::size_t j = i + 1; j < outputs.size(); ++j) {
       if (overlap(outputs[i], outputs[j])) {
-        return invalid(fmt::format("{}: the output buffer overlaps that of {}", outputs[i].name, outputs[j].name));
+        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps that of ", outputs[j].name));
       }
     }
   }

@@ -4,9 +4,9 @@
 #include <optional>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -46,19 +46,21 @@ class CapturedReader {
  private:
   tl::unexpected<Error> missing(const char* name, const char* expected) const {
     return fail(StatusCode::not_found,
-                concat(in_quotes(file_.path()), " has no tensor \"", name, "\", expected ", expected));
+                base::concat(base::in_quotes(file_.path()), " has no tensor \"", name, "\", expected ", expected));
   }
   tl::unexpected<Error> wrong_dtype(const Tensor& tensor, const char* expected) const {
-    return fail(StatusCode::invalid_argument, concat(in_quotes(file_.path()), ": ", tensor.name, " has dtype ",
-                                                     printable(tensor.dtype), ", expected ", expected));
+    return fail(StatusCode::invalid_argument,
+                base::concat(base::in_quotes(file_.path()), ": ", tensor.name, " has dtype ",
+                             base::printable(tensor.dtype), ", expected ", expected));
   }
   tl::unexpected<Error> wrong_shape(const Tensor& tensor, const std::string& expected) const {
-    return fail(StatusCode::invalid_argument, concat(in_quotes(file_.path()), ": ", tensor.name, " has shape ",
-                                                     shape_text(tensor.shape), ", expected ", expected));
+    return fail(StatusCode::invalid_argument,
+                base::concat(base::in_quotes(file_.path()), ": ", tensor.name, " has shape ",
+                             base::shape_text(tensor.shape), ", expected ", expected));
   }
   Result<void> check_rows(const Tensor& tensor, std::int64_t rows) const {
     if (tensor.shape.size() == 1 && tensor.shape[0] == rows) return {};
-    return wrong_shape(tensor, concat("[", rows, "], one element per row of hidden_states"));
+    return wrong_shape(tensor, base::concat("[", rows, "], one element per row of hidden_states"));
   }
 
   // By bytes, as the data may be unaligned.

@@ -6,9 +6,9 @@
 #include <string_view>
 #include <system_error>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/mapped_file.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -61,22 +61,22 @@ Result<std::string> find_model(const std::string& model) {
     std::error_code ignored;
     if (std::filesystem::exists(model, ignored)) {
       return fail(StatusCode::invalid_argument,
-                  concat(in_quotes(model), " is a file; name the directory that holds config.json"));
+                  base::concat(base::in_quotes(model), " is a file; name the directory that holds config.json"));
     }
     if (!is_model_id(model)) {
-      return fail(StatusCode::not_found,
-                  concat("there is no directory ", in_quotes(model), ", and it is not a model id such as org/name"));
+      return fail(StatusCode::not_found, base::concat("there is no directory ", base::in_quotes(model),
+                                                      ", and it is not a model id such as org/name"));
     }
     std::string folder = "models--" + model;
     if (const auto slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
     const std::string cache = cache_directory();
-    const std::string repository = concat(cache, "/", folder);
+    const std::string repository = base::concat(cache, "/", folder);
     const std::string commit = read_commit(repository + "/refs/main");
-    const std::string snapshot = concat(repository, "/snapshots/", commit);
+    const std::string snapshot = base::concat(repository, "/snapshots/", commit);
     if (commit.empty() || !is_directory(snapshot)) {
-      return fail(StatusCode::not_found,
-                  concat("there is no directory ", in_quotes(model), ", and no such model in the Hugging Face cache ",
-                         in_quotes(cache), "; to download it: hf download ", model));
+      return fail(StatusCode::not_found, base::concat("there is no directory ", base::in_quotes(model),
+                                                      ", and no such model in the Hugging Face cache ",
+                                                      base::in_quotes(cache), "; to download it: hf download ", model));
     }
     return snapshot;
   });

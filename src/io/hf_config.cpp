@@ -4,11 +4,11 @@
 #include <array>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/hf_transforms.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -51,7 +51,7 @@ class ConfigReader {
  private:
   template <class... Parts>
   tl::unexpected<Error> refuse(const Parts&... parts) const {
-    return fail(StatusCode::invalid_argument, concat(source_, ": ", parts...));
+    return fail(StatusCode::invalid_argument, base::concat(source_, ": ", parts...));
   }
   tl::unexpected<Error> wrong(std::string_view key, const JsonValue& value, std::string_view expected) const {
     return refuse(key, " is ", describe(value), ", expected ", expected);
@@ -86,7 +86,8 @@ class ConfigReader {
       const JsonValue* value = find(key);
       if (value == nullptr) {
         if (*target > 0) continue;
-        return fail(StatusCode::not_found, concat(source_, ": ", key, " is missing, expected an integer above 0"));
+        return fail(StatusCode::not_found,
+                    base::concat(source_, ": ", key, " is missing, expected an integer above 0"));
       }
       if (value->integer() == nullptr || *value->integer() <= 0) return wrong(key, *value, "an integer above 0");
       *target = *value->integer();
@@ -106,7 +107,7 @@ class ConfigReader {
     for (const char* key : {"modules_to_not_convert", "ignore"}) {
       const JsonValue* modules = find_set(*value, key);
       if (modules == nullptr) continue;
-      const std::string name = concat("quantization_config.", key);
+      const std::string name = base::concat("quantization_config.", key);
       if (modules->array() == nullptr) return wrong(name, *modules, "an array of strings");
       for (const JsonValue& module : *modules->array()) {
         if (module.string() == nullptr) return refuse(name, " contains ", describe(module), ", expected strings");
@@ -144,7 +145,7 @@ Result<HfConfig> read_hf_config(const std::string& path) {
   return guarded("reading a configuration", [&]() -> Result<HfConfig> {
     auto file = MappedFile::open(path);
     if (!file) return tl::unexpected(file.error());
-    return parse_hf_config(file->text(), in_quotes(path));
+    return parse_hf_config(file->text(), base::in_quotes(path));
   });
 }
 

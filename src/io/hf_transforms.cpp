@@ -6,7 +6,7 @@
 #include <optional>
 #include <string_view>
 
-#include "io/text.hpp"
+#include "base/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -68,8 +68,8 @@ Result<float> read_parameter(const Rule& rule, const JsonValue& value, const std
   const std::optional<float> number = to_f32(value);
   if (!number || *number == 0.0F || (!sign_is_free && *number < 0.0F)) {
     return fail(StatusCode::invalid_argument,
-                concat(source, ": ", rule.key, " is ", describe(value), ", expected a number ",
-                       sign_is_free ? "other than 0" : "above 0", " within the range of float32, or null"));
+                base::concat(source, ": ", rule.key, " is ", describe(value), ", expected a number ",
+                             sign_is_free ? "other than 0" : "above 0", " within the range of float32, or null"));
   }
   return *number;
 }
@@ -110,10 +110,10 @@ Result<Transforms> parse_transforms(const JsonValue& config, const std::string& 
     const Rule rule = rule_for(listed.key, model_type);
     if (rule.effect == Effect::unknown) {
       if (to_f32(*value) == 1.0F) continue;
-      return fail(
-          StatusCode::unsupported,
-          concat(source, ": ", listed.key, " is ", describe(*value), ", and what it does to the logits of model_type ",
-                 in_quotes(model_type), " is not known to isologit; set it to null if it does nothing"));
+      return fail(StatusCode::unsupported,
+                  base::concat(source, ": ", listed.key, " is ", describe(*value),
+                               ", and what it does to the logits of model_type ", base::in_quotes(model_type),
+                               " is not known to isologit; set it to null if it does nothing"));
     }
     const auto parameter = read_parameter(rule, *value, source);
     if (!parameter) return tl::unexpected(parameter.error());

@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -17,7 +17,7 @@ namespace {
 tl::unexpected<Error> system_failure(const std::string& path, const char* what, int error) {
   const bool missing = error == ENOENT || error == ENOTDIR;
   return fail(missing ? StatusCode::not_found : StatusCode::io_error,
-              concat("cannot ", what, " ", in_quotes(path), ": ", errno_text(error)));
+              base::concat("cannot ", what, " ", base::in_quotes(path), ": ", base::errno_text(error)));
 }
 
 struct Descriptor {
@@ -36,12 +36,14 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return system_failure(path, "inspect", errno);
     if (S_ISDIR(status.st_mode)) {
-      return fail(StatusCode::invalid_argument, concat(in_quotes(path), " is a directory, expected a file"));
+      return fail(StatusCode::invalid_argument,
+                  base::concat(base::in_quotes(path), " is a directory, expected a file"));
     }
     if (!S_ISREG(status.st_mode)) {
-      return fail(StatusCode::invalid_argument, concat(in_quotes(path), " is not a regular file"));
+      return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(path), " is not a regular file"));
     }
-    if (status.st_size == 0) return fail(StatusCode::invalid_argument, concat(in_quotes(path), " is empty"));
+    if (status.st_size == 0)
+      return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(path), " is empty"));
     const auto size = static_cast<std::size_t>(status.st_size);
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (address == MAP_FAILED) return system_failure(path, "map", errno);

@@ -5,10 +5,10 @@
 #include <tuple>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -48,7 +48,7 @@ class Reader {
  private:
   template <class... Parts>
   tl::unexpected<Error> refuse(const Parts&... parts) const {
-    return fail(StatusCode::invalid_argument, concat(in_quotes(source_), ": ", parts...));
+    return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(source_), ": ", parts...));
   }
 
   Result<JsonValue> read_header() {
@@ -68,7 +68,7 @@ class Reader {
     data_ = file_.subspan(length_bytes + header.size());
     if (header.empty() || header[0] != std::byte{'{'}) return refuse("the header is not a JSON object");
     return parse_json({reinterpret_cast<const char*>(header.data()), header.size()},
-                      concat(in_quotes(source_), ": the header"));
+                      base::concat(base::in_quotes(source_), ": the header"));
   }
 
   Result<void> read_metadata(const JsonValue& value, std::map<std::string, std::string>& metadata) const {
@@ -77,7 +77,8 @@ class Reader {
     }
     for (const JsonMember& member : *value.object()) {
       if (member.value.string() == nullptr) {
-        return refuse("__metadata__ ", in_quotes(member.key), " is ", describe(member.value), ", expected a string");
+        return refuse("__metadata__ ", base::in_quotes(member.key), " is ", describe(member.value),
+                      ", expected a string");
       }
       metadata.emplace(member.key, *member.value.string());
     }
@@ -85,15 +86,15 @@ class Reader {
   }
 
   Result<Tensor> read_tensor(const JsonMember& member) const {
-    const std::string name = concat("tensor ", in_quotes(member.key));
+    const std::string name = base::concat("tensor ", base::in_quotes(member.key));
     if (member.value.object() == nullptr) return refuse(name, " is ", describe(member.value), ", expected an object");
     for (const JsonMember& field : *member.value.object()) {
       if (field.key != "dtype" && field.key != "shape" && field.key != "data_offsets") {
-        return refuse(name, " has an unknown field ", in_quotes(field.key));
+        return refuse(name, " has an unknown field ", base::in_quotes(field.key));
       }
     }
     for (const char* field : {"dtype", "shape", "data_offsets"}) {
-      if (member.value.find(field) == nullptr) return refuse(name, " has no field ", in_quotes(field));
+      if (member.value.find(field) == nullptr) return refuse(name, " has no field ", base::in_quotes(field));
     }
     Tensor tensor;
     tensor.name = member.key;
@@ -126,7 +127,7 @@ class Reader {
     const JsonValue::Array* pair = value.array();
     if (pair == nullptr || pair->size() != 2) {
       return refuse(name, ": data_offsets is ",
-                    pair == nullptr ? describe(value) : concat("an array of ", pair->size()),
+                    pair == nullptr ? describe(value) : base::concat("an array of ", pair->size()),
                     ", expected two integers");
     }
     std::uint64_t offsets[2];
@@ -152,13 +153,13 @@ class Reader {
 
   Result<void> check_size(const std::string& name, const Tensor& tensor) const {
     const std::optional<std::uint64_t> count = element_count(tensor.shape);
-    if (!count) return refuse(name, ": the product of shape ", shape_text(tensor.shape), " overflows");
+    if (!count) return refuse(name, ": the product of shape ", base::shape_text(tensor.shape), " overflows");
     const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
     if (!bits) return {};
     std::uint64_t total_bits = 0;
     if (__builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 || total_bits / 8 != tensor.bytes) {
       return refuse(name, ": ", tensor.bytes, " bytes of data do not match dtype ", tensor.dtype, " and shape ",
-                    shape_text(tensor.shape));
+                    base::shape_text(tensor.shape));
     }
     return {};
   }
@@ -172,10 +173,10 @@ class Reader {
     const Tensor* previous = nullptr;
     for (const Tensor& tensor : tensors) {
       if (tensor.data < next) {
-        return refuse("tensors ", in_quotes(previous->name), " and ", in_quotes(tensor.name), " overlap");
+        return refuse("tensors ", base::in_quotes(previous->name), " and ", base::in_quotes(tensor.name), " overlap");
       }
       if (tensor.data > next) {
-        return refuse(tensor.data - next, " bytes before tensor ", in_quotes(tensor.name),
+        return refuse(tensor.data - next, " bytes before tensor ", base::in_quotes(tensor.name),
                       " belong to no tensor; the format allows no gaps");
       }
       next = tensor.data + tensor.bytes;

@@ -1,6 +1,6 @@
 #include "io/json.hpp"
 
-#include "io/text.hpp"
+#include "base/text.hpp"
 #include "support.hpp"
 
 namespace isologit::io {
@@ -58,15 +58,15 @@ TEST(Json, QuotedStringsAreReadBack) {
 }
 
 TEST(Text, ForeignTextIsMadeSafe) {
-  EXPECT_EQ(printable("a\x1b[31m\n"), "a\\x1b[31m\\x0a");
-  EXPECT_EQ(printable("abcdef", 3), "abc...");
-  EXPECT_EQ(in_quotes(std::string(2000, 'a')).size(), 1024U + 5U);
+  EXPECT_EQ(base::printable("a\x1b[31m\n"), "a\\x1b[31m\\x0a");
+  EXPECT_EQ(base::printable("abcdef", 3), "abc...");
+  EXPECT_EQ(base::in_quotes(std::string(2000, 'a')).size(), 1024U + 5U);
 }
 
 TEST(Text, Shapes) {
-  EXPECT_EQ(shape_text(std::vector<std::int64_t>{}), "[]");
-  EXPECT_EQ(shape_text(std::vector<std::int64_t>{-1, 20}), "[-1, 20]");
-  EXPECT_EQ(shape_text(std::vector<std::int64_t>(17, 1)),
+  EXPECT_EQ(base::shape_text(std::vector<std::int64_t>{}), "[]");
+  EXPECT_EQ(base::shape_text(std::vector<std::int64_t>{-1, 20}), "[-1, 20]");
+  EXPECT_EQ(base::shape_text(std::vector<std::int64_t>(17, 1)),
             "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ... 17 dimensions]");
 }
 

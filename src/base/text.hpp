@@ -7,9 +7,13 @@
 #include <string_view>
 #include <type_traits>
 
-namespace isologit::io {
+namespace isologit::base {
 
-// The parts one after another: texts as they are, integers in decimal. (A formatting library would cost every file
+// The shortest decimal that reads back as x.
+std::string decimal(double x);
+std::string decimal(float x);
+
+// The parts one after another: texts as they are, numbers in decimal. (A formatting library would cost every file
 // that only words its errors more compile time than all else in it.)
 template <class... Parts>
 std::string concat(const Parts&... parts) {
@@ -17,6 +21,8 @@ std::string concat(const Parts&... parts) {
   const auto append = [&text](const auto& part) {
     if constexpr (std::is_integral_v<std::remove_cvref_t<decltype(part)>>) {
       text += std::to_string(part);
+    } else if constexpr (std::is_floating_point_v<std::remove_cvref_t<decltype(part)>>) {
+      text += decimal(part);
     } else {
       text += part;
     }
@@ -50,4 +56,4 @@ std::string shape_text(std::span<const std::int64_t> shape);
 // "No such file or directory"
 std::string errno_text(int error);
 
-}  // namespace isologit::io
+}  // namespace isologit::base

@@ -1,8 +1,23 @@
-#include "io/text.hpp"
+#include "base/text.hpp"
 
+#include <array>
+#include <charconv>
 #include <system_error>
 
-namespace isologit::io {
+namespace isologit::base {
+namespace {
+
+template <class Float>
+std::string shortest(Float x) {
+  std::array<char, 64> buffer{};
+  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), x).ptr;
+  return {buffer.data(), end};
+}
+
+}  // namespace
+
+std::string decimal(double x) { return shortest(x); }
+std::string decimal(float x) { return shortest(x); }
 
 std::string printable(std::string_view text, std::size_t max_bytes) {
   std::string out;
@@ -31,4 +46,4 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
 
-}  // namespace isologit::io
+}  // namespace isologit::base
