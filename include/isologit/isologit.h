@@ -69,6 +69,13 @@ typedef struct isologit_head {
   float scale;            /* multiply: finite and not 0; divide: above 0 and finite */
 } isologit_head;
 
+/* Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once.
+ * offsets has N + 1 elements and begins with 0; NULL: no lists. */
+typedef struct isologit_id_lists {
+  const int64_t* offsets;
+  const int64_t* ids;
+} isologit_id_lists;
+
 typedef struct isologit_score_request {
   size_t struct_size;
   isologit_matrix hidden;    /* [N, H] */
@@ -83,7 +90,35 @@ typedef struct isologit_score_request {
   float* lse;
   float* entropy;
   int64_t* argmax;
-  int64_t* rank; /* needs token_ids */
+  int64_t* rank;       /* needs token_ids */
+  float* raw_logprobs; /* over the whole vocabulary without temperature; needs token_ids */
+  float* sum_p2;
+  float* log_kept; /* ln of the share of the whole vocabulary's mass that the support keeps */
+
+  const uint8_t* row_mask; /* N; rows with 0 are treated as ignored ones; NULL: all count */
+  const int64_t* row_list; /* instead: ascending indices of the rows that count; NULL: row_mask decides */
+  int64_t row_count;       /* of row_list */
+
+  /* The support: ids of [first_id, last_id) that are kept and not banned. has_range 0: the whole vocabulary. */
+  int32_t has_range;
+  int64_t first_id;
+  int64_t last_id;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+
+  int64_t ids_per_row;   /* K */
+  const int64_t* ids;    /* [N, K], or the id to ignore */
+  float* ids_logprobs;   /* [N, K] */
+  int64_t top_k;         /* k, 1 to 1024 */
+  int64_t* top_k_ids;    /* [N, k] */
+  float* top_k_logprobs; /* [N, k] */
+
+  /* Logits of ids [logits_first_id, logits_first_id + logits_count), rounded once to logits_dtype; NULL: none. */
+  void* logits;
+  int32_t logits_dtype;
+  int64_t logits_row_stride; /* in elements */
+  int64_t logits_first_id;
+  int64_t logits_count;
 } isologit_score_request;
 
 typedef struct isologit_score_options {

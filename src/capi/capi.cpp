@@ -63,6 +63,56 @@ Result<Head> to_head(const isologit_head* from) {
               .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale}};
 }
 
+// offsets[N] tells how many ids there are.
+IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
+  if (c.offsets == nullptr) return {};
+  const auto last = std::max<std::int64_t>(c.offsets[rows], 0);
+  return {{c.offsets, static_cast<std::size_t>(rows) + 1},
+          {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
+}
+
+Result<void> add_selection(const isologit_score_request& c, ScoreRequest& request) {
+  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
+  if (c.row_mask != nullptr) request.row_mask = {c.row_mask, static_cast<std::size_t>(rows)};
+  if (c.row_list != nullptr) {
+    if (c.row_count < 0) {
+      return fail(StatusCode::invalid_argument, base::concat("row_count: ", c.row_count, "; expected 0 or more"));
+    }
+    request.use_row_list = true;
+    request.row_list = {c.row_list, static_cast<std::size_t>(c.row_count)};
+  }
+  if (c.has_range != 0) {
+    if (c.last_id < 0) {
+      return fail(StatusCode::invalid_argument, base::concat("last_id: ", c.last_id, "; expected 0 or more"));
+    }
+    request.support.first_id = c.first_id;
+    request.support.last_id = c.last_id;
+  }
+  request.support.kept = to_lists(c.kept, rows);
+  request.support.banned = to_lists(c.banned, rows);
+  return {};
+}
+
+Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& request) {
+  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
+  constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
+  if (c.ids_per_row < 0 || c.ids_per_row > kMostPerRow) {
+    return fail(StatusCode::invalid_argument, base::concat("ids_per_row: ", c.ids_per_row, "; expected 0 to 2^31"));
+  }
+  request.ids_per_row = c.ids_per_row;
+  if (c.ids != nullptr) request.ids = {c.ids, static_cast<std::size_t>(rows * c.ids_per_row)};
+  request.ids_logprobs = c.ids_logprobs;
+  request.top_k = c.top_k;
+  request.top_k_ids = c.top_k_ids;
+  request.top_k_logprobs = c.top_k_logprobs;
+  if (c.logits != nullptr) {
+    const auto dtype = to_dtype(c.logits_dtype, "logits");
+    if (!dtype) return tl::unexpected(dtype.error());
+    request.logits = {c.logits, *dtype, c.logits_row_stride, c.logits_first_id, c.logits_count};
+  }
+  return {};
+}
+
 Result<ScoreRequest> to_request(const isologit_score_request* from) {
   const auto c = capi::read(from, "request");
   if (!c) return tl::unexpected(c.error());
@@ -87,6 +137,11 @@ Result<ScoreRequest> to_request(const isologit_score_request* from) {
   request.entropy = c->entropy;
   request.argmax = c->argmax;
   request.rank = c->rank;
+  request.raw_logprobs = c->raw_logprobs;
+  request.sum_p2 = c->sum_p2;
+  request.log_kept = c->log_kept;
+  if (auto added = add_selection(*c, request); !added) return tl::unexpected(added.error());
+  if (auto added = add_ids_and_logits(*c, request); !added) return tl::unexpected(added.error());
   return request;
 }
 
