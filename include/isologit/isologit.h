@@ -125,7 +125,7 @@ typedef struct isologit_score_options {
   size_t struct_size;
   int32_t threads;    /* 0: as many as the process may use */
   const char* kernel; /* a name from isologit_kernel(); NULL or empty: ISOLOGIT_KERNEL if set, else the best */
-  /* Called now and then, from one thread at a time (not always the caller's), with the share done, 0 to 1. Returning 0
+  /* Called now and then, from one thread at a time , with the share done, 0 to 1. Returning 0
    * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. NULL: not called. */
   int (*progress)(void* user, double share);
   void* user; /* handed to progress */

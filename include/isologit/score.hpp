@@ -77,8 +77,8 @@ struct ScoreRequest {
 struct ScoreOptions {
   int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
   std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
-  // Called between tiles on the calling thread with the share of the present pass done, in [0, 1]; returning false
-  // cancels the call. Must not throw.
+  // Called between tiles, on the calling thread, with the share of the first pass over the weight that is done, in
+  // [0, 1], and with 1 during further ones. Returning false cancels the call. Must not throw.
   std::function<bool(double)> progress;
 };
 

@@ -66,6 +66,8 @@ struct RelativeSums {
   exact::Ball rest;
   exact::Ball moment;
   exact::Ball squares;
+  // The greatest of those logits, from the exact rounds; NaN while unknown.
+  float second = std::numeric_limits<float>::quiet_NaN();
 };
 
 // What the f64 sums prove, or nothing when the logits left the range they hold for.

@@ -17,6 +17,7 @@ void ExactDistribution::absorb(const float* logits, std::int64_t count, std::int
   for (std::int64_t j = 0; wanted && j < count; ++j) {
     const float z = logits[j];
     if (first_id + j == top_id || z == -std::numeric_limits<float>::infinity()) continue;
+    if (z > second) second = z;
     if (static_cast<double>(top) - static_cast<double>(z) > reach(limbs)) {
       ++far;
       continue;
@@ -33,6 +34,7 @@ void ExactDistribution::absorb(const float* logits, std::int64_t count, std::int
 
 void ExactDistribution::merge(const ExactDistribution& other) {
   far += other.far;
+  if (other.second > second) second = other.second;
   sums.rest = exact::add(sums.rest, other.sums.rest, limbs);
   sums.moment = exact::add(sums.moment, other.sums.moment, limbs);
   sums.squares = exact::add(sums.squares, other.sums.squares, limbs);
@@ -40,17 +42,19 @@ void ExactDistribution::merge(const ExactDistribution& other) {
 
 void ExactDistribution::write(base::ByteWriter& bytes) const {
   bytes.put(far);
+  bytes.put(second);
   for (const exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) exact::write(*sum, bytes);
 }
 
 bool ExactDistribution::read(base::ByteReader& bytes) {
-  bool read = bytes.get(far) && far >= 0;
+  bool read = bytes.get(far) && far >= 0 && bytes.get(second) && !std::isnan(second);
   for (exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) read = read && exact::read(bytes, *sum);
   return read;
 }
 
 RelativeSums ExactDistribution::finish() const {
   RelativeSums total = sums;
+  total.second = second;
   if (far == 0) return total;
   // Each far logit adds between 0 and e^-reach < 2^(-92 limbs) to rest, and at most reach times that to moment
   // (g e^-g decreases); as balls, half of that give or take as much.

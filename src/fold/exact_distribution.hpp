@@ -14,6 +14,7 @@ struct ExactDistribution {
   float top = 0;
   std::int64_t top_id = -1;
   std::size_t limbs = 0;
+  float second = -std::numeric_limits<float>::infinity();  // the greatest logit but that of top_id
   std::int64_t far = 0;  // logits above -inf so far below the top that they only widen the radius
   RelativeSums sums;
 

@@ -1,5 +1,6 @@
 #include "fold/normalizer.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include "exact/elementary.hpp"
@@ -68,14 +69,38 @@ std::optional<float> Normalizer::log_share(const Normalizer& others) const {
   const Ball log_one_plus = exact::log1p(small, limbs_);
   if (ahead) return as_f32(exact::try_round_sum(BigFloat{}, exact::negate(log_one_plus), -1, exact::kF32));
   // -ln(1 + D/K) = -m - ln(D/K e^-m) - ln(1 + K/D), the middle one being the difference of the two excesses.
-  const Ball difference = exact::subtract(excess_, others.excess_, limbs_);
-  if (excess_sign_ == 0 && others.excess_sign_ == 0) {
-    return as_f32(exact::try_round_sum(gap, exact::negate(log_one_plus), -1, exact::kF32));
+  const Ball delta = exact::subtract(exact::subtract(excess_, others.excess_, limbs_), log_one_plus, limbs_);
+  const int sign = excess_sign_ == 0 ? -1 : exact::sign(delta);
+  if (sign != 0) return as_f32(exact::try_round_sum(gap, delta, sign, exact::kF32));
+  // Only where -m is a midpoint does the sign of a small delta matter.
+  const auto below = exact::try_round_sum(gap, delta, -1, exact::kF32);
+  const auto above = exact::try_round_sum(gap, delta, 1, exact::kF32);
+  if (!below || !above) return std::nullopt;
+  if (*below == *above) return as_f32(below);
+  const int dominant = sign_of_excess_over(others);
+  if (dominant == 0) return std::nullopt;
+  return as_f32(dominant < 0 ? below : above);
+}
+
+// e^delta = (1 + R_K) / (1 + R_D + e^-m (1 + R_K)), so delta has the sign of R_K - R_D - e^-m (1 + R_K), a sum of
+// exponentials of exact gaps. Where one exponent leads the others by more than ln of any number of terms, its sign is
+// the sum's.
+int Normalizer::sign_of_excess_over(const Normalizer& others) const {
+  constexpr double kLead = 64;
+  const auto exponent = [](const Normalizer& x) {
+    return exact::add(BigFloat::from_double(static_cast<double>(x.sums_.second)), exact::negate(x.top_));
+  };
+  if (!std::isfinite(sums_.second)) return 0;
+  const BigFloat plus = exponent(*this);
+  BigFloat minus = exact::add(top_, exact::negate(others.top_));
+  if (std::isfinite(others.sums_.second)) {
+    const BigFloat other = exponent(others);
+    const BigFloat difference = exact::add(other, exact::negate(minus));
+    if (!difference.negative && !difference.is_zero()) minus = other;
   }
-  const Ball delta = exact::subtract(difference, log_one_plus, limbs_);
-  const int sign = exact::sign(delta);
-  if (sign == 0) return std::nullopt;
-  return as_f32(exact::try_round_sum(gap, delta, sign, exact::kF32));
+  const BigFloat lead = exact::add(plus, exact::negate(minus));
+  if (exact::compare_magnitude(lead, BigFloat::from_double(kLead)) <= 0) return 0;
+  return lead.negative ? -1 : 1;
 }
 
 }  // namespace isologit::fold

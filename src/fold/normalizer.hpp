@@ -25,6 +25,9 @@ class Normalizer {
   std::optional<float> log_share(const Normalizer& others) const;
 
  private:
+  // The sign of what log_share adds to the difference of the tops where it is known without computing it, else 0.
+  int sign_of_excess_over(const Normalizer& others) const;
+
   RelativeSums sums_;
   exact::BigFloat top_;
   int excess_sign_;  // of excess_: 1, or 0 where there is no second logit

@@ -123,9 +123,10 @@ Result<void> PartialScore::Rounds::absorb(const Shard& shard) {
       }
     };
     const auto progress = [&](double done) {
+      // Few rows take part in the exact rounds; to the caller the first one is the work.
       const auto rows = static_cast<double>(rows_.size());
-      return !options_.progress ||
-             options_.progress((static_cast<double>(begin) + static_cast<double>(count) * done) / rows);
+      const double share = (static_cast<double>(begin) + static_cast<double>(count) * done) / rows;
+      return !options_.progress || options_.progress(phase_ == Phase::exact ? 1.0 : share);
     };
     const bool finished = stream.run(indices, fold, progress);
     if (!finished) return fail(StatusCode::cancelled, "cancelled by the progress callback");
