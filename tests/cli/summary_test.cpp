@@ -67,6 +67,13 @@ TEST(Summary, EqualsMpfrWhereOneRoundingMatters) {
   expect_right({-1.0F, -0x1p-52F, -0.5F, -0.5F});
   expect_right({-3.0F, -0x3p-53F, 0});
   expect_right({-3.0F, -0x1.8p-52F, -0x1p-149F});
+  expect_right({-3.0F, -0x1.2p-50F, 0});
+  // Nearer to a midpoint than a ball of 256 bits can tell: 2^120 + 2^67, and what an 11th or 3rd of 2^-149 makes of it.
+  expect_right({-0x3p120F, -0x3p67F, -0x1p-149F});
+  std::vector<float> short_of_it = {-0xBp120F, -0xAp67F};
+  for (int e = 67; e > -149; e -= 24) short_of_it.push_back(-std::ldexp(1.0F - 0x1p-24F, e));
+  ASSERT_EQ(short_of_it.size(), 11U);
+  expect_right(short_of_it);
   // Perplexities next to 1, and next to overflow.
   expect_right({-0x1p-149F});
   expect_right({-0x1p-53F});
