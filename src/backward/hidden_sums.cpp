@@ -120,13 +120,14 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
   for (std::size_t r = 0; r < rows_.size(); ++r) {
+    if (table_ != nullptr && !exact_) {
+      output_.store_row(rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(columns_), columns_);
+      continue;
+    }
     for (std::int64_t k = 0; k < columns_; ++k) {
       const std::size_t at = r * static_cast<std::size_t>(columns_) + static_cast<std::size_t>(k);
       if (table_ == nullptr) {
         open.push_back({r, k, {}});
-      } else if (!exact_) {
-        const double before = output_.before(rows_[r].index, k);
-        output_.store(rows_[r].index, k, narrow(before + high_[at], output_.dtype()));
       } else {
         // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
         const double reach =

@@ -143,19 +143,21 @@ std::uint32_t pack(const void* const* rows, DType dtype, std::int64_t depth, std
 }
 
 void multiply(const float* group, const float* panel, std::int64_t depth, float* block) {
-  Floats sums[kBlockRows][2] = {};
+  Floats left[kBlockRows];
+  Floats right[kBlockRows];
+  for (std::int64_t i = 0; i < kBlockRows; ++i) left[i] = right[i] = Floats{};
   for (std::int64_t k = 0; k < depth; ++k) {
-    const auto left = load<Floats>(panel + k * kColumns);
-    const auto right = load<Floats>(panel + k * kColumns + kFloats);
+    const auto b_left = load<Floats>(panel + k * kColumns);
+    const auto b_right = load<Floats>(panel + k * kColumns + kFloats);
     for (std::int64_t i = 0; i < kBlockRows; ++i) {
       const Floats a = splat(group[k * kBlockRows + i]);
-      sums[i][0] = multiply_add(a, left, sums[i][0]);
-      sums[i][1] = multiply_add(a, right, sums[i][1]);
+      left[i] = multiply_add(a, b_left, left[i]);
+      right[i] = multiply_add(a, b_right, right[i]);
     }
   }
   for (std::int64_t i = 0; i < kBlockRows; ++i) {
-    store(block + i * kColumns, sums[i][0]);
-    store(block + i * kColumns + kFloats, sums[i][1]);
+    store(block + i * kColumns, left[i]);
+    store(block + i * kColumns + kFloats, right[i]);
   }
 }
 

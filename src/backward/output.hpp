@@ -76,6 +76,22 @@ class Output {
     std::memcpy(at, &bits, sizeof bits);
   }
 
+  // Stores before + sums[i], rounded, as elements column + i.
+  void store_row(std::int64_t row, std::int64_t column, const double* sums, std::int64_t count) const {
+    if (output_.dtype == DType::f32 && !output_.accumulate) {
+      char* at = static_cast<char*>(output_.data) + 4 * (row * output_.row_stride + column);
+      for (std::int64_t i = 0; i < count; ++i) {
+        const float rounded = static_cast<float>(sums[i]) + 0.0F;
+        const float value = rounded == rounded ? rounded : exact::quiet_nan();
+        std::memcpy(at + 4 * i, &value, sizeof value);
+      }
+      return;
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      store(row, column + i, narrow(before(row, column + i) + sums[i], output_.dtype));
+    }
+  }
+
   // Stores before + high + low, known to be within `error`, where that proves its rounding; else returns false.
   bool store_certified(std::int64_t row, std::int64_t column, double high, double low, double error) const {
     const double old = before(row, column);

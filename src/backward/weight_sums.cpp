@@ -104,11 +104,7 @@ void WeightSums::add_fast(Worker& own, std::int64_t first, std::int64_t ids) {
       multiply(*table_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, p), own.high.data(), width);
     }
     for (std::int64_t j = 0; j < ids; ++j) {
-      for (std::int64_t k = 0; k < held; ++k) {
-        const double sum = own.high[static_cast<std::size_t>(j * width + k)];
-        const double before = weight_.before(first + j, p * width + k);
-        weight_.store(first + j, p * width + k, narrow(before + sum, weight_.dtype()));
-      }
+      weight_.store_row(first + j, p * width, own.high.data() + j * width, held);
     }
   }
 }

@@ -104,7 +104,8 @@ Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, st
   const auto draw = [&] { return static_cast<float>(random.normal()); };
   for (std::int64_t i = 0; i < shape.rows * ids_per_row; ++i) {
     const bool skip = random.below(9) == 0;
-    problem.ids.push_back(skip ? -100 : static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(shape.vocab))));
+    problem.ids.push_back(skip ? -100
+                               : static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(shape.vocab))));
     problem.d_logprobs.push_back(draw());
   }
   for (std::int64_t i = 0; i < shape.rows; ++i) {
@@ -117,9 +118,7 @@ Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, st
 Gradients run(const Problem& problem, const BackwardOptions& options) {
   const auto elements = [](std::int64_t rows, std::int64_t cols) { return size(rows * cols); };
   BackwardRequest request = problem.request();
-  const auto old = [&](const std::vector<float>& values) {
-    return problem.accumulate ? values : std::vector<float>{};
-  };
+  const auto old = [&](const std::vector<float>& values) { return problem.accumulate ? values : std::vector<float>{}; };
   std::vector<std::uint8_t> dhidden =
       encode_all(problem.output, old(problem.old_dhidden), elements(problem.rows(), problem.cols()));
   std::vector<std::uint8_t> dweight =
@@ -131,8 +130,8 @@ Gradients run(const Problem& problem, const BackwardOptions& options) {
   const Result<BackwardReport> report = backward(problem.head(), request, options);
   EXPECT_TRUE(report.has_value()) << (report ? "" : report.error().message);
   if (!report) return {};
-  return {decode_all(problem.output, dhidden), decode_all(problem.output, dweight),
-          decode_all(problem.output, dbias), *report};
+  return {decode_all(problem.output, dhidden), decode_all(problem.output, dweight), decode_all(problem.output, dbias),
+          *report};
 }
 
 Expected expect(const Problem& problem) {
@@ -161,13 +160,12 @@ Expected expect(const Problem& problem) {
   }
   const oracle::GradientSums sums{expected.dz, size(problem.rows()), size(problem.vocab()), expected.skipped};
   const std::size_t cols = size(problem.cols());
-  expected.gradients = {
-      oracle::dhidden(sums, problem.data.weight_values, cols,
-                      old_buffer(problem, problem.old_dhidden, problem.rows() * problem.cols())),
-      oracle::dweight(sums, problem.data.hidden_values, cols,
-                      old_buffer(problem, problem.old_dweight, problem.vocab() * problem.cols())),
-      oracle::dbias(sums, old_buffer(problem, problem.old_dbias, problem.vocab())),
-      {}};
+  expected.gradients = {oracle::dhidden(sums, problem.data.weight_values, cols,
+                                        old_buffer(problem, problem.old_dhidden, problem.rows() * problem.cols())),
+                        oracle::dweight(sums, problem.data.hidden_values, cols,
+                                        old_buffer(problem, problem.old_dweight, problem.vocab() * problem.cols())),
+                        oracle::dbias(sums, old_buffer(problem, problem.old_dbias, problem.vocab())),
+                        {}};
   return expected;
 }
 
@@ -188,10 +186,10 @@ void expect_same_bits(const Gradients& actual, const Gradients& expected, const 
   expect_same_bits(actual.dbias, expected.dbias, what + " dbias");
 }
 
-std::vector<std::string> runnable_kernels() {
+std::vector<std::string> runnable_kernels(bool reference) {
   std::vector<std::string> names;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.runnable) names.push_back(kernel.name);
+    if (kernel.runnable && (reference || kernel.name != "reference")) names.push_back(kernel.name);
   }
   return names;
 }

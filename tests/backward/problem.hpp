@@ -60,6 +60,7 @@ Expected expect(const Problem& problem);
 void expect_same_bits(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what);
 void expect_same_bits(const Gradients& actual, const Gradients& expected, const std::string& what);
 
-std::vector<std::string> runnable_kernels();
+// With or without the reference, which takes seconds where others take milliseconds.
+std::vector<std::string> runnable_kernels(bool reference = true);
 
 }  // namespace isologit::test
