@@ -35,9 +35,9 @@ struct DzRow {
 struct Kernels {
   std::int64_t columns;  // of a panel
 
-  // dz[j] for j in [0, count), count a multiple of the kernel's lane group or followed by -inf up to one. Writes to
-  // `open` the indices of those it cannot prove, and of those with z = top, and returns how many. exact: dz is the
-  // rounding of the real expression; otherwise it is within 2^-18 of it, or within 2^-151.
+  // dz[j] for j in [0, count), of ids that are no targets; the logits go on to a multiple of the lane group with -inf,
+  // and as much of dz is written to. Writes to `open` the indices of those it cannot prove and returns how many. exact:
+  // dz is the rounding of the real expression; otherwise it is within 2^-18 of it, or within 2^-151.
   std::int64_t (*dz)(const DzRow& row, const float* z0, const float* z, std::int64_t count, bool exact, float* dz,
                      std::int32_t* open);
 

@@ -86,7 +86,6 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
       result = __builtin_convertvector(value, HalfFloats) + 0.0F;
       settled = (error <= magnitude(value) * 0x1p-19) | (magnitude(value) + error <= 0x1p-151);
     }
-    settled &= d0 > 0;
     store(dz + i, result);
     std::int64_t all = -1;
     for (int lane = 0; lane < kWidth; ++lane) all &= settled[lane];

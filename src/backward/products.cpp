@@ -12,12 +12,10 @@ namespace {
 constexpr float kLeast = 0x1p-120F;
 constexpr float kMost = 0x1p118F;
 
-enum class Range { zero, safe, wide };
-
-Range range_of(float a, float b) {
+// Whether f32 can hold the products of a row and a panel and their sums, with all bits that count.
+bool is_safe(float a, float b) {
   const float product = a * b;
-  if (product >= kLeast && product <= kMost) return Range::safe;
-  return (a == 0 && b <= kMost) || (b == 0 && a <= kMost) ? Range::zero : Range::wide;
+  return product <= kMost && (product >= kLeast || a == 0 || b == 0);
 }
 
 void multiply_wide(const Left& left, const Panel& panel, std::int64_t columns, std::int64_t row, double* c) {
@@ -60,21 +58,24 @@ void multiply(const Kernels& kernels, const Left& left, const Panel& panel, doub
   for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
     const std::int64_t first = g * kBlockRows;
     const std::int64_t rows = std::min(kBlockRows, left.rows - first);
-    Range ranges[kBlockRows];
-    std::int64_t safe = 0;
+    bool safe[kBlockRows];
+    std::int64_t count = 0;
     for (std::int64_t i = 0; i < rows; ++i) {
-      ranges[i] = range_of(left.greatest[static_cast<std::size_t>(first + i)], panel.greatest);
-      safe += static_cast<std::int64_t>(ranges[i] == Range::safe);
+      safe[i] = is_safe(left.greatest[static_cast<std::size_t>(first + i)], panel.greatest);
+      count += static_cast<std::int64_t>(safe[i]);
     }
-    if (safe > 0) kernels.multiply(left.group(g), panel.elements, left.depth, block);
+    if (count > 0) kernels.multiply(left.group(g), panel.elements, left.depth, block);
     double* to = c + first * stride;
-    if (safe == rows) {
+    if (count == rows) {
       kernels.add(block, rows, panel.columns, to, stride);
       continue;
     }
     for (std::int64_t i = 0; i < rows; ++i) {
-      if (ranges[i] == Range::safe) kernels.add(block + i * kernels.columns, 1, panel.columns, to + i * stride, stride);
-      if (ranges[i] == Range::wide) multiply_wide(left, panel, kernels.columns, first + i, to + i * stride);
+      if (safe[i]) {
+        kernels.add(block + i * kernels.columns, 1, panel.columns, to + i * stride, stride);
+      } else {
+        multiply_wide(left, panel, kernels.columns, first + i, to + i * stride);
+      }
     }
   }
 }

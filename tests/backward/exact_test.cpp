@@ -91,6 +91,40 @@ TEST(Exact, UpstreamOfLogits) {
   }
 }
 
+// Two doubles beside one another do not hold these sums: 2^-40 is lost beside 2^40, while 2^100 comes and goes.
+TEST(Exact, CancellationBeyondTwoDoubles) {
+  const std::vector<float> terms{0x1p60F, 0x1p0F, 0x1p-80F, -0x1p0F, -0x1p60F};
+  for (const bool over_rows : {false, true}) {
+    Problem problem =
+        make_problem({over_rows ? 5 : 1, over_rows ? 1 : 5, 1, DType::f32, DType::f32, {}}, DotFamily::constant, 51);
+    auto& bytes = over_rows ? problem.data.hidden : problem.data.weight;
+    auto& values = over_rows ? problem.data.hidden_values : problem.data.weight_values;
+    for (std::size_t i = 0; i < 5; ++i) oracle::encode(DType::f32, bytes.data(), i, 0x1p40F);
+    values.assign(5, 0x1p40);
+    problem.ids.clear();
+    problem.d_logprobs.clear();
+    problem.d_lse.clear();
+    problem.d_entropy.clear();
+    problem.d_logits = terms;
+    expect_exact(problem, fmt::format("over rows {}", over_rows));
+  }
+}
+
+// Enough elements that each wider arithmetic has its turn.
+TEST(Exact, FallbacksAreTaken) {
+  const Problem problem = make_problem({100, 1500, 4, DType::bf16, DType::bf16, {}}, DotFamily::normal, 61);
+  BackwardOptions options;
+  options.arithmetic = Arithmetic::exact;
+  const Gradients gradients = run(problem, options);
+  EXPECT_GT(gradients.report.derivative_fallbacks, 0);
+  EXPECT_LT(gradients.report.derivative_fallbacks, 100 * 1500 / 1000);
+  expect_same_bits(gradients, expect(problem).gradients, "with fallbacks");
+  const Problem one = make_problem({1, 300, 40, DType::bf16, DType::bf16, {}}, DotFamily::normal, 62);
+  const Gradients of_one = run(one, options);  // single products of 32 bits: one in 256 is a midpoint
+  EXPECT_GT(of_one.report.sum_fallbacks, 0);
+  expect_same_bits(of_one, expect(one).gradients, "single products");
+}
+
 TEST(Exact, RoundsOnceToTheTypeOfTheBuffer) {
   for (const DType output : {DType::bf16, DType::f16, DType::f32}) {
     for (const bool accumulate : {false, true}) {
