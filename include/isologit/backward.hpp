@@ -1,0 +1,84 @@
+// Gradients of logits, log-probabilities, lse and entropy with respect to hidden, weight and bias, by recomputing
+// tiles of logits: no [N, V] array is made. Definitions: CONTRACT.md 5.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "isologit/head.hpp"
+#include "isologit/status.hpp"
+
+namespace isologit {
+
+// exact: each gradient is the real sum rounded once. fast: the same within the bounds of CONTRACT.md 5, many times
+// quicker. Both start from the exact logits.
+enum class Arithmetic : std::uint8_t { exact = 0, fast = 1 };
+
+// Where a gradient goes: rows of adjacent elements, row r at element r * row_stride of data. With `accumulate` the sum
+// is added to what the buffer holds (in f32, micro-batches add up without loss to a narrow type); without, it replaces
+// that. data == nullptr: not computed, and its half of the work is skipped.
+struct GradientOutput {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t row_stride = 0;  // at least the row's elements; not used for dbias
+  bool accumulate = false;
+};
+
+// Either the upstream gradients of what `score` returns (d_logprobs, d_lse, d_entropy, each of which may be null, which
+// means 0), or d_logits, those of the last logits (after temperature), with nothing beside it.
+//
+// A row is ignored when it has ids and all of them are ignore_index. An ignored row, or one whose upstream is all 0,
+// contributes exactly 0 to everything and its dhidden is 0, whatever its logits. Any other row whose logits hold NaN
+// gives NaN, and so does, unless the upstream is d_logits, one with a logit of +inf or none above -inf, and one with an
+// upstream that is not finite.
+struct BackwardRequest {
+  MatrixView hidden;                        // [N, H]; N may be 0
+  std::span<const std::int64_t> token_ids;  // [N, ids_per_row], or empty where d_logprobs is null
+  std::int64_t ids_per_row = 1;             // ids that occur twice in a row add up; ignore_index contributes nothing
+  std::int64_t ignore_index = -100;
+  std::span<const float> temperatures;  // empty (all 1), one for all rows, or N; each > 0 and finite
+
+  const float* d_logprobs = nullptr;  // [N, ids_per_row]
+  const float* d_lse = nullptr;       // [N]
+  const float* d_entropy = nullptr;   // [N]
+  MatrixView d_logits;                // [N, vocab_size], f32, or none
+
+  GradientOutput dhidden;  // [N, H]
+  GradientOutput dweight;  // [V, H]: rows of the vocabulary only; later rows of a padded weight are not written
+  GradientOutput dbias;    // [V]
+};
+
+struct BackwardOptions {
+  Arithmetic arithmetic = Arithmetic::fast;
+  int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
+  std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
+  // Called between tiles on the calling thread with the share done in [0, 1]; returning false cancels the call. What
+  // the outputs then hold is of no use, buffers that were accumulated into included. Must not throw.
+  std::function<bool(double)> progress;
+};
+
+// What a call did. Counts do not affect any bit of the results.
+struct BackwardReport {
+  std::string kernel;
+  Arithmetic arithmetic = Arithmetic::exact;  // of the sums; the reference kernel is always exact
+  int threads = 0;
+  std::int64_t rows = 0;                  // rows that contribute
+  std::int64_t logit_fallbacks = 0;       // logits settled by exact accumulation
+  std::int64_t derivative_fallbacks = 0;  // dz settled in multiple precision
+  std::int64_t sum_fallbacks = 0;         // elements of gradients settled by exact accumulation
+};
+
+Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options = {});
+
+// The mean of the losses -logprobs[i] over the rows whose token_ids[i] is not ignore_index: the real mean rounded once
+// to f32. token_ids has one id per logprob, or none: all rows count. NaN where no row does.
+float mean_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids = {},
+                std::int64_t ignore_index = -100);
+
+// The upstream gradient of each of the n logprobs under that mean, where g is the loss's own: -g / n, rounded once. n
+// >= 1.
+float mean_loss_upstream(float g, std::int64_t n);
+
+}  // namespace isologit

@@ -1,0 +1,175 @@
+// isologit::backward: one pass over the vocabulary for the normaliser, then strips of dz, from which dweight is made
+// chunk by chunk and dhidden is summed up. Exact sums that stay unproven take one more pass.
+#include "isologit/backward.hpp"
+
+#include <algorithm>
+#include <new>
+#include <string_view>
+
+#include "backward/derivatives.hpp"
+#include "backward/hidden_sums.hpp"
+#include "backward/validate.hpp"
+#include "backward/weight_sums.hpp"
+#include "base/cpu.hpp"
+#include "base/fp_env.hpp"
+
+namespace isologit {
+namespace gradient {
+namespace {
+
+// Null: the reference has no loops of its own, it settles everything by definition.
+const Kernels* table_for(const dot::Kernel& kernel) {
+  if (kernel.name() == "reference") return nullptr;
+#if defined(__x86_64__)
+  if (kernel.name() != "portable" && base::cpu().avx2_fma) return &avx2_kernels();
+#endif
+  return &portable_kernels();
+}
+
+// A strip is at most this large unless the threads need more chunks to be busy.
+constexpr std::int64_t kStripBytes = std::int64_t{16} << 20;
+constexpr std::int64_t kMostChunks = 64;
+
+class Backward {
+ public:
+  Backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options, const dot::Kernel& kernel,
+           int threads)
+      : head_(head),
+        request_(request),
+        options_(options),
+        kernel_(kernel),
+        table_(table_for(kernel)),
+        exact_(table_ == nullptr || options.arithmetic == Arithmetic::exact),
+        threads_(threads),
+        rows_(request, head.vocab_size) {
+    report_.kernel = kernel.name();
+    report_.arithmetic = exact_ ? Arithmetic::exact : Arithmetic::fast;
+    report_.threads = threads;
+    report_.rows = static_cast<std::int64_t>(rows_.active().size());
+  }
+
+  Result<BackwardReport> run() {
+    clear();
+    if (rows_.active().empty()) return report_;
+    Derivatives derivatives(head_, request_, rows_, kernel_, table_, exact_, threads_);
+    WeightSums weight(head_, request_, rows_.active(), table_, exact_, threads_);
+    HiddenSums hidden(head_, request_, rows_.active(), table_, exact_, threads_);
+    span(0, 0.3);
+    if (!derivatives.normalize(progress())) return cancelled();
+    span(0.3, 1);
+    const bool finished = strips(derivatives, [&](std::int64_t first, std::int64_t count, const float* strip) {
+      const std::int64_t stride = report_.rows * kChunk;
+      for_each(threads_, count,
+               [&](int worker, std::int64_t i) { weight.add_chunk(worker, first + i, strip + i * stride); });
+      hidden.add_strip(first, count, strip);
+    });
+    if (!finished) return cancelled();
+    std::vector<HiddenSums::Open> open = hidden.finish();
+    if (!settle(derivatives, hidden, open)) return cancelled();
+    report_.logit_fallbacks += derivatives.logit_fallbacks();
+    report_.derivative_fallbacks = derivatives.fallbacks();
+    report_.sum_fallbacks = weight.fallbacks() + static_cast<std::int64_t>(open.size());
+    return report_;
+  }
+
+ private:
+  static tl::unexpected<Error> cancelled() {
+    return fail(StatusCode::cancelled, "cancelled by the progress callback; the gradients are of no use");
+  }
+
+  // Rows that do not contribute have a gradient of 0, and so has all else if none does.
+  void clear() const {
+    const auto zero = [](const GradientOutput& to, std::int64_t rows, std::int64_t columns) {
+      const Output output(to);
+      if (!output.wanted() || output.accumulates()) return;
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t k = 0; k < columns; ++k) output.store(r, k, 0);
+      }
+    };
+    if (rows_.active().size() < static_cast<std::size_t>(request_.hidden.rows)) {
+      zero(request_.dhidden, request_.hidden.rows, head_.weight.cols);
+    }
+    if (!rows_.active().empty()) return;
+    zero(request_.dweight, head_.vocab_size, head_.weight.cols);
+    zero(request_.dbias, 1, head_.vocab_size);
+  }
+
+  // The progress callback sees [from, to) of the whole for what comes next.
+  void span(double from, double to) {
+    from_ = from;
+    share_ = to - from;
+  }
+  std::function<bool(double)> progress() const {
+    return [this](double done) { return !options_.progress || options_.progress(from_ + share_ * done); };
+  }
+
+  bool strips(Derivatives& derivatives,
+              const std::function<void(std::int64_t, std::int64_t, const float*)>& use) const {
+    const auto chunk = static_cast<std::int64_t>(derivatives.rows()) * kChunk;
+    const std::int64_t bytes = chunk * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t most =
+        std::max(std::clamp<std::int64_t>(kStripBytes / bytes, 1, kMostChunks), std::int64_t{2} * threads_);
+    const std::int64_t chunks = std::min(most, derivatives.chunks());
+    base::AlignedBuffer strip(static_cast<std::size_t>(chunks * bytes));
+    for (std::int64_t first = 0; first < derivatives.chunks(); first += chunks) {
+      const std::int64_t count = std::min(chunks, derivatives.chunks() - first);
+      const auto shown = [&](double done) {
+        return progress()((static_cast<double>(first) + done * static_cast<double>(count)) /
+                          static_cast<double>(derivatives.chunks()));
+      };
+      if (!derivatives.make(first, count, strip.as<float>(), shown)) return false;
+      use(first, count, strip.as<float>());
+    }
+    return true;
+  }
+
+  // Elements of dhidden that the certified sums left open: once more over the vocabulary, for their rows only.
+  bool settle(const Derivatives& derivatives, const HiddenSums& hidden, std::vector<HiddenSums::Open>& open) {
+    if (open.empty()) return true;
+    std::vector<std::size_t> which;
+    for (const HiddenSums::Open& element : open) {
+      if (which.empty() || which.back() != element.row) which.push_back(element.row);
+    }
+    span(1, 1);
+    Rows few = rows_;
+    few.keep(which);
+    Derivatives again(head_, request_, few, kernel_, table_, exact_, threads_);
+    again.take_states(derivatives, which);
+    const bool finished = strips(again, [&](std::int64_t first, std::int64_t count, const float* strip) {
+      hidden.add_strip(open, which, first, count, strip);
+    });
+    if (finished) hidden.finish(open);
+    report_.logit_fallbacks += again.logit_fallbacks();
+    return finished;
+  }
+
+  const Head& head_;
+  const BackwardRequest& request_;
+  const BackwardOptions& options_;
+  const dot::Kernel& kernel_;
+  const Kernels* table_;
+  bool exact_;
+  int threads_;
+  Rows rows_;
+  double from_ = 0;
+  double share_ = 1;
+  BackwardReport report_;
+};
+
+}  // namespace
+}  // namespace gradient
+
+Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
+  if (auto checked = gradient::validate(head, request, options); !checked) return tl::unexpected(checked.error());
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  if (!kernel) return tl::unexpected(kernel.error());
+  const int threads = options.threads > 0 ? options.threads : base::available_threads();
+  const base::FpEnvironment environment;
+  try {
+    return gradient::Backward(head, request, options, **kernel, threads).run();
+  } catch (const std::bad_alloc&) {
+    return fail(StatusCode::out_of_memory, "out of memory while making gradients; the output buffers are of no use");
+  }
+}
+
+}  // namespace isologit

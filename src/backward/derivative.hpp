@@ -1,0 +1,82 @@
+// dz of one logit: the real expression of CONTRACT.md 5, in f64 with a bound and in ball arithmetic.
+//
+// Of the logits in the support above -inf let top be the greatest, k the number equal to it, and d = top - z the gap of
+// each. With epsilon = sum of e^-d and E = sum of d e^-d over those below the top, s = k + epsilon, p = e^-d / s and
+// ln p + H = E/s - d, so before the transforms
+//   dz = A + p (B + c d - c E/s),   A = sum of a_j over the j with t_j = v,   B = b - sum of all a_j.
+// No logarithm, and it has the form m + delta of CONTRACT.md 9, m rational, delta as small as e^-gap:
+//   d > 0:  m = A,         delta = p (B + c d - c E/s)
+//   d = 0:  m = A + B/k,   delta = -(epsilon B + k c E/s) / (k s)
+// The factors 1/T and s or 1/d keep m rational. With tau = tanh^2(z0/softcap), (m + delta)(1 - tau) = m + (delta - tau
+// (m + delta)) for small tau; for large tau nothing rational is left.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+#include "backward/kernels.hpp"
+#include "exact/ball.hpp"
+#include "isologit/head.hpp"
+
+namespace isologit::gradient {
+
+// A row's sums over the logits below its top.
+struct RowSums {
+  std::size_t limbs = 0;  // the precision they were made with
+  std::int64_t ties = 0;  // k
+  bool others = false;    // whether there are logits above -inf below the top, so that epsilon > 0
+  exact::Ball mass;       // epsilon
+  exact::Ball moment;     // E
+};
+
+// The upstream of one row as far as one logit sees it.
+struct Upstream {
+  exact::BigFloat a;  // A, of this id
+  exact::BigFloat b;  // B
+  float c = 0;
+};
+
+// The parameters between the logit of CONTRACT.md 1 and the last one.
+struct Factors {
+  Transforms transforms;
+  float temperature = 1;
+};
+
+// A logit at the two ends of the transforms.
+struct Logit {
+  float first;  // z0
+  float last;   // z
+};
+
+// The row's numbers in f64, from sums of 3 limbs or more and B.
+DzRow dz_row(const RowSums& sums, float top, const exact::BigFloat& b, float c, const Factors& factors);
+
+// e^-gap, gap > 0. From 2^50 on, past every granularity, only that it is small.
+exact::Ball exp_minus(const exact::BigFloat& gap, std::size_t limbs);
+
+// The factors alone: 1/T and s or 1/d. Within 2^-51 relatively.
+double factor_of(const Factors& factors);
+
+// The slope of the softcap at z0, 1 - tanh^2(z0 / softcap). Within 2^-42 relatively.
+double slope_of(const Factors& factors, float z0);
+
+struct Estimate {
+  double value;
+  double error;
+};
+// For any id of an ordinary row; a and a_plus_b (A and the exact A + B) are rounded to the nearest double.
+Estimate estimate_dz(const DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b);
+// Whether the estimate settles dz; see Kernels::dz.
+bool settle(const Estimate& estimate, bool exact, float& dz);
+
+// RN32 of dz where the sums prove it, else nothing.
+std::optional<float> exact_dz(const RowSums& sums, float top, const Logit& logit, const Upstream& upstream,
+                              const Factors& factors, std::size_t limbs);
+// The same for an upstream g of the last logits; always settled.
+float exact_dz_of_logit(float g, float z0, const Factors& factors);
+
+// RN32(numerator / denominator), denominator > 0.
+float round_quotient(const exact::BigFloat& numerator, const exact::BigFloat& denominator);
+
+}  // namespace isologit::gradient

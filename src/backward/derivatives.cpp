@@ -1,0 +1,177 @@
+#include "backward/derivatives.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+
+#include "exact/element.hpp"
+
+namespace isologit::gradient {
+namespace {
+
+bool all_finite(const void* data, DType dtype, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (!std::isfinite(exact::load_element(data, dtype, i))) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const Rows& rows, const dot::Kernel& kernel,
+                         const Kernels* table, bool exact, int threads)
+    : head_(head),
+      rows_(rows),
+      table_(table),
+      exact_(exact),
+      threads_(threads),
+      finite_(false),
+      normalizer_(head, request.hidden, rows, kernel, threads),
+      tiles_(head, request.hidden, rows.active(), kernel, threads) {
+  if (!rows.dense()) return;
+  // Finite operands make no NaN, so a dense upstream can do without the first pass.
+  std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
+  for_each(threads, head.vocab_size, [&](int, std::int64_t v) {
+    if (finite && !all_finite(exact::row_data(head.weight, v), head.weight.dtype, head.weight.cols)) finite = false;
+  });
+  for (const Row& row : rows.active()) {
+    finite = finite && all_finite(exact::row_data(request.hidden, row.index), request.hidden.dtype, head.weight.cols);
+  }
+  finite_ = finite;
+}
+
+bool Derivatives::normalize(const std::function<bool(double)>& progress) {
+  if (finite_) {
+    states_.assign(rows(), {});
+    return true;
+  }
+  return normalizer_.run(tiles_, states_, progress);
+}
+
+void Derivatives::take_states(const Derivatives& all, std::span<const std::size_t> which) {
+  for (const std::size_t i : which) states_.push_back(all.states_[i]);
+}
+
+// A dense upstream goes through the slope of a softcap and nothing else that depends on the logits.
+bool Derivatives::needs_logits() const { return !rows_.dense() || head_.transforms.has_softcap; }
+
+bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
+                       const std::function<bool(double)>& progress) {
+  std::mutex mutex;
+  std::vector<Open> open;
+  const auto stride = static_cast<std::int64_t>(rows()) * kChunk;
+  const bool finished = for_each(
+      threads_, count,
+      [&](int worker, std::int64_t i) {
+        const std::int64_t begin = (first + i) * kChunk;
+        float* chunk = strip + i * stride;
+        std::vector<Open> own;
+        const auto make_one = [&](const TileRow& tile) {
+          make_row(tile, chunk + static_cast<std::int64_t>(tile.row) * kChunk + (tile.first - begin), own);
+        };
+        if (needs_logits()) {
+          tiles_.visit(worker, first + i, make_one);
+        } else {
+          const std::int64_t ids = std::min(kChunk, head_.vocab_size - begin);
+          for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, begin, ids});
+        }
+        const std::lock_guard lock(mutex);
+        open.insert(open.end(), own.begin(), own.end());
+      },
+      progress);
+  if (!finished) return false;
+  settle_all(std::move(open));
+  return true;
+}
+
+void Derivatives::make_row(const TileRow& tile, float* dz, std::vector<Open>& open) const {
+  const Row& row = rows_.active()[tile.row];
+  const RowState& state = states_[tile.row];
+  if (row.poisoned || state.has_nan || (!rows_.dense() && !state.ordinary)) {
+    std::fill(dz, dz + tile.count, exact::quiet_nan());
+  } else if (rows_.dense()) {
+    make_dense(row, tile, dz, open);
+  } else {
+    make_ordinary(tile, dz, open);
+  }
+}
+
+void Derivatives::make_dense(const Row& row, const TileRow& tile, float* dz, std::vector<Open>& open) const {
+  const float* g = rows_.d_logits(row) + tile.first;
+  const Factors factors = normalizer_.factors(tile.row);
+  const double factor = factor_of(factors);
+  for (std::int64_t j = 0; j < tile.count; ++j) {
+    const Logit logit{tile.first_logits == nullptr ? 0.0F : tile.first_logits[j], 0};
+    Estimate estimate{static_cast<double>(g[j]) * factor, 0};
+    if (head_.transforms.has_softcap) estimate.value *= slope_of(factors, logit.first);
+    estimate.error = std::fabs(estimate.value) * 0x1p-40;
+    if (!std::isfinite(g[j])) {
+      dz[j] = std::isnan(estimate.value) ? exact::quiet_nan() : g[j] * (factor < 0 ? -1.0F : 1.0F);
+    } else if (table_ == nullptr || !settle(estimate, exact_, dz[j])) {
+      open.push_back({tile.row, tile.first + j, logit, dz + j});
+    }
+  }
+}
+
+void Derivatives::make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const {
+  const RowState& state = states_[tile.row];
+  const auto leave_open = [&](std::int64_t j) {
+    open.push_back({tile.row, tile.first + j, {tile.first_logits[j], tile.last[j]}, dz + j});
+  };
+  if (table_ == nullptr) {
+    for (std::int64_t j = 0; j < tile.count; ++j) leave_open(j);
+    return;
+  }
+  const std::span<const Target> targets = rows_.targets(rows_.active()[tile.row]);
+  const auto by_id = [](const Target& target, std::int64_t id) { return target.id < id; };
+  auto target = std::lower_bound(targets.begin(), targets.end(), tile.first, by_id);
+  const auto last_target = std::lower_bound(target, targets.end(), tile.first + tile.count, by_id);
+  std::int32_t unproven[kChunk];
+  const std::int64_t count = table_->dz(state.dz, tile.first_logits, tile.last, tile.count, exact_, dz, unproven);
+  const auto settle_at = [&](std::int64_t j, double a, double a_plus_b) {
+    const Logit logit{tile.first_logits[j], tile.last[j]};
+    if (!settle(estimate_dz(state.dz, state.sums.ties, logit, a, a_plus_b), exact_, dz[j])) leave_open(j);
+  };
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t id = tile.first + unproven[i];
+    const auto at = std::lower_bound(target, last_target, id, by_id);
+    if (at == last_target || at->id != id) settle_at(unproven[i], 0, state.dz.b);
+  }
+  for (; target != last_target; ++target) settle_at(target->id - tile.first, target->a, target->a_plus_b);
+}
+
+std::optional<float> Derivatives::settle_one(const Open& open) const {
+  const Row& row = rows_.active()[open.row];
+  const Factors factors = normalizer_.factors(open.row);
+  if (rows_.dense()) return exact_dz_of_logit(rows_.d_logits(row)[open.id], open.logit.first, factors);
+  const RowState& state = states_[open.row];
+  return exact_dz(state.sums, state.top, open.logit, rows_.of_id(row, open.id), factors, state.sums.limbs + 1);
+}
+
+void Derivatives::settle_all(std::vector<Open> open) {
+  fallbacks_ += static_cast<std::int64_t>(open.size());
+  for (std::size_t limbs = 4; !open.empty(); limbs *= 2) {
+    std::vector<char> settled(open.size());
+    for_each(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (const auto dz = settle_one(open[at])) {
+        *open[at].dz = *dz;
+        settled[at] = 1;
+      }
+    });
+    std::vector<Open> still;
+    std::vector<std::size_t> which;
+    for (std::size_t i = 0; i < open.size(); ++i) {
+      if (settled[i] != 0) continue;
+      still.push_back(open[i]);
+      if (states_[open[i].row].sums.limbs < limbs) which.push_back(open[i].row);
+    }
+    std::sort(which.begin(), which.end());
+    which.erase(std::unique(which.begin(), which.end()), which.end());
+    normalizer_.widen(which, limbs, states_);
+    open = std::move(still);
+  }
+}
+
+}  // namespace isologit::gradient

@@ -1,0 +1,60 @@
+// dz of all contributing rows, strip by strip: a strip is a run of chunks of the vocabulary, held as
+// [chunk][row][kChunk] f32. What a fast estimate leaves open is settled within the strip, at doubling precision.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "backward/normalize.hpp"
+
+namespace isologit::gradient {
+
+class Derivatives {
+ public:
+  // table: null to settle every dz in multiple precision. Throws std::bad_alloc.
+  Derivatives(const Head& head, const BackwardRequest& request, const Rows& rows, const dot::Kernel& kernel,
+              const Kernels* table, bool exact, int threads);
+
+  std::size_t rows() const { return rows_.active().size(); }
+  std::int64_t chunks() const { return chunks_of(head_.vocab_size); }
+
+  // This or take_states comes before `make`. False when progress returned false.
+  bool normalize(const std::function<bool(double)>& progress);
+  // What `all` has found out of its rows `which`, which are the rows of this one.
+  void take_states(const Derivatives& all, std::span<const std::size_t> which);
+
+  // Writes chunks [first, first + count) to `strip`. False when progress returned false.
+  bool make(std::int64_t first, std::int64_t count, float* strip, const std::function<bool(double)>& progress);
+
+  std::int64_t logit_fallbacks() const { return tiles_.fallbacks(); }
+  std::int64_t fallbacks() const { return fallbacks_; }
+
+ private:
+  struct Open {
+    std::size_t row;
+    std::int64_t id;
+    Logit logit;
+    float* dz;
+  };
+
+  bool needs_logits() const;
+  void make_row(const TileRow& tile, float* dz, std::vector<Open>& open) const;
+  void make_dense(const Row& row, const TileRow& tile, float* dz, std::vector<Open>& open) const;
+  void make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const;
+  void settle_all(std::vector<Open> open);
+  std::optional<float> settle_one(const Open& open) const;
+
+  const Head& head_;
+  const Rows& rows_;
+  const Kernels* table_;
+  bool exact_;
+  int threads_;
+  bool finite_;  // hidden, weight and bias
+  Normalizer normalizer_;
+  Tiles tiles_;
+  std::vector<RowState> states_;
+  std::int64_t fallbacks_ = 0;
+};
+
+}  // namespace isologit::gradient

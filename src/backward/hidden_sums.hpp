@@ -1,0 +1,67 @@
+// dhidden: sums over the vocabulary for all rows, kept in f64 (fast) or in two f64 (exact) from strip to strip. Each
+// element belongs to one thread at a time and its terms come in ascending id, kDepth of them a piece, whatever the
+// strips are.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backward/kernels.hpp"
+#include "backward/output.hpp"
+#include "backward/products.hpp"
+#include "backward/upstream.hpp"
+#include "base/aligned.hpp"
+
+namespace isologit::gradient {
+
+class HiddenSums {
+ public:
+  // table: null to leave every element open. Throws std::bad_alloc.
+  HiddenSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows, const Kernels* table,
+             bool exact, int threads);
+
+  // Adds chunks [first, first + count), as Derivatives::make wrote them.
+  void add_strip(std::int64_t first, std::int64_t count, const float* strip);
+
+  // An element that is not written yet.
+  struct Open {
+    std::size_t row;
+    std::int64_t column;
+    ExactSum sum;
+  };
+  // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...) and finish(open).
+  std::vector<Open> finish();
+  void add_strip(std::vector<Open>& open, std::span<const std::size_t> strip_rows, std::int64_t first,
+                 std::int64_t count, const float* strip) const;
+  void finish(std::vector<Open>& open) const;
+
+ private:
+  struct Worker {
+    Left left;
+    base::AlignedBuffer panels;
+    std::vector<float> greatest;
+  };
+
+  void add_block(Worker& own, std::int64_t first_row, std::int64_t first_column, std::int64_t first_chunk,
+                 std::int64_t chunks, const float* strip);
+  // Packs ids [first, first + depth) of the weight, columns [column, column + count), as panels.
+  void pack_weight(Worker& own, std::int64_t first, std::int64_t depth, std::int64_t column, std::int64_t count) const;
+  void add_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count);
+
+  const Head& head_;
+  const BackwardRequest& request_;
+  std::span<const Row> rows_;
+  const Kernels* table_;
+  bool exact_;
+  int threads_;
+  Output output_;
+  std::int64_t columns_;                // H
+  std::vector<double> high_;            // [row][H]
+  std::vector<double> low_;             // the same, exact only
+  std::vector<double> row_squares_;     // of dz, exact only
+  std::vector<double> column_squares_;  // of the weight, exact only
+  std::vector<Worker> workers_;
+};
+
+}  // namespace isologit::gradient

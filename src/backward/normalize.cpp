@@ -1,0 +1,172 @@
+#include "backward/normalize.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "fold/distribution.hpp"
+
+namespace isologit::gradient {
+namespace {
+
+using exact::Ball;
+using exact::BigFloat;
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+// What a thread keeps of a row: a distribution, and how many logits equal its top.
+struct Fold {
+  fold::Distribution distribution;
+  float top = kNothing;
+  std::int64_t ties = 0;
+
+  void absorb(const fold::Lanes& lanes, const TileRow& tile) {
+    distribution.absorb(lanes, tile.last, tile.count, tile.first);
+    if (distribution.top > top) {
+      top = distribution.top;
+      ties = lanes.count_above(tile.last, tile.count, top, true);
+    } else if (lanes.any_not_below(tile.last, tile.count, top)) {
+      ties += lanes.count_above(tile.last, tile.count, top, true);
+    }
+  }
+
+  void merge(const fold::Lanes& lanes, const Fold& other) {
+    distribution.merge(lanes, other.distribution);
+    if (other.top > top) {
+      top = other.top;
+      ties = other.ties;
+    } else if (other.top == top) {
+      ties += other.ties;
+    }
+  }
+};
+
+// The sums below a known top at any precision. Logits further below the top than the nearest one by more than `reach`
+// only widen the radius; they are at most e^-reach < 2^(-92 limbs) of the nearest one's share.
+struct Tail {
+  float top = 0;
+  RowSums sums;
+  double nearest = std::numeric_limits<double>::infinity();  // the least gap so far
+  std::int64_t far = 0;
+
+  static double reach(std::size_t limbs) { return 64.0 * static_cast<double>(limbs); }
+
+  void absorb(const float* logits, std::int64_t count) {
+    for (std::int64_t j = 0; j < count; ++j) {
+      if (logits[j] == top) {
+        ++sums.ties;
+      } else if (logits[j] > kNothing) {
+        add(logits[j]);
+      }
+    }
+  }
+
+  void add(float z) {
+    sums.others = true;
+    const double gap = static_cast<double>(top) - static_cast<double>(z);
+    if (nearest < 0x1p50 && gap > nearest + reach(sums.limbs)) {
+      ++far;
+      return;
+    }
+    nearest = std::min(nearest, gap);
+    const Ball exact_gap{
+        exact::add(BigFloat::from_double(static_cast<double>(top)), BigFloat::from_double(-static_cast<double>(z))),
+        {}};
+    const Ball term = exp_minus(exact_gap.middle, sums.limbs);
+    sums.mass = exact::add(sums.mass, term, sums.limbs);
+    sums.moment = exact::add(sums.moment, exact::multiply(term, exact_gap, sums.limbs), sums.limbs);
+  }
+
+  void merge(const Tail& other) {
+    sums.ties += other.sums.ties;
+    sums.others = sums.others || other.sums.others;
+    far += other.far;
+    nearest = std::min(nearest, other.nearest);
+    sums.mass = exact::add(sums.mass, other.sums.mass, sums.limbs);
+    sums.moment = exact::add(sums.moment, other.sums.moment, sums.limbs);
+  }
+
+  RowSums finish() const {
+    RowSums total = sums;
+    if (far == 0) return total;
+    // x e^-x falls, so a far logit's part of the moment is at most its gap's least value times e^-that.
+    const Ball nearest_term = exp_minus(BigFloat::from_double(nearest), 3);
+    const auto widen = [&](Ball& sum, double times) {
+      const exact::Bound bound = exact::magnitude(nearest_term) *
+                                 exact::Bound::of(BigFloat::from_double(static_cast<double>(far) * times)) *
+                                 exact::Bound::power_of_two(-92 * static_cast<std::int64_t>(sums.limbs));
+      sum.radius = sum.radius + bound;
+    };
+    widen(total.mass, 1);
+    widen(total.moment, nearest + reach(sums.limbs) + 1);
+    return total;
+  }
+};
+
+}  // namespace
+
+bool Normalizer::run(Tiles& tiles, std::vector<RowState>& states, const std::function<bool(double)>& progress) const {
+  const std::size_t count = rows_.active().size();
+  const auto threads = static_cast<std::size_t>(threads_);
+  const fold::Lanes& lanes = kernel_.lanes();
+  std::vector<Fold> folds(threads * count);
+  const bool finished = for_each(
+      threads_, chunks_of(head_.vocab_size),
+      [&](int worker, std::int64_t chunk) {
+        const std::size_t first = static_cast<std::size_t>(worker) * count;
+        tiles.visit(worker, chunk, [&](const TileRow& tile) { folds[first + tile.row].absorb(lanes, tile); });
+      },
+      progress);
+  if (!finished) return false;
+  states.assign(count, {});
+  std::vector<std::size_t> unsummed;
+  for (std::size_t i = 0; i < count; ++i) {
+    Fold& fold = folds[i];
+    for (std::size_t t = 1; t < threads; ++t) fold.merge(lanes, folds[t * count + i]);
+    RowState& state = states[i];
+    state.top = fold.top;
+    state.has_nan = fold.distribution.first_nan >= 0;
+    state.ordinary = !state.has_nan && std::isfinite(fold.top);
+    if (!state.ordinary || rows_.dense()) continue;
+    fold::RelativeSums sums;
+    if (fold.ties > 1 || !relative_sums(fold.distribution, sums)) {
+      unsummed.push_back(i);
+      continue;
+    }
+    state.sums = {3, 1, fold.distribution.above_nothing > 1, sums.rest, sums.moment};
+  }
+  widen(unsummed, 4, states);
+  for (std::size_t i = 0; i < count; ++i) {
+    RowState& state = states[i];
+    const Row& row = rows_.active()[i];
+    if (!state.ordinary || row.poisoned || rows_.dense()) continue;
+    state.dz = dz_row(state.sums, state.top, rows_.b(row), rows_.c(row), factors(i));
+  }
+  return true;
+}
+
+void Normalizer::widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<RowState>& states) const {
+  if (which.empty()) return;
+  const auto threads = static_cast<std::size_t>(threads_);
+  std::vector<Row> rows;
+  std::vector<Tail> tails(threads * which.size());
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    rows.push_back(rows_.active()[which[i]]);
+    for (std::size_t t = 0; t < threads; ++t) {
+      Tail& tail = tails[t * which.size() + i];
+      tail.top = states[which[i]].top;
+      tail.sums.limbs = limbs;
+    }
+  }
+  Tiles tiles(head_, hidden_, rows, kernel_, threads_);
+  for_each(threads_, chunks_of(head_.vocab_size), [&](int worker, std::int64_t chunk) {
+    const std::size_t first = static_cast<std::size_t>(worker) * which.size();
+    tiles.visit(worker, chunk, [&](const TileRow& tile) { tails[first + tile.row].absorb(tile.last, tile.count); });
+  });
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    for (std::size_t t = 1; t < threads; ++t) tails[i].merge(tails[t * which.size() + i]);
+    states[which[i]].sums = tails[i].finish();
+  }
+}
+
+}  // namespace isologit::gradient

@@ -1,0 +1,42 @@
+// The first pass over the vocabulary: each row's top and the sums below it (backward/derivative.hpp).
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "backward/tiles.hpp"
+
+namespace isologit::gradient {
+
+struct RowState {
+  float top = 0;
+  bool has_nan = false;
+  bool ordinary = false;  // a finite top and no NaN: `sums` and `dz` hold
+  RowSums sums;
+  DzRow dz;
+};
+
+class Normalizer {
+ public:
+  Normalizer(const Head& head, const MatrixView& hidden, const Rows& rows, const dot::Kernel& kernel, int threads)
+      : head_(head), hidden_(hidden), rows_(rows), kernel_(kernel), threads_(threads) {}
+
+  // States of rows.active(). False when progress returned false.
+  bool run(Tiles& tiles, std::vector<RowState>& states, const std::function<bool(double)>& progress) const;
+
+  // Makes the sums of the given rows (indices into rows.active()) anew in ball arithmetic. `dz` stays as it was, so
+  // that estimates do not depend on when that happened.
+  void widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<RowState>& states) const;
+
+  Factors factors(std::size_t row) const { return {head_.transforms, rows_.active()[row].temperature}; }
+
+ private:
+  const Head& head_;
+  const MatrixView& hidden_;
+  const Rows& rows_;
+  const dot::Kernel& kernel_;
+  int threads_;
+};
+
+}  // namespace isologit::gradient

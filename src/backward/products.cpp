@@ -1,0 +1,96 @@
+#include "backward/products.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "backward/output.hpp"
+
+namespace isologit::gradient {
+namespace {
+
+constexpr float kLeast = 0x1p-120F;
+constexpr float kMost = 0x1p118F;
+
+// Whether f32 can hold the products of a row and a panel and their sums, with all bits that count.
+bool is_safe(float a, float b) {
+  const float product = a * b;
+  return product <= kMost && (product >= kLeast || a == 0 || b == 0);
+}
+
+void multiply_wide(const Left& left, const Panel& panel, std::int64_t columns, std::int64_t row, double* c) {
+  const float* a = left.group(row / kBlockRows) + row % kBlockRows;
+  for (std::int64_t j = 0; j < panel.columns; ++j) {
+    double sum = 0;
+    for (std::int64_t k = 0; k < left.depth; ++k) {
+      sum += static_cast<double>(a[k * kBlockRows]) * static_cast<double>(panel.elements[k * columns + j]);
+    }
+    c[j] += sum;
+  }
+}
+
+}  // namespace
+
+void Left::pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
+                std::int64_t depth_count) {
+  rows = row_count;
+  depth = depth_count;
+  for (std::int64_t g = 0; g < groups_of(rows); ++g) {
+    const std::int64_t held = std::min(kBlockRows, rows - g * kBlockRows);
+    float* to = groups.data() + g * kBlockRows * kDepth;
+    for (std::int64_t i = 0; i < kBlockRows; ++i) {
+      std::uint32_t most = 0;
+      const float* element = from + (g * kBlockRows + i) * row_stride;
+      for (std::int64_t k = 0; k < depth; ++k, to += kBlockRows, element += depth_stride) {
+        *to = 0;
+        if (i >= held) continue;
+        *to = *element;
+        most = std::max(most, std::bit_cast<std::uint32_t>(*element) & 0x7FFFFFFFU);
+      }
+      to += 1 - depth * kBlockRows;
+      greatest[static_cast<std::size_t>(g * kBlockRows + i)] = std::bit_cast<float>(most);
+    }
+  }
+}
+
+void multiply(const Kernels& kernels, const Left& left, const Panel& panel, double* c, std::int64_t stride) {
+  alignas(64) float block[kBlockRows * kMostColumns];
+  for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
+    const std::int64_t first = g * kBlockRows;
+    const std::int64_t rows = std::min(kBlockRows, left.rows - first);
+    bool safe[kBlockRows];
+    std::int64_t count = 0;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      safe[i] = is_safe(left.greatest[static_cast<std::size_t>(first + i)], panel.greatest);
+      count += static_cast<std::int64_t>(safe[i]);
+    }
+    if (count > 0) kernels.multiply(left.group(g), panel.elements, left.depth, block);
+    double* to = c + first * stride;
+    if (count == rows) {
+      kernels.add(block, rows, panel.columns, to, stride);
+      continue;
+    }
+    for (std::int64_t i = 0; i < rows; ++i) {
+      if (safe[i]) {
+        kernels.add(block + i * kernels.columns, 1, panel.columns, to + i * stride, stride);
+      } else {
+        multiply_wide(left, panel, kernels.columns, first + i, to + i * stride);
+      }
+    }
+  }
+}
+
+void ExactSum::add(double term) {
+  if (std::isfinite(term)) {
+    sum_.add(term);
+  } else {
+    special_ += term;
+  }
+}
+
+double ExactSum::round(DType dtype) {
+  if (special_ != 0) return narrow(special_, dtype);  // also true of NaN
+  return sum_.round(format_of(dtype));
+}
+
+}  // namespace isologit::gradient

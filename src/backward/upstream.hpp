@@ -1,0 +1,60 @@
+// What a request says of its rows: which of them contribute, and the upstream gradients of each.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backward/derivative.hpp"
+#include "isologit/backward.hpp"
+
+namespace isologit::gradient {
+
+// An id with an upstream of its own: A of backward/derivative.hpp, rounded to the nearest double.
+struct Target {
+  std::int64_t id;
+  double a;
+  double a_plus_b;
+};
+
+struct Row {
+  std::int64_t index = 0;  // in hidden
+  float temperature = 1;
+  bool poisoned = false;         // an upstream that is not finite
+  std::size_t first_target = 0;  // of the targets, ascending by id, each once
+  std::size_t last_target = 0;
+};
+
+class Rows {
+ public:
+  // Throws std::bad_alloc.
+  explicit Rows(const BackwardRequest& request, std::int64_t vocab);
+
+  // Reduces the active rows to these of them.
+  void keep(std::span<const std::size_t> which);
+
+  bool dense() const { return request_.d_logits.data != nullptr; }
+  const std::vector<Row>& active() const { return rows_; }
+  std::span<const Target> targets(const Row& row) const {
+    return {targets_.data() + row.first_target, row.last_target - row.first_target};
+  }
+
+  exact::BigFloat b(const Row& row) const;  // B
+  float c(const Row& row) const { return request_.d_entropy == nullptr ? 0.0F : request_.d_entropy[row.index]; }
+  Upstream of_id(const Row& row, std::int64_t id) const;
+  // Element [row, 0] of d_logits.
+  const float* d_logits(const Row& row) const;
+
+ private:
+  bool all_ignored(std::int64_t index) const;
+  void add(std::int64_t index, std::int64_t vocab);
+  // Calls visit(id, a) for the row's ids that are not ignored.
+  template <class Visit>
+  void each_id(std::int64_t index, Visit visit) const;
+
+  const BackwardRequest& request_;
+  std::vector<Row> rows_;
+  std::vector<Target> targets_;
+};
+
+}  // namespace isologit::gradient

@@ -1,0 +1,157 @@
+#include "backward/validate.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include "head/validate.hpp"
+#include "isologit/score.hpp"
+
+namespace isologit::gradient {
+namespace {
+
+Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+
+// rows * stride * element size must stay far from overflow.
+constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
+
+// What the head, the hidden states and the temperatures must satisfy for any use.
+Result<void> check_operands(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
+  ScoreRequest operands;
+  operands.hidden = request.hidden;
+  operands.temperatures = request.temperatures;
+  ScoreOptions how;
+  how.threads = options.threads;
+  return head::validate(head, operands, how);
+}
+
+Result<void> check_ids(const Head& head, const BackwardRequest& request) {
+  const std::int64_t rows = request.hidden.rows;
+  const auto ids = static_cast<std::int64_t>(request.token_ids.size());
+  if (request.ids_per_row < 1 || request.ids_per_row > kMostElements) {
+    return invalid(fmt::format("ids_per_row: {}; expected at least 1", request.ids_per_row));
+  }
+  if (ids == 0 && rows > 0 && request.d_logprobs != nullptr) {
+    return invalid("token_ids: none given, but d_logprobs is; give the ids the logprobs were of");
+  }
+  if (ids != 0 && (ids % request.ids_per_row != 0 || ids / request.ids_per_row != rows)) {
+    return invalid(fmt::format("token_ids: {} for {} hidden rows of {} ids each", ids, rows, request.ids_per_row));
+  }
+  for (std::int64_t i = 0; i < ids; ++i) {
+    const std::int64_t id = request.token_ids[static_cast<std::size_t>(i)];
+    if (id != request.ignore_index && (id < 0 || id >= head.vocab_size)) {
+      return invalid(fmt::format("token_ids[{}]: {} is outside the vocabulary [0, {}) and is not the ignore_index {}",
+                                 i, id, head.vocab_size, request.ignore_index));
+    }
+  }
+  return {};
+}
+
+Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
+  const MatrixView& g = request.d_logits;
+  if (g.data == nullptr) return {};
+  if (request.d_logprobs != nullptr || request.d_lse != nullptr || request.d_entropy != nullptr) {
+    return invalid(
+        "d_logits: given together with d_logprobs, d_lse or d_entropy; make two calls, the second with "
+        "accumulate set");
+  }
+  if (g.dtype != DType::f32) return invalid(fmt::format("d_logits: {}; expected f32", dtype_name(g.dtype)));
+  if (g.rows != request.hidden.rows || g.cols != head.vocab_size) {
+    return invalid(fmt::format("d_logits: shape [{}, {}]; expected [{}, {}], hidden rows by vocab_size", g.rows, g.cols,
+                               request.hidden.rows, head.vocab_size));
+  }
+  const std::int64_t stride = g.row_stride < 0 ? -(g.row_stride + 1) : g.row_stride;
+  if (g.rows > 0 && stride > (kMostElements - g.cols) / g.rows) {
+    return invalid(
+        fmt::format("d_logits: {} rows at a stride of {} elements overflow the address space", g.rows, g.row_stride));
+  }
+  return {};
+}
+
+struct Range {
+  std::string_view name;
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+
+Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  return {name, begin, data == nullptr ? begin : begin + static_cast<std::uintptr_t>(bytes)};
+}
+
+Range range_of(std::string_view name, const MatrixView& matrix) {
+  const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
+  if (matrix.rows == 0) return range_of(name, nullptr, 0);
+  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
+  Range range = range_of(name, matrix.data, matrix.cols * size);
+  if (matrix.data != nullptr) (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
+  return range;
+}
+
+Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
+  return range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
+}
+
+Result<void> check_stride(std::string_view name, const GradientOutput& output, std::int64_t rows,
+                          std::int64_t columns) {
+  if (output.data == nullptr || rows == 0) return {};
+  if (output.row_stride < columns) {
+    return invalid(fmt::format("{}: row_stride {}; expected at least {}, the elements of a row", name,
+                               output.row_stride, columns));
+  }
+  if (output.row_stride > kMostElements / rows) {
+    return invalid(fmt::format("{}: {} rows at a stride of {} elements overflow the address space", name, rows,
+                               output.row_stride));
+  }
+  return {};
+}
+
+Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
+  const std::int64_t rows = request.hidden.rows;
+  const std::int64_t columns = head.weight.cols;
+  if (auto checked = check_stride("dhidden", request.dhidden, rows, columns); !checked) return checked;
+  if (auto checked = check_stride("dweight", request.dweight, head.vocab_size, columns); !checked) return checked;
+  const auto floats = [](std::int64_t count) { return count * static_cast<std::int64_t>(sizeof(float)); };
+  const std::array outputs = {range_of("dhidden", request.dhidden, rows, columns),
+                              range_of("dweight", request.dweight, head.vocab_size, columns),
+                              range_of("dbias", request.dbias, 1, head.vocab_size)};
+  const std::array inputs = {
+      range_of("hidden", request.hidden),
+      range_of("weight", head.weight),
+      range_of("bias", head.bias.data, head.bias.size * static_cast<std::int64_t>(dtype_size(head.bias.dtype))),
+      range_of("token_ids", request.token_ids.data(), static_cast<std::int64_t>(request.token_ids.size_bytes())),
+      range_of("temperatures", request.temperatures.data(),
+               static_cast<std::int64_t>(request.temperatures.size_bytes())),
+      range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
+      range_of("d_lse", request.d_lse, floats(rows)),
+      range_of("d_entropy", request.d_entropy, floats(rows)),
+      range_of("d_logits", request.d_logits)};
+  const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    for (const Range& input : inputs) {
+      if (overlap(outputs[i], input)) {
+        return invalid(fmt::format("{}: the output buffer overlaps the input {}", outputs[i].name, input.name));
+      }
+    }
+    for (std::size_t j = i + 1; j < outputs.size(); ++j) {
+      if (overlap(outputs[i], outputs[j])) {
+        return invalid(fmt::format("{}: the output buffer overlaps that of {}", outputs[i].name, outputs[j].name));
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
+  if (auto checked = check_operands(head, request, options); !checked) return checked;
+  if (auto checked = check_ids(head, request); !checked) return checked;
+  if (auto checked = check_upstream(head, request); !checked) return checked;
+  return check_outputs(head, request);
+}
+
+}  // namespace isologit::gradient

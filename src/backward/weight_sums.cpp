@@ -1,0 +1,179 @@
+#include "backward/weight_sums.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "backward/tiles.hpp"
+
+namespace isologit::gradient {
+
+WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows,
+                       const Kernels* table, bool exact, int threads)
+    : request_(request),
+      rows_(rows),
+      table_(table),
+      exact_(exact),
+      vocab_(head.vocab_size),
+      columns_(head.weight.cols),
+      weight_(request.dweight),
+      bias_(request.dbias) {
+  if (!weight_.wanted() || table == nullptr) return;
+  pack_hidden(threads);
+  workers_.resize(static_cast<std::size_t>(threads));
+  for (Worker& worker : workers_) {
+    worker.pieces.assign(static_cast<std::size_t>(depth_pieces()), Left(kChunk));
+    worker.high.resize(static_cast<std::size_t>(kChunk * table->columns));
+    if (exact) worker.low.resize(worker.high.size());
+    if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
+  }
+}
+
+std::int64_t WeightSums::depth_pieces() const {
+  return (static_cast<std::int64_t>(rows_.size()) + kDepth - 1) / kDepth;
+}
+
+Panel WeightSums::panel(std::int64_t piece, std::int64_t index) const {
+  const std::int64_t panels = (columns_ + table_->columns - 1) / table_->columns;
+  const std::int64_t at = piece * panels + index;
+  return {hidden_.as<float>() + at * kDepth * table_->columns, greatest_[static_cast<std::size_t>(at)],
+          std::min(table_->columns, columns_ - index * table_->columns)};
+}
+
+void WeightSums::pack_hidden(int threads) {
+  const std::int64_t width = table_->columns;
+  const std::int64_t panels = (columns_ + width - 1) / width;
+  hidden_ = base::AlignedBuffer(static_cast<std::size_t>(depth_pieces() * panels * kDepth * width) * sizeof(float));
+  greatest_.resize(static_cast<std::size_t>(depth_pieces() * panels));
+  if (exact_) squares_.assign(static_cast<std::size_t>(columns_), 0);
+  const DType dtype = request_.hidden.dtype;
+  for_each(threads, panels, [&](int, std::int64_t p) {
+    const std::int64_t held = std::min(width, columns_ - p * width);
+    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+      const std::int64_t first = piece * kDepth;
+      const std::int64_t depth = std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - first);
+      const void* from[kDepth];
+      for (std::int64_t k = 0; k < depth; ++k) {
+        from[k] = static_cast<const char*>(
+                      exact::row_data(request_.hidden, rows_[static_cast<std::size_t>(first + k)].index)) +
+                  p * width * static_cast<std::int64_t>(dtype_size(dtype));
+      }
+      float* to = hidden_.as<float>() + (piece * panels + p) * kDepth * width;
+      greatest_[static_cast<std::size_t>(piece * panels + p)] =
+          std::bit_cast<float>(table_->pack(from, dtype, depth, held, to));
+      for (std::int64_t k = 0; exact_ && k < depth; ++k) {
+        for (std::int64_t j = 0; j < held; ++j) {
+          const auto x = static_cast<double>(to[k * width + j]);
+          squares_[static_cast<std::size_t>(p * width + j)] += x * x;
+        }
+      }
+    }
+  });
+}
+
+void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
+  const std::int64_t first = chunk * kChunk;
+  const std::int64_t ids = std::min(kChunk, vocab_ - first);
+  if (bias_.wanted()) add_bias(first, ids, dz);
+  if (!weight_.wanted()) return;
+  if (table_ == nullptr) {
+    for (std::int64_t j = 0; j < ids; ++j) {
+      for (std::int64_t k = 0; k < columns_; ++k) add_by_definition(first + j, k, dz + j);
+    }
+    return;
+  }
+  Worker& own = workers_[static_cast<std::size_t>(worker)];
+  for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+    const std::int64_t row = piece * kDepth;
+    own.pieces[static_cast<std::size_t>(piece)].pack(dz + row * kChunk, 1, kChunk, ids,
+                                                     std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - row));
+  }
+  if (exact_) {
+    add_exact(own, first, ids, dz);
+  } else {
+    add_fast(own, first, ids);
+  }
+}
+
+void WeightSums::add_fast(Worker& own, std::int64_t first, std::int64_t ids) {
+  const std::int64_t width = table_->columns;
+  for (std::int64_t p = 0; p * width < columns_; ++p) {
+    const std::int64_t held = std::min(width, columns_ - p * width);
+    std::fill(own.high.begin(), own.high.end(), 0.0);
+    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+      multiply(*table_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, p), own.high.data(), width);
+    }
+    for (std::int64_t j = 0; j < ids; ++j) {
+      weight_.store_row(first + j, p * width, own.high.data() + j * width, held);
+    }
+  }
+}
+
+void WeightSums::add_exact(Worker& own, std::int64_t first, std::int64_t ids, const float* dz) {
+  const std::int64_t width = table_->columns;
+  const auto count = static_cast<std::int64_t>(rows_.size());
+  std::fill(own.squares.begin(), own.squares.end(), 0.0);
+  for (std::int64_t n = 0; n < count; ++n) {
+    for (std::int64_t j = 0; j < ids; ++j) {
+      const auto x = static_cast<double>(dz[n * kChunk + j]);
+      own.squares[static_cast<std::size_t>(j)] += x * x;
+    }
+  }
+  for (std::int64_t p = 0; p * width < columns_; ++p) {
+    std::fill(own.high.begin(), own.high.end(), 0.0);
+    std::fill(own.low.begin(), own.low.end(), 0.0);
+    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+      const Panel right = panel(piece, p);
+      const Left& left = own.pieces[static_cast<std::size_t>(piece)];
+      for (std::int64_t g = 0; g < groups_of(ids); ++g) {
+        const std::int64_t at = g * kBlockRows * width;
+        table_->multiply_exact(left.group(g), right.elements, left.depth, std::min(kBlockRows, ids - g * kBlockRows),
+                               right.columns, own.high.data() + at, own.low.data() + at, width);
+      }
+    }
+    const std::int64_t held = std::min(width, columns_ - p * width);
+    for (std::int64_t j = 0; j < ids; ++j) {
+      for (std::int64_t k = 0; k < held; ++k) {
+        // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
+        const double reach = std::sqrt(own.squares[static_cast<std::size_t>(j)]) *
+                             std::sqrt(squares_[static_cast<std::size_t>(p * width + k)]) * (1 + 0x1p-10);
+        const auto at = static_cast<std::size_t>(j * width + k);
+        if (!weight_.store_certified(first + j, p * width + k, own.high[at], own.low[at],
+                                     two_sum_error(count, reach))) {
+          ++fallbacks_;
+          add_by_definition(first + j, p * width + k, dz + j);
+        }
+      }
+    }
+  }
+}
+
+void WeightSums::add_by_definition(std::int64_t id, std::int64_t column, const float* dz) {
+  ExactSum sum;
+  for (const Row& row : rows_) {
+    const float h = exact::load_element(exact::row_data(request_.hidden, row.index), request_.hidden.dtype, column);
+    sum.add(static_cast<double>(*dz) * static_cast<double>(h));
+    dz += kChunk;
+  }
+  sum.add(weight_.before(id, column));
+  weight_.store(id, column, sum.round(weight_.dtype()));
+}
+
+void WeightSums::add_bias(std::int64_t first, std::int64_t ids, const float* dz) {
+  const auto count = static_cast<std::int64_t>(rows_.size());
+  for (std::int64_t j = 0; j < ids; ++j) {
+    const double before = bias_.before(0, first + j);
+    if (exact_ || table_ == nullptr) {
+      ExactSum sum;
+      for (std::int64_t n = 0; n < count; ++n) sum.add(static_cast<double>(dz[n * kChunk + j]));
+      sum.add(before);
+      bias_.store(0, first + j, sum.round(bias_.dtype()));
+    } else {
+      double sum = 0;
+      for (std::int64_t n = 0; n < count; ++n) sum += static_cast<double>(dz[n * kChunk + j]);
+      bias_.store(0, first + j, narrow(sum + before, bias_.dtype()));
+    }
+  }
+}
+
+}  // namespace isologit::gradient

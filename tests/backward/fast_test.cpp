@@ -1,0 +1,177 @@
+// `fast` gradients keep the bounds of CONTRACT.md 5 against the oracle's exact dz, on every kernel.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "problem.hpp"
+
+namespace isologit::test {
+namespace {
+
+using oracle::DotFamily;
+
+// Row r of `rows`: |actual - exact| <= 2^-16 * sum over i of |dz(r, i)| * |vector i|, by Euclid's norm, where exact is
+// the sum of dz(r, i) * vector i. Beside that, each element's own rounding to f32.
+struct Bound {
+  const std::vector<float>& actual;
+  std::int64_t rows;
+  std::int64_t terms;
+  std::int64_t cols;
+  std::int64_t row_stride;   // of dz
+  std::int64_t term_stride;  // of dz
+  const std::vector<double>& vectors;
+};
+
+void expect_within(const Bound& bound, const std::vector<float>& dz, const std::string& what) {
+  const auto at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  for (std::int64_t r = 0; r < bound.rows; ++r) {
+    double allowed = 0;
+    std::vector<long double> exact(at(bound.cols), 0.0L);
+    bool finite = true;
+    for (std::int64_t i = 0; i < bound.terms; ++i) {
+      const auto d = static_cast<double>(dz[at(r * bound.row_stride + i * bound.term_stride)]);
+      double squares = 0;
+      for (std::int64_t k = 0; k < bound.cols; ++k) {
+        const double x = bound.vectors[at(i * bound.cols + k)];
+        squares += x * x;
+        exact[at(k)] += static_cast<long double>(d) * static_cast<long double>(x);
+      }
+      allowed += std::fabs(d) * std::sqrt(squares);
+    }
+    double off = 0;
+    double rounding = 0;
+    for (std::int64_t k = 0; k < bound.cols; ++k) {
+      const auto sum = static_cast<double>(exact[at(k)]);
+      const auto actual = static_cast<double>(bound.actual[at(r * bound.cols + k)]);
+      if (!std::isfinite(sum)) {
+        finite = false;
+        EXPECT_EQ(std::isnan(sum), std::isnan(actual)) << what << " row " << r << " column " << k;
+        continue;
+      }
+      if (std::isinf(actual)) {
+        EXPECT_GE(std::fabs(sum), 0x1.fffffp127) << what << " row " << r << " column " << k;
+        continue;
+      }
+      off = std::hypot(off, actual - sum);
+      rounding = std::hypot(rounding, std::fabs(sum) * 0x1p-24 + 0x1p-150);
+    }
+    if (finite) {
+      EXPECT_LE(off, 0x1p-16 * allowed + rounding) << what << " row " << r;
+    }
+  }
+}
+
+void expect_bounds(const Problem& problem, const std::string& what) {
+  const Expected expected = expect(problem);
+  const std::int64_t n = problem.rows();
+  const std::int64_t v = problem.vocab();
+  const std::int64_t h = problem.cols();
+  // Rows without an upstream contribute nothing, whatever they hold.
+  std::vector<double> hidden = problem.data.hidden_values;
+  for (std::size_t i = 0; i < hidden.size(); ++i) {
+    if (expected.skipped[i / static_cast<std::size_t>(h)] != 0) hidden[i] = 0;
+  }
+  for (const std::string& kernel : runnable_kernels(problem.rows() * problem.vocab() < 3000)) {
+    BackwardOptions options;
+    options.kernel = kernel;
+    options.threads = 2;
+    const Gradients actual = run(problem, options);
+    const std::string name = fmt::format("{} {}", what, kernel);
+    std::vector<double> weight = problem.data.weight_values;
+    expect_within({actual.dhidden, n, v, h, v, 1, weight}, expected.dz, name + " dhidden");
+    expect_within({actual.dweight, v, n, h, 1, v, hidden}, expected.dz, name + " dweight");
+    EXPECT_EQ(actual.report.arithmetic, kernel == "reference" ? Arithmetic::exact : Arithmetic::fast);
+  }
+}
+
+TEST(Fast, KeepsItsBoundOnEveryFamily) {
+  for (const DotFamily family : oracle::dot_families) {
+    if (family == DotFamily::specials) continue;  // see below
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+      const Problem problem =
+          make_problem({7, 45, 19, dtype, dtype, DType::bf16}, family, 70 + static_cast<std::uint64_t>(dtype), 3);
+      expect_bounds(problem, fmt::format("{} {}", name_of(family), dtype_name(dtype)));
+    }
+  }
+}
+
+TEST(Fast, KeepsItsBoundOverManyPieces) {
+  expect_bounds(make_problem({261, 300, 35, DType::bf16, DType::bf16, {}}, DotFamily::normal, 3), "wide");
+  expect_bounds(make_problem({5, 1100, 270, DType::bf16, DType::bf16, {}}, DotFamily::outliers, 4), "long");
+}
+
+TEST(Fast, KeepsItsBoundThroughTransforms) {
+  Problem problem = make_problem({6, 80, 10, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 21, 3);
+  problem.temperatures = {1.0F, 0.3F, 3.0F, 1e-3F, 1e3F, 1.0F / 3.0F};
+  for (const isologit::Transforms& transforms : {isologit::Transforms{true, 30.0F, ScaleKind::none, 1.0F},
+                                                 {false, 0.0F, ScaleKind::multiply, -0.37F},
+                                                 {true, 1.5F, ScaleKind::divide, 3.3F}}) {
+    problem.transforms = transforms;
+    expect_bounds(problem, fmt::format("cap {} scale {}", transforms.softcap, transforms.scale));
+  }
+}
+
+// One row of the sums: g (a dense upstream of one logit per row) against hidden states of one element.
+Problem dense_column(const std::vector<float>& g, const std::vector<float>& hidden) {
+  const auto rows = static_cast<std::int64_t>(g.size());
+  Problem problem = make_problem({rows, 1, 1, DType::f32, DType::f32, {}}, DotFamily::normal, 1);
+  for (std::size_t i = 0; i < hidden.size(); ++i) oracle::encode(DType::f32, problem.data.hidden.data(), i, hidden[i]);
+  problem.data.hidden_values.assign(hidden.begin(), hidden.end());
+  problem.ids.clear();
+  problem.d_logprobs.clear();
+  problem.d_lse.clear();
+  problem.d_entropy.clear();
+  problem.d_logits = g;
+  return problem;
+}
+
+// Products beyond f32's range, though the sum is not: they must neither overflow on the way nor vanish.
+TEST(Fast, KeepsItsBoundFarFromOne) {
+  expect_bounds(dense_column({1e10F, -1e10F, 1.0F}, {1e30F, 1e30F, 2.0F}), "overflow");
+  std::vector<float> g, hidden;
+  for (int i = 0; i < 100; ++i) {
+    g.push_back(0x1.9p-75F);
+    hidden.push_back(0x1.7p-75F);
+  }
+  expect_bounds(dense_column(g, hidden), "underflow");
+}
+
+TEST(Fast, NearCertainRowsKeepRelativePrecision) {
+  // p = 1 - e^-gap at the target: dz there is a difference that a subtraction of rounded numbers would lose.
+  for (const float gap : {5.0F, 20.0F, 40.0F, 80.0F}) {
+    Problem problem = make_problem({1, 2, 1, DType::f32, DType::f32, {}}, DotFamily::normal, 1);
+    oracle::encode(DType::f32, problem.data.hidden.data(), 0, 1.0F);
+    oracle::encode(DType::f32, problem.data.weight.data(), 0, gap);
+    oracle::encode(DType::f32, problem.data.weight.data(), 1, 0.0F);
+    problem.data.hidden_values = {1.0};
+    problem.data.weight_values = {static_cast<double>(gap), 0.0};
+    problem.ids = {0};
+    problem.d_logprobs = {-1.0F};
+    problem.d_lse.clear();
+    problem.d_entropy.clear();
+    expect_bounds(problem, fmt::format("gap {}", gap));
+  }
+}
+
+TEST(Fast, SpecialValuesStayInTheirRows) {
+  Problem problem = make_problem({6, 45, 19, DType::bf16, DType::bf16, {}}, DotFamily::normal, 5);
+  const BackwardOptions options;
+  const Gradients before = run(problem, options);
+  problem.ids[2] = 3;
+  problem.d_logprobs[2] = 1.0F;
+  oracle::encode(DType::bf16, problem.data.hidden.data(), 2 * 19 + 4, std::numeric_limits<float>::quiet_NaN());
+  const Gradients after = run(problem, options);
+  for (std::size_t i = 0; i < before.dhidden.size(); ++i) {
+    if (i / 19 == 2) {
+      EXPECT_EQ(oracle::bits_of(after.dhidden[i]), 0x7FC00000U);
+    } else {
+      EXPECT_EQ(oracle::bits_of(after.dhidden[i]), oracle::bits_of(before.dhidden[i]));
+    }
+  }
+  for (const float x : after.dweight) EXPECT_EQ(oracle::bits_of(x), 0x7FC00000U);
+  for (const float x : after.dbias) EXPECT_EQ(oracle::bits_of(x), 0x7FC00000U);
+}
+
+}  // namespace
+}  // namespace isologit::test

@@ -1,0 +1,66 @@
+// A small gradient problem that owns its data, the call under test and the oracle's answer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "isologit/backward.hpp"
+#include "oracle/cases.hpp"
+#include "oracle/gradient.hpp"
+
+namespace isologit::test {
+
+struct Gradients {
+  std::vector<float> dhidden;  // [N, H]
+  std::vector<float> dweight;  // [V, H]
+  std::vector<float> dbias;    // [V]
+  BackwardReport report;
+};
+
+struct Problem {
+  oracle::DotData data;
+  Transforms transforms;
+  std::vector<float> temperatures;  // empty, one or N
+  std::int64_t ids_per_row = 1;
+  std::vector<std::int64_t> ids;  // empty, or N times ids_per_row
+  std::vector<float> d_logprobs;  // empty, or as many
+  std::vector<float> d_lse;       // empty, or N
+  std::vector<float> d_entropy;   // empty, or N
+  std::vector<float> d_logits;    // empty, or N times V
+  DType output = DType::f32;
+  bool accumulate = false;
+  // What the buffers hold beforehand, decoded; used where accumulate is set.
+  std::vector<float> old_dhidden, old_dweight, old_dbias;
+
+  std::int64_t rows() const { return data.shape.rows; }
+  std::int64_t vocab() const { return data.shape.vocab; }
+  std::int64_t cols() const { return data.shape.cols; }
+  float temperature(std::int64_t row) const;
+  Head head() const;
+  BackwardRequest request() const;  // without outputs
+  void fill_old(std::uint64_t seed);
+};
+
+// Random upstreams of every kind; ids with duplicates and the odd ignored one.
+Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, std::uint64_t seed,
+                     std::int64_t ids_per_row = 1);
+
+Gradients run(const Problem& problem, const BackwardOptions& options);
+
+// By the oracle. dz [N, V] too, for bounds.
+struct Expected {
+  Gradients gradients;
+  std::vector<float> dz;
+  std::vector<std::uint8_t> skipped;  // a byte a row
+};
+Expected expect(const Problem& problem);
+
+void expect_same_bits(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what);
+void expect_same_bits(const Gradients& actual, const Gradients& expected, const std::string& what);
+
+// With or without the reference, which takes seconds where others take milliseconds.
+std::vector<std::string> runnable_kernels(bool reference = true);
+
+}  // namespace isologit::test
