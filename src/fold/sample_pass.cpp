@@ -1,0 +1,76 @@
+#include <algorithm>
+#include <limits>
+
+#include "fold/sample_row.hpp"
+
+namespace isologit::fold {
+
+SamplePass::SamplePass(const PassPlan& plan)
+    : plan_(&plan), inside_(plan.limbs), middle_(plan.limbs), outside_(plan.limbs), contenders_(plan.draw) {
+  if (plan.kind == PassPlan::Kind::search) bins_.resize(kBins);
+}
+
+// Grows along the order, and separates its first and last place.
+std::size_t SamplePass::bin_of(const Candidate& candidate) const {
+  const Candidate& from = plan_->from;
+  const Candidate& to = plan_->to;
+  double share = 0;
+  if (from.logit > to.logit) {
+    const double range = static_cast<double>(from.logit) - static_cast<double>(to.logit);
+    share = (static_cast<double>(from.logit) - static_cast<double>(candidate.logit)) / range;
+  } else if (to.id > from.id) {
+    share = static_cast<double>(candidate.id - from.id) / static_cast<double>(to.id - from.id);
+  }
+  return std::min(static_cast<std::size_t>(share * static_cast<double>(kBins)), kBins - 1);
+}
+
+void SamplePass::Bin::widen(const Candidate& one) {
+  if (sum.count() == 0 || before(one, first)) first = one;
+  if (sum.count() == 0 || before(last, one)) last = one;
+}
+
+void SamplePass::absorb(const Lanes& lanes, const float* logits, std::int64_t count, std::int64_t first_id) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  float inside[kMaxTile];
+  std::fill(inside, inside + kMaxTile, kNothing);
+  bool any_inside = false;
+  const bool searching = plan_->kind == PassPlan::Kind::search;
+  for (std::int64_t j = 0; j < count; ++j) {
+    const Candidate candidate{logits[j], first_id + j};
+    if (!(candidate.logit > kNothing)) continue;
+    if (before(candidate, plan_->from)) {
+      inside_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
+      inside[j] = candidate.logit;
+      any_inside = true;
+    } else if (!before(plan_->to, candidate)) {
+      if (searching) {
+        Bin& bin = bins_[bin_of(candidate)];
+        bin.widen(candidate);
+        bin.sum.add(term_of(plan_->top, candidate.logit, 0));
+      }
+      if (plan_->lists) list_.push_back(candidate);
+    } else if (!before(plan_->limit, candidate)) {
+      middle_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
+    } else if (!searching) {
+      outside_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
+    }
+  }
+  if (plan_->draws && any_inside) contenders_.absorb(lanes, inside, count, first_id);
+}
+
+void SamplePass::merge(const SamplePass& other) {
+  inside_.merge(other.inside_);
+  middle_.merge(other.middle_);
+  outside_.merge(other.outside_);
+  contenders_.merge(other.contenders_);
+  list_.insert(list_.end(), other.list_.begin(), other.list_.end());
+  for (std::size_t i = 0; i < bins_.size(); ++i) {
+    if (other.bins_[i].sum.count() == 0) continue;
+    bins_[i].widen(other.bins_[i].first);
+    // Where the bin was empty until now, its last place is still the first of the other.
+    if (before(bins_[i].last, other.bins_[i].last)) bins_[i].last = other.bins_[i].last;
+    bins_[i].sum.merge(other.bins_[i].sum);
+  }
+}
+
+}  // namespace isologit::fold
