@@ -118,6 +118,7 @@ TEST(Input, Overlap) {
 
 TEST(Input, CancelledByTheCallback) {
   Plan plan;
+  plan.options.threads = 1;
   plan.options.progress = [](double) { return false; };
   const Result<Draws> draws = draw(std::vector<float>(10'000, 1.0F), plan);
   ASSERT_FALSE(draws);
