@@ -9,13 +9,13 @@
 namespace isologit {
 
 struct KernelInfo {
-  std::string name;                // "reference", "portable", "avx2", ...
-  std::string instruction_set;     // "any", "AVX2+FMA", ...
-  std::string arithmetic;          // "exact" or "fast" (CONTRACT.md 6)
-  std::vector<DType> dtypes;       // of hidden and weight, in any combination
-  bool runnable = false;           // on this machine
-  std::string why_not;             // when not runnable: what is missing
-  bool chosen = false;             // would be taken for exact arithmetic when no name is given
+  std::string name;             // "reference", "portable", "avx2", ...
+  std::string instruction_set;  // "any", "AVX2+FMA", ...
+  std::string arithmetic;       // "exact" or "fast" (CONTRACT.md 6)
+  std::vector<DType> dtypes;    // of hidden and weight, in any combination
+  bool runnable = false;        // on this machine
+  std::string why_not;          // when not runnable: what is missing
+  bool chosen = false;          // would be taken for exact arithmetic when no name is given
 };
 
 // Best first; the reference is last.

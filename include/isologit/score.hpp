@@ -12,27 +12,73 @@
 
 namespace isologit {
 
-// What to compute for N rows. An output pointer that is null is not computed; each one that is set receives N
-// elements and must overlap neither an input nor another output. Definitions: CONTRACT.md 1 to 3.
-struct ScoreRequest {
-  MatrixView hidden;                      // [N, H]; N may be 0
-  std::span<const std::int64_t> token_ids;  // N ids in [0, vocab_size) or ignore_index; may be empty unless logprobs
-                                            // or rank is asked for. token_ids[i] is scored from row i, unshifted
-  std::span<const float> temperatures;    // empty (all 1), one for all rows, or N; each > 0 and finite
-  std::int64_t ignore_index = -100;       // rows with this id are not computed: 0 in every output
+// Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once,
+// within the vocabulary. offsets has N + 1 elements, begins with 0 and does not decrease. Empty offsets: no lists.
+struct IdLists {
+  std::span<const std::int64_t> offsets;
+  std::span<const std::int64_t> ids;
+};
 
-  float* logprobs = nullptr;           // ln p(token_ids[i])
-  float* lse = nullptr;                // ln of the sum of e^z
-  float* entropy = nullptr;            // in nats
-  std::int64_t* argmax = nullptr;      // the lowest id among the greatest logits
-  std::int64_t* rank = nullptr;        // the token's place in descending order, from 1
+// The support S of each row's distribution (CONTRACT.md 3): the ids of the real vocabulary that lie in the common
+// range, are among the row's kept ids (where lists are given) and not among its banned ids. By default all.
+struct Support {
+  std::int64_t first_id = 0;
+  std::int64_t last_id = -1;  // one past the range; -1: vocab_size
+  IdLists kept;
+  IdLists banned;
+};
+
+// Where to write logits, rounded once to dtype (bf16, f16 or f32): those of ids [first_id, first_id + count), row i at
+// element i * row_stride of data. Neither the support nor ignore_index changes them, and inactive rows are not written.
+struct LogitsOutput {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  std::int64_t row_stride = 0;
+  std::int64_t first_id = 0;
+  std::int64_t count = 0;
+};
+
+// What to compute for N rows. An output that is null is not computed; each one that is set receives N elements (K or k
+// per row where said so) and must overlap neither an input nor another output. Definitions: CONTRACT.md 1 to 3.
+struct ScoreRequest {
+  MatrixView hidden;                        // [N, H]; N may be 0
+  std::span<const std::int64_t> token_ids;  // N ids in [0, vocab_size) or ignore_index; may be empty unless logprobs,
+                                            // raw_logprobs or rank is asked for. Scored from row i, unshifted
+  std::span<const float> temperatures;      // empty (all 1), one for all rows, or N; each > 0 and finite
+  std::int64_t ignore_index = -100;         // rows with this id are not computed: 0 in every output
+  std::span<const std::uint8_t> row_mask;   // empty, or N: rows with 0 are treated as ignored ones
+  std::span<const std::int64_t> row_list;   // instead of row_mask: ascending indices of the rows to compute; needs
+                                            // use_row_list, so that an empty list means none
+  bool use_row_list = false;
+  Support support;
+
+  float* logprobs = nullptr;       // ln p(token_ids[i]) over the support
+  float* raw_logprobs = nullptr;   // the same over the whole vocabulary, without temperature
+  float* lse = nullptr;            // ln of the sum of e^z over the support
+  float* entropy = nullptr;        // in nats
+  float* sum_p2 = nullptr;         // the sum of p^2
+  float* log_kept = nullptr;       // ln of the share of the whole vocabulary's mass that the support keeps
+  std::int64_t* argmax = nullptr;  // the lowest id among the greatest logits of the support
+  std::int64_t* rank = nullptr;    // the token's place in descending order, from 1
+
+  // K given ids per row, [N, K]: their logprobs over the support. ignore_index gives 0.
+  std::int64_t ids_per_row = 0;
+  std::span<const std::int64_t> ids;
+  float* ids_logprobs = nullptr;
+
+  // The k first ids of the support in the order of CONTRACT.md 3, [N, k], and their logprobs; 1 <= k <= 1024.
+  std::int64_t top_k = 0;
+  std::int64_t* top_k_ids = nullptr;
+  float* top_k_logprobs = nullptr;
+
+  LogitsOutput logits;
 };
 
 struct ScoreOptions {
   int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
   std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
-  // Called between tiles from one thread at a time with the share done in [0, 1]; returning false cancels the call.
-  // Must not throw.
+  // Called between tiles on the calling thread with the share of the present pass done, in [0, 1]; returning false
+  // cancels the call. Must not throw.
   std::function<bool(double)> progress;
 };
 
@@ -41,12 +87,13 @@ struct ScoreOptions {
 struct ScoreReport {
   std::string kernel;
   int threads = 0;
-  std::int64_t rows = 0;               // rows computed (not ignored)
-  std::int64_t logit_fallbacks = 0;    // logits settled by exact accumulation
-  std::int64_t undecided_rows = 0;     // rows that took part in a further round at a wider precision
-  int rounds = 1;                      // passes over the weight, 1 unless there were undecided rows
+  std::int64_t rows = 0;             // rows computed (not ignored)
+  std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation
+  std::int64_t undecided_rows = 0;   // rows that took part in a further round at a wider precision
+  int rounds = 1;                    // passes over the weight, 1 unless there were undecided rows
 };
 
+// On an error nothing useful is in the outputs.
 Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const ScoreOptions& options = {});
 
 }  // namespace isologit

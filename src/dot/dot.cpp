@@ -1,10 +1,9 @@
 #include "dot/dot.hpp"
 
-#include <fmt/format.h>
-
 #include <cstdlib>
 #include <string>
 
+#include "base/text.hpp"
 #include "dot/registry.hpp"
 #include "exact/element.hpp"
 #include "exact/logit.hpp"
@@ -37,11 +36,11 @@ Result<const Kernel*> choose(std::string_view name) {
     if (name.empty() && why_not.empty()) return kernel;
     if (name == kernel->name()) {
       if (why_not.empty()) return kernel;
-      return fail(StatusCode::unsupported, fmt::format("{}: '{}' does not run here: {}", origin, name, why_not));
+      return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' does not run here: ", why_not));
     }
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", kernel->name());
+    known += base::concat(known.empty() ? "" : ", ", kernel->name());
   }
-  return fail(StatusCode::unsupported, fmt::format("{}: '{}' is unknown; known are {}", origin, name, known));
+  return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' is unknown; known are ", known));
 }
 
 float exact_logit(const Kernel::Block& block, std::int64_t row, const WeightTile& tile, std::int64_t column) {

@@ -125,6 +125,31 @@ Ball scale_by_power_of_two(const Ball& x, std::int64_t shift) {
   return {scale_by_power_of_two(x.middle, shift), radius};
 }
 
+void write(const Ball& x, base::ByteWriter& bytes) {
+  bytes.put(x.middle.negative);
+  bytes.put(x.middle.exponent);
+  bytes.put(static_cast<std::uint64_t>(x.middle.limbs.size()));
+  for (const std::uint64_t limb : x.middle.limbs) bytes.put(limb);
+  bytes.put(x.radius.mantissa);
+  bytes.put(x.radius.exponent);
+}
+
+bool read(base::ByteReader& bytes, Ball& x) {
+  // Far beyond what the sums of a score reach, far below what arithmetic on exponents holds.
+  constexpr std::int64_t kFarthest = std::int64_t{1} << 40;
+  unsigned char negative = 0;
+  std::uint64_t limbs = 0;
+  x = Ball{};
+  if (!bytes.get(negative) || !bytes.get(x.middle.exponent) || !bytes.get(limbs) || limbs > bytes.left() / 8)
+    return false;
+  x.middle.negative = negative != 0;
+  x.middle.limbs.resize(limbs);
+  for (std::uint64_t& limb : x.middle.limbs) bytes.get(limb);
+  trim(x.middle);
+  return bytes.get(x.radius.mantissa) && bytes.get(x.radius.exponent) && x.radius.mantissa >= 0 &&
+         x.radius.mantissa <= 4 && std::abs(x.radius.exponent) < kFarthest && std::abs(x.middle.exponent) < kFarthest;
+}
+
 BigFloat lower(const Ball& x) { return add(x.middle, negate(to_bigfloat(x.radius))); }
 
 BigFloat upper(const Ball& x) { return add(x.middle, to_bigfloat(x.radius)); }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/bytes.hpp"
 #include "exact/bigfloat.hpp"
 
 namespace isologit::exact {
@@ -42,6 +43,10 @@ Ball divide(const Ball& a, const Ball& b, std::size_t limbs);
 Ball divide_by(const Ball& a, std::uint32_t divisor, std::size_t limbs);
 Ball scale_by_power_of_two(const Ball& x, std::int64_t shift);
 Ball negate(const Ball& x);
+
+void write(const Ball& x, base::ByteWriter& bytes);
+// False when the bytes are not a ball.
+bool read(base::ByteReader& bytes, Ball& x);
 
 // The ends of the ball, exactly.
 BigFloat lower(const Ball& x);

@@ -97,25 +97,28 @@ Ball log1p(const Ball& x, std::size_t limbs) {
   return log(add(Ball::exact(1), x, limbs + 1), limbs);
 }
 
-float softcap(float z, float c) {
-  if (std::isnan(z)) return quiet_nan();
-  if (z == 0) return 0.0F;
-  const double magnitude_z = std::fabs(static_cast<double>(z));
+double softcap(float z, float c, const Format& format) {
+  if (std::isnan(z)) return static_cast<double>(quiet_nan());
+  if (z == 0) return 0.0;
+  const double size = std::fabs(static_cast<double>(z));
   const double cap = c;
-  // c tanh(z/c) lies between z (1 - x^2/3) and z, where x = z/c: below 2^-13 that is nearer to z than to any
-  // midpoint beside it (2^-26/3 of z, against 2^-25).
-  if (magnitude_z < 0x1p-13 * cap) return z;
-  // It lies between c (1 - 2 e^(-2x)) and c: above 10 that is nearer to c than to the midpoint below it.
-  if (magnitude_z > 10 * cap) return z < 0 ? -c : c;
+  const auto with_sign = [&](double magnitude) { return z < 0 && magnitude != 0 ? -magnitude : magnitude; };
+  // The result lies just below a number that is f32, nearer than any midpoint of f32 or narrower but perhaps that
+  // number.
+  const auto just_below = [&](double f32) {
+    return with_sign(round(BigFloat::from_double(std::nextafter(f32, 0.0)), format));
+  };
+  // c tanh(z/c) lies between z (1 - x^2/3) and z, where x = z/c: below 2^-13 that is within 2^-26/3 of z, and the
+  // midpoints of f32 are 2^-25 of z away or more. c (1 - 2 e^(-2x)) and c likewise, above 10.
+  if (size < 0x1p-13 * cap) return just_below(size);
+  if (size > 10 * cap) return just_below(cap);
   for (std::size_t limbs = 3;; limbs *= 2) {
     // tanh x = (1 - e) / (1 + e), e = e^(-2x)
-    const Ball x = divide(Ball::exact(2 * magnitude_z), Ball::exact(cap), limbs);
+    const Ball x = divide(Ball::exact(2 * size), Ball::exact(cap), limbs);
     const Ball e = exp(negate(x), limbs);
     const Ball one = Ball::exact(1);
     const Ball tanh = divide(subtract(one, e, limbs), add(one, e, limbs), limbs);
-    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs), kF32)) {
-      return static_cast<float>(z < 0 ? -*rounded : *rounded);
-    }
+    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs), format)) return with_sign(*rounded);
   }
 }
 

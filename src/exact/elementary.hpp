@@ -17,7 +17,8 @@ Ball log(const Ball& x, std::size_t limbs);
 // ln(1 + x) with relative accuracy for small x; x > -1 throughout the ball.
 Ball log1p(const Ball& x, std::size_t limbs);
 
-// c * tanh(z / c), rounded once to f32; c > 0 and finite (CONTRACT.md 2). z may be infinite or NaN.
-float softcap(float z, float c);
+// c * tanh(z / c), rounded once to `format` (f32 or narrower); c > 0 and finite (CONTRACT.md 2). z may be infinite or
+// NaN.
+double softcap(float z, float c, const Format& format);
 
 }  // namespace isologit::exact

@@ -54,6 +54,7 @@ void Distribution::raise(float new_top) {
 }
 
 void Distribution::add_sums(const Lanes& lanes, const float* logits, std::int64_t count) {
+  if (!summed) return;
   if (lanes.sums == nullptr || top > kHighest) {
     unsummed = true;
   } else if (top < -kHighest) {
@@ -116,6 +117,37 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
   squares.add(lower.squares.high);
   squares.add(lower.squares.low);
   add_sums(lanes, displaced, kLaneGroup);
+}
+
+bool Distribution::ordinary() const { return first_nan < 0 && above_nothing > 0 && std::isfinite(top); }
+
+void Distribution::write(base::ByteWriter& bytes) const {
+  bytes.put(top);
+  bytes.put(top_id);
+  bytes.put(first_nan);
+  bytes.put(above_nothing);
+  bytes.put(absorbed);
+  bytes.put(rises);
+  bytes.put(unsummed);
+  bytes.put(skipped_low);
+  for (const Compensated* sum : {&mass, &moment, &squares}) {
+    bytes.put(sum->high);
+    bytes.put(sum->low);
+  }
+}
+
+bool Distribution::read(base::ByteReader& bytes) {
+  unsigned char flags[2] = {};
+  bool read = bytes.get(top) && bytes.get(top_id) && bytes.get(first_nan) && bytes.get(above_nothing) &&
+              bytes.get(absorbed) && bytes.get(rises) && bytes.get(flags[0]) && bytes.get(flags[1]);
+  for (Compensated* sum : {&mass, &moment, &squares}) {
+    read = read && bytes.get(sum->high) && bytes.get(sum->low) && std::isfinite(sum->high) && sum->high >= 0 &&
+           std::isfinite(sum->low);
+  }
+  unsummed = flags[0] != 0;
+  skipped_low = flags[1] != 0;
+  if (std::fabs(top) <= kHighest) scale = scale_of(top);
+  return read && !std::isnan(top);
 }
 
 bool relative_sums(const Distribution& state, RelativeSums& sums) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/bytes.hpp"
 #include "exact/ball.hpp"
 #include "fold/lanes.hpp"
 
@@ -35,6 +36,7 @@ struct Distribution {
   std::int64_t absorbed = 0;       // all logits
   std::int64_t rises = 0;          // how often moment was moved to a new top; each costs it 2^-51
   int scale = 0;
+  bool summed = true;        // whether sums are wanted at all
   bool unsummed = false;     // f64 sums were not possible: a top above 2^20, or a table without them
   bool skipped_low = false;  // logits below -2^20 were left out of the sums
   Compensated mass;
@@ -45,6 +47,13 @@ struct Distribution {
   // kLaneGroup. It is written to and restored.
   void absorb(const Lanes& lanes, float* logits, std::int64_t count, std::int64_t first_id);
   void merge(const Lanes& lanes, const Distribution& other);
+
+  // Finite top, and no special row of CONTRACT.md 3.
+  bool ordinary() const;
+
+  void write(base::ByteWriter& bytes) const;
+  // False when the bytes are not such a state.
+  bool read(base::ByteReader& bytes);
 
  private:
   void raise(float new_top);

@@ -14,7 +14,7 @@ double reach(std::size_t limbs) { return 64.0 * static_cast<double>(limbs); }
 }  // namespace
 
 void ExactDistribution::absorb(const float* logits, std::int64_t count, std::int64_t first_id) {
-  for (std::int64_t j = 0; j < count; ++j) {
+  for (std::int64_t j = 0; wanted && j < count; ++j) {
     const float z = logits[j];
     if (first_id + j == top_id || z == -std::numeric_limits<float>::infinity()) continue;
     if (static_cast<double>(top) - static_cast<double>(z) > reach(limbs)) {
@@ -36,6 +36,17 @@ void ExactDistribution::merge(const ExactDistribution& other) {
   sums.rest = exact::add(sums.rest, other.sums.rest, limbs);
   sums.moment = exact::add(sums.moment, other.sums.moment, limbs);
   sums.squares = exact::add(sums.squares, other.sums.squares, limbs);
+}
+
+void ExactDistribution::write(base::ByteWriter& bytes) const {
+  bytes.put(far);
+  for (const exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) exact::write(*sum, bytes);
+}
+
+bool ExactDistribution::read(base::ByteReader& bytes) {
+  bool read = bytes.get(far) && far >= 0;
+  for (exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) read = read && exact::read(bytes, *sum);
+  return read;
 }
 
 RelativeSums ExactDistribution::finish() const {

@@ -10,6 +10,7 @@
 namespace isologit::fold {
 
 struct ExactDistribution {
+  bool wanted = true;
   float top = 0;
   std::int64_t top_id = -1;
   std::size_t limbs = 0;
@@ -18,6 +19,10 @@ struct ExactDistribution {
 
   void absorb(const float* logits, std::int64_t count, std::int64_t first_id);
   void merge(const ExactDistribution& other);
+
+  void write(base::ByteWriter& bytes) const;
+  // Takes the sums; false when the bytes are not such a state.
+  bool read(base::ByteReader& bytes);
 
   // The sums with the far logits accounted for.
   RelativeSums finish() const;

@@ -178,9 +178,9 @@ inline void softcap(float* logits, std::int64_t count, float cap) {
     for (int lane = 0; lane < kWidth; ++lane) {
       float& logit = logits[i + lane];
       if (low[lane] == high[lane] && size[lane] < 10 * c) {
-        logit = logit < 0 ? -low[lane] : low[lane];
+        logit = logit < 0 ? -low[lane] : low[lane] + 0.0F;  // of 0, low may be -0
       } else {
-        logit = exact::softcap(logit, cap);
+        logit = static_cast<float>(exact::softcap(logit, cap, exact::kF32));
       }
     }
   }

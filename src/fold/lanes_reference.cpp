@@ -35,7 +35,7 @@ bool any_not_below(const float* logits, std::int64_t count, float threshold) {
 }
 
 void softcap(float* logits, std::int64_t count, float cap) {
-  for (std::int64_t i = 0; i < count; ++i) logits[i] = exact::softcap(logits[i], cap);
+  for (std::int64_t i = 0; i < count; ++i) logits[i] = static_cast<float>(exact::softcap(logits[i], cap, exact::kF32));
 }
 
 std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int64_t first_id, std::int64_t count, float, float,

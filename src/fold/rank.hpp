@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "fold/lanes.hpp"
 
@@ -13,7 +14,15 @@ struct Rank {
   std::int64_t target_id = 0;
   std::int64_t before = 0;
 
-  void absorb(const Lanes& lanes, const float* logits, std::int64_t count, std::int64_t first_id) {
+  // With in_support, ids outside it hold -inf and do not count; only a target of -inf could take them for its equals.
+  void absorb(const Lanes& lanes, const float* logits, const std::uint8_t* in_support, std::int64_t count,
+              std::int64_t first_id) {
+    if (in_support != nullptr && target == -std::numeric_limits<float>::infinity()) {
+      for (std::int64_t j = 0; j < count; ++j) {
+        before += in_support[j] != 0 && (logits[j] > target || (logits[j] == target && first_id + j < target_id));
+      }
+      return;
+    }
     // Ids below the target's stand before it when equal as well.
     const std::int64_t lower_ids = std::clamp<std::int64_t>(target_id - first_id, 0, count);
     before += lanes.count_above(logits, lower_ids, target, true);

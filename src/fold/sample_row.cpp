@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "exact/elementary.hpp"
-#include "fold/finish.hpp"
+#include "fold/normalizer.hpp"
 
 namespace isologit::fold {
 namespace {
@@ -41,8 +41,7 @@ std::int64_t SampleRow::listed() const {
 }
 
 bool SampleRow::special(const Distribution& support) {
-  RowResults ignored;
-  if (!finish_special(support, ignored)) return false;
+  if (support.ordinary()) return false;
   const float nan = exact::quiet_nan();
   const std::int64_t first = support.above_nothing == 0 ? -1 : support.top_id;
   results_ = {support.first_nan >= 0 ? support.first_nan : first, nan, nan, nan};
@@ -56,7 +55,7 @@ void SampleRow::survey(const Distribution& support, const std::vector<Candidate>
   finite_ = support.above_nothing;
   surveyed_ = true;
   RelativeSums sums;
-  const bool summed = relative_sums(support, sums);
+  const bool summed = support.summed && relative_sums(support, sums);
   if (listed() == 0) {
     plan_.from = after(kEnd);
     plan_.to = plan_.limit = kEnd;
@@ -218,16 +217,18 @@ bool SampleRow::finish_floats(const Parts& parts, std::size_t kept) {
   const Part dropped = join(join(window_part(kept, window_.size()), parts.middle, limbs), parts.outside, limbs);
   const Ball cut_rest = rest_of(cut, limbs);
   const Ball lost = mass(dropped, limbs);
-  RowRequest request;
-  request.logprob = wanted_.logprob;
-  request.target = picked_logit_;
-  const RowResults over_support =
-      fold::finish({exact::add(cut_rest, lost, limbs), {}, {}}, plan_.top, finite_ > 1, request, limbs);
-  request.logprob = wanted_.cut_logprob;
-  const RowResults over_cut = fold::finish({cut_rest, {}, {}}, plan_.top, cut.count > 1, request, limbs);
-  if (!over_support.decided || !over_cut.decided) return false;
-  results_.logprob = over_support.logprob;
-  results_.cut_logprob = over_cut.logprob;
+  const auto settle = [](std::optional<float> rounded, float& result) {
+    if (rounded) result = *rounded;
+    return rounded.has_value();
+  };
+  if (wanted_.logprob) {
+    const Normalizer support({exact::add(cut_rest, lost, limbs), {}, {}}, plan_.top, finite_ > 1, limbs);
+    if (!settle(support.logprob(picked_logit_), results_.logprob)) return false;
+  }
+  if (wanted_.cut_logprob) {
+    const Normalizer kept_only({cut_rest, {}, {}}, plan_.top, cut.count > 1, limbs);
+    if (!settle(kept_only.logprob(picked_logit_), results_.cut_logprob)) return false;
+  }
   results_.log_kept_cut = 0;
   if (wanted_.log_kept_cut && dropped.count > 0) {
     // ln (cut / (cut + lost)) = -ln (1 + lost / cut)

@@ -37,6 +37,26 @@ void TopK::merge(const TopK& other) {
   for (const Candidate& candidate : other.heap_) insert(candidate);
 }
 
+void TopK::write(base::ByteWriter& bytes) const {
+  bytes.put(static_cast<std::int64_t>(heap_.size()));
+  for (const Candidate& candidate : heap_) {
+    bytes.put(candidate.logit);
+    bytes.put(candidate.id);
+  }
+}
+
+bool TopK::read(base::ByteReader& bytes) {
+  std::int64_t size = 0;
+  if (!bytes.get(size) || size < 0 || size > static_cast<std::int64_t>(k_)) return false;
+  heap_.clear();
+  for (std::int64_t i = 0; i < size; ++i) {
+    Candidate candidate{};
+    if (!bytes.get(candidate.logit) || !bytes.get(candidate.id)) return false;
+    insert(candidate);
+  }
+  return true;
+}
+
 std::vector<Candidate> TopK::sorted() const {
   std::vector<Candidate> list = heap_;
   std::sort(list.begin(), list.end(), before);

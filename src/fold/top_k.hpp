@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/bytes.hpp"
 #include "fold/lanes.hpp"
 
 namespace isologit::fold {
@@ -27,6 +28,10 @@ class TopK {
   void absorb(const Lanes& lanes, const float* logits, const std::uint8_t* support, std::int64_t count,
               std::int64_t first_id);
   void merge(const TopK& other);
+
+  void write(base::ByteWriter& bytes) const;
+  // False when the bytes are not such a state.
+  bool read(base::ByteReader& bytes);
 
   // In order; fewer than k when the support has fewer.
   std::vector<Candidate> sorted() const;

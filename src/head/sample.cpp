@@ -129,19 +129,16 @@ class Sampler {
       rows.push_back({indices[i], row_of(indices[i]), 1});
       for (std::size_t t = 0; t < threads; ++t) {
         Survey& survey = surveys[t * count + i];
+        survey.support.summed = rows[i].row.sums();
         survey.contenders = Contenders(rows[i].row.plan().draw);
         if (rows[i].row.listed() > 0) survey.list.emplace(rows[i].row.listed());
       }
     }
-    // Without its sums a Distribution still finds the top and what makes a row special.
-    fold::Lanes unsummed = stream_.lanes();
-    unsummed.sums = nullptr;
     const bool finished = stream(indices, [&](int worker, const head::LogitTile& tile) {
       for (std::size_t i = 0; i < count; ++i) {
         Survey& survey = surveys[static_cast<std::size_t>(worker) * count + i];
         float* logits = tile.logits + static_cast<std::int64_t>(i) * tile.stride;
-        const bool sums = rows[i].row.sums();
-        survey.support.absorb(sums ? stream_.lanes() : unsummed, logits, tile.count, tile.first_id);
+        survey.support.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
         if (survey.list) survey.list->absorb(stream_.lanes(), logits, nullptr, tile.count, tile.first_id);
         if (rows[i].row.draws_at_once()) {
           survey.contenders.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
@@ -153,7 +150,7 @@ class Sampler {
       Survey& all = surveys[i];
       for (std::size_t t = 1; t < threads; ++t) {
         const Survey& other = surveys[t * count + i];
-        all.support.merge(rows[i].row.sums() ? stream_.lanes() : unsummed, other.support);
+        all.support.merge(stream_.lanes(), other.support);
         if (all.list) all.list->merge(*other.list);
         all.contenders.merge(other.contenders);
       }

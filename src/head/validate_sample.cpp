@@ -1,12 +1,12 @@
 #include "head/validate_sample.hpp"
 
-#include <fmt/format.h>
-
 #include <cmath>
 #include <cstdint>
 #include <string_view>
-#include <vector>
+#include <utility>
 
+#include "base/text.hpp"
+#include "head/overlap.hpp"
 #include "head/validate.hpp"
 
 namespace isologit::head {
@@ -23,22 +23,21 @@ template <class T>
 Result<void> check_length(std::string_view name, std::span<const T> values, std::int64_t rows, Absent absent) {
   const auto size = static_cast<std::int64_t>(values.size());
   if (size == 1 || size == rows || (size == 0 && absent == Absent::allowed)) return {};
-  return invalid(fmt::format("{}: {} for {} hidden rows; expected {}one or one per row", name, size, rows,
-                             absent == Absent::allowed ? "none, " : ""));
+  return invalid(base::concat(name, ": ", size, " for ", rows, " hidden rows; expected ",
+                              absent == Absent::allowed ? "none, " : "", "one or one per row"));
 }
 
 template <class T, class Good>
 Result<void> check_values(std::string_view name, std::span<const T> values, std::string_view expected, Good good) {
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (!good(values[i])) return invalid(fmt::format("{}[{}]: {}; expected {}", name, i, values[i], expected));
+    if (!good(values[i])) return invalid(base::concat(name, "[", i, "]: ", values[i], "; expected ", expected));
   }
   return {};
 }
 
 Result<void> check_lengths(const SampleRequest& request) {
   const std::int64_t rows = request.hidden.rows;
-  for (const Result<void>& checked : {check_length("temperatures", request.temperatures, rows, Absent::allowed),
-                                      check_length("seeds", request.seeds, rows, Absent::refused),
+  for (const Result<void>& checked : {check_length("seeds", request.seeds, rows, Absent::refused),
                                       check_length("sequence_ids", request.sequence_ids, rows, Absent::refused),
                                       check_length("positions", request.positions, rows, Absent::refused),
                                       check_length("min_p", request.min_p, rows, Absent::allowed),
@@ -51,9 +50,7 @@ Result<void> check_lengths(const SampleRequest& request) {
 
 Result<void> check_parameters(const SampleRequest& request) {
   for (const Result<void>& checked :
-       {check_values("temperatures", request.temperatures, "a finite number, 0 (greedy) or above",
-                     [](float t) { return t >= 0 && std::isfinite(t); }),
-        check_values("min_p", request.min_p, "0 (no cut) to 1", [](float p) { return p >= 0 && p <= 1; }),
+       {check_values("min_p", request.min_p, "0 (no cut) to 1", [](float p) { return p >= 0 && p <= 1; }),
         check_values("top_k", request.top_k, "0 (no cut) or above", [](std::int64_t k) { return k >= 0; }),
         check_values("top_p", request.top_p, "a number above 0, up to 1 (no cut)",
                      [](float p) { return p > 0 && p <= 1; })}) {
@@ -62,61 +59,22 @@ Result<void> check_parameters(const SampleRequest& request) {
   return {};
 }
 
-struct Range {
-  std::string_view name;
-  std::uintptr_t begin;
-  std::uintptr_t end;
-};
-
-Range range_of(std::string_view name, const void* data, std::size_t bytes) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(data);
-  return {name, begin, data == nullptr ? begin : begin + bytes};
-}
-
-Range range_of(std::string_view name, const MatrixView& matrix) {
-  const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
-  if (matrix.rows == 0) return range_of(name, nullptr, 0);
-  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
-  Range range = range_of(name, matrix.data, static_cast<std::size_t>(matrix.cols * size));
-  (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
-  return range;
-}
-
-template <class T>
-Range range_of(std::string_view name, std::span<const T> values) {
-  return range_of(name, values.data(), values.size_bytes());
-}
-
 Result<void> check_overlap(const Head& head, const SampleRequest& request) {
-  const auto rows = static_cast<std::size_t>(request.hidden.rows);
+  const std::int64_t rows = request.hidden.rows;
   const Range outputs[] = {range_of("ids", request.ids, 8 * rows), range_of("logprobs", request.logprobs, 4 * rows),
                            range_of("cut_logprobs", request.cut_logprobs, 4 * rows),
                            range_of("log_kept_cut", request.log_kept_cut, 4 * rows)};
-  const Range inputs[] = {
-      range_of("hidden", request.hidden),
-      range_of("weight", head.weight),
-      range_of("bias", head.bias.data, static_cast<std::size_t>(head.bias.size) * dtype_size(head.bias.dtype)),
-      range_of("temperatures", request.temperatures),
-      range_of("seeds", request.seeds),
-      range_of("sequence_ids", request.sequence_ids),
-      range_of("positions", request.positions),
-      range_of("min_p", request.min_p),
-      range_of("top_k", request.top_k),
-      range_of("top_p", request.top_p)};
-  const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
-  for (const Range& output : outputs) {
-    for (const Range& input : inputs) {
-      if (overlap(output, input)) {
-        return invalid(fmt::format("{}: the output buffer overlaps the input {}", output.name, input.name));
-      }
-    }
-    for (const Range& other : outputs) {
-      if (output.name != other.name && overlap(output, other)) {
-        return invalid(fmt::format("{}: the output buffer overlaps that of {}", output.name, other.name));
-      }
-    }
-  }
-  return {};
+  const Range inputs[] = {range_of("hidden", request.hidden),
+                          range_of("weight", head.weight),
+                          range_of("bias", head.bias),
+                          range_of("temperatures", request.temperatures),
+                          range_of("seeds", request.seeds),
+                          range_of("sequence_ids", request.sequence_ids),
+                          range_of("positions", request.positions),
+                          range_of("min_p", request.min_p),
+                          range_of("top_k", request.top_k),
+                          range_of("top_p", request.top_p)};
+  return check_apart(outputs, inputs);
 }
 
 }  // namespace
@@ -125,11 +83,17 @@ Result<void> validate(const Head& head, const SampleRequest& request, const Scor
   // The head, the hidden rows and the options are as for scoring.
   ScoreRequest rows;
   rows.hidden = request.hidden;
-  if (auto checked = validate(head, rows, options); !checked) return checked;
-  if (head.vocab_size > kMostIds) {
-    return fail(StatusCode::unsupported, fmt::format("vocab_size: {}; the generator of samples has words for {} ids",
-                                                     head.vocab_size, kMostIds));
+  if (auto checked = validate_shard({head, 0}, head.vocab_size, head.weight.cols, head.transforms); !checked) {
+    return checked;
   }
+  if (auto checked = validate(head.vocab_size, head.weight.cols, head.transforms, rows, options); !checked) {
+    return checked;
+  }
+  if (head.vocab_size > kMostIds) {
+    return fail(StatusCode::unsupported, base::concat("vocab_size: ", head.vocab_size,
+                                                      "; the generator of samples has words for ", kMostIds, " ids"));
+  }
+  if (auto checked = validate_temperatures(request.temperatures, request.hidden.rows, true); !checked) return checked;
   if (auto checked = check_lengths(request); !checked) return checked;
   if (auto checked = check_parameters(request); !checked) return checked;
   return check_overlap(head, request);

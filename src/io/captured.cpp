@@ -1,14 +1,12 @@
 #include "io/captured.hpp"
 
-#include <fmt/format.h>
-
 #include <cstring>
 #include <optional>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -48,19 +46,21 @@ class CapturedReader {
  private:
   tl::unexpected<Error> missing(const char* name, const char* expected) const {
     return fail(StatusCode::not_found,
-                fmt::format("{} has no tensor \"{}\", expected {}", in_quotes(file_.path()), name, expected));
+                base::concat(base::in_quotes(file_.path()), " has no tensor \"", name, "\", expected ", expected));
   }
   tl::unexpected<Error> wrong_dtype(const Tensor& tensor, const char* expected) const {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has dtype {}, expected {}", in_quotes(file_.path()),
-                                                          tensor.name, printable(tensor.dtype), expected));
+    return fail(StatusCode::invalid_argument,
+                base::concat(base::in_quotes(file_.path()), ": ", tensor.name, " has dtype ",
+                             base::printable(tensor.dtype), ", expected ", expected));
   }
   tl::unexpected<Error> wrong_shape(const Tensor& tensor, const std::string& expected) const {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: {} has shape {}, expected {}", in_quotes(file_.path()),
-                                                          tensor.name, shape_text(tensor.shape), expected));
+    return fail(StatusCode::invalid_argument,
+                base::concat(base::in_quotes(file_.path()), ": ", tensor.name, " has shape ",
+                             base::shape_text(tensor.shape), ", expected ", expected));
   }
   Result<void> check_rows(const Tensor& tensor, std::int64_t rows) const {
     if (tensor.shape.size() == 1 && tensor.shape[0] == rows) return {};
-    return wrong_shape(tensor, fmt::format("[{}], one element per row of hidden_states", rows));
+    return wrong_shape(tensor, base::concat("[", rows, "], one element per row of hidden_states"));
   }
 
   // By bytes, as the data may be unaligned.

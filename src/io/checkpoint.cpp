@@ -1,22 +1,20 @@
 #include "io/checkpoint.hpp"
 
-#include <fmt/format.h>
-
 #include <optional>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/head_names.hpp"
 #include "io/hf_cache.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
 
 // "model.safetensors": tensor "lm_head.weight"
 std::string place(const CheckpointFiles::Found& found) {
-  return fmt::format("{}: tensor {}", in_quotes(found.path), in_quotes(found.tensor->name));
+  return base::concat(base::in_quotes(found.path), ": tensor ", base::in_quotes(found.tensor->name));
 }
 
 Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConfig& config) {
@@ -25,25 +23,25 @@ Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConf
   if (!dtype) {
     std::string_view module = tensor.name;
     module.remove_suffix(std::string_view(".weight").size());
-    return tl::unexpected(quantised_head(in_quotes(found.path), module,
-                                         fmt::format("dtype {} in {}", printable(tensor.dtype), in_quotes(tensor.name)),
-                                         config));
+    return tl::unexpected(quantised_head(
+        base::in_quotes(found.path), module,
+        base::concat("dtype ", base::printable(tensor.dtype), " in ", base::in_quotes(tensor.name)), config));
   }
   if (tensor.shape.size() != 2) {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, expected [vocabulary, hidden]", place(found), shape_text(tensor.shape)));
+    return fail(StatusCode::invalid_argument, base::concat(place(found), " has shape ", base::shape_text(tensor.shape),
+                                                           ", expected [vocabulary, hidden]"));
   }
   const std::int64_t rows = tensor.shape[0];
   const std::int64_t cols = tensor.shape[1];
   if (cols != config.hidden_size) {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, but hidden_size in config.json is {}; expected that many columns",
-                            place(found), shape_text(tensor.shape), config.hidden_size));
+    return fail(StatusCode::invalid_argument, base::concat(place(found), " has shape ", base::shape_text(tensor.shape),
+                                                           ", but hidden_size in config.json is ", config.hidden_size,
+                                                           "; expected that many columns"));
   }
   if (rows < config.vocab_size) {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{} has shape {}, but vocab_size in config.json is {}; expected at least that many rows",
-                            place(found), shape_text(tensor.shape), config.vocab_size));
+    return fail(StatusCode::invalid_argument, base::concat(place(found), " has shape ", base::shape_text(tensor.shape),
+                                                           ", but vocab_size in config.json is ", config.vocab_size,
+                                                           "; expected at least that many rows"));
   }
   return MatrixView{tensor.data, *dtype, rows, cols, cols};
 }
@@ -52,12 +50,13 @@ Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t w
   const Tensor& tensor = *found.tensor;
   const std::optional<DType> dtype = core_dtype(tensor.dtype);
   if (!dtype) {
-    return fail(StatusCode::unsupported,
-                fmt::format("{} has dtype {}, expected BF16, F16 or F32", place(found), printable(tensor.dtype)));
+    return fail(StatusCode::unsupported, base::concat(place(found), " has dtype ", base::printable(tensor.dtype),
+                                                      ", expected BF16, F16 or F32"));
   }
   if (tensor.shape.size() != 1 || tensor.shape[0] != weight_rows) {
-    return fail(StatusCode::invalid_argument, fmt::format("{} has shape {}, expected [{}], one element per weight row",
-                                                          place(found), shape_text(tensor.shape), weight_rows));
+    return fail(StatusCode::invalid_argument,
+                base::concat(place(found), " has shape ", base::shape_text(tensor.shape), ", expected [", weight_rows,
+                             "], one element per weight row"));
   }
   return VectorView{tensor.data, *dtype, weight_rows};
 }
@@ -94,7 +93,8 @@ Result<Checkpoint> open_checkpoint(const std::string& model) {
     if (!config) return tl::unexpected(config.error());
     auto files = CheckpointFiles::open(*directory);
     if (!files) return tl::unexpected(files.error());
-    auto names = choose_head([&](std::string_view name) { return files->has(name); }, *config, in_quotes(*directory));
+    auto names =
+        choose_head([&](std::string_view name) { return files->has(name); }, *config, base::in_quotes(*directory));
     if (!names) return tl::unexpected(names.error());
     Checkpoint checkpoint{.head = {},
                           .config = std::move(*config),

@@ -1,12 +1,10 @@
 #include "io/checkpoint_files.hpp"
 
-#include <fmt/format.h>
-
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
-#include "io/text.hpp"
+#include "base/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -24,8 +22,8 @@ bool exists(const std::string& path) {
 Result<CheckpointFiles> CheckpointFiles::open(const std::string& directory) {
   CheckpointFiles files;
   files.directory_ = directory;
-  const std::string single_path = fmt::format("{}/{}", directory, single_name);
-  const std::string index_path = fmt::format("{}/{}", directory, index_name);
+  const std::string single_path = base::concat(directory, "/", single_name);
+  const std::string index_path = base::concat(directory, "/", index_name);
   if (exists(single_path)) {
     auto file = SafetensorsFile::open(single_path);
     if (!file) return tl::unexpected(file.error());
@@ -36,8 +34,8 @@ Result<CheckpointFiles> CheckpointFiles::open(const std::string& directory) {
     if (!index) return tl::unexpected(index.error());
     files.index_ = std::move(*index);
   } else {
-    return fail(StatusCode::not_found, fmt::format("{} holds neither {} nor {}; only weights in safetensors are read",
-                                                   in_quotes(directory), single_name, index_name));
+    return fail(StatusCode::not_found, base::concat(base::in_quotes(directory), " holds neither ", single_name, " nor ",
+                                                    index_name, "; only weights in safetensors are read"));
   }
   return files;
 }
@@ -45,23 +43,23 @@ Result<CheckpointFiles> CheckpointFiles::open(const std::string& directory) {
 Result<CheckpointFiles::Found> CheckpointFiles::load(std::string_view name) {
   const auto entry = index_.find(name);
   if (entry == index_.end()) {
-    return fail(StatusCode::not_found, fmt::format("{} has no tensor {}", in_quotes(directory_), in_quotes(name)));
+    return fail(StatusCode::not_found,
+                base::concat(base::in_quotes(directory_), " has no tensor ", base::in_quotes(name)));
   }
   const std::string& file_name = entry->second;
   auto mapped = mapped_.find(file_name);
   if (mapped == mapped_.end()) {
-    auto file = SafetensorsFile::open(fmt::format("{}/{}", directory_, file_name));
+    auto file = SafetensorsFile::open(base::concat(directory_, "/", file_name));
     if (!file) {
-      return fail(file.error().code, fmt::format("the shard that {} names for tensor {} cannot be used: {}", index_name,
-                                                 in_quotes(name), file.error().message));
+      return fail(file.error().code, base::concat("the shard that ", index_name, " names for tensor ",
+                                                  base::in_quotes(name), " cannot be used: ", file.error().message));
     }
     mapped = mapped_.emplace(file_name, std::move(*file)).first;
   }
   const Tensor* tensor = mapped->second.find(name);
   if (tensor == nullptr) {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{} has no tensor {}, though {} says so", in_quotes(mapped->second.path()), in_quotes(name),
-                            index_name));
+    return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(mapped->second.path()), " has no tensor ",
+                                                           base::in_quotes(name), ", though ", index_name, " says so"));
   }
   return Found{tensor, mapped->second.path()};
 }

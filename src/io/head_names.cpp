@@ -1,11 +1,8 @@
 #include "io/head_names.hpp"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include <array>
 
-#include "io/text.hpp"
+#include "base/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -25,7 +22,7 @@ constexpr std::array<std::string_view, 8> quantised_parts{
 
 using Has = std::function<bool(std::string_view)>;
 
-std::string part(std::string_view module, std::string_view suffix) { return fmt::format("{}.{}", module, suffix); }
+std::string part(std::string_view module, std::string_view suffix) { return base::concat(module, ".", suffix); }
 
 // The first module that has a weight, quantised or not; empty when there is none.
 template <std::size_t N>
@@ -40,7 +37,7 @@ std::string_view first_present(const std::array<std::string_view, N>& modules, c
 
 template <std::size_t N>
 std::string weight_list(const std::array<std::string_view, N>& modules) {
-  return fmt::format("{}.weight", fmt::join(modules, ".weight, "));
+  return base::concat(base::join(modules, ".weight, "), ".weight");
 }
 
 }  // namespace
@@ -49,13 +46,13 @@ Error quantised_head(const std::string& source, std::string_view module, const s
                      const HfConfig& config) {
   std::string said;
   if (config.quantization) {
-    said = fmt::format(" (quantization_config: quant_method {}, {} {})", in_quotes(config.quantization->method), module,
-                       config.quantization->leaves_out(module) ? "listed as not converted" : "not listed as left out");
+    said = base::concat(
+        " (quantization_config: quant_method ", base::in_quotes(config.quantization->method), ", ", module, " ",
+        config.quantization->leaves_out(module) ? "listed as not converted" : "not listed as left out", ")");
   }
   return {StatusCode::unsupported,
-          fmt::format("{}: the head {} is quantised: found {}{}. Quantised heads are not supported yet; use a "
-                      "checkpoint whose head is bf16, f16 or f32",
-                      source, module, found, said)};
+          base::concat(source, ": the head ", module, " is quantised: found ", found, said,
+                       ". Quantised heads are not supported yet; use a checkpoint whose head is bf16, f16 or f32")};
 }
 
 Result<HeadNames> choose_head(const Has& has, const HfConfig& config, const std::string& source) {
@@ -65,19 +62,18 @@ Result<HeadNames> choose_head(const Has& has, const HfConfig& config, const std:
     module = first_present(embeddings, has);
     names.tied = true;
     if (module.empty()) {
-      return fail(StatusCode::not_found, fmt::format("{}: no head found; looked for {} and the embeddings {}", source,
-                                                     weight_list(heads), weight_list(embeddings)));
+      return fail(StatusCode::not_found, base::concat(source, ": no head found; looked for ", weight_list(heads),
+                                                      " and the embeddings ", weight_list(embeddings)));
     }
     if (config.tie_word_embeddings == false) {
-      return fail(StatusCode::not_found,
-                  fmt::format("{}: no head found; looked for {}, and as tie_word_embeddings is false the embedding "
-                              "{}.weight is not the head",
-                              source, weight_list(heads), module));
+      return fail(StatusCode::not_found, base::concat(source, ": no head found; looked for ", weight_list(heads),
+                                                      ", and as tie_word_embeddings is false the embedding ", module,
+                                                      ".weight is not the head"));
     }
   }
   for (std::string_view suffix : quantised_parts) {
     if (has(part(module, suffix))) {
-      return tl::unexpected(quantised_head(source, module, in_quotes(part(module, suffix)), config));
+      return tl::unexpected(quantised_head(source, module, base::in_quotes(part(module, suffix)), config));
     }
   }
   names.weight = part(module, "weight");

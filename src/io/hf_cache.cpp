@@ -1,16 +1,14 @@
 #include "io/hf_cache.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
 #include <system_error>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/mapped_file.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -63,23 +61,22 @@ Result<std::string> find_model(const std::string& model) {
     std::error_code ignored;
     if (std::filesystem::exists(model, ignored)) {
       return fail(StatusCode::invalid_argument,
-                  fmt::format("{} is a file; name the directory that holds config.json", in_quotes(model)));
+                  base::concat(base::in_quotes(model), " is a file; name the directory that holds config.json"));
     }
     if (!is_model_id(model)) {
-      return fail(StatusCode::not_found,
-                  fmt::format("there is no directory {}, and it is not a model id such as org/name", in_quotes(model)));
+      return fail(StatusCode::not_found, base::concat("there is no directory ", base::in_quotes(model),
+                                                      ", and it is not a model id such as org/name"));
     }
     std::string folder = "models--" + model;
     if (const auto slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
     const std::string cache = cache_directory();
-    const std::string repository = fmt::format("{}/{}", cache, folder);
+    const std::string repository = base::concat(cache, "/", folder);
     const std::string commit = read_commit(repository + "/refs/main");
-    const std::string snapshot = fmt::format("{}/snapshots/{}", repository, commit);
+    const std::string snapshot = base::concat(repository, "/snapshots/", commit);
     if (commit.empty() || !is_directory(snapshot)) {
-      return fail(StatusCode::not_found,
-                  fmt::format("there is no directory {0}, and no such model in the Hugging Face cache {1}; to download "
-                              "it: hf download {2}",
-                              in_quotes(model), in_quotes(cache), model));
+      return fail(StatusCode::not_found, base::concat("there is no directory ", base::in_quotes(model),
+                                                      ", and no such model in the Hugging Face cache ",
+                                                      base::in_quotes(cache), "; to download it: hf download ", model));
     }
     return snapshot;
   });

@@ -1,16 +1,14 @@
 #include "io/hf_config.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/hf_transforms.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -31,7 +29,7 @@ class ConfigReader {
   ConfigReader(const JsonValue& root, const std::string& source) : root_(root), text_(&root), source_(source) {}
 
   Result<HfConfig> read() {
-    if (root_.object() == nullptr) return refuse("the top level is {}, expected an object", describe(root_));
+    if (root_.object() == nullptr) return refuse("the top level is ", describe(root_), ", expected an object");
     if (const JsonValue* nested = find_set(root_, "text_config")) {
       if (nested->object() == nullptr) return wrong("text_config", *nested, "an object");
       text_ = nested;
@@ -51,13 +49,12 @@ class ConfigReader {
   }
 
  private:
-  template <class... Args>
-  tl::unexpected<Error> refuse(fmt::format_string<Args...> format, Args&&... args) const {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{}: {}", source_, fmt::format(format, std::forward<Args>(args)...)));
+  template <class... Parts>
+  tl::unexpected<Error> refuse(const Parts&... parts) const {
+    return fail(StatusCode::invalid_argument, base::concat(source_, ": ", parts...));
   }
   tl::unexpected<Error> wrong(std::string_view key, const JsonValue& value, std::string_view expected) const {
-    return refuse("{} is {}, expected {}", key, describe(value), expected);
+    return refuse(key, " is ", describe(value), ", expected ", expected);
   }
 
   const JsonValue* find(std::string_view key) const {
@@ -89,7 +86,8 @@ class ConfigReader {
       const JsonValue* value = find(key);
       if (value == nullptr) {
         if (*target > 0) continue;
-        return fail(StatusCode::not_found, fmt::format("{}: {} is missing, expected an integer above 0", source_, key));
+        return fail(StatusCode::not_found,
+                    base::concat(source_, ": ", key, " is missing, expected an integer above 0"));
       }
       if (value->integer() == nullptr || *value->integer() <= 0) return wrong(key, *value, "an integer above 0");
       *target = *value->integer();
@@ -109,10 +107,10 @@ class ConfigReader {
     for (const char* key : {"modules_to_not_convert", "ignore"}) {
       const JsonValue* modules = find_set(*value, key);
       if (modules == nullptr) continue;
-      const std::string name = fmt::format("quantization_config.{}", key);
+      const std::string name = base::concat("quantization_config.", key);
       if (modules->array() == nullptr) return wrong(name, *modules, "an array of strings");
       for (const JsonValue& module : *modules->array()) {
-        if (module.string() == nullptr) return refuse("{} contains {}, expected strings", name, describe(module));
+        if (module.string() == nullptr) return refuse(name, " contains ", describe(module), ", expected strings");
         quantization.not_converted.push_back(*module.string());
       }
     }
@@ -147,7 +145,7 @@ Result<HfConfig> read_hf_config(const std::string& path) {
   return guarded("reading a configuration", [&]() -> Result<HfConfig> {
     auto file = MappedFile::open(path);
     if (!file) return tl::unexpected(file.error());
-    return parse_hf_config(file->text(), in_quotes(path));
+    return parse_hf_config(file->text(), base::in_quotes(path));
   });
 }
 

@@ -1,14 +1,12 @@
 #include "io/hf_transforms.hpp"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <optional>
 #include <string_view>
 
-#include "io/text.hpp"
+#include "base/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -70,8 +68,8 @@ Result<float> read_parameter(const Rule& rule, const JsonValue& value, const std
   const std::optional<float> number = to_f32(value);
   if (!number || *number == 0.0F || (!sign_is_free && *number < 0.0F)) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{}: {} is {}, expected a number {} within the range of float32, or null", source, rule.key,
-                            describe(value), sign_is_free ? "other than 0" : "above 0"));
+                base::concat(source, ": ", rule.key, " is ", describe(value), ", expected a number ",
+                             sign_is_free ? "other than 0" : "above 0", " within the range of float32, or null"));
   }
   return *number;
 }
@@ -113,9 +111,9 @@ Result<Transforms> parse_transforms(const JsonValue& config, const std::string& 
     if (rule.effect == Effect::unknown) {
       if (to_f32(*value) == 1.0F) continue;
       return fail(StatusCode::unsupported,
-                  fmt::format("{}: {} is {}, and what it does to the logits of model_type {} is not known to isologit; "
-                              "set it to null if it does nothing",
-                              source, listed.key, describe(*value), in_quotes(model_type)));
+                  base::concat(source, ": ", listed.key, " is ", describe(*value),
+                               ", and what it does to the logits of model_type ", base::in_quotes(model_type),
+                               " is not known to isologit; set it to null if it does nothing"));
     }
     const auto parameter = read_parameter(rule, *value, source);
     if (!parameter) return tl::unexpected(parameter.error());

@@ -1,14 +1,12 @@
 #include "io/json.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -45,7 +43,8 @@ class TreeBuilder : public nlohmann::json_sax<Nlohmann> {
     for (const JsonMember& member : members) keys.push_back(member.key);
     std::sort(keys.begin(), keys.end());
     const auto twice = std::adjacent_find(keys.begin(), keys.end());
-    if (twice != keys.end()) return refuse(fmt::format("the key {} is given twice in one object", in_quotes(*twice)));
+    if (twice != keys.end())
+      return refuse(base::concat("the key ", base::in_quotes(*twice), " is given twice in one object"));
     return close();
   }
   bool start_array(std::size_t) override { return open(JsonValue{JsonValue::Array{}}); }
@@ -55,7 +54,7 @@ class TreeBuilder : public nlohmann::json_sax<Nlohmann> {
     // "[json.exception.parse_error.101] parse error at line 1, ..." carries the parser's own prefix.
     std::string_view text = error.what();
     if (const auto end = text.find("] "); end != std::string_view::npos) text.remove_prefix(end + 2);
-    return refuse(printable(text, 240));
+    return refuse(base::printable(text, 240));
   }
 
   JsonValue& root() { return root_; }
@@ -73,7 +72,7 @@ class TreeBuilder : public nlohmann::json_sax<Nlohmann> {
   }
 
   bool open(JsonValue container) {
-    if (open_.size() == max_depth) return refuse(fmt::format("it nests deeper than {} levels", max_depth));
+    if (open_.size() == max_depth) return refuse(base::concat("it nests deeper than ", max_depth, " levels"));
     open_.push_back({std::move(container), {}});
     return true;
   }
@@ -115,8 +114,8 @@ std::string describe(const JsonValue& value) {
   if (value.is_null()) return "null";
   if (const bool* flag = value.boolean()) return *flag ? "true" : "false";
   if (const std::int64_t* number = value.integer()) return std::to_string(*number);
-  if (const JsonReal* real = std::get_if<JsonReal>(&value.data)) return printable(real->text);
-  if (const std::string* text = value.string()) return in_quotes(*text);
+  if (const JsonReal* real = std::get_if<JsonReal>(&value.data)) return base::printable(real->text);
+  if (const std::string* text = value.string()) return base::in_quotes(*text);
   return value.array() != nullptr ? "an array" : "an object";
 }
 
@@ -124,7 +123,7 @@ Result<JsonValue> parse_json(std::string_view text, const std::string& source) {
   return guarded("parsing JSON", [&]() -> Result<JsonValue> {
     TreeBuilder builder;
     if (!Nlohmann::sax_parse(text.begin(), text.end(), &builder)) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is not valid JSON: {}", source, builder.reason()));
+      return fail(StatusCode::invalid_argument, base::concat(source, " is not valid JSON: ", builder.reason()));
     }
     return std::move(builder.root());
   });
@@ -135,7 +134,7 @@ Result<std::string> json_string(std::string_view text) {
     try {
       return Nlohmann(text).dump();
     } catch (const Nlohmann::type_error&) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is not valid UTF-8", in_quotes(text)));
+      return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(text), " is not valid UTF-8"));
     }
   });
 }

@@ -23,7 +23,7 @@ struct JsonValue {
   using Array = std::vector<JsonValue>;
   using Object = std::vector<JsonMember>;  // in the order of the document
 
-  std::variant<std::nullptr_t, bool, std::int64_t, JsonReal, std::string, Array, Object> data = nullptr;
+  std::variant<std::nullptr_t, bool, std::int64_t, JsonReal, std::string, Array, Object> data;
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(data); }
   const bool* boolean() const { return std::get_if<bool>(&data); }

@@ -1,7 +1,6 @@
 #include "io/mapped_file.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,8 +8,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -18,7 +17,7 @@ namespace {
 tl::unexpected<Error> system_failure(const std::string& path, const char* what, int error) {
   const bool missing = error == ENOENT || error == ENOTDIR;
   return fail(missing ? StatusCode::not_found : StatusCode::io_error,
-              fmt::format("cannot {} {}: {}", what, in_quotes(path), errno_text(error)));
+              base::concat("cannot ", what, " ", base::in_quotes(path), ": ", base::errno_text(error)));
 }
 
 struct Descriptor {
@@ -37,12 +36,14 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     struct stat status {};
     if (::fstat(fd, &status) != 0) return system_failure(path, "inspect", errno);
     if (S_ISDIR(status.st_mode)) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is a directory, expected a file", in_quotes(path)));
+      return fail(StatusCode::invalid_argument,
+                  base::concat(base::in_quotes(path), " is a directory, expected a file"));
     }
     if (!S_ISREG(status.st_mode)) {
-      return fail(StatusCode::invalid_argument, fmt::format("{} is not a regular file", in_quotes(path)));
+      return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(path), " is not a regular file"));
     }
-    if (status.st_size == 0) return fail(StatusCode::invalid_argument, fmt::format("{} is empty", in_quotes(path)));
+    if (status.st_size == 0)
+      return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(path), " is empty"));
     const auto size = static_cast<std::size_t>(status.st_size);
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (address == MAP_FAILED) return system_failure(path, "map", errno);

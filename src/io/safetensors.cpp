@@ -1,16 +1,14 @@
 #include "io/safetensors.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <optional>
 #include <tuple>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -48,37 +46,39 @@ class Reader {
   }
 
  private:
-  template <class... Args>
-  tl::unexpected<Error> refuse(fmt::format_string<Args...> format, Args&&... args) const {
-    return fail(StatusCode::invalid_argument,
-                fmt::format("{}: {}", in_quotes(source_), fmt::format(format, std::forward<Args>(args)...)));
+  template <class... Parts>
+  tl::unexpected<Error> refuse(const Parts&... parts) const {
+    return fail(StatusCode::invalid_argument, base::concat(base::in_quotes(source_), ": ", parts...));
   }
 
   Result<JsonValue> read_header() {
     if (file_.size() < length_bytes) {
-      return refuse("only {} bytes long; a safetensors file begins with an 8-byte header length", file_.size());
+      return refuse("only ", file_.size(), " bytes long; a safetensors file begins with an 8-byte header length");
     }
     const std::uint64_t length = read_little_endian(file_.first(length_bytes));
     if (length > max_header_bytes) {
-      return refuse("header length is {} bytes, at most {} are allowed; is this a safetensors file?", length,
-                    max_header_bytes);
+      return refuse("header length is ", length, " bytes, at most ", max_header_bytes,
+                    " are allowed; is this a safetensors file?");
     }
     if (length > file_.size() - length_bytes) {
-      return refuse("header length is {} bytes, but only {} follow it; the file is truncated or damaged", length,
-                    file_.size() - length_bytes);
+      return refuse("header length is ", length, " bytes, but only ", file_.size() - length_bytes,
+                    " follow it; the file is truncated or damaged");
     }
     const auto header = file_.subspan(length_bytes, static_cast<std::size_t>(length));
     data_ = file_.subspan(length_bytes + header.size());
     if (header.empty() || header[0] != std::byte{'{'}) return refuse("the header is not a JSON object");
     return parse_json({reinterpret_cast<const char*>(header.data()), header.size()},
-                      fmt::format("{}: the header", in_quotes(source_)));
+                      base::concat(base::in_quotes(source_), ": the header"));
   }
 
   Result<void> read_metadata(const JsonValue& value, std::map<std::string, std::string>& metadata) const {
-    if (value.object() == nullptr) return refuse("__metadata__ is {}, expected an object of strings", describe(value));
+    if (value.object() == nullptr) {
+      return refuse("__metadata__ is ", describe(value), ", expected an object of strings");
+    }
     for (const JsonMember& member : *value.object()) {
       if (member.value.string() == nullptr) {
-        return refuse("__metadata__ {} is {}, expected a string", in_quotes(member.key), describe(member.value));
+        return refuse("__metadata__ ", base::in_quotes(member.key), " is ", describe(member.value),
+                      ", expected a string");
       }
       metadata.emplace(member.key, *member.value.string());
     }
@@ -86,20 +86,20 @@ class Reader {
   }
 
   Result<Tensor> read_tensor(const JsonMember& member) const {
-    const std::string name = fmt::format("tensor {}", in_quotes(member.key));
-    if (member.value.object() == nullptr) return refuse("{} is {}, expected an object", name, describe(member.value));
+    const std::string name = base::concat("tensor ", base::in_quotes(member.key));
+    if (member.value.object() == nullptr) return refuse(name, " is ", describe(member.value), ", expected an object");
     for (const JsonMember& field : *member.value.object()) {
       if (field.key != "dtype" && field.key != "shape" && field.key != "data_offsets") {
-        return refuse("{} has an unknown field {}", name, in_quotes(field.key));
+        return refuse(name, " has an unknown field ", base::in_quotes(field.key));
       }
     }
     for (const char* field : {"dtype", "shape", "data_offsets"}) {
-      if (member.value.find(field) == nullptr) return refuse("{} has no field {}", name, in_quotes(field));
+      if (member.value.find(field) == nullptr) return refuse(name, " has no field ", base::in_quotes(field));
     }
     Tensor tensor;
     tensor.name = member.key;
     const JsonValue& dtype = *member.value.find("dtype");
-    if (dtype.string() == nullptr) return refuse("{}: dtype is {}, expected a string", name, describe(dtype));
+    if (dtype.string() == nullptr) return refuse(name, ": dtype is ", describe(dtype), ", expected a string");
     tensor.dtype = *dtype.string();
     if (auto done = read_shape(name, *member.value.find("shape"), tensor.shape); !done) {
       return tl::unexpected(done.error());
@@ -112,11 +112,11 @@ class Reader {
   }
 
   Result<void> read_shape(const std::string& name, const JsonValue& value, std::vector<std::int64_t>& shape) const {
-    if (value.array() == nullptr) return refuse("{}: shape is {}, expected an array", name, describe(value));
+    if (value.array() == nullptr) return refuse(name, ": shape is ", describe(value), ", expected an array");
     for (const JsonValue& dimension : *value.array()) {
       if (dimension.integer() == nullptr || *dimension.integer() < 0) {
-        return refuse("{}: shape contains {}, expected integers of at least 0 and below 2^63", name,
-                      describe(dimension));
+        return refuse(name, ": shape contains ", describe(dimension),
+                      ", expected integers of at least 0 and below 2^63");
       }
       shape.push_back(*dimension.integer());
     }
@@ -126,24 +126,25 @@ class Reader {
   Result<void> read_offsets(const std::string& name, const JsonValue& value, Tensor& tensor) const {
     const JsonValue::Array* pair = value.array();
     if (pair == nullptr || pair->size() != 2) {
-      return refuse("{}: data_offsets is {}, expected two integers", name,
-                    pair == nullptr ? describe(value) : fmt::format("an array of {}", pair->size()));
+      return refuse(name, ": data_offsets is ",
+                    pair == nullptr ? describe(value) : base::concat("an array of ", pair->size()),
+                    ", expected two integers");
     }
     std::uint64_t offsets[2];
     for (std::size_t i = 0; i < 2; ++i) {
       const std::int64_t* offset = (*pair)[i].integer();
       if (offset == nullptr || *offset < 0) {
-        return refuse("{}: data_offsets contains {}, expected integers of at least 0 and below 2^63", name,
-                      describe((*pair)[i]));
+        return refuse(name, ": data_offsets contains ", describe((*pair)[i]),
+                      ", expected integers of at least 0 and below 2^63");
       }
       offsets[i] = static_cast<std::uint64_t>(*offset);
     }
     if (offsets[0] > offsets[1]) {
-      return refuse("{}: data_offsets begin at {}, after their end at {}", name, offsets[0], offsets[1]);
+      return refuse(name, ": data_offsets begin at ", offsets[0], ", after their end at ", offsets[1]);
     }
     if (offsets[1] > data_.size()) {
-      return refuse("{}: data_offsets end at {}, but the file holds {} bytes of data; it is truncated or damaged", name,
-                    offsets[1], data_.size());
+      return refuse(name, ": data_offsets end at ", offsets[1], ", but the file holds ", data_.size(),
+                    " bytes of data; it is truncated or damaged");
     }
     tensor.data = data_.data() + offsets[0];
     tensor.bytes = static_cast<std::size_t>(offsets[1] - offsets[0]);
@@ -152,13 +153,13 @@ class Reader {
 
   Result<void> check_size(const std::string& name, const Tensor& tensor) const {
     const std::optional<std::uint64_t> count = element_count(tensor.shape);
-    if (!count) return refuse("{}: the product of shape {} overflows", name, shape_text(tensor.shape));
+    if (!count) return refuse(name, ": the product of shape ", base::shape_text(tensor.shape), " overflows");
     const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
     if (!bits) return {};
     std::uint64_t total_bits = 0;
     if (__builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 || total_bits / 8 != tensor.bytes) {
-      return refuse("{}: {} bytes of data do not match dtype {} and shape {}", name, tensor.bytes, tensor.dtype,
-                    shape_text(tensor.shape));
+      return refuse(name, ": ", tensor.bytes, " bytes of data do not match dtype ", tensor.dtype, " and shape ",
+                    base::shape_text(tensor.shape));
     }
     return {};
   }
@@ -172,17 +173,17 @@ class Reader {
     const Tensor* previous = nullptr;
     for (const Tensor& tensor : tensors) {
       if (tensor.data < next) {
-        return refuse("tensors {} and {} overlap", in_quotes(previous->name), in_quotes(tensor.name));
+        return refuse("tensors ", base::in_quotes(previous->name), " and ", base::in_quotes(tensor.name), " overlap");
       }
       if (tensor.data > next) {
-        return refuse("{} bytes before tensor {} belong to no tensor; the format allows no gaps", tensor.data - next,
-                      in_quotes(tensor.name));
+        return refuse(tensor.data - next, " bytes before tensor ", base::in_quotes(tensor.name),
+                      " belong to no tensor; the format allows no gaps");
       }
       next = tensor.data + tensor.bytes;
       previous = &tensor;
     }
     const std::ptrdiff_t rest = data_.data() + data_.size() - next;
-    if (rest != 0) return refuse("{} bytes at the end belong to no tensor; the format allows no gaps", rest);
+    if (rest != 0) return refuse(rest, " bytes at the end belong to no tensor; the format allows no gaps");
     return {};
   }
 

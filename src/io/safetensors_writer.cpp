@@ -1,8 +1,6 @@
 #include "io/safetensors_writer.hpp"
 
 #include <fcntl.h>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,10 +11,10 @@
 #include <tuple>
 #include <utility>
 
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_dtype.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -34,7 +32,7 @@ class NewFile {
 
   Result<void> create() {
     for (int attempt = 0;; ++attempt) {
-      std::string name = fmt::format("{}.tmp-{}-{}", path_, ::getpid(), attempt);
+      std::string name = base::concat(path_, ".tmp-", ::getpid(), "-", attempt);
       fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (fd_ >= 0) {
         aside_ = std::move(name);
@@ -64,7 +62,8 @@ class NewFile {
 
  private:
   tl::unexpected<Error> failure(const char* what, int error) const {
-    return fail(StatusCode::io_error, fmt::format("cannot {} {}: {}", what, in_quotes(path_), errno_text(error)));
+    return fail(StatusCode::io_error,
+                base::concat("cannot ", what, " ", base::in_quotes(path_), ": ", base::errno_text(error)));
   }
 
   const std::string& path_;
@@ -76,28 +75,28 @@ Result<void> check_destination(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
     // Renaming over a device or a pipe would replace it.
-    return fail(StatusCode::invalid_argument,
-                fmt::format("cannot write {}: it exists and is not a regular file; name a file", in_quotes(path)));
+    return fail(StatusCode::invalid_argument, base::concat("cannot write ", base::in_quotes(path),
+                                                           ": it exists and is not a regular file; name a file"));
   }
   return {};
 }
 
 Result<void> check_tensor(const TensorToWrite& tensor) {
-  const std::string name = fmt::format("tensor {}", in_quotes(tensor.name));
+  const std::string name = base::concat("tensor ", base::in_quotes(tensor.name));
   if (tensor.name == "__metadata__") {
     return fail(StatusCode::invalid_argument, name + ": this name is reserved by the format");
   }
   const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
   if (!bits) {
-    return fail(StatusCode::invalid_argument, fmt::format("{}: unknown dtype {}", name, in_quotes(tensor.dtype)));
+    return fail(StatusCode::invalid_argument, base::concat(name, ": unknown dtype ", base::in_quotes(tensor.dtype)));
   }
   const std::optional<std::uint64_t> count = element_count(tensor.shape);
   std::uint64_t total_bits = 0;
   if (!count || __builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 ||
       total_bits / 8 != tensor.data.size()) {
     return fail(StatusCode::invalid_argument,
-                fmt::format("{}: {} bytes of data do not match dtype {} and shape {}", name, tensor.data.size(),
-                            tensor.dtype, shape_text(tensor.shape)));
+                base::concat(name, ": ", tensor.data.size(), " bytes of data do not match dtype ", tensor.dtype,
+                             " and shape ", base::shape_text(tensor.shape)));
   }
   return {};
 }
@@ -109,8 +108,8 @@ Result<std::string> make_header(std::span<const TensorToWrite* const> ordered) {
     auto name = json_string(tensor->name);
     if (!name) return tl::unexpected(name.error());
     const std::uint64_t end = offset + tensor->data.size();
-    header += fmt::format(R"({}{}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})", header.size() > 1 ? "," : "",
-                          *name, tensor->dtype, fmt::join(tensor->shape, ","), offset, end);
+    header += base::concat(header.size() > 1 ? "," : "", *name, R"(:{"dtype":")", tensor->dtype, R"(","shape":[)",
+                           base::join(tensor->shape, ","), R"(],"data_offsets":[)", offset, ",", end, "]}");
     offset = end;
   }
   header += "}";
@@ -141,7 +140,7 @@ Result<void> write_safetensors(const std::string& path, std::span<const TensorTo
     for (const TensorToWrite& tensor : tensors) names.push_back(tensor.name);
     std::sort(names.begin(), names.end());
     if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
-      return fail(StatusCode::invalid_argument, fmt::format("tensor {} is given twice", in_quotes(*twice)));
+      return fail(StatusCode::invalid_argument, base::concat("tensor ", base::in_quotes(*twice), " is given twice"));
     }
     auto header = make_header(ordered);
     if (!header) return tl::unexpected(header.error());

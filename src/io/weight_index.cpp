@@ -1,11 +1,9 @@
 #include "io/weight_index.hpp"
 
-#include <fmt/format.h>
-
+#include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
-#include "io/text.hpp"
 
 namespace isologit::io {
 namespace {
@@ -28,16 +26,17 @@ Result<WeightIndex> parse_weight_index(std::string_view text, const std::string&
     if (!root) return tl::unexpected(root.error());
     const JsonValue* map = root->find("weight_map");
     if (map == nullptr || map->object() == nullptr) {
-      return fail(StatusCode::invalid_argument, fmt::format("{}: weight_map is {}, expected an object of file names",
-                                                            source, map == nullptr ? "missing" : describe(*map)));
+      return fail(StatusCode::invalid_argument,
+                  base::concat(source, ": weight_map is ", map == nullptr ? "missing" : describe(*map),
+                               ", expected an object of file names"));
     }
     WeightIndex index;
     for (const JsonMember& member : *map->object()) {
       const std::string* file = member.value.string();
       if (file == nullptr || !stays_inside(*file)) {
         return fail(StatusCode::invalid_argument,
-                    fmt::format("{}: weight_map {} is {}, expected a file name inside the model's directory", source,
-                                in_quotes(member.key), describe(member.value)));
+                    base::concat(source, ": weight_map ", base::in_quotes(member.key), " is ", describe(member.value),
+                                 ", expected a file name inside the model's directory"));
       }
       index.emplace(member.key, *file);
     }
@@ -49,7 +48,7 @@ Result<WeightIndex> read_weight_index(const std::string& path) {
   return guarded("reading a weight index", [&]() -> Result<WeightIndex> {
     auto file = MappedFile::open(path);
     if (!file) return tl::unexpected(file.error());
-    return parse_weight_index(file->text(), in_quotes(path));
+    return parse_weight_index(file->text(), base::in_quotes(path));
   });
 }
 

@@ -73,11 +73,11 @@ TEST(Input, NoRows) {
 TEST(Input, ValuesOutOfRange) {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float infinity = std::numeric_limits<float>::infinity();
-  expect_refused("temperatures[1]: -1; expected a finite number, 0 (greedy) or above",
+  expect_refused("temperatures[1]: -1; expected a finite number above 0, or 0",
                  [](Case& one) { one.temperatures[1] = -1; });
-  expect_refused("temperatures[2]: nan; expected a finite number, 0 (greedy) or above",
+  expect_refused("temperatures[2]: nan; expected a finite number above 0, or 0",
                  [](Case& one) { one.temperatures[2] = nan; });
-  expect_refused("temperatures[0]: inf; expected a finite number, 0 (greedy) or above",
+  expect_refused("temperatures[0]: inf; expected a finite number above 0, or 0",
                  [](Case& one) { one.temperatures[0] = infinity; });
   expect_refused("min_p[1]: 1.5; expected 0 (no cut) to 1", [](Case& one) { one.min_p[1] = 1.5F; });
   expect_refused("min_p[0]: nan; expected 0 (no cut) to 1", [](Case& one) { one.min_p[0] = nan; });

@@ -1,0 +1,121 @@
+// isologit info: what head a checkpoint has.
+#include <fmt/format.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/cpu.hpp"
+#include "cli/head_text.hpp"
+#include "cli/text.hpp"
+#include "cli/verbs.hpp"
+#include "dot/dot.hpp"
+#include "io/checkpoint.hpp"
+
+namespace isologit::cli {
+namespace {
+
+struct Memory {
+  std::uint64_t mapped = 0;   // bytes of the head in the checkpoint's files, read in place
+  std::uint64_t working = 0;  // bytes that scoring takes besides, but for the few that each row takes
+  std::string kernel;
+  int threads = 0;
+};
+
+Outcome<Memory> memory_of(const Head& head) {
+  const Result<const dot::Kernel*> chosen = dot::choose("");
+  if (!chosen) return failure(chosen.error());
+  const dot::Kernel& kernel = **chosen;
+  Memory memory{0, 0, std::string(kernel.name()), base::available_threads()};
+  memory.mapped = static_cast<std::uint64_t>(head.weight.rows) * static_cast<std::uint64_t>(head.weight.cols) *
+                      dtype_size(head.weight.dtype) +
+                  static_cast<std::uint64_t>(head.bias.size) * dtype_size(head.bias.dtype);
+  const std::int64_t rows = kernel.block_rows();
+  const std::int64_t tile_bytes = rows * kernel.tile_vocab() * static_cast<std::int64_t>(sizeof(float));
+  memory.working = kernel.prepared_bytes(rows, head.weight.cols) +
+                   static_cast<std::uint64_t>(memory.threads) *
+                       (kernel.scratch_bytes(rows, head.weight.cols) + static_cast<std::uint64_t>(tile_bytes));
+  return memory;
+}
+
+nlohmann::ordered_json transforms_json(const Transforms& transforms) {
+  nlohmann::ordered_json json = {{"softcap", nullptr}, {"scale", nullptr}, {"divisor", nullptr}};
+  if (transforms.has_softcap) json["softcap"] = transforms.softcap;
+  if (transforms.scale_kind == ScaleKind::multiply) json["scale"] = transforms.scale;
+  if (transforms.scale_kind == ScaleKind::divide) json["divisor"] = transforms.scale;
+  return json;
+}
+
+std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, const Memory& memory) {
+  const Head& head = checkpoint.head;
+  nlohmann::ordered_json json = {{"model", model},
+                                 {"directory", checkpoint.directory},
+                                 {"model_type", checkpoint.config.model_type},
+                                 {"tensor", checkpoint.weight_name},
+                                 {"file", checkpoint.weight_path},
+                                 {"dtype", dtype_name(head.weight.dtype)},
+                                 {"shape", {head.weight.rows, head.weight.cols}},
+                                 {"tied", checkpoint.tied},
+                                 {"bias", nullptr},
+                                 {"bias_dtype", nullptr},
+                                 {"vocab_size", head.vocab_size},
+                                 {"hidden_size", head.weight.cols},
+                                 {"padded_rows", head.weight.rows - head.vocab_size},
+                                 {"transforms", transforms_json(head.transforms)},
+                                 {"memory", {{"mapped_bytes", memory.mapped}, {"working_bytes", memory.working}}},
+                                 {"kernel", memory.kernel},
+                                 {"threads", memory.threads}};
+  if (head.bias.data != nullptr) {
+    json["bias"] = checkpoint.bias_name;
+    json["bias_dtype"] = dtype_name(head.bias.dtype);
+  }
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string as_table(const std::string& model, const io::Checkpoint& checkpoint, const Memory& memory) {
+  const Head& head = checkpoint.head;
+  std::vector<std::pair<std::string, std::string>> fields = {{"model", model}};
+  if (checkpoint.directory != model) fields.emplace_back("directory", checkpoint.directory);
+  fields.emplace_back("tensor", checkpoint.weight_name);
+  fields.emplace_back("file", checkpoint.weight_path);
+  fields.emplace_back("dtype", dtype_name(head.weight.dtype));
+  fields.emplace_back("shape", fmt::format("[{}, {}]", head.weight.rows, head.weight.cols));
+  fields.emplace_back("tied", checkpoint.tied ? "yes, the head is the embedding" : "no");
+  fields.emplace_back("bias", head.bias.data == nullptr ? std::string("none")
+                                                        : fmt::format("{}  {} [{}]", checkpoint.bias_name,
+                                                                      dtype_name(head.bias.dtype), head.bias.size));
+  const std::int64_t padded = head.weight.rows - head.vocab_size;
+  fields.emplace_back("vocabulary",
+                      padded == 0 ? fmt::format("{}", head.vocab_size)
+                                  : fmt::format("{}, and {} padded rows that are never read", head.vocab_size, padded));
+  fields.emplace_back("transforms", transforms_text(head.transforms));
+  fields.emplace_back("memory", fmt::format("{} of the file, mapped and read in place", bytes_text(memory.mapped)));
+  fields.emplace_back("", fmt::format("{} more to score, and under 100 bytes a row (kernel {}, threads {})",
+                                      bytes_text(memory.working), memory.kernel, memory.threads));
+  return field_table(fields);
+}
+
+Outcome<std::string> run(const std::string& model, bool json) {
+  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
+  if (!checkpoint) return failure(checkpoint.error());
+  const Outcome<Memory> memory = memory_of(checkpoint->head);
+  if (!memory) return tl::unexpected(memory.error());
+  return json ? as_json(model, *checkpoint, *memory) : as_table(model, *checkpoint, *memory);
+}
+
+}  // namespace
+
+Verb info_verb(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("info", "Tell what head a model has: tensor, dtype, shape, tied, transforms, memory");
+  struct Arguments {
+    std::string model;
+    bool json = false;
+  };
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
+      ->required();
+  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
+  return {command, [arguments] { return run(arguments->model, arguments->json); }};
+}
+
+}  // namespace isologit::cli

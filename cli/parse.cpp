@@ -1,0 +1,62 @@
+#include "cli/parse.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <system_error>
+
+namespace isologit::cli {
+namespace {
+
+// The whole text as a number.
+template <class T>
+std::optional<T> number(std::string_view text) {
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+Outcome<float> parse_temperature(std::string_view text) {
+  const std::optional<float> value = number<float>(text);
+  if (!value || !std::isfinite(*value) || !(*value > 0)) {
+    return usage_error(fmt::format(
+        "--temperature: '{}'; expected a finite number above 0 within the range of f32, such as 0.7", text));
+  }
+  return *value;
+}
+
+Outcome<RowSlice> parse_rows(std::string_view text) {
+  const auto wrong = [&] {
+    return usage_error(
+        fmt::format("--rows: '{}'; expected A:B, rows A to B - 1 counted from 0, where either may be left out", text));
+  };
+  const std::size_t colon = text.find(':');
+  if (colon == std::string_view::npos) return wrong();
+  RowSlice slice{std::string(text), std::nullopt, std::nullopt};
+  const auto read = [](std::string_view part, std::optional<std::int64_t>& bound) {
+    if (part.empty()) return true;
+    bound = number<std::int64_t>(part);
+    return bound.has_value() && *bound >= 0;
+  };
+  if (!read(text.substr(0, colon), slice.begin) || !read(text.substr(colon + 1), slice.end)) return wrong();
+  return slice;
+}
+
+Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total) {
+  const RowRange range{slice.begin.value_or(0), slice.end.value_or(total)};
+  if (range.begin > total || range.end > total) {
+    return usage_error(fmt::format("--rows: '{}' reaches past the input, which has {} rows", slice.text, total));
+  }
+  if (range.begin >= range.end) {
+    return usage_error(
+        fmt::format("--rows: '{}' names no row: {} is not before {}", slice.text, range.begin, range.end));
+  }
+  return range;
+}
+
+}  // namespace isologit::cli

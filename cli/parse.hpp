@@ -1,0 +1,31 @@
+// Values of options, from their text. No locale has a say in how a number is read.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "cli/outcome.hpp"
+
+namespace isologit::cli {
+
+// The text of --temperature, rounded once to f32: a finite number above 0.
+Outcome<float> parse_temperature(std::string_view text);
+
+// The text of --rows: "A:B", rows A to B - 1, where either may be left out.
+struct RowSlice {
+  std::string text;
+  std::optional<std::int64_t> begin;
+  std::optional<std::int64_t> end;
+};
+Outcome<RowSlice> parse_rows(std::string_view text);
+
+// The rows of an input of `total` rows that a slice names; they must exist, and there must be one.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total);
+
+}  // namespace isologit::cli

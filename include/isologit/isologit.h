@@ -1,0 +1,138 @@
+/* The C interface of isologit: C11, no types of C++, for programs in any language that can call C.
+ *
+ * Conventions
+ * - Every function that can fail returns an isologit_status; ISOLOGIT_OK is 0. What went wrong is written to `message`,
+ *   a buffer of `message_size` bytes owned by the caller, as text that ends with a zero byte and is cut to fit. It is
+ *   empty after success. message may be NULL when message_size is 0.
+ * - Nothing is allocated for the caller and nothing has to be freed. Pointers stay the caller's; the library reads what
+ *   they point to while a call runs and keeps none of them.
+ * - A structure that may grow begins with its size, which the caller sets to sizeof the structure as it was compiled:
+ *       isologit_score_request request = {.struct_size = sizeof request};
+ *   Every other member may be left 0, which always means its default. A later version adds members only at the end, so
+ *   programs and libraries of different versions fit: members that the program does not know count as 0; members that
+ *   the library does not know must be 0, and are left alone in structures that the library fills.
+ *   isologit_matrix and isologit_vector lie inside others and never grow.
+ * - Enumerations are stored as int32_t and have the values of those of the C++ interface. A value that is none of them
+ *   is ISOLOGIT_INVALID_ARGUMENT.
+ * - Any number of threads may call at once. No function aborts, prints, throws or changes the state of the process; the
+ *   floating-point modes of the caller are neither used nor changed.
+ *
+ * What the results are is told by CONTRACT.md; what each member means, in more words, by the headers of the C++
+ * interface: view.hpp, head.hpp, score.hpp, kernels.hpp. */
+#ifndef ISOLOGIT_ISOLOGIT_H_
+#define ISOLOGIT_ISOLOGIT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum isologit_status {
+  ISOLOGIT_OK = 0,
+  ISOLOGIT_INVALID_ARGUMENT = 1,
+  ISOLOGIT_UNSUPPORTED = 2,
+  ISOLOGIT_NOT_FOUND = 3,
+  ISOLOGIT_IO_ERROR = 4,
+  ISOLOGIT_OUT_OF_MEMORY = 5,
+  ISOLOGIT_CANCELLED = 6
+} isologit_status;
+
+enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
+enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
+
+/* [rows, cols]; row r begins at element r * row_stride of data, its elements are adjacent. Need not be aligned. */
+typedef struct isologit_matrix {
+  const void* data;
+  int64_t rows;
+  int64_t cols;
+  int64_t row_stride; /* in elements; may exceed cols, be 0 (a row that repeats) or negative */
+  int32_t dtype;
+} isologit_matrix;
+
+/* Adjacent elements; data NULL and size 0: none. */
+typedef struct isologit_vector {
+  const void* data;
+  int64_t size;
+  int32_t dtype;
+} isologit_vector;
+
+typedef struct isologit_head {
+  size_t struct_size;
+  isologit_matrix weight; /* [V, H] */
+  isologit_vector bias;   /* [V], or none */
+  int64_t vocab_size;     /* the real vocabulary, 1 to weight.rows; later rows are never read */
+  int32_t has_softcap;    /* not 0: z becomes softcap * tanh(z / softcap) */
+  float softcap;          /* above 0 and finite */
+  int32_t scale_kind;     /* after the softcap */
+  float scale;            /* multiply: finite and not 0; divide: above 0 and finite */
+} isologit_head;
+
+typedef struct isologit_score_request {
+  size_t struct_size;
+  isologit_matrix hidden;    /* [N, H] */
+  const int64_t* token_ids;  /* N ids from 0 to vocab_size - 1, or the id to ignore; NULL: none */
+  const float* temperatures; /* each above 0 and finite */
+  int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
+  int32_t has_ignore_index;  /* 0: the id to ignore is -100 */
+  int64_t ignore_index;      /* rows with this id are not computed: 0 in every output */
+
+  /* Where results go, N elements each; NULL: not computed. None may overlap another or an input. */
+  float* logprobs; /* needs token_ids */
+  float* lse;
+  float* entropy;
+  int64_t* argmax;
+  int64_t* rank; /* needs token_ids */
+} isologit_score_request;
+
+typedef struct isologit_score_options {
+  size_t struct_size;
+  int32_t threads;    /* 0: as many as the process may use */
+  const char* kernel; /* a name from isologit_kernel(); NULL or empty: ISOLOGIT_KERNEL if set, else the best */
+  /* Called now and then, from one thread at a time (not always the caller's), with the share done, 0 to 1. Returning 0
+   * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. NULL: not called. */
+  int (*progress)(void* user, double share);
+  void* user; /* handed to progress */
+} isologit_score_options;
+
+typedef struct isologit_score_report {
+  size_t struct_size;
+  char kernel[32];
+  int32_t threads;
+  int32_t rounds;          /* passes over the weight */
+  int64_t rows;            /* computed, so not ignored */
+  int64_t logit_fallbacks; /* logits settled by exact accumulation */
+  int64_t undecided_rows;  /* rows that took part in a further round at a wider precision */
+} isologit_score_report;
+
+typedef struct isologit_kernel_info {
+  size_t struct_size;
+  char name[32];
+  char instruction_set[64];
+  char arithmetic[16]; /* "exact" or "fast" */
+  char why_not[128];   /* what is missing when the kernel does not run here, else empty */
+  uint32_t dtypes;     /* of hidden and weight: bit d is set when it takes dtype d */
+  int32_t runnable;    /* on this machine */
+  int32_t chosen;      /* would be taken when no name is given */
+} isologit_kernel_info;
+
+/* "0.1.0" */
+const char* isologit_version(void);
+
+/* options and report may be NULL. When it fails, output buffers may hold anything and the report is left alone. */
+isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
+                               const isologit_score_options* options, isologit_score_report* report, char* message,
+                               size_t message_size);
+
+/* The kernels that are built in, best first; the reference is last. */
+int isologit_kernel_count(void);
+
+/* The kernel of that index, 0 to isologit_kernel_count() - 1. */
+isologit_status isologit_kernel(int index, isologit_kernel_info* info);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

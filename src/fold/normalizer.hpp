@@ -1,0 +1,36 @@
+// From the sums over a row's distribution to its results: the formulas of CONTRACT.md 3 in ball arithmetic, and the
+// rounding test. An empty result could not be proven; the row takes part in another round at a wider precision.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+
+#include "exact/ball.hpp"
+#include "fold/distribution.hpp"
+
+namespace isologit::fold {
+
+// A distribution whose greatest logit is finite.
+class Normalizer {
+ public:
+  // several: more than one logit is above -inf, so `rest` is positive, however small.
+  Normalizer(const RelativeSums& sums, float top, bool several, std::size_t limbs);
+
+  std::optional<float> lse() const;
+  std::optional<float> logprob(float logit) const;
+  std::optional<float> entropy() const;
+  std::optional<float> sum_p2() const;
+
+  // ln of this distribution's share of its own mass and that of `others` together.
+  std::optional<float> log_share(const Normalizer& others) const;
+
+ private:
+  RelativeSums sums_;
+  exact::BigFloat top_;
+  int excess_sign_;  // of excess_: 1, or 0 where there is no second logit
+  std::size_t limbs_;
+  exact::Ball total_;   // sum of e^(z - top) = 1 + rest
+  exact::Ball excess_;  // its logarithm
+};
+
+}  // namespace isologit::fold

@@ -1,0 +1,26 @@
+#include "fold/row.hpp"
+
+namespace isologit::fold {
+
+void Row::merge(const Lanes& lanes, const RowPlan& plan, const Row& other) {
+  if (plan.kept) kept.merge(lanes, other.kept);
+  if (plan.dropped) dropped.merge(lanes, other.dropped);
+  if (plan.raw) raw.merge(lanes, other.raw);
+  if (plan.rank) rank.merge(other.rank);
+  if (plan.top_k > 0) top_k.merge(other.top_k);
+}
+
+void Row::write(const RowPlan& plan, base::ByteWriter& bytes) const {
+  if (plan.kept) kept.write(bytes);
+  if (plan.dropped) dropped.write(bytes);
+  if (plan.raw) raw.write(bytes);
+  if (plan.rank) bytes.put(rank.before);
+  if (plan.top_k > 0) top_k.write(bytes);
+}
+
+bool Row::read(const RowPlan& plan, base::ByteReader& bytes) {
+  return (!plan.kept || kept.read(bytes)) && (!plan.dropped || dropped.read(bytes)) && (!plan.raw || raw.read(bytes)) &&
+         (!plan.rank || bytes.get(rank.before)) && (plan.top_k == 0 || top_k.read(bytes));
+}
+
+}  // namespace isologit::fold

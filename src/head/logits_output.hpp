@@ -1,0 +1,31 @@
+// Writing logits out, rounded once to the dtype asked for.
+#pragma once
+
+#include <cstdint>
+
+#include "isologit/score.hpp"
+
+namespace isologit::head {
+
+// The part of one row's logits that a tile holds, after all transforms; the row's temperature, and whether one was
+// asked for at all: it decides which step is the last.
+struct LogitRow {
+  const float* logits;
+  std::int64_t first_id;  // of the whole vocabulary
+  std::int64_t count;
+  std::int64_t row;
+  float temperature;
+  bool has_temperature;
+};
+
+// Where the row comes from: needed when an f32 logit lies on a midpoint of bf16 or f16, so that rounding it again would
+// not be rounding once.
+struct LogitSource {
+  const Head& head;  // holds ids from first_id on
+  const MatrixView& hidden;
+  std::int64_t first_id;
+};
+
+void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSource& source);
+
+}  // namespace isologit::head

@@ -1,0 +1,215 @@
+// How a round ends: the special rows of CONTRACT.md 3 by its table, all others by what the sums prove.
+
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "base/fp_env.hpp"
+#include "base/text.hpp"
+#include "exact/rounding.hpp"
+#include "fold/normalizer.hpp"
+#include "head/rounds.hpp"
+
+namespace isologit {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// The normalizer of a distribution from this round's sums; nothing when f64 could not hold them.
+std::optional<fold::Normalizer> normalizer(const fold::Distribution& state, const fold::ExactDistribution& exact,
+                                           bool exact_round, std::size_t limbs) {
+  fold::RelativeSums sums;
+  if (exact_round) {
+    sums = exact.finish();
+  } else if (!relative_sums(state, sums)) {
+    return std::nullopt;
+  }
+  return fold::Normalizer(sums, state.top, state.above_nothing > 1, limbs);
+}
+
+// Stores a proven result; false when there is none.
+bool store(float* output, std::int64_t i, const std::optional<float>& result) {
+  if (output == nullptr) return true;
+  if (result) output[i] = *result;
+  return result.has_value();
+}
+
+}  // namespace
+
+PartialScore::Rounds::ExactSums PartialScore::Rounds::empty_sums(const RowState& row) const {
+  ExactSums sums;
+  const fold::Distribution* known[] = {&row.folds.kept, &row.folds.dropped, &row.folds.raw};
+  for (std::size_t d = 0; d < sums.size(); ++d) {
+    sums[d].limbs = limbs_;
+    // A distribution that is not ordinary has no sums to make.
+    sums[d].wanted = known[d]->ordinary() && known[d]->summed;
+    sums[d].top = known[d]->top;
+    sums[d].top_id = known[d]->top_id;
+  }
+  return sums;
+}
+
+Result<bool> PartialScore::Rounds::finish_round() {
+  const base::FpEnvironment environment;
+  if (phase_ == Phase::done) return true;
+  if (phase_ == Phase::targets) {
+    for (const RowState& row : rows_) {
+      const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
+      if (!row.captured[captured_at(row, id)].seen) {
+        return fail(StatusCode::invalid_argument,
+                    base::concat("finish_round: no shard held id ", id, " of row ", row.index));
+      }
+    }
+    phase_ = Phase::first;
+    return false;
+  }
+  if (phase_ == Phase::first) {
+    for (const RowState& row : rows_) {
+      if (plan_.kept && row.folds.kept.absorbed != vocab_size_) {
+        return fail(StatusCode::invalid_argument,
+                    base::concat("finish_round: the shards held ", row.folds.kept.absorbed, " ids of a vocabulary of ",
+                                 vocab_size_));
+      }
+    }
+  }
+  std::vector<char> decided(rows_.size());
+  for_each(rows_.size(), [&](std::size_t i) { decided[i] = static_cast<char>(finish_row(rows_[i])); });
+  std::vector<RowState> undecided;
+  for (std::size_t i = 0; i < rows_.size(); ++i) {
+    if (decided[i] == 0) undecided.push_back(std::move(rows_[i]));
+  }
+  if (phase_ == Phase::first) report_.undecided_rows = static_cast<std::int64_t>(undecided.size());
+  begin_exact_round(std::move(undecided));
+  return phase_ == Phase::done;
+}
+
+void PartialScore::Rounds::begin_exact_round(std::vector<RowState> undecided) {
+  rows_ = std::move(undecided);
+  if (rows_.empty()) {
+    phase_ = Phase::done;
+    return;
+  }
+  limbs_ = phase_ == Phase::first ? 4 : 2 * limbs_;
+  phase_ = Phase::exact;
+  ++report_.rounds;
+  for (RowState& row : rows_) row.exact = empty_sums(row);
+}
+
+bool PartialScore::Rounds::finish_row(const RowState& row) {
+  if (phase_ == Phase::first) finish_ids(row);
+  return finish_floats(row);
+}
+
+void PartialScore::Rounds::finish_ids(const RowState& row) {
+  const std::int64_t i = row.index;
+  const fold::Distribution& kept = row.folds.kept;
+  const bool has_nan = kept.first_nan >= 0;
+  const bool nothing = !has_nan && kept.above_nothing == 0;
+  if (request_.argmax != nullptr) request_.argmax[i] = has_nan ? kept.first_nan : nothing ? -1 : kept.top_id;
+  if (request_.rank != nullptr) {
+    const std::int64_t id = request_.token_ids[static_cast<std::size_t>(i)];
+    request_.rank[i] = nothing ? -1 : has_nan || !support_.contains(i, id) ? 0 : row.folds.rank.before + 1;
+  }
+  if (request_.top_k_ids == nullptr) return;
+  const std::vector<fold::Candidate> sorted = row.folds.top_k.sorted();
+  for (std::int64_t k = 0; k < request_.top_k; ++k) {
+    const bool there = !nothing && k < static_cast<std::int64_t>(sorted.size());
+    request_.top_k_ids[i * request_.top_k + k] = there ? sorted[static_cast<std::size_t>(k)].id : -1;
+  }
+}
+
+bool PartialScore::Rounds::finish_floats(const RowState& row) {
+  const bool kept = finish_kept(row);
+  const bool log_kept = finish_log_kept(row);
+  const bool raw = finish_raw(row);
+  return kept && log_kept && raw;
+}
+
+void PartialScore::Rounds::fill_floats(std::int64_t i, float lse, float others) {
+  store(request_.lse, i, lse);
+  for (float* output : {request_.logprobs, request_.entropy, request_.sum_p2}) store(output, i, others);
+  for (std::int64_t k = 0; request_.ids_logprobs != nullptr && k < request_.ids_per_row; ++k) {
+    const auto at = i * request_.ids_per_row + k;
+    const bool ignored = request_.ids[static_cast<std::size_t>(at)] == request_.ignore_index;
+    request_.ids_logprobs[at] = ignored ? 0.0F : others;
+  }
+  for (std::int64_t k = 0; request_.top_k_logprobs != nullptr && k < request_.top_k; ++k) {
+    request_.top_k_logprobs[i * request_.top_k + k] = others;
+  }
+}
+
+bool PartialScore::Rounds::finish_kept(const RowState& row) {
+  if (!plan_.kept_sums) return true;
+  const std::int64_t i = row.index;
+  const fold::Distribution& state = row.folds.kept;
+  if (!state.ordinary()) {
+    const bool infinite = state.first_nan < 0 && state.above_nothing > 0;
+    const bool nothing = state.first_nan < 0 && state.above_nothing == 0;
+    fill_floats(i, infinite ? kInfinity : nothing ? -kInfinity : exact::quiet_nan(), exact::quiet_nan());
+    return true;
+  }
+  const auto known = normalizer(state, row.exact[0], phase_ == Phase::exact, limbs_);
+  if (!known) return false;
+  const auto logprob = [&](std::int64_t id) {
+    return support_.contains(i, id) ? known->logprob(row.captured[captured_at(row, id)].logit)
+                                    : std::optional(-kInfinity);
+  };
+  bool proven = true;
+  if (request_.lse != nullptr) proven &= store(request_.lse, i, known->lse());
+  if (request_.logprobs != nullptr) {
+    proven &= store(request_.logprobs, i, logprob(request_.token_ids[static_cast<std::size_t>(i)]));
+  }
+  if (request_.entropy != nullptr) proven &= store(request_.entropy, i, known->entropy());
+  if (request_.sum_p2 != nullptr) proven &= store(request_.sum_p2, i, known->sum_p2());
+  for (std::int64_t k = 0; request_.ids_logprobs != nullptr && k < request_.ids_per_row; ++k) {
+    const std::int64_t at = i * request_.ids_per_row + k;
+    const std::int64_t id = request_.ids[static_cast<std::size_t>(at)];
+    proven &= store(request_.ids_logprobs, at, id == request_.ignore_index ? std::optional(0.0F) : logprob(id));
+  }
+  if (request_.top_k_logprobs != nullptr) {
+    const std::vector<fold::Candidate> sorted = row.folds.top_k.sorted();
+    for (std::int64_t k = 0; k < request_.top_k; ++k) {
+      const bool there = k < static_cast<std::int64_t>(sorted.size());
+      proven &= store(request_.top_k_logprobs, i * request_.top_k + k,
+                      there ? known->logprob(sorted[static_cast<std::size_t>(k)].logit) : std::optional(-kInfinity));
+    }
+  }
+  return proven;
+}
+
+bool PartialScore::Rounds::finish_log_kept(const RowState& row) {
+  if (request_.log_kept == nullptr) return true;
+  const fold::Distribution& kept = row.folds.kept;
+  const fold::Distribution& dropped = row.folds.dropped;
+  const bool nothing_dropped = dropped.first_nan < 0 && dropped.above_nothing == 0;
+  if (!kept.ordinary() || (!nothing_dropped && !dropped.ordinary())) {
+    return store(request_.log_kept, row.index, exact::quiet_nan());
+  }
+  if (nothing_dropped) return store(request_.log_kept, row.index, 0.0F);
+  const bool exact = phase_ == Phase::exact;
+  const auto of_kept = normalizer(kept, row.exact[0], exact, limbs_);
+  const auto of_dropped = normalizer(dropped, row.exact[1], exact, limbs_);
+  return of_kept && of_dropped && store(request_.log_kept, row.index, of_kept->log_share(*of_dropped));
+}
+
+bool PartialScore::Rounds::finish_raw(const RowState& row) {
+  if (request_.raw_logprobs == nullptr) return true;
+  const fold::Distribution& state = plan_.raw ? row.folds.raw : row.folds.kept;
+  if (!state.ordinary()) return store(request_.raw_logprobs, row.index, exact::quiet_nan());
+  const auto known = normalizer(state, row.exact[plan_.raw ? 2 : 0], phase_ == Phase::exact, limbs_);
+  const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
+  return known && store(request_.raw_logprobs, row.index, known->logprob(row.captured[captured_at(row, id)].raw));
+}
+
+void PartialScore::Rounds::store_ignored(std::int64_t i) {
+  fill_floats(i, 0, 0);
+  store(request_.raw_logprobs, i, 0.0F);
+  store(request_.log_kept, i, 0.0F);
+  if (request_.argmax != nullptr) request_.argmax[i] = 0;
+  if (request_.rank != nullptr) request_.rank[i] = 0;
+  for (std::int64_t k = 0; request_.top_k_ids != nullptr && k < request_.top_k; ++k) {
+    request_.top_k_ids[i * request_.top_k + k] = 0;
+  }
+}
+
+}  // namespace isologit

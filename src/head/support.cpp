@@ -1,0 +1,48 @@
+#include "head/support.hpp"
+
+#include <algorithm>
+#include <span>
+
+namespace isologit::head {
+namespace {
+
+std::span<const std::int64_t> list_of(const IdLists& lists, std::int64_t row) {
+  const auto i = static_cast<std::size_t>(row);
+  const auto begin = static_cast<std::size_t>(lists.offsets[i]);
+  return lists.ids.subspan(begin, static_cast<std::size_t>(lists.offsets[i + 1]) - begin);
+}
+
+// Writes `value` at the ids of the list that lie in the tile.
+void mark(std::span<const std::int64_t> ids, std::int64_t first_id, std::int64_t count, std::uint8_t value,
+          std::uint8_t* in_support) {
+  auto id = std::lower_bound(ids.begin(), ids.end(), first_id);
+  for (; id != ids.end() && *id < first_id + count; ++id) in_support[*id - first_id] = value;
+}
+
+}  // namespace
+
+SupportReader::SupportReader(const Support& support, std::int64_t vocab_size)
+    : support_(support),
+      last_id_(support.last_id < 0 ? vocab_size : support.last_id),
+      everything_(support.first_id == 0 && last_id_ == vocab_size && support.kept.offsets.empty() &&
+                  support.banned.offsets.empty()) {}
+
+bool SupportReader::contains(std::int64_t row, std::int64_t id) const {
+  if (everything_) return true;
+  std::uint8_t in_support = 0;
+  fill(row, id, 1, &in_support);
+  return in_support != 0;
+}
+
+void SupportReader::fill(std::int64_t row, std::int64_t first_id, std::int64_t count, std::uint8_t* in_support) const {
+  const bool listed = !support_.kept.offsets.empty();
+  std::fill(in_support, in_support + count, static_cast<std::uint8_t>(listed ? 0 : 1));
+  if (listed) mark(list_of(support_.kept, row), first_id, count, 1, in_support);
+  if (!support_.banned.offsets.empty()) mark(list_of(support_.banned, row), first_id, count, 0, in_support);
+  const std::int64_t begin = std::clamp<std::int64_t>(support_.first_id - first_id, 0, count);
+  const std::int64_t end = std::clamp<std::int64_t>(last_id_ - first_id, begin, count);
+  std::fill(in_support, in_support + begin, std::uint8_t{0});
+  std::fill(in_support + end, in_support + count, std::uint8_t{0});
+}
+
+}  // namespace isologit::head

@@ -1,0 +1,274 @@
+/* The C interface from C11: a head small enough to know its results by hand, and every way to ask wrongly. */
+#include <isologit/isologit.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures = 0;
+
+#define CHECK(condition)                                              \
+  do {                                                                \
+    if (!(condition)) {                                               \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                     \
+    }                                                                 \
+  } while (0)
+
+/* Two rows of hidden states over a vocabulary of 4, in bf16: the first makes all logits 0, the second 0, 1, 2 and 3. */
+enum { kRows = 2, kHidden = 2, kVocab = 4 };
+static const uint16_t kWeight[kVocab * kHidden] = {0x0000, 0x3F80,  /* 0, 1 */
+                                                   0x3F80, 0x3F80,  /* 1, 1 */
+                                                   0x4000, 0x3F80,  /* 2, 1 */
+                                                   0x4040, 0x3F80}; /* 3, 1 */
+static const uint16_t kStates[kRows * kHidden] = {0x0000, 0x0000,   /* 0, 0 */
+                                                  0x3F80, 0x0000};  /* 1, 0 */
+static const int64_t kIds[kRows] = {1, 3};
+
+/* Rounded once to f32, from 50-digit values:
+ * ln 4 = 1.3862943611198906..., and ln(1 + e + e^2 + e^3) = 3.4401896985611953... */
+static const float kLnFour = 1.38629436111989061883446424291635313615100026872051F;
+static const float kLse = 3.44018969856119533049272230132616007334961314847871F;
+static const float kLogprob = 0.44018969856119533049272230132616007334961314847871F;
+
+static isologit_head make_head(void) {
+  isologit_head head = {.struct_size = sizeof head};
+  head.weight = (isologit_matrix){.data = kWeight, .rows = kVocab, .cols = kHidden, .row_stride = kHidden};
+  head.weight.dtype = ISOLOGIT_BF16;
+  head.vocab_size = kVocab;
+  return head;
+}
+
+static isologit_score_request make_request(float* logprobs) {
+  isologit_score_request request = {.struct_size = sizeof request};
+  request.hidden = (isologit_matrix){.data = kStates, .rows = kRows, .cols = kHidden, .row_stride = kHidden};
+  request.hidden.dtype = ISOLOGIT_BF16;
+  request.token_ids = kIds;
+  request.logprobs = logprobs;
+  return request;
+}
+
+static void scores_by_hand(void) {
+  float logprobs[kRows];
+  float lse[kRows];
+  float entropy[kRows];
+  int64_t argmax[kRows];
+  int64_t rank[kRows];
+  char message[64] = "not empty";
+  const isologit_head head = make_head();
+  isologit_score_request request = make_request(logprobs);
+  request.lse = lse;
+  request.entropy = entropy;
+  request.argmax = argmax;
+  request.rank = rank;
+  isologit_score_report report = {.struct_size = sizeof report};
+  CHECK(isologit_score(&head, &request, NULL, &report, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(message[0] == '\0');
+  CHECK(lse[0] == kLnFour && logprobs[0] == -kLnFour && entropy[0] == kLnFour);
+  CHECK(argmax[0] == 0 && rank[0] == 2); /* equal logits are in the order of their ids */
+  CHECK(lse[1] == kLse && logprobs[1] == -kLogprob);
+  CHECK(argmax[1] == 3 && rank[1] == 1);
+  CHECK(report.rows == kRows && report.rounds >= 1 && report.threads >= 1 && report.kernel[0] != '\0');
+  CHECK(report.struct_size == sizeof report);
+}
+
+static void ignores_rows(void) {
+  const int64_t usual[kRows] = {-100, 3};
+  const int64_t own[kRows] = {1, 7};
+  float logprobs[kRows];
+  const isologit_head head = make_head();
+  isologit_score_request request = make_request(logprobs);
+  isologit_score_report report = {.struct_size = sizeof report};
+  request.token_ids = usual;
+  CHECK(isologit_score(&head, &request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(logprobs[0] == 0 && logprobs[1] == -kLogprob && report.rows == 1);
+  request.token_ids = own;
+  request.has_ignore_index = 1;
+  request.ignore_index = 7;
+  CHECK(isologit_score(&head, &request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(logprobs[0] == -kLnFour && logprobs[1] == 0 && report.rows == 1);
+}
+
+static void applies_bias_scale_softcap_and_temperature(void) {
+  const float bias[kVocab] = {3, 2, 1, 0};
+  const float two = 2;
+  const float each[kRows] = {1, 2};
+  float lse[kRows];
+  isologit_head head = make_head();
+  isologit_score_request request = make_request(NULL);
+  request.lse = lse;
+  request.token_ids = NULL;
+  head.bias = (isologit_vector){.data = bias, .size = kVocab, .dtype = ISOLOGIT_F32};
+  CHECK(isologit_score(&head, &request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(lse[0] == kLse); /* 3, 2, 1, 0 */
+
+  head = make_head();
+  head.scale_kind = ISOLOGIT_SCALE_MULTIPLY;
+  head.scale = 2;
+  request.temperatures = &two;
+  request.temperature_count = 1;
+  CHECK(isologit_score(&head, &request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(lse[1] == kLse); /* times 2, then divided by 2 */
+  head.scale_kind = ISOLOGIT_SCALE_DIVIDE;
+  head.scale = 0.5F;
+  request.temperatures = each;
+  request.temperature_count = kRows;
+  CHECK(isologit_score(&head, &request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(lse[0] == kLnFour && lse[1] == kLse);
+
+  /* 2^-140 tanh(z / 2^-140) takes every logit above 0 to 2^-140, which is nothing beside 1 in e^z. */
+  head = make_head();
+  head.has_softcap = 1;
+  head.softcap = 0x1p-140F;
+  request.temperature_count = 0;
+  CHECK(isologit_score(&head, &request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(lse[1] == kLnFour);
+}
+
+static int stop(void* user, double share) {
+  CHECK(share >= 0 && share <= 1);
+  ++*(int*)user;
+  return 0;
+}
+
+static int go_on(void* user, double share) {
+  (void)share;
+  ++*(int*)user;
+  return 1;
+}
+
+static void obeys_options(void) {
+  float logprobs[kRows];
+  int calls = 0;
+  char message[128];
+  const isologit_head head = make_head();
+  const isologit_score_request request = make_request(logprobs);
+  isologit_score_options options = {.struct_size = sizeof options};
+  isologit_score_report report = {.struct_size = sizeof report};
+  options.threads = 1;
+  options.kernel = "reference";
+  options.progress = go_on;
+  options.user = &calls;
+  CHECK(isologit_score(&head, &request, &options, &report, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(calls > 0 && report.threads == 1 && strcmp(report.kernel, "reference") == 0);
+  calls = 0;
+  options.progress = stop;
+  CHECK(isologit_score(&head, &request, &options, NULL, message, sizeof message) == ISOLOGIT_CANCELLED);
+  CHECK(calls == 1 && strstr(message, "cancelled") != NULL);
+  options.kernel = "abacus";
+  CHECK(isologit_score(&head, &request, &options, NULL, message, sizeof message) == ISOLOGIT_UNSUPPORTED);
+  CHECK(strstr(message, "abacus") != NULL);
+}
+
+/* Scores and expects a refusal whose message has `words`. */
+static void refuses(const isologit_head* head, const isologit_score_request* request, const char* words) {
+  char message[256];
+  CHECK(isologit_score(head, request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  if (strstr(message, words) == NULL) {
+    fprintf(stderr, "expected '%s' in: %s\n", words, message);
+    ++failures;
+  }
+}
+
+static void refuses_nonsense(void) {
+  float logprobs[kRows];
+  const isologit_head head = make_head();
+  const isologit_score_request request = make_request(logprobs);
+  isologit_head bad_head = head;
+  isologit_score_request bad = request;
+
+  bad_head.weight.dtype = 77;
+  refuses(&bad_head, &request, "weight: dtype is 77");
+  bad_head = head;
+  bad_head.bias.dtype = -1;
+  refuses(&bad_head, &request, "bias: dtype is -1");
+  bad_head = head;
+  bad_head.scale_kind = 3;
+  refuses(&bad_head, &request, "scale_kind: 3");
+  bad_head = head;
+  bad_head.weight.data = NULL;
+  refuses(&bad_head, &request, "weight");
+  bad_head = head;
+  bad_head.vocab_size = kVocab + 1;
+  refuses(&bad_head, &request, "vocab_size");
+  bad_head = head;
+  bad_head.struct_size = 0;
+  refuses(&bad_head, &request, "head: struct_size is 0");
+  bad.hidden.dtype = 77;
+  refuses(&head, &bad, "hidden: dtype is 77");
+  bad = request;
+  bad.token_ids = NULL;
+  refuses(&head, &bad, "token_ids");
+  bad = request;
+  bad.temperature_count = 1;
+  refuses(&head, &bad, "temperature_count");
+  bad.temperature_count = -1;
+  refuses(&head, &bad, "temperature_count");
+  refuses(NULL, &request, "head: NULL");
+  refuses(&head, NULL, "request: NULL");
+
+  isologit_score_report report = {.struct_size = 8};
+  char message[8];
+  CHECK(isologit_score(&head, &request, NULL, &report, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strcmp(message, "report:") == 0); /* cut to fit */
+}
+
+static void fits_other_versions(void) {
+  struct {
+    isologit_head known;
+    int64_t unknown;
+  } later;
+  float logprobs[kRows];
+  const isologit_score_request request = make_request(logprobs);
+  char message[256];
+  memset(&later, 0, sizeof later);
+  later.known = make_head();
+  later.known.struct_size = sizeof later;
+  CHECK(isologit_score(&later.known, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(logprobs[1] == -kLogprob);
+  later.unknown = 1;
+  CHECK(isologit_score(&later.known, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_UNSUPPORTED);
+  CHECK(strstr(message, "head: struct_size") != NULL);
+
+  struct {
+    isologit_score_report known;
+    int64_t unknown;
+  } report;
+  memset(&report, 0, sizeof report);
+  report.known.struct_size = sizeof report;
+  report.unknown = 42;
+  const isologit_head head = make_head();
+  CHECK(isologit_score(&head, &request, NULL, &report.known, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(report.unknown == 42 && report.known.rows == kRows && report.known.struct_size == sizeof report);
+}
+
+static void lists_kernels(void) {
+  const int count = isologit_kernel_count();
+  int chosen = 0;
+  isologit_kernel_info info = {.struct_size = sizeof info};
+  CHECK(count >= 2);
+  for (int i = 0; i < count; ++i) {
+    CHECK(isologit_kernel(i, &info) == ISOLOGIT_OK);
+    CHECK(info.name[0] != '\0' && info.instruction_set[0] != '\0' && strcmp(info.arithmetic, "exact") == 0);
+    CHECK((info.runnable != 0) == (info.why_not[0] == '\0'));
+    CHECK(info.dtypes != 0 && info.dtypes < (1U << (ISOLOGIT_F32 + 1)));
+    chosen += info.chosen;
+  }
+  CHECK(strcmp(info.name, "reference") == 0 && info.runnable && info.dtypes == 7);
+  CHECK(chosen == 1);
+  CHECK(isologit_kernel(count, &info) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(isologit_kernel(-1, &info) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(isologit_kernel(0, NULL) == ISOLOGIT_INVALID_ARGUMENT);
+}
+
+int main(void) {
+  const char* version = isologit_version();
+  CHECK(version[0] >= '0' && version[0] <= '9' && strchr(version, '.') != NULL);
+  scores_by_hand();
+  ignores_rows();
+  applies_bias_scale_softcap_and_temperature();
+  obeys_options();
+  refuses_nonsense();
+  fits_other_versions();
+  lists_kernels();
+  if (failures == 0) puts("all as expected");
+  return failures == 0 ? 0 : 1;
+}

@@ -1,0 +1,86 @@
+#include "fixture.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <span>
+
+#include "io/safetensors_writer.hpp"
+
+namespace isologit::test {
+
+std::vector<float> some_values(std::size_t count, std::uint32_t seed) {
+  std::vector<float> values(count);
+  std::uint32_t state = seed;
+  for (float& value : values) {
+    state = state * 1664525U + 1013904223U;
+    value = static_cast<float>(static_cast<int>(state >> 23) - 256) / 64.0F;
+  }
+  return values;
+}
+
+Workspace::Workspace() {
+  std::string name = (std::filesystem::temp_directory_path() / "isologit-cli-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr) std::abort();
+  folder_ = name;
+}
+
+Workspace::~Workspace() {
+  std::error_code ignored;
+  std::filesystem::remove_all(folder_, ignored);
+}
+
+void Workspace::write_config(const std::string& model, std::int64_t vocab, std::int64_t hidden,
+                             const std::string& more) const {
+  std::filesystem::create_directories(path(model));
+  std::ofstream(path(model) + "/config.json")
+      << R"({"model_type": "qwen3", "tie_word_embeddings": false, "vocab_size": )" << vocab << R"(, "hidden_size": )"
+      << hidden << more << "}";
+}
+
+std::string Workspace::write_model(const std::string& name, const std::vector<float>& weight, std::int64_t vocab,
+                                   std::int64_t hidden) const {
+  write_config(name, vocab, hidden);
+  const std::vector<float> embedding(static_cast<std::size_t>(vocab * hidden), 9.0F);
+  const std::vector<io::TensorToWrite> tensors = {
+      {"lm_head.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(weight))},
+      {"model.embed_tokens.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(embedding))}};
+  const auto written = io::write_safetensors(path(name) + "/model.safetensors", tensors);
+  EXPECT_TRUE(written.has_value());
+  return path(name);
+}
+
+std::string Workspace::write_input(const std::string& name, const Input& input, std::int64_t hidden) const {
+  const auto rows = static_cast<std::int64_t>(input.token_ids.size());
+  const std::vector<std::int32_t> narrow(input.token_ids.begin(), input.token_ids.end());
+  std::vector<io::TensorToWrite> tensors = {
+      {"hidden_states", "F32", {rows, hidden}, std::as_bytes(std::span(input.hidden))}};
+  if (input.narrow_ids) {
+    tensors.push_back({"token_ids", "I32", {rows}, std::as_bytes(std::span(narrow))});
+  } else {
+    tensors.push_back({"token_ids", "I64", {rows}, std::as_bytes(std::span(input.token_ids))});
+  }
+  if (!input.temperatures.empty()) {
+    tensors.push_back({"temperatures", "F32", {rows}, std::as_bytes(std::span(input.temperatures))});
+  }
+  const auto written = io::write_safetensors(path(name), tensors);
+  EXPECT_TRUE(written.has_value());
+  return path(name);
+}
+
+Input Workspace::usual_input() {
+  Input input;
+  input.hidden = some_values(kRows * kHidden, 2);
+  for (std::int64_t i = 0; i < kRows; ++i) input.token_ids.push_back(i * 7 % kVocab);
+  input.token_ids[4] = input.token_ids[17] = -100;
+  return input;
+}
+
+std::vector<std::string> Workspace::files(const std::string& folder) const {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path(folder))) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace isologit::test

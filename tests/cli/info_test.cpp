@@ -1,0 +1,110 @@
+// isologit info, isologit kernels, --help and --version.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "fixture.hpp"
+#include "io/safetensors_writer.hpp"
+#include "isologit/version.hpp"
+#include "process.hpp"
+
+namespace isologit::test {
+namespace {
+
+using nlohmann::json;
+
+class Info : public Workspace {};
+
+TEST_F(Info, TellsTheHead) {
+  const std::string model = usual_model();
+  write_config("model", kVocab - 3, kHidden, R"(, "final_logit_softcapping": 30.0)");
+  const Finished finished = run_command({"info", model, "--json"});
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  const json told = json::parse(finished.out);
+  EXPECT_EQ(told["model"], model);
+  EXPECT_EQ(told["directory"], model);
+  EXPECT_EQ(told["tensor"], "lm_head.weight");
+  EXPECT_EQ(told["file"], model + "/model.safetensors");
+  EXPECT_EQ(told["dtype"], "f32");
+  EXPECT_EQ(told["shape"], (json{kVocab, kHidden}));
+  EXPECT_EQ(told["tied"], false);
+  EXPECT_TRUE(told["bias"].is_null());
+  EXPECT_EQ(told["vocab_size"], kVocab - 3);
+  EXPECT_EQ(told["padded_rows"], 3);
+  EXPECT_EQ(told["transforms"]["softcap"], 30.0);
+  EXPECT_TRUE(told["transforms"]["scale"].is_null());
+  EXPECT_EQ(told["memory"]["mapped_bytes"], 4 * kVocab * kHidden);
+  EXPECT_GT(told["memory"]["working_bytes"], 0);
+
+  const Finished table = run_command({"info", model});
+  EXPECT_EQ(table.exit_code, 0);
+  for (const char* part : {"lm_head.weight", "[50, 8]", "47, and 3 padded rows", "softcap 30", "1.60 kB of the file"}) {
+    EXPECT_NE(table.out.find(part), std::string::npos) << part << " in\n" << table.out;
+  }
+}
+
+TEST_F(Info, TellsATiedHead) {
+  const std::string model = write_model("model", usual_weight(), kVocab, kHidden);
+  const std::vector<float> embedding = usual_weight();
+  const std::vector<io::TensorToWrite> only = {
+      {"model.embed_tokens.weight", "F32", {kVocab, kHidden}, std::as_bytes(std::span(embedding))}};
+  ASSERT_TRUE(io::write_safetensors(model + "/model.safetensors", only).has_value());
+  write_config("model", kVocab, kHidden);
+  std::filesystem::remove(model + "/config.json");
+  std::ofstream(model + "/config.json") << R"({"model_type": "qwen3", "tie_word_embeddings": true, "vocab_size": 50,
+                                              "hidden_size": 8})";
+  const json told = json::parse(run_command({"info", model, "--json"}).out);
+  EXPECT_EQ(told["tensor"], "model.embed_tokens.weight");
+  EXPECT_EQ(told["tied"], true);
+}
+
+TEST(Kernels, ListsThemBestFirst) {
+  const Finished finished = run_command({"kernels", "--json"}, [] { ::unsetenv("ISOLOGIT_KERNEL"); });
+  ASSERT_EQ(finished.exit_code, 0);
+  const json told = json::parse(finished.out);
+  ASSERT_GE(told["kernels"].size(), 2U);
+  EXPECT_EQ(told["kernels"].back()["name"], "reference");
+  int chosen = 0;
+  for (const json& kernel : told["kernels"]) {
+    EXPECT_EQ(kernel["runnable"].get<bool>(), kernel["why_not"].is_null());
+    EXPECT_FALSE(kernel["dtypes"].empty());
+    if (!kernel["chosen"].get<bool>()) continue;
+    ++chosen;
+    EXPECT_EQ(kernel["name"], told["chosen"]);
+    EXPECT_TRUE(kernel["runnable"].get<bool>());
+  }
+  EXPECT_EQ(chosen, 1);
+  const Finished table = run_command({"kernels"});
+  for (const json& kernel : told["kernels"]) {
+    EXPECT_NE(table.out.find(kernel["name"].get<std::string>()), std::string::npos);
+  }
+}
+
+TEST(Kernels, ObeysTheEnvironment) {
+  const Finished forced = run_command({"kernels", "--json"}, [] { ::setenv("ISOLOGIT_KERNEL", "reference", 1); });
+  EXPECT_EQ(json::parse(forced.out)["chosen"], "reference");
+  const auto unknown = [] { ::setenv("ISOLOGIT_KERNEL", "abacus", 1); };
+  EXPECT_TRUE(json::parse(run_command({"kernels", "--json"}, unknown).out)["chosen"].is_null());
+  EXPECT_NE(run_command({"kernels"}, unknown).out.find("ISOLOGIT_KERNEL=abacus"), std::string::npos);
+}
+
+TEST(Help, TellsEveryOption) {
+  const Finished all = run_command({"--help"});
+  EXPECT_EQ(all.exit_code, 0);
+  for (const char* verb : {"score", "info", "kernels"}) EXPECT_NE(all.out.find(verb), std::string::npos) << verb;
+  const Finished score = run_command({"score", "--help"});
+  EXPECT_EQ(score.exit_code, 0);
+  for (const char* part : {"MODEL", "--input FILE", "--output FILE", "--temperature T", "--threads N", "--kernel NAME",
+                           "--rows A:B", "--json", "hidden_states", "mean_logprob", "Exit code"}) {
+    EXPECT_NE(score.out.find(part), std::string::npos) << part;
+  }
+  const Finished version = run_command({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_EQ(version.out, "isologit " ISOLOGIT_VERSION "\n");
+}
+
+}  // namespace
+}  // namespace isologit::test

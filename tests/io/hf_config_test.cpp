@@ -1,0 +1,140 @@
+#include "io/hf_config.hpp"
+
+#include "support.hpp"
+
+namespace isologit::io {
+namespace {
+
+Result<HfConfig> parse(const std::string& text) { return parse_hf_config(text, "config.json"); }
+
+// A minimal configuration with further members.
+Result<HfConfig> parse_with(const std::string& members) {
+  return parse(R"({"vocab_size":7,"hidden_size":3,)" + members + "}");
+}
+
+void expect_refused(const std::string& members, const std::string& why) {
+  EXPECT_FAILS(parse_with(members), StatusCode::invalid_argument, "config.json: ", why) << members;
+}
+
+TEST(HfConfig, Flat) {
+  const auto config = parse(R"({"model_type":"qwen3","vocab_size":151936,"hidden_size":4096,"tie_word_embeddings":false,
+                "torch_dtype":"bfloat16","rope_theta":1e6,"layer_types":["full"]})");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->model_type, "qwen3");
+  EXPECT_EQ(config->vocab_size, 151936);
+  EXPECT_EQ(config->hidden_size, 4096);
+  EXPECT_EQ(config->tie_word_embeddings, false);
+  EXPECT_EQ(config->dtype, "bfloat16");
+  EXPECT_FALSE(config->transforms.has_softcap);
+  EXPECT_EQ(config->transforms.scale_kind, ScaleKind::none);
+  EXPECT_FALSE(config->quantization);
+}
+
+TEST(HfConfig, AbsentAndNullAreTheSame) {
+  for (const char* members :
+       {R"("x":0)", R"("tie_word_embeddings":null,"torch_dtype":null,"dtype":null,"text_config":null,
+                              "final_logit_softcapping":null,"quantization_config":null,"model_type":null)"}) {
+    const auto config = parse_with(members);
+    ASSERT_TRUE(config) << config.error().message;
+    EXPECT_EQ(config->model_type, "");
+    EXPECT_EQ(config->tie_word_embeddings, std::nullopt);
+    EXPECT_EQ(config->dtype, "");
+    EXPECT_FALSE(config->transforms.has_softcap);
+    EXPECT_FALSE(config->quantization);
+  }
+}
+
+TEST(HfConfig, NestedTextConfigComesFirst) {
+  const auto config = parse(R"({"model_type":"outer","vocab_size":1,"tie_word_embeddings":true,"dtype":"float32",
+      "vision_config":{"hidden_size":99},
+      "text_config":{"model_type":"inner","vocab_size":10,"hidden_size":20,
+                     "final_logit_softcapping":30.0,"dtype":null}})");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->model_type, "inner");
+  EXPECT_EQ(config->vocab_size, 10);
+  EXPECT_EQ(config->hidden_size, 20);
+  EXPECT_EQ(config->tie_word_embeddings, true);
+  EXPECT_EQ(config->dtype, "float32");
+  EXPECT_EQ(config->transforms.softcap, 30.0F);
+}
+
+TEST(HfConfig, TransformsOfTheOuterObjectAreNotTheTextModels) {
+  const auto config = parse(R"({"final_logit_softcapping":5,"text_config":{"vocab_size":10,"hidden_size":20}})");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_FALSE(config->transforms.has_softcap);
+}
+
+TEST(HfConfig, DtypeUnderEitherName) {
+  EXPECT_EQ(parse_with(R"("dtype":"float16","torch_dtype":"float32")")->dtype, "float16");
+  EXPECT_EQ(parse_with(R"("dtype":{"text_config":"float16"},"torch_dtype":"float32")")->dtype, "float32");
+  expect_refused(R"("torch_dtype":16)", "torch_dtype is 16, expected a string");
+}
+
+TEST(HfConfig, Sizes) {
+  EXPECT_FAILS(parse(R"({"hidden_size":3})"), StatusCode::not_found, "config.json: vocab_size is missing");
+  EXPECT_FAILS(parse(R"({"vocab_size":3,"hidden_size":null})"), StatusCode::not_found, "hidden_size is missing");
+  for (const char* value : {"0", "-5", "5.0", "1e3", "\"5\"", "[5]", "true", "{}", "9223372036854775808", "1e300"}) {
+    EXPECT_FAILS(parse(std::string(R"({"hidden_size":3,"vocab_size":)") + value + "}"), StatusCode::invalid_argument,
+                 "config.json: vocab_size is ", "expected an integer above 0");
+    EXPECT_FAILS(parse(std::string(R"({"vocab_size":3,"hidden_size":)") + value + "}"), StatusCode::invalid_argument,
+                 "config.json: hidden_size is ", "expected an integer above 0");
+  }
+  EXPECT_FAILS(parse(R"({"hidden_size":3,"vocab_size":-5})"), StatusCode::invalid_argument, "vocab_size is -5");
+}
+
+TEST(HfConfig, VocabularyThatGemma3LeavesToItsClass) {
+  const auto config = parse(R"({"model_type":"gemma3","text_config":{"model_type":"gemma3_text","hidden_size":2560}})");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->vocab_size, 262208);
+}
+
+TEST(HfConfig, WrongTypes) {
+  expect_refused(R"("tie_word_embeddings":1)", "tie_word_embeddings is 1, expected true or false");
+  expect_refused(R"("tie_word_embeddings":"true")", R"(tie_word_embeddings is "true", expected true or false)");
+  expect_refused(R"("text_config":[])", "text_config is an array, expected an object");
+  expect_refused(R"("model_type":3)", "model_type is 3, expected a string");
+  expect_refused(R"("quantization_config":"fp8")", R"(quantization_config is "fp8", expected an object)");
+  expect_refused(R"("quantization_config":{"quant_method":1})", "quantization_config.quant_method is 1");
+  expect_refused(R"("quantization_config":{"ignore":"lm_head"})",
+                 R"(quantization_config.ignore is "lm_head", expected an array of strings)");
+  expect_refused(R"("quantization_config":{"modules_to_not_convert":[1]})",
+                 "quantization_config.modules_to_not_convert contains 1, expected strings");
+  EXPECT_FAILS(parse("[]"), StatusCode::invalid_argument, "the top level is an array");
+}
+
+TEST(HfConfig, MalformedJson) {
+  for (const char* members : {R"("vocab_size":7)", R"("text_config":{"a":1,"a":1})", R"("a":NaN)", R"("a":Infinity)",
+                              R"("final_logit_softcapping":-Infinity)", R"("a":[)", ""}) {
+    EXPECT_FAILS(parse_with(members), StatusCode::invalid_argument, "config.json is not valid JSON");
+  }
+  EXPECT_FAILS(parse_with(R"("vocab_size":7)"), StatusCode::invalid_argument, R"(the key "vocab_size" is given twice)");
+}
+
+TEST(HfConfig, Quantization) {
+  const auto config = parse_with(
+      R"("quantization_config":{"quant_method":"fp8","weight_block_size":[128,128],"modules_to_not_convert":["lm_head"],
+         "ignore":["re:.*embed_tokens","visual"]})");
+  ASSERT_TRUE(config) << config.error().message;
+  ASSERT_TRUE(config->quantization);
+  EXPECT_EQ(config->quantization->method, "fp8");
+  EXPECT_EQ(config->quantization->not_converted, (std::vector<std::string>{"lm_head", "re:.*embed_tokens", "visual"}));
+  EXPECT_TRUE(config->quantization->leaves_out("lm_head"));
+  EXPECT_TRUE(config->quantization->leaves_out("embed_tokens"));
+  EXPECT_FALSE(config->quantization->leaves_out("model.lm_head"));
+  const auto bare = parse_with(R"("quantization_config":{})");
+  ASSERT_TRUE(bare && bare->quantization);
+  EXPECT_FALSE(bare->quantization->leaves_out("lm_head"));
+}
+
+TEST(HfConfig, ReadsAFile) {
+  const TempDir dir;
+  const auto config = read_hf_config(dir.write("config.json", R"({"vocab_size":7,"hidden_size":3})"));
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->vocab_size, 7);
+  EXPECT_FAILS(read_hf_config(dir.path("none.json")), StatusCode::not_found, "none.json");
+  EXPECT_FAILS(read_hf_config(dir.write("bad.json", "{")), StatusCode::invalid_argument,
+               "bad.json\" is not valid JSON");
+}
+
+}  // namespace
+}  // namespace isologit::io

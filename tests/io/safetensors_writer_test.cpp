@@ -1,0 +1,148 @@
+#include "io/safetensors_writer.hpp"
+
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <iterator>
+
+#include "io/safetensors.hpp"
+#include "support.hpp"
+
+namespace isologit::io {
+namespace {
+
+std::string read_all(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+TensorToWrite tensor(std::string name, std::string dtype, std::vector<std::int64_t> shape, std::string_view data) {
+  return {std::move(name), std::move(dtype), std::move(shape), std::as_bytes(std::span(data))};
+}
+
+TEST(SafetensorsWriter, TheBytesOfTheFormat) {
+  const TempDir dir;
+  const std::vector tensors{tensor("ids", "I32", {2}, "abcdefgh"), tensor("z", "F16", {}, "ij"),
+                            tensor("b\"", "I64", {1}, "klmnopqr"), tensor("a", "I64", {0, 3}, "")};
+  const auto written = write_safetensors(dir.path("out"), tensors);
+  ASSERT_TRUE(written) << written.error().message;
+  std::string header = R"({"a":{"dtype":"I64","shape":[0,3],"data_offsets":[0,0]},)"
+                       R"("b\"":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
+                       R"("ids":{"dtype":"I32","shape":[2],"data_offsets":[8,16]},)"
+                       R"("z":{"dtype":"F16","shape":[],"data_offsets":[16,18]}})";
+  while (header.size() % 8 != 0) header += ' ';
+  EXPECT_EQ(read_all(dir.path("out")), safetensors_bytes(header, "klmnopqrabcdefghij"));
+  EXPECT_EQ(dir.names(), (std::vector<std::string>{"out"}));
+}
+
+TEST(SafetensorsWriter, ReplacesAnOldFile) {
+  const TempDir dir;
+  dir.write("out", "old");
+  ASSERT_TRUE(write_safetensors(dir.path("out"), {}));
+  EXPECT_EQ(read_all(dir.path("out")), safetensors_bytes("{}      ", ""));
+  EXPECT_EQ(dir.names(), (std::vector<std::string>{"out"}));
+}
+
+TEST(SafetensorsWriter, LeavesForeignTemporaryFilesAlone) {
+  const TempDir dir;
+  const std::string taken = "out.tmp-" + std::to_string(::getpid()) + "-0";
+  dir.write(taken, "foreign");
+  ASSERT_TRUE(write_safetensors(dir.path("out"), {}));
+  EXPECT_EQ(read_all(dir.path(taken)), "foreign");
+}
+
+TEST(SafetensorsWriter, RefusesWhatTheFormatCannotHold) {
+  const TempDir dir;
+  const auto refused = [&](const std::vector<TensorToWrite>& tensors, const std::string& why) {
+    EXPECT_FAILS(write_safetensors(dir.path("out"), tensors), StatusCode::invalid_argument, why);
+  };
+  refused({tensor("a", "F32", {1}, "abc")}, R"(tensor "a": 3 bytes of data do not match dtype F32 and shape [1])");
+  refused({tensor("a", "F32", {-1}, "abcd")}, "do not match");
+  refused({tensor("a", "U8", {std::int64_t{1} << 62, 8}, "")}, "do not match");
+  refused({tensor("a", "F31", {1}, "abcd")}, R"(unknown dtype "F31")");
+  refused({tensor("a", "U8", {1}, "a"), tensor("b", "U8", {1}, "b"), tensor("a", "U8", {1}, "a")},
+          R"(tensor "a" is given twice)");
+  refused({tensor("__metadata__", "U8", {1}, "a")}, "reserved");
+  refused({tensor("\xff", "U8", {1}, "a")}, "not valid UTF-8");
+  EXPECT_TRUE(dir.names().empty());
+}
+
+TEST(SafetensorsWriter, DestinationThatIsNoFile) {
+  const TempDir dir;
+  std::filesystem::create_directory(dir.path("sub"));
+  EXPECT_FAILS(write_safetensors(dir.path("sub"), {}), StatusCode::invalid_argument, dir.path("sub"),
+               "not a regular file");
+  ASSERT_EQ(::mkfifo(dir.path("pipe").c_str(), 0600), 0);
+  EXPECT_FAILS(write_safetensors(dir.path("pipe"), {}), StatusCode::invalid_argument, "not a regular file");
+  EXPECT_TRUE(std::filesystem::is_fifo(dir.path("pipe")));
+}
+
+TEST(SafetensorsWriter, MissingFolder) {
+  const TempDir dir;
+  EXPECT_FAILS(write_safetensors(dir.path("no/out"), {}), StatusCode::io_error, "cannot create", "no/out",
+               "No such file or directory");
+}
+
+TEST(SafetensorsWriter, ReadOnlyFolder) {
+  const TempDir dir;
+  ASSERT_EQ(::chmod(dir.path().c_str(), 0555), 0);
+  {
+    const Unprivileged user;
+    EXPECT_FAILS(write_safetensors(dir.path("out"), {}), StatusCode::io_error, "cannot create", "Permission denied");
+  }
+  EXPECT_TRUE(dir.names().empty());
+}
+
+// Limits the size of files that this process may write, which fails a write midway as a full disk does.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &old_);
+    const rlimit lower{bytes, old_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &lower);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &old_);
+    std::signal(SIGXFSZ, handler_);
+  }
+
+ private:
+  rlimit old_{};
+  void (*handler_)(int);
+};
+
+TEST(SafetensorsWriter, DiskThatFillsUpLeavesTheOldFileAndNothingElse) {
+  const TempDir dir;
+  dir.write("out", "old");
+  const std::string data(100'000, 'd');
+  const std::vector tensors{tensor("a", "U8", {100'000}, data)};
+  for (rlim_t limit : {0U, 20U, 50'000U}) {
+    Result<void> written;
+    {
+      const FileSizeLimit full(limit);
+      written = write_safetensors(dir.path("out"), tensors);
+    }
+    EXPECT_FAILS(written, StatusCode::io_error, "cannot write", dir.path("out"), "File too large");
+    EXPECT_EQ(dir.names(), (std::vector<std::string>{"out"}));
+    EXPECT_EQ(read_all(dir.path("out")), "old");
+  }
+}
+
+TEST(SafetensorsWriter, IsReadBack) {
+  const TempDir dir;
+  const std::vector tensors{tensor("x", "F32", {1, 2}, "abcdefgh")};
+  ASSERT_TRUE(write_safetensors(dir.path("out"), tensors));
+  const auto file = SafetensorsFile::open(dir.path("out"));
+  ASSERT_TRUE(file) << file.error().message;
+  const Tensor& x = *file->find("x");
+  EXPECT_EQ(x.shape, (std::vector<std::int64_t>{1, 2}));
+  EXPECT_EQ(std::string_view(reinterpret_cast<const char*>(x.data), x.bytes), "abcdefgh");
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(x.data) % 8, 0U);
+}
+
+}  // namespace
+}  // namespace isologit::io

@@ -1,0 +1,132 @@
+// Rows that f64 cannot decide take further rounds, at twice the precision each time, and come out right.
+#include <algorithm>
+
+#include "fold/exact_distribution.hpp"
+#include "fold/normalizer.hpp"
+#include "oracle/cases.hpp"
+#include "oracle/distribution.hpp"
+#include "oracle/values.hpp"
+#include "score/hard_rows.hpp"
+#include "score/support.hpp"
+
+namespace isologit::testing_score {
+namespace {
+
+class Rounds : public KernelTest {};
+
+std::vector<float> hard_pairs() {
+  std::vector<float> xs(hard_lse.begin(), hard_lse.end());
+  xs.insert(xs.end(), hard_entropy.begin(), hard_entropy.end());
+  return xs;
+}
+
+// Row n has the logits 0 and xs[n], and every one is right for this id; returns the call's report.
+ScoreReport score_pairs(const std::vector<float>& xs, std::int64_t id, const ScoreOptions& options) {
+  const std::vector<float> weight = {0, 1};
+  Head head;
+  head.weight = matrix(weight, 2, 1);
+  head.vocab_size = 2;
+  const auto rows = static_cast<std::int64_t>(xs.size());
+  const std::vector<std::int64_t> ids(xs.size(), id);
+  const Outputs outputs = score_all(head, matrix(xs, rows, 1), ids, {}, options);
+  for (std::int64_t n = 0; n < rows; ++n) {
+    const std::vector<float> z = {0, xs[static_cast<std::size_t>(n)]};
+    EXPECT_TRUE(row_is_right(outputs, n, z, id)) << std::hexfloat << z[1];
+  }
+  return outputs.report;
+}
+
+TEST_P(Rounds, RowsNearABoundaryAreDecidedInAFurtherRound) {
+  for (const float x : hard_pairs()) {
+    const ScoreReport report = score_pairs({x}, 0, options());
+    EXPECT_EQ(report.undecided_rows, 1) << std::hexfloat << x;
+    EXPECT_EQ(report.rounds, 2);
+  }
+}
+
+TEST_P(Rounds, DecidedRowsAmongThemKeepTheirResults) {
+  oracle::Random random(5);
+  std::vector<float> xs;
+  const std::vector<float> hard = hard_pairs();
+  for (std::size_t i = 0; i < 300; ++i) {
+    xs.push_back(i % 60 == 59 ? hard[i / 60] : -static_cast<float>(0.125 + 8 * random.uniform()));
+  }
+  for (const std::int64_t id : {0, 1}) {
+    for (const int threads : {1, 3}) {
+      const ScoreReport report = score_pairs(xs, id, options(threads));
+      EXPECT_GE(report.undecided_rows, 5);
+      EXPECT_EQ(report.undecided_rows, is_reference() ? 300 : report.undecided_rows);
+      EXPECT_LT(is_reference() ? 0 : report.undecided_rows, 30);
+    }
+  }
+}
+
+// The f64 sums hold for logits up to 2^20; above, a row goes to the exact rounds at once.
+TEST_P(Rounds, LogitsAbove2To20) {
+  for (const std::vector<float>& z :
+       {std::vector<float>{0x1.000002p20F, 0x1p20F, 0x1p20F - 0.125F}, std::vector<float>{0x1p21F, 0x1p21F, 3},
+        std::vector<float>{-0x1p21F, -0x1p22F, -0x1.000002p21F}, std::vector<float>{0x1p100F, 0x1p100F, -0x1p100F}}) {
+    const std::vector<std::int64_t> ids = {0, 1, 2};
+    const Outputs outputs = score_row(GivenLogits(z), ids, options());
+    EXPECT_TRUE(rows_are_right(outputs, z, ids));
+    EXPECT_EQ(outputs.report.undecided_rows, 3);
+    EXPECT_EQ(outputs.report.rounds, 2);
+  }
+}
+
+// What a round can use when its sums are known to 2^-bits of themselves.
+fold::Normalizer conclude(const std::vector<float>& z, std::size_t limbs, std::int64_t bits) {
+  const auto top = std::max_element(z.begin(), z.end());
+  fold::ExactDistribution exact;
+  exact.top = *top;
+  exact.top_id = top - z.begin();
+  exact.limbs = limbs;
+  exact.absorb(z.data(), static_cast<std::int64_t>(z.size()), 0);
+  fold::RelativeSums sums = exact.finish();
+  for (exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) {
+    sum->radius = sum->radius + exact::magnitude(*sum) * exact::Bound::power_of_two(-bits);
+  }
+  return fold::Normalizer(sums, *top, z.size() > 1, limbs);
+}
+
+// However little is known of the sums, a result is either right or undecided; and at last it is decided.
+TEST(ExactRounds, AreRightOrUndecidedAtEveryPrecision) {
+  std::vector<std::vector<float>> rows;
+  for (const float x : hard_pairs()) rows.push_back({0, x});
+  for (const oracle::RowFamily family :
+       {oracle::RowFamily::normal, oracle::RowFamily::near_certain, oracle::RowFamily::midpoint_gap,
+        oracle::RowFamily::top_ties, oracle::RowFamily::subnormal}) {
+    for (std::uint64_t seed = 0; seed < 11; ++seed) rows.push_back(make_row(family, 20, seed));
+  }
+  std::size_t undecided = 0;
+  for (const std::vector<float>& z : rows) {
+    const oracle::Row row(z);
+    const auto last = static_cast<std::int64_t>(z.size()) - 1;
+    bool decided = false;
+    for (const std::int64_t bits : {8, 20, 24, 28, 34, 44, 50, 60, 100, 400}) {
+      for (const std::size_t limbs : {2U, 4U, 16U}) {
+        const fold::Normalizer known = conclude(z, limbs, bits);
+        decided = true;
+        const auto check = [&](std::optional<float> result, float expected) {
+          if (result) {
+            EXPECT_EQ(oracle::bits_of(*result), oracle::bits_of(expected));
+          } else {
+            decided = false;
+          }
+        };
+        check(known.lse(), row.lse());
+        check(known.logprob(z.back()), row.logprob(last));
+        check(known.entropy(), row.entropy());
+        check(known.sum_p2(), row.sum_p2());
+        undecided += decided ? 0 : 1;
+      }
+    }
+    EXPECT_TRUE(decided);
+  }
+  EXPECT_GT(undecided, rows.size());
+}
+
+ISOLOGIT_FOR_EACH_KERNEL(Rounds);
+
+}  // namespace
+}  // namespace isologit::testing_score
