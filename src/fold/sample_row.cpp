@@ -276,6 +276,7 @@ void SampleRow::search_after_stretch(bool too_short) {
 void SampleRow::search_from_top() {
   plan_.kind = PassPlan::Kind::search;
   plan_.from = {plan_.top, 0};
+  plan_.to = earlier(plan_.to, plan_.limit);
   plan_.lists = false;
   plan_.draws = false;
   plan_.limbs = 0;
