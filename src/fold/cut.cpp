@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -16,7 +17,8 @@ using exact::Bound;
 
 // f64 terms: beyond this gap they count as far.
 constexpr double kReach = 700;
-// An upper bound of e^-gap beyond it, and the relative error of the terms before it.
+// An upper bound of e^-gap beyond it, and the relative error of sums of the terms before it: 2^-43.5 of a term, 2^-46
+// of a tile's sum.
 constexpr std::int64_t kFarExponent = -1000;
 constexpr double kTermError = 0x1p-42;
 // The limbs in which f64 sums are put together.
@@ -34,7 +36,9 @@ BigFloat exact_gap(float top, float logit) {
 // e^-gap for 0 <= gap <= kReach, by the steps and the proof of lanes_impl.hpp without fused operations: below 2^-50
 // relative. The gap was rounded, by 2^-53 of itself: 2^-43.5.
 double exp_minus(double gap) {
-  const double k = std::nearbyint(-gap * 0x1.71547652b82fep0);
+  constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, held in the low bits
+  const double shifted = -gap * 0x1.71547652b82fep0 + kRound;
+  const double k = shifted - kRound;
   const double r = (-gap - k * 0x1.62e42feep-1) - k * 0x1.a39ef35793c76p-33;
   constexpr std::array coefficients = {1.0 / 6227020800.0,
                                        1.0 / 479001600.0,
@@ -52,10 +56,21 @@ double exp_minus(double gap) {
                                        1.0};
   double p = 0;
   for (const double coefficient : coefficients) p = p * r + coefficient;
-  return std::ldexp(p, static_cast<int>(k));
+  // k is above -1011: p 2^k is a normal number.
+  const std::uint64_t lift = std::bit_cast<std::uint64_t>(shifted) - std::bit_cast<std::uint64_t>(kRound);
+  return std::bit_cast<double>(std::bit_cast<std::uint64_t>(p) + (lift << 52));
 }
 
+double gap_of(float top, float logit) { return static_cast<double>(top) - static_cast<double>(logit); }
+
 BigFloat integer(std::int64_t n) { return BigFloat::from_double(static_cast<double>(n)); }
+
+// Each far logit adds between 0 and 2^exponent: half of that give or take as much.
+Ball far_share(std::int64_t far, std::int64_t exponent) {
+  if (far == 0) return {};
+  const Bound half = Bound::power_of_two(exponent - 1) * Bound{static_cast<double>(far), 0};
+  return {exact::to_bigfloat(half), half};
+}
 
 }  // namespace
 
@@ -68,50 +83,64 @@ Ball mass(const Part& part, std::size_t limbs) {
 }
 
 Term term_of(float top, float logit, std::size_t limbs) {
-  if (logit == top) return {Term::Kind::tie, 0, {}};
-  const double gap = static_cast<double>(top) - static_cast<double>(logit);
-  if (gap > (limbs == 0 ? kReach : reach(limbs))) return {Term::Kind::far, 0, {}};
-  if (limbs == 0) return {Term::Kind::near, exp_minus(gap), {}};
-  return {Term::Kind::near, 0, exact::exp(exact::negate(Ball{exact_gap(top, logit), {}}), limbs)};
+  if (logit == top) return {TermKind::tie, 0, {}};
+  const double gap = gap_of(top, logit);
+  if (gap > (limbs == 0 ? kReach : reach(limbs))) return {TermKind::far, 0, {}};
+  if (limbs == 0) return {TermKind::near, exp_minus(gap), {}};
+  return {TermKind::near, 0, exact::exp(exact::negate(Ball{exact_gap(top, logit), {}}), limbs)};
 }
 
-void PartSum::add(const Term& term) {
-  ++count_;
-  switch (term.kind) {
-    case Term::Kind::tie: ++ties_; break;
-    case Term::Kind::far: ++far_; break;
-    case Term::Kind::near:
-      if (limbs_ == 0) {
-        sum_.add(term.value);
-      } else {
-        ball_ = exact::add(ball_, term.ball, limbs_);
-      }
+void fast_terms(float top, const float* logits, std::int64_t count, double* terms) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double gap = gap_of(top, logits[i]);
+    const bool counts = gap <= kReach;
+    const double value = exp_minus(counts ? gap : kReach);
+    terms[i] = counts ? value : -1;
   }
 }
 
-void PartSum::merge(const PartSum& other) {
+void FastSum::flush() {
+  sum_.add(unflushed_);
+  unflushed_ = 0;
+}
+
+void FastSum::add(TermKind kind, double value) {
+  ++count_;
+  switch (kind) {
+    case TermKind::tie: ++ties_; break;
+    case TermKind::far: ++far_; break;
+    case TermKind::near: sum_.add(value);
+  }
+}
+
+void FastSum::merge(const FastSum& other) {
   count_ += other.count_;
   ties_ += other.ties_;
   far_ += other.far_;
   sum_.add(other.sum_.high);
   sum_.add(other.sum_.low);
-  ball_ = exact::add(ball_, other.ball_, limbs_ == 0 ? kLeastLimbs : limbs_);
+}
+
+Part FastSum::part() const {
+  const double total = sum_.high + sum_.low;
+  Ball others = Ball::exact(total);
+  others.radius = Bound::of(BigFloat::from_double(total * kTermError));
+  return {count_, ties_, exact::add(others, far_share(far_, kFarExponent), kLeastLimbs)};
+}
+
+void PartSum::add(const Term& term) {
+  fast_.add(term.kind, term.value);
+  if (limbs_ != 0 && term.kind == TermKind::near) ball_ = exact::add(ball_, term.ball, limbs_);
+}
+
+void PartSum::merge(const PartSum& other) {
+  fast_.merge(other.fast_);
+  if (limbs_ != 0) ball_ = exact::add(ball_, other.ball_, limbs_);
 }
 
 Part PartSum::part() const {
-  Part part{count_, ties_, ball_};
-  if (limbs_ == 0) {
-    const double total = sum_.high + sum_.low;
-    part.others = Ball::exact(total);
-    part.others.radius = Bound::of(BigFloat::from_double(total * kTermError));
-  }
-  if (far_ > 0) {
-    // Each far one adds between 0 and 2^far_exponent: half of that give or take as much.
-    const std::int64_t exponent = limbs_ == 0 ? kFarExponent : far_exponent(limbs_);
-    const Bound half = Bound::power_of_two(exponent - 1) * Bound{static_cast<double>(far_), 0};
-    part.others = exact::add(part.others, Ball{exact::to_bigfloat(half), half}, limbs_ + 4);
-  }
-  return part;
+  if (limbs_ == 0) return fast_.part();
+  return {fast_.count_, fast_.ties_, exact::add(ball_, far_share(fast_.far_, far_exponent(limbs_)), limbs_ + 4)};
 }
 
 int reaches(const Part& prefix, const Part& beyond, float top_p, std::size_t limbs) {

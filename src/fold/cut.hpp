@@ -23,29 +23,60 @@ struct Part {
 Part join(const Part& a, const Part& b, std::size_t limbs);
 exact::Ball mass(const Part& part, std::size_t limbs);
 
-// One logit's share of a Part, in f64 (limbs 0) or in ball arithmetic.
+// One logit's share of a Part: a tie with the top, or its term, or so far below that it only widens the bound.
+enum class TermKind { tie, near, far };
 struct Term {
-  enum class Kind { tie, near, far } kind = Kind::tie;
-  double value = 0;
-  exact::Ball ball;
+  TermKind kind = TermKind::tie;
+  double value = 0;  // in f64 (limbs 0)
+  exact::Ball ball;  // else
 };
 Term term_of(float top, float logit, std::size_t limbs);
 
-class PartSum {
+// e^(z - top) in f64 for a tile of logits, at most kMaxTile; -1 for those too far below to count (-inf, NaN too).
+void fast_terms(float top, const float* logits, std::int64_t count, double* terms);
+
+// A Part in f64.
+class FastSum {
  public:
-  // limbs 0: f64.
-  explicit PartSum(std::size_t limbs = 0) : limbs_(limbs) {}
-  void add(const Term& term);
-  void merge(const PartSum& other);
+  void add(TermKind kind, double value);
+  // A tile's logits as fast_terms gives them, one after another; then flush().
+  void add_unflushed(bool tie, double term) {
+    ++count_;
+    if (tie) {
+      ++ties_;
+    } else if (term < 0) {
+      ++far_;
+    } else {
+      unflushed_ += term;
+    }
+  }
+  void flush();
+  void merge(const FastSum& other);
   Part part() const;
   std::int64_t count() const { return count_; }
 
  private:
-  std::size_t limbs_;
+  friend class PartSum;
   std::int64_t count_ = 0;
   std::int64_t ties_ = 0;
   std::int64_t far_ = 0;
+  double unflushed_ = 0;
   Compensated sum_;
+};
+
+// A Part at any precision; limbs 0: f64.
+class PartSum {
+ public:
+  explicit PartSum(std::size_t limbs = 0) : limbs_(limbs) {}
+  void add(const Term& term);
+  void merge(const PartSum& other);
+  Part part() const;
+  std::int64_t count() const { return fast_.count(); }
+  FastSum& fast() { return fast_; }  // limbs 0
+
+ private:
+  std::size_t limbs_;
+  FastSum fast_;  // with limbs, its counts
   exact::Ball ball_;
 };
 

@@ -4,6 +4,14 @@
 #include "fold/sample_row.hpp"
 
 namespace isologit::fold {
+namespace {
+
+// before() for logits that are not NaN.
+bool stands_before(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+}  // namespace
 
 SamplePass::SamplePass(const PassPlan& plan)
     : plan_(&plan), inside_(plan.limbs), middle_(plan.limbs), outside_(plan.limbs), contenders_(plan.draw) {
@@ -25,37 +33,48 @@ std::size_t SamplePass::bin_of(const Candidate& candidate) const {
 }
 
 void SamplePass::Bin::widen(const Candidate& one) {
-  if (sum.count() == 0 || before(one, first)) first = one;
-  if (sum.count() == 0 || before(last, one)) last = one;
+  if (sum.count() == 0 || stands_before(one, first)) first = one;
+  if (sum.count() == 0 || stands_before(last, one)) last = one;
 }
 
 void SamplePass::absorb(const Lanes& lanes, const float* logits, std::int64_t count, std::int64_t first_id) {
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
   float inside[kMaxTile];
   std::fill(inside, inside + kMaxTile, kNothing);
+  double terms[kMaxTile];
+  if (plan_->limbs == 0) fast_terms(plan_->top, logits, count, terms);
   bool any_inside = false;
   const bool searching = plan_->kind == PassPlan::Kind::search;
   for (std::int64_t j = 0; j < count; ++j) {
     const Candidate candidate{logits[j], first_id + j};
     if (!(candidate.logit > kNothing)) continue;
-    if (before(candidate, plan_->from)) {
-      inside_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
+    PartSum* part = &outside_;
+    if (stands_before(candidate, plan_->from)) {
       inside[j] = candidate.logit;
       any_inside = true;
-    } else if (!before(plan_->to, candidate)) {
-      if (searching) {
-        Bin& bin = bins_[bin_of(candidate)];
-        bin.widen(candidate);
-        bin.sum.add(term_of(plan_->top, candidate.logit, 0));
-      }
+      part = &inside_;
+    } else if (!stands_before(plan_->to, candidate)) {
+      if (searching) add_to_bin(candidate, terms[j]);
       if (plan_->lists) list_.push_back(candidate);
-    } else if (!before(plan_->limit, candidate)) {
-      middle_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
-    } else if (!searching) {
-      outside_.add(term_of(plan_->top, candidate.logit, plan_->limbs));
+      continue;
+    } else if (!stands_before(plan_->limit, candidate)) {
+      part = &middle_;
+    }
+    if (plan_->limbs == 0) {
+      part->fast().add_unflushed(candidate.logit == plan_->top, terms[j]);
+    } else {
+      part->add(term_of(plan_->top, candidate.logit, plan_->limbs));
     }
   }
+  for (PartSum* part : {&inside_, &middle_, &outside_}) part->fast().flush();
   if (plan_->draws && any_inside) contenders_.absorb(lanes, inside, count, first_id);
+}
+
+void SamplePass::add_to_bin(const Candidate& candidate, double term) {
+  Bin& bin = bins_[bin_of(candidate)];
+  bin.widen(candidate);
+  bin.sum.add_unflushed(candidate.logit == plan_->top, term);
+  bin.sum.flush();
 }
 
 void SamplePass::merge(const SamplePass& other) {
@@ -68,7 +87,7 @@ void SamplePass::merge(const SamplePass& other) {
     if (other.bins_[i].sum.count() == 0) continue;
     bins_[i].widen(other.bins_[i].first);
     // Where the bin was empty until now, its last place is still the first of the other.
-    if (before(bins_[i].last, other.bins_[i].last)) bins_[i].last = other.bins_[i].last;
+    if (stands_before(bins_[i].last, other.bins_[i].last)) bins_[i].last = other.bins_[i].last;
     bins_[i].sum.merge(other.bins_[i].sum);
   }
 }

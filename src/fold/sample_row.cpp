@@ -17,8 +17,8 @@ using exact::BigFloat;
 constexpr std::int64_t kLastId = std::int64_t{1} << 62;
 constexpr Candidate kEnd{-std::numeric_limits<float>::max(), kLastId};  // behind every finite logit
 
-// A first guess for the search: top-p rarely keeps what is this far below the top.
-constexpr float kFirstReach = 64;
+// A first guess for the search: top-p rarely keeps what is this far below the end of the list.
+constexpr float kFirstReach = 24;
 
 Candidate after(const Candidate& place) { return {place.logit, place.id + 1}; }
 Candidate earlier(const Candidate& a, const Candidate& b) { return before(a, b) ? a : b; }
@@ -75,6 +75,7 @@ void SampleRow::survey(const Distribution& support, const std::vector<Candidate>
   plan_.to = window_.back();
   plan_.limit = cuts_.min_p > 0 ? Candidate{min_p_limit(support.top, cuts_.min_p), kLastId} : kEnd;
   if (cuts_.top_k > 0 && cuts_.top_k < finite_) rank_ = cuts_.top_k;
+  place_limit(0);
   settle(survey_parts(summed ? &sums : nullptr));
 }
 
@@ -127,7 +128,7 @@ void SampleRow::settle(const Parts& known) {
   Parts parts = known;
   terms_.clear();
   for (const Candidate& one : window_) terms_.push_back(term_of(plan_.top, one.logit, plan_.limbs));
-  if (!place_limit(parts)) return search_after_stretch(false);
+  if (!place_limit(parts.inside.count)) return search_after_stretch(false);
   const bool within = !before(plan_.to, plan_.limit) || (parts.known && parts.middle.count == 0);
   if (!before(plan_.to, plan_.limit)) {
     parts.outside = join(parts.outside, parts.middle, plan_.limbs);
@@ -143,10 +144,10 @@ void SampleRow::settle(const Parts& known) {
   finish(parts, kept);
 }
 
-// The end of top-k. Returns whether it is known.
-bool SampleRow::place_limit(const Parts& parts) {
+// The end of top-k, `inside` of the order being before the window. Returns whether it is known.
+bool SampleRow::place_limit(std::int64_t inside) {
   if (rank_ == 0) return true;
-  const std::int64_t in_window = rank_ - parts.inside.count;
+  const std::int64_t in_window = rank_ - inside;
   if (in_window <= static_cast<std::int64_t>(window_.size())) {
     plan_.limit = earlier(plan_.limit, window_[static_cast<std::size_t>(in_window - 1)]);
     rank_ = 0;
@@ -264,7 +265,7 @@ void SampleRow::search_after_stretch(bool too_short) {
   too_short_ = too_short;
   plan_.kind = PassPlan::Kind::search;
   plan_.from = after(plan_.to);
-  const Candidate guess{plan_.top - kFirstReach, kLastId};
+  const Candidate guess{plan_.from.logit - kFirstReach, kLastId};
   plan_.to = before(plan_.from, guess) ? earlier(guess, plan_.limit) : plan_.limit;
   plan_.lists = false;
   plan_.draws = false;

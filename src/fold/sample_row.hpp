@@ -21,7 +21,7 @@
 namespace isologit::fold {
 
 inline constexpr std::int64_t kMostListed = 1024;
-inline constexpr std::size_t kBins = 512;
+inline constexpr std::size_t kBins = 1024;
 
 struct Cuts {
   float min_p = 0;
@@ -55,7 +55,7 @@ class SamplePass {
  private:
   friend class SampleRow;
   struct Bin {
-    PartSum sum;
+    FastSum sum;
     Candidate first{};
     Candidate last{};
 
@@ -63,6 +63,7 @@ class SamplePass {
   };
 
   std::size_t bin_of(const Candidate& candidate) const;
+  void add_to_bin(const Candidate& candidate, double term);
 
   const PassPlan* plan_;
   PartSum inside_;   // before the stretch
@@ -119,7 +120,7 @@ class SampleRow {
   bool special(const Distribution& support);
   Parts survey_parts(const RelativeSums* sums) const;
   void settle(const Parts& parts);
-  bool place_limit(const Parts& parts);
+  bool place_limit(std::int64_t inside);
   bool place_top_p(const Parts& parts, std::size_t limited, bool within, std::size_t& kept);
   void finish(const Parts& parts, std::size_t kept);
   bool finish_floats(const Parts& parts, std::size_t kept);

@@ -41,6 +41,9 @@ std::vector<float> divisors(std::span<const float> temperatures) {
   return result;
 }
 
+// A search takes some 80 KB a row and thread; no more than this many at a time.
+constexpr std::size_t kSearches = 512;
+
 // A row that goes on to further passes.
 struct Pending {
   std::int64_t index;
@@ -169,8 +172,9 @@ class Sampler {
 
   // One more pass for the first block of waiting rows.
   bool further_pass(std::vector<Pending>& pending) {
-    const std::size_t count = std::min(pending.size(), static_cast<std::size_t>(stream_.block_rows()));
     const auto threads = static_cast<std::size_t>(stream_.threads());
+    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.block_rows()),
+                                        std::max<std::size_t>(kSearches / threads, 1)});
     std::vector<std::int64_t> indices;
     for (std::size_t i = 0; i < count; ++i) indices.push_back(pending[i].index);
     std::vector<SamplePass> passes;
