@@ -20,7 +20,9 @@ Bound normalized(double mantissa, std::int64_t exponent) {
 
 // Truncates the middle to the working precision and accounts for what was dropped.
 Ball shortened(BigFloat middle, Bound radius, std::size_t limbs) {
-  if (truncate(middle, limbs)) radius = radius + Bound::power_of_two(64 * middle.exponent);
+  // Where zero limbs above the dropped ones go as well, the exponent says less than it might.
+  const std::int64_t lowest = middle.top() - static_cast<std::int64_t>(limbs);
+  if (truncate(middle, limbs)) radius = radius + Bound::power_of_two(64 * lowest);
   return {std::move(middle), radius};
 }
 

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "fold/draw.hpp"
+
 namespace isologit::fold {
 
 // Logits are handed over in groups of this many; the caller pads the last group with -inf.
@@ -27,6 +29,12 @@ struct Sums {
   double squares;
 };
 
+// A logit that a draw may pick: its place in the tile and the first random word of its id.
+struct Hit {
+  std::int32_t index;
+  std::uint32_t word;
+};
+
 struct Lanes {
   // count is a multiple of kLaneGroup.
   Scan (*scan)(const float* logits, std::int64_t count);
@@ -39,6 +47,11 @@ struct Lanes {
   bool (*any_not_below)(const float* logits, std::int64_t count, float threshold);
   // Replaces each logit z by cap * tanh(z / cap), rounded once; count is a multiple of kLaneGroup.
   void (*softcap)(float* logits, std::int64_t count, float cap);
+  // Writes the logits z above -inf (NaN is not) whose Gumbel number g may satisfy (z - rival) + g >= gumbel, where only
+  // the first random word of g is known; more than these may be written, none is left out. rival is finite or -inf (all
+  // logits above -inf are written then), count at most kMaxTile, first_id the id of logits[0]. Returns how many.
+  std::int64_t (*gumbel_hits)(const Draw& draw, const float* logits, std::int64_t first_id, std::int64_t count,
+                              float rival, float gumbel, Hit* hits);
 };
 
 const Lanes& reference_lanes();

@@ -24,6 +24,8 @@
 
 #if defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace isologit::fold {
@@ -184,7 +186,90 @@ inline void softcap(float* logits, std::int64_t count, float cap) {
   }
 }
 
-constexpr Lanes kLanes{scan, sums, count_above, any_not_below, softcap};
+// Philox works on 32-bit words, here each in a 64-bit lane whose upper half is left as it falls: products read only the
+// lower halves, and so does whoever reads the result.
+using Words = std::uint64_t __attribute__((vector_size(8 * kWidth)));
+using HalfWords = std::uint32_t __attribute__((vector_size(8 * kWidth)));  // twice as many
+
+inline Words multiply_low(Words a, Words b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Words>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+#elif defined(__FMA__)
+  return reinterpret_cast<Words>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<Words>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (a & 0xFFFFFFFFU) * (b & 0xFFFFFFFFU);
+#endif
+}
+
+// The words of `blocks` blocks from `first` on, in the order of ids; written are whole registers.
+inline void first_words(const Draw& draw, std::uint32_t first, std::int64_t blocks, std::uint32_t* words) {
+  Words lane;
+  for (int i = 0; i < kWidth; ++i) lane[i] = static_cast<std::uint64_t>(i);
+  for (std::int64_t block = 0; block < blocks; block += kWidth) {
+    Words c0 = lane + first + static_cast<std::uint64_t>(block);
+    Words c1 = Words{} + draw.position;
+    Words c2 = Words{} + draw.sequence;
+    Words c3 = Words{} + (draw.sequence >> 32);
+    auto key0 = static_cast<std::uint32_t>(draw.seed);
+    auto key1 = static_cast<std::uint32_t>(draw.seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+      const Words product0 = multiply_low(c0, Words{} + 0xD2511F53U);
+      const Words product1 = multiply_low(c2, Words{} + 0xCD9E8D57U);
+      c0 = (product1 >> 32) ^ c1 ^ key0;
+      c1 = product1;
+      c2 = (product0 >> 32) ^ c3 ^ key1;
+      c3 = product0;
+      key0 += 0x9E3779B9U;
+      key1 += 0xBB67AE85U;
+    }
+    const Words low = (c0 & 0xFFFFFFFFU) | c1 << 32;
+    const Words high = (c2 & 0xFFFFFFFFU) | c3 << 32;
+    for (int i = 0; i < kWidth; ++i) {
+      const std::uint32_t four[4] = {static_cast<std::uint32_t>(low[i]), static_cast<std::uint32_t>(low[i] >> 32),
+                                     static_cast<std::uint32_t>(high[i]), static_cast<std::uint32_t>(high[i] >> 32)};
+      std::memcpy(words + 4 * (block + i), four, sizeof four);
+    }
+  }
+}
+
+// An upper bound of the Gumbel number g = -ln(-ln u) from its first word r: -ln u > 1 - u > w 2^-24 with w = (2^32 - 1
+// - r) >> 8, so g < -ln(w 2^-24) = (24 - log2 w) ln 2; and log2 w is at least the straight line through its values at
+// the powers of two, which the bits of a float are: bits 2^-23 - 127 (w = 0 counts as 2^-127: more than any g). The
+// line is evaluated in f32: three roundings relative to 105 or less, below 2^-15; z - rival rounds by less than 2^-17
+// where it is below 2^7 in size, and above that the comparison is not close. Comparing the rounded sum with a float is
+// exact, as rounding is monotone.
+inline std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int64_t first_id, std::int64_t count,
+                                float rival, float gumbel, Hit* hits) {
+  constexpr float kSlope = 0x1.62e430p-24F;         // ln 2 2^-23
+  constexpr float kOffset = 104.66522F + 0x1p-13F;  // 151 ln 2 and what is rounded off
+  alignas(64) std::uint32_t words[kMaxTile + 4 * kWidth + 2 * kFloats];
+  alignas(64) std::int32_t reached[kMaxTile + kFloats];
+  const std::int64_t skipped = first_id % 4;
+  first_words(draw, static_cast<std::uint32_t>(first_id / 4), (count + skipped + 3) / 4, words);
+  const float nothing = -std::numeric_limits<float>::infinity();
+  Ints any = {};
+  for (std::int64_t i = 0; i < count; i += kFloats) {
+    const auto z = load<Floats>(logits + i);
+    const HalfWords complement = ~load<HalfWords>(words + skipped + i) >> 8;
+    const auto bits = bits_of<Ints>(__builtin_convertvector(bits_of<Ints>(complement), Floats));
+    const Floats bound = kOffset - __builtin_convertvector(bits, Floats) * kSlope;
+    const Ints reach = ((z - rival) + bound >= gumbel) & (z > nothing);
+    std::memcpy(reached + i, &reach, sizeof reach);
+    any |= reach;
+  }
+  bool found = false;
+  for (int i = 0; i < kFloats; ++i) found = found || any[i] != 0;
+  if (!found) return 0;
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (reached[i] != 0) hits[total++] = {static_cast<std::int32_t>(i), words[skipped + i]};
+  }
+  return total;
+}
+
+constexpr Lanes kLanes{scan, sums, count_above, any_not_below, softcap, gumbel_hits};
 
 }  // namespace
 }  // namespace isologit::fold

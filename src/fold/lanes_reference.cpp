@@ -38,7 +38,18 @@ void softcap(float* logits, std::int64_t count, float cap) {
   for (std::int64_t i = 0; i < count; ++i) logits[i] = static_cast<float>(exact::softcap(logits[i], cap, exact::kF32));
 }
 
-constexpr Lanes kLanes{scan, nullptr, count_above, any_not_below, softcap};
+std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int64_t first_id, std::int64_t count, float, float,
+                         Hit* hits) {
+  std::int64_t found = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (logits[i] > -std::numeric_limits<float>::infinity()) {
+      hits[found++] = {static_cast<std::int32_t>(i), draw_word(draw, first_id + i, Word::first)};
+    }
+  }
+  return found;
+}
+
+constexpr Lanes kLanes{scan, nullptr, count_above, any_not_below, softcap, gumbel_hits};
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/text.hpp"
+#include "head/overlap.hpp"
 #include "head/validate.hpp"
 
 namespace isologit::head {
@@ -134,31 +135,6 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   return {};
 }
 
-struct Range {
-  std::string_view name;
-  std::uintptr_t begin;
-  std::uintptr_t end;
-};
-
-Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(data);
-  return {name, begin, data == nullptr ? begin : begin + static_cast<std::uintptr_t>(bytes)};
-}
-
-Range range_of(std::string_view name, const MatrixView& matrix) {
-  const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
-  if (matrix.rows == 0) return range_of(name, nullptr, 0);
-  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
-  Range range = range_of(name, matrix.data, matrix.cols * size);
-  (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
-  return range;
-}
-
-template <class T>
-Range range_of(std::string_view name, std::span<const T> list) {
-  return range_of(name, list.data(), static_cast<std::int64_t>(list.size_bytes()));
-}
-
 std::vector<Range> outputs_of(const ScoreRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const LogitsOutput& logits = request.logits;
@@ -198,10 +174,9 @@ Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transfor
 
 Result<void> validate_overlap(const Head& head, const ScoreRequest& request) {
   const std::vector<Range> outputs = outputs_of(request);
-  const std::int64_t bias_size = static_cast<std::int64_t>(dtype_size(head.bias.dtype));
   const std::vector<Range> inputs = {range_of("hidden", request.hidden),
                                      range_of("weight", head.weight),
-                                     range_of("bias", head.bias.data, head.bias.size * bias_size),
+                                     range_of("bias", head.bias),
                                      range_of("token_ids", request.token_ids),
                                      range_of("temperatures", request.temperatures),
                                      range_of("row_mask", request.row_mask),
@@ -211,20 +186,7 @@ Result<void> validate_overlap(const Head& head, const ScoreRequest& request) {
                                      range_of("kept offsets", request.support.kept.offsets),
                                      range_of("banned ids", request.support.banned.ids),
                                      range_of("banned offsets", request.support.banned.offsets)};
-  const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    for (const Range& input : inputs) {
-      if (overlap(outputs[i], input)) {
-        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps the input ", input.name));
-      }
-    }
-    for (std::size_t j = i + 1; j < outputs.size(); ++j) {
-      if (overlap(outputs[i], outputs[j])) {
-        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps that of ", outputs[j].name));
-      }
-    }
-  }
-  return {};
+  return check_apart(outputs, inputs);
 }
 
 }  // namespace isologit::head

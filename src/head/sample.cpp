@@ -1,0 +1,245 @@
+// isologit::sample: a first pass for every row, then further passes for the rows that ask for one
+// (fold/sample_row.hpp).
+#include "isologit/sample.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <new>
+#include <optional>
+#include <vector>
+
+#include "base/cpu.hpp"
+#include "base/fp_env.hpp"
+#include "base/thread_pool.hpp"
+#include "fold/distribution.hpp"
+#include "fold/gumbel.hpp"
+#include "fold/sample_row.hpp"
+#include "fold/top_k.hpp"
+#include "head/stream.hpp"
+#include "head/validate_sample.hpp"
+
+namespace isologit {
+namespace {
+
+using fold::Contenders;
+using fold::Distribution;
+using fold::SamplePass;
+using fold::SampleRow;
+using fold::TopK;
+
+template <class T>
+T value_at(std::span<const T> values, std::int64_t row, T absent) {
+  if (values.empty()) return absent;
+  return values.size() == 1 ? values[0] : values[static_cast<std::size_t>(row)];
+}
+
+// Temperature 0 is greedy at temperature 1.
+std::vector<float> divisors(std::span<const float> temperatures) {
+  std::vector<float> result(temperatures.begin(), temperatures.end());
+  std::replace(result.begin(), result.end(), 0.0F, 1.0F);
+  return result;
+}
+
+// A search takes some 80 KB a row and thread; no more than this many at a time.
+constexpr std::size_t kSearches = 512;
+
+// A row that goes on to further passes.
+struct Pending {
+  std::int64_t index;
+  SampleRow row;
+  int passes;
+};
+
+// What one thread gathers of a row in the first pass.
+struct Survey {
+  Distribution support;
+  std::optional<TopK> list;
+  Contenders contenders;
+};
+
+class Sampler {
+ public:
+  Sampler(const Head& head, const SampleRequest& request, const ScoreOptions& options, const dot::Kernel& kernel,
+          int threads)
+      : request_(request),
+        options_(options),
+        divisors_(divisors(request.temperatures)),
+        stream_(head, request.hidden, divisors_, kernel, threads),
+        wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr} {
+    report_.kernel = kernel.name();
+    report_.threads = threads;
+    report_.rows = request.hidden.rows;
+  }
+
+  Result<SampleReport> run() {
+    const auto block = stream_.block_rows();
+    std::vector<Pending> pending;
+    for (std::int64_t begin = 0; begin < report_.rows; begin += block) {
+      const std::int64_t end = std::min(begin + block, report_.rows);
+      share_before_ = static_cast<double>(begin) / static_cast<double>(report_.rows);
+      share_ = static_cast<double>(end - begin) / static_cast<double>(report_.rows);
+      if (!first_pass(begin, end, pending)) return cancelled();
+      share_before_ += share_;
+      share_ = 0;
+      // The state of waiting rows is bounded by that of two blocks.
+      while (static_cast<std::int64_t>(pending.size()) >= block) {
+        if (!further_pass(pending)) return cancelled();
+      }
+    }
+    while (!pending.empty()) {
+      if (!further_pass(pending)) return cancelled();
+    }
+    report_.logit_fallbacks = stream_.fallbacks();
+    return report_;
+  }
+
+ private:
+  static tl::unexpected<Error> cancelled() { return fail(StatusCode::cancelled, "cancelled by the progress callback"); }
+
+  bool stream(std::span<const std::int64_t> rows, const std::function<void(int, const head::LogitTile&)>& fold) {
+    return stream_.run(rows, fold, [&](double done) {
+      return !options_.progress || options_.progress(share_before_ + share_ * done);
+    });
+  }
+
+  // Runs work(i) for i in [0, count) on all threads.
+  void for_each(std::size_t count, const std::function<void(std::size_t)>& work) {
+    std::atomic<std::size_t> next = 0;
+    base::parallel(stream_.threads(), [&](int) {
+      for (std::size_t i = next++; i < count; i = next++) work(i);
+    });
+  }
+
+  SampleRow row_of(std::int64_t i) const {
+    const fold::Draw draw{value_at(request_.seeds, i, std::uint64_t{0}),
+                          value_at(request_.sequence_ids, i, std::uint64_t{0}),
+                          value_at(request_.positions, i, std::uint32_t{0})};
+    const fold::Cuts cuts{value_at(request_.min_p, i, 0.0F), value_at(request_.top_k, i, std::int64_t{0}),
+                          value_at(request_.top_p, i, 1.0F)};
+    return {draw, cuts, value_at(request_.temperatures, i, 1.0F) == 0, wanted_};
+  }
+
+  bool first_pass(std::int64_t begin, std::int64_t end, std::vector<Pending>& pending) {
+    const auto count = static_cast<std::size_t>(end - begin);
+    const auto threads = static_cast<std::size_t>(stream_.threads());
+    std::vector<std::int64_t> indices(count);
+    std::vector<Pending> rows;
+    rows.reserve(count);
+    std::vector<Survey> surveys(threads * count);
+    for (std::size_t i = 0; i < count; ++i) {
+      indices[i] = begin + static_cast<std::int64_t>(i);
+      rows.push_back({indices[i], row_of(indices[i]), 1});
+      for (std::size_t t = 0; t < threads; ++t) {
+        Survey& survey = surveys[t * count + i];
+        survey.support.summed = rows[i].row.sums();
+        survey.contenders = Contenders(rows[i].row.plan().draw);
+        if (rows[i].row.listed() > 0) survey.list.emplace(rows[i].row.listed());
+      }
+    }
+    const bool finished = stream(indices, [&](int worker, const head::LogitTile& tile) {
+      for (std::size_t i = 0; i < count; ++i) {
+        Survey& survey = surveys[static_cast<std::size_t>(worker) * count + i];
+        float* logits = tile.logits + static_cast<std::int64_t>(i) * tile.stride;
+        survey.support.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
+        if (survey.list) survey.list->absorb(stream_.lanes(), logits, nullptr, tile.count, tile.first_id);
+        if (rows[i].row.draws_at_once()) {
+          survey.contenders.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
+        }
+      }
+    });
+    if (!finished) return false;
+    for_each(count, [&](std::size_t i) {
+      Survey& all = surveys[i];
+      for (std::size_t t = 1; t < threads; ++t) {
+        const Survey& other = surveys[t * count + i];
+        all.support.merge(stream_.lanes(), other.support);
+        if (all.list) all.list->merge(*other.list);
+        all.contenders.merge(other.contenders);
+      }
+      rows[i].row.survey(all.support, all.list ? all.list->sorted() : std::vector<fold::Candidate>{}, all.contenders);
+    });
+    for (Pending& one : rows) {
+      if (one.row.done()) {
+        store(one);
+      } else {
+        ++report_.further_rows;
+        pending.push_back(std::move(one));
+      }
+    }
+    return true;
+  }
+
+  // One more pass for the first block of waiting rows.
+  bool further_pass(std::vector<Pending>& pending) {
+    const auto threads = static_cast<std::size_t>(stream_.threads());
+    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.block_rows()),
+                                        std::max<std::size_t>(kSearches / threads, 1)});
+    std::vector<std::int64_t> indices;
+    for (std::size_t i = 0; i < count; ++i) indices.push_back(pending[i].index);
+    std::vector<SamplePass> passes;
+    for (std::size_t t = 0; t < threads; ++t) {
+      for (std::size_t i = 0; i < count; ++i) passes.emplace_back(pending[i].row.plan());
+    }
+    const bool finished = stream(indices, [&](int worker, const head::LogitTile& tile) {
+      for (std::size_t i = 0; i < count; ++i) {
+        passes[static_cast<std::size_t>(worker) * count + i].absorb(
+            stream_.lanes(), tile.logits + static_cast<std::int64_t>(i) * tile.stride, tile.count, tile.first_id);
+      }
+    });
+    if (!finished) return false;
+    for_each(count, [&](std::size_t i) {
+      for (std::size_t t = 1; t < threads; ++t) passes[i].merge(passes[t * count + i]);
+      ++pending[i].passes;
+      pending[i].row.advance(passes[i]);
+    });
+    std::vector<Pending> waiting;
+    for (std::size_t i = 0; i < pending.size(); ++i) {
+      if (i < count && pending[i].row.done()) {
+        store(pending[i]);
+      } else {
+        waiting.push_back(std::move(pending[i]));
+      }
+    }
+    pending = std::move(waiting);
+    return true;
+  }
+
+  void store(const Pending& one) {
+    const fold::SampleResults& results = one.row.results();
+    if (request_.ids != nullptr) request_.ids[one.index] = results.id;
+    if (request_.logprobs != nullptr) request_.logprobs[one.index] = results.logprob;
+    if (request_.cut_logprobs != nullptr) request_.cut_logprobs[one.index] = results.cut_logprob;
+    if (request_.log_kept_cut != nullptr) request_.log_kept_cut[one.index] = results.log_kept_cut;
+    report_.rounds = std::max(report_.rounds, one.passes);
+    report_.undecided_rows += one.row.plan().limbs > 0;
+    report_.second_words += one.row.contenders().second_words();
+    report_.exact_draws += one.row.contenders().exact();
+  }
+
+  const SampleRequest& request_;
+  const ScoreOptions& options_;
+  std::vector<float> divisors_;
+  head::Stream stream_;
+  SampleRow::Wanted wanted_;
+  double share_before_ = 0;  // of all rows, done before the block under way, for the progress callback
+  double share_ = 0;         // of all rows, in the block under way
+  SampleReport report_;
+};
+
+}  // namespace
+
+Result<SampleReport> sample(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
+  if (auto checked = head::validate(head, request, options); !checked) return tl::unexpected(checked.error());
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  if (!kernel) return tl::unexpected(kernel.error());
+  const int threads = options.threads > 0 ? options.threads : base::available_threads();
+  const base::FpEnvironment environment;
+  try {
+    return Sampler(head, request, options, **kernel, threads).run();
+  } catch (const std::bad_alloc&) {
+    return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
+  }
+}
+
+}  // namespace isologit
