@@ -11,8 +11,20 @@ from isologit._native import Report, kernels, version
 
 __version__ = version()
 
-__all__ = ["LogprobsOutput", "Report", "Scores", "hf", "integrations", "kernels", "linear_logprobs", "logits", "nn", "ops",
-           "score", "version"]
+__all__ = [
+    "LogprobsOutput",
+    "Report",
+    "Scores",
+    "hf",
+    "integrations",
+    "kernels",
+    "linear_logprobs",
+    "logits",
+    "nn",
+    "ops",
+    "score",
+    "version",
+]
 
 _FOUND_IN = {
     "score": "isologit._arrays",

@@ -37,8 +37,10 @@ def _dtype_code(array: np.ndarray, dtype: str | None, name: str) -> int:
         return _native.BF16
     code = _DTYPES.get(array.dtype.name)
     if code is None or not array.dtype.isnative:
-        raise ValueError(f"{name}: dtype is {array.dtype}; expected float32, float16, ml_dtypes.bfloat16, or uint16 "
-                         "together with dtype=\"bf16\", in the machine's byte order")
+        raise ValueError(
+            f"{name}: dtype is {array.dtype}; expected float32, float16, ml_dtypes.bfloat16, or uint16 "
+            'together with dtype="bf16", in the machine\'s byte order'
+        )
     return code
 
 
@@ -47,15 +49,20 @@ def _matrix(array: np.ndarray, dtype: str | None, name: str) -> _native.Matrix:
     rows, cols = array.shape
     row_stride, col_stride = array.strides
     if (cols > 1 and col_stride != array.itemsize) or row_stride % array.itemsize != 0:
-        raise ValueError(f"{name}: strides are {array.strides} bytes; expected elements of a row to be adjacent. It is read "
-                         "in place and not copied")
+        raise ValueError(
+            f"{name}: strides are {array.strides} bytes; expected elements of a row to be adjacent. It is "
+            "read in place and not copied"
+        )
     return _native.Matrix(array.ctypes.data, rows, cols, row_stride // array.itemsize, code)
 
 
 def _rows(hidden: np.ndarray) -> np.ndarray:
     """[..., H] as [N, H]; copied when elements of a row are not adjacent."""
-    rows = hidden.reshape(-1, hidden.shape[-1]) if hidden.size else hidden.reshape(
-        int(np.prod(hidden.shape[:-1])), hidden.shape[-1])
+    rows = (
+        hidden.reshape(-1, hidden.shape[-1])
+        if hidden.size
+        else hidden.reshape(int(np.prod(hidden.shape[:-1])), hidden.shape[-1])
+    )
     if (rows.shape[1] > 1 and rows.strides[1] != rows.itemsize) or rows.strides[0] % rows.itemsize != 0:
         return np.ascontiguousarray(rows)
     return rows
@@ -94,7 +101,11 @@ def _integers(values: Any, name: str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _set_support(request: _native.ScoreRequest, rows: int, vocab_size: int, mask: Any, kept: Any, banned: Any) -> list:
+def _set_support(
+    request: _native.ScoreRequest, lead: tuple[int, ...], vocab_size: int, mask: Any, kept: Any, banned: Any
+) -> list[np.ndarray]:
+    """Sets the lists of ids, and returns the arrays that must outlive the call."""
+    rows = request.hidden.rows
     keep_alive: list[np.ndarray] = []
 
     def put(which: str, offsets: np.ndarray, ids: np.ndarray) -> None:
@@ -105,9 +116,11 @@ def _set_support(request: _native.ScoreRequest, rows: int, vocab_size: int, mask
         if kept is not None or banned is not None:
             raise ValueError("mask and lists of ids are given; expected one or the other")
         mask = np.asarray(mask)
-        if mask.dtype != np.bool_ or mask.shape[-1:] != (vocab_size,) or mask.size not in (vocab_size, rows * vocab_size):
-            raise ValueError(f"mask: {mask.dtype} {list(mask.shape)}; expected bool [{vocab_size}], or [..., {vocab_size}] with "
-                             f"{rows} rows, True where an id stays")
+        if mask.dtype != np.bool_ or mask.shape not in ((vocab_size,), (*lead, vocab_size)):
+            raise ValueError(
+                f"mask: {mask.dtype} {list(mask.shape)}; expected bool [{vocab_size}] or "
+                f"{[*lead, vocab_size]}, True where an id stays"
+            )
         put(*mask_lists(mask.reshape(-1, vocab_size), rows))
     if kept is not None:
         put("kept", *id_lists(kept, rows, "kept"))
@@ -116,12 +129,27 @@ def _set_support(request: _native.ScoreRequest, rows: int, vocab_size: int, mask
     return keep_alive
 
 
-def score(hidden: np.ndarray, weight: np.ndarray, token_ids: Any = None, *, bias: np.ndarray | None = None,
-          temperature: Any = 1.0, softcap: float | None = None, scale: float | None = None, divide: float | None = None,
-          vocab_size: int | None = None, ignore_index: int = -100, mask: np.ndarray | None = None,
-          kept: Iterable[Sequence[int]] | None = None, banned: Iterable[Sequence[int]] | None = None,
-          outputs: Sequence[str] = ("logprobs",), top_k: int = 0, dtype: str | None = None, threads: int = 0,
-          kernel: str = "") -> Scores:
+def score(
+    hidden: np.ndarray,
+    weight: np.ndarray,
+    token_ids: Any = None,
+    *,
+    bias: np.ndarray | None = None,
+    temperature: Any = 1.0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    divide: float | None = None,
+    vocab_size: int | None = None,
+    ignore_index: int = -100,
+    mask: np.ndarray | None = None,
+    kept: Iterable[Sequence[int]] | None = None,
+    banned: Iterable[Sequence[int]] | None = None,
+    outputs: Sequence[str] = ("logprobs",),
+    top_k: int = 0,
+    dtype: str | None = None,
+    threads: int = 0,
+    kernel: str = "",
+) -> Scores:
     """What the head says of each row of hidden [..., H] under weight [V, H], as CONTRACT.md defines it.
 
     token_ids [...]: the id to score from each row; nothing is shifted. temperature: a number, or one a row. outputs: names
@@ -131,29 +159,38 @@ def score(hidden: np.ndarray, weight: np.ndarray, token_ids: Any = None, *, bias
     hidden = np.asarray(hidden)
     weight = np.asarray(weight)
     if hidden.ndim < 1 or weight.ndim != 2:
-        raise ValueError(f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]")
+        raise ValueError(
+            f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
+        )
     lead = hidden.shape[:-1]
     rows = _rows(hidden)
-    count = rows.shape[0]
     bias_vector = None
     if bias is not None:
         bias = np.ascontiguousarray(bias)
         bias_vector = _native.Vector(bias.ctypes.data, bias.size, _dtype_code(bias, dtype, "bias"))
-    head = _native.make_head(_matrix(weight, dtype, "weight"), bias_vector, vocab_size=vocab_size, softcap=softcap,
-                             scale=scale, divide=divide)
+    head = _native.make_head(
+        _matrix(weight, dtype, "weight"),
+        bias_vector,
+        vocab_size=vocab_size,
+        softcap=softcap,
+        scale=scale,
+        divide=divide,
+    )
     request = _native.ScoreRequest(hidden=_matrix(rows, dtype, "hidden"), has_ignore_index=1, ignore_index=ignore_index)
 
     if token_ids is not None:
         token_ids = _integers(token_ids, "token_ids")
         if token_ids.shape != lead:
-            raise ValueError(f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, that of hidden without "
-                             "its last dimension")
+            raise ValueError(
+                f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, that of hidden without "
+                "its last dimension"
+            )
         request.token_ids = token_ids.ctypes.data
     temperatures = np.ascontiguousarray(temperature, dtype=np.float32)
     if temperatures.size != 1 and temperatures.shape != lead:
         raise ValueError(f"temperature: shape is {list(temperatures.shape)}; expected a number, or {list(lead)}")
     request.temperatures, request.temperature_count = temperatures.ctypes.data, temperatures.size
-    keep_alive = _set_support(request, count, head.vocab_size, mask, kept, banned)
+    keep_alive = _set_support(request, lead, head.vocab_size, mask, kept, banned)
 
     results: dict[str, np.ndarray] = {}
     for name in outputs:

@@ -22,7 +22,9 @@ class LogprobsOutput(NamedTuple):
 def _flatten(hidden: Tensor, weight: Tensor) -> Tensor:
     """hidden as [N, H]. A view where strides allow; else, or when elements of a row are not adjacent, a copy."""
     if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]")
+        raise ValueError(
+            f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
+        )
     count = 1
     for size in hidden.shape[:-1]:
         count *= size
@@ -37,8 +39,10 @@ def _temperatures(temperature: float | Tensor, hidden: Tensor) -> Tensor:
     if temperature.dim() == 0:
         return temperature.detach().to(torch.float32).reshape(1)
     if temperature.shape != lead:
-        raise ValueError(f"temperature: shape is {list(temperature.shape)}; expected a number, or {list(lead)}: one for "
-                         "each row of hidden")
+        raise ValueError(
+            f"temperature: shape is {list(temperature.shape)}; expected a number, or {list(lead)}: one for "
+            "each row of hidden"
+        )
     return temperature.detach().to(torch.float32).reshape(-1).contiguous()
 
 
@@ -54,8 +58,10 @@ def _ids(token_ids: Tensor, hidden: Tensor) -> Tensor:
             count *= size
         shape = (count, token_ids.shape[-1])
     else:
-        raise ValueError(f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, one id a row, or with one "
-                         "dimension more at the end, K ids a row")
+        raise ValueError(
+            f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, one id a row, or with one "
+            "dimension more at the end, K ids a row"
+        )
     return token_ids.to(torch.int64).reshape(shape).contiguous()
 
 
@@ -64,8 +70,10 @@ def _mask(mask: Tensor | None, hidden: Tensor, vocab_size: int) -> Tensor | None
         return None
     lead = hidden.shape[:-1]
     if mask.dtype != torch.bool or mask.shape not in ((vocab_size,), (*lead, vocab_size)):
-        raise ValueError(f"mask: {mask.dtype} {list(mask.shape)}; expected torch.bool [{vocab_size}] or "
-                         f"{[*lead, vocab_size]}, True where an id stays")
+        raise ValueError(
+            f"mask: {mask.dtype} {list(mask.shape)}; expected torch.bool [{vocab_size}] or "
+            f"{[*lead, vocab_size]}, True where an id stays"
+        )
     return mask.reshape(-1, vocab_size)
 
 
@@ -76,13 +84,28 @@ def _lists(lists: Sequence[Sequence[int]] | None, rows: int, name: str) -> tuple
     return torch.from_numpy(offsets), torch.from_numpy(ids)
 
 
-def linear_logprobs(hidden: Tensor, weight: Tensor, token_ids: Tensor, *, bias: Tensor | None = None,
-                    temperature: float | Tensor = 1.0, softcap: float | None = None, scale: float | None = None,
-                    divide: float | None = None, vocab_size: int | None = None, ignore_index: int = -100,
-                    mask: Tensor | None = None, kept: Sequence[Sequence[int]] | None = None,
-                    banned: Sequence[Sequence[int]] | None = None, return_entropy: bool = False,
-                    return_lse: bool = False, top_k: int = 0, arithmetic: str = "exact", threads: int = 0,
-                    kernel: str = "") -> LogprobsOutput:
+def linear_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    token_ids: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    divide: float | None = None,
+    vocab_size: int | None = None,
+    ignore_index: int = -100,
+    mask: Tensor | None = None,
+    kept: Sequence[Sequence[int]] | None = None,
+    banned: Sequence[Sequence[int]] | None = None,
+    return_entropy: bool = False,
+    return_lse: bool = False,
+    top_k: int = 0,
+    arithmetic: str = "exact",
+    threads: int = 0,
+    kernel: str = "",
+) -> LogprobsOutput:
     """Logprobs of token_ids from hidden [..., H] under the head weight [V, H], as CONTRACT.md defines them.
 
     token_ids [...] or [..., K]: the ids to score from each row; nothing is shifted. One id a row: rows with ignore_index
@@ -100,9 +123,28 @@ def linear_logprobs(hidden: Tensor, weight: Tensor, token_ids: Tensor, *, bias: 
     kept_offsets, kept_ids = _lists(kept, rows.shape[0], "kept")
     banned_offsets, banned_ids = _lists(banned, rows.shape[0], "banned")
     logprobs, entropy, lse, top_k_ids, top_k_logprobs = _torch_ops.score(
-        rows, weight, _vector(bias), _ids(token_ids, hidden), _temperatures(temperature, hidden), size, softcap, scale,
-        divide, ignore_index, _mask(mask, hidden, size), kept_offsets, kept_ids, banned_offsets, banned_ids,
-        return_entropy, return_lse, top_k, arithmetic, threads, kernel)
+        rows,
+        weight,
+        _vector(bias),
+        _ids(token_ids, hidden),
+        _temperatures(temperature, hidden),
+        size,
+        softcap,
+        scale,
+        divide,
+        ignore_index,
+        _mask(mask, hidden, size),
+        kept_offsets,
+        kept_ids,
+        banned_offsets,
+        banned_ids,
+        return_entropy,
+        return_lse,
+        top_k,
+        arithmetic,
+        threads,
+        kernel,
+    )
     return LogprobsOutput(
         logprobs.reshape(token_ids.shape),
         entropy.reshape(lead) if return_entropy else None,
@@ -116,14 +158,37 @@ def _vector(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
-def logits(hidden: Tensor, weight: Tensor, *, bias: Tensor | None = None, temperature: float | Tensor = 1.0,
-           softcap: float | None = None, scale: float | None = None, divide: float | None = None,
-           vocab_size: int | None = None, dtype: Any = torch.float32, arithmetic: str = "exact", threads: int = 0,
-           kernel: str = "") -> Tensor:
+def logits(
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    divide: float | None = None,
+    vocab_size: int | None = None,
+    dtype: Any = torch.float32,
+    arithmetic: str = "exact",
+    threads: int = 0,
+    kernel: str = "",
+) -> Tensor:
     """Logits [..., V] of hidden [..., H] under weight [V, H], the last step rounded once to dtype."""
     _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias)
     rows = _flatten(hidden, weight)
     size = weight.shape[0] if vocab_size is None else vocab_size
-    result = _torch_ops.logits(rows, weight, _vector(bias), _temperatures(temperature, hidden), size, softcap, scale,
-                               divide, dtype, arithmetic, threads, kernel)
+    result = _torch_ops.logits(
+        rows,
+        weight,
+        _vector(bias),
+        _temperatures(temperature, hidden),
+        size,
+        softcap,
+        scale,
+        divide,
+        dtype,
+        arithmetic,
+        threads,
+        kernel,
+    )
     return result.reshape(*hidden.shape[:-1], size)

@@ -8,8 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Generator
-from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32
-from ctypes import c_void_p
+from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,14 +154,22 @@ class Kernel(NamedTuple):
 def _load() -> ctypes.CDLL:
     path = Path(__file__).with_name("libisologit.dylib" if sys.platform == "darwin" else "libisologit.so")
     if not path.exists():
-        raise ImportError(f"isologit: {path} is missing; expected the library beside the package: run `pip install .` in "
-                          "the repository's root")
+        raise ImportError(
+            f"isologit: {path} is missing; expected the library beside the package: run `pip install .` in "
+            "the repository's root"
+        )
     library = ctypes.CDLL(os.fspath(path))
     library.isologit_version.restype = c_char_p
     library.isologit_version.argtypes = []
     library.isologit_score.restype = c_int
     library.isologit_score.argtypes = [
-        POINTER(Head), POINTER(ScoreRequest), POINTER(_ScoreOptions), POINTER(_ScoreReport), c_char_p, c_size_t]
+        POINTER(Head),
+        POINTER(ScoreRequest),
+        POINTER(_ScoreOptions),
+        POINTER(_ScoreReport),
+        c_char_p,
+        c_size_t,
+    ]
     library.isologit_kernel_count.restype = c_int
     library.isologit_kernel_count.argtypes = []
     library.isologit_kernel.restype = c_int
@@ -183,8 +190,16 @@ def kernels() -> list[Kernel]:
     for index in range(_library.isologit_kernel_count()):
         info = _KernelInfo()
         _check(_library.isologit_kernel(index, info), b"no such kernel")
-        found.append(Kernel(info.name.decode(), info.instruction_set.decode(), info.arithmetic.decode(),
-                            info.why_not.decode(), bool(info.runnable), bool(info.chosen)))
+        found.append(
+            Kernel(
+                info.name.decode(),
+                info.instruction_set.decode(),
+                info.arithmetic.decode(),
+                info.why_not.decode(),
+                bool(info.runnable),
+                bool(info.chosen),
+            )
+        )
     return found
 
 
@@ -194,8 +209,15 @@ def _check(status: int, message: bytes) -> None:
         raise _ERRORS.get(status, RuntimeError)(text or f"isologit returned status {status}")
 
 
-def make_head(weight: Matrix, bias: Vector | None, *, vocab_size: int | None, softcap: float | None,
-              scale: float | None, divide: float | None) -> Head:
+def make_head(
+    weight: Matrix,
+    bias: Vector | None,
+    *,
+    vocab_size: int | None,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+) -> Head:
     if scale is not None and divide is not None:
         raise ValueError(f"scale is {scale} and divide is {divide}; expected at most one of them")
     head = Head(weight=weight, vocab_size=weight.rows if vocab_size is None else vocab_size)
@@ -247,5 +269,11 @@ def score(head: Head, request: ScoreRequest, *, threads: int = 0, kernel: str = 
     if raised:
         raise raised[0]
     _check(status, message.value)
-    return Report(report.kernel.decode(), report.threads, report.rounds, report.rows, report.logit_fallbacks,
-                  report.undecided_rows)
+    return Report(
+        report.kernel.decode(),
+        report.threads,
+        report.rounds,
+        report.rows,
+        report.logit_fallbacks,
+        report.undecided_rows,
+    )

@@ -11,8 +11,9 @@ _DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float
 def require_cpu(**tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
         if tensor is not None and tensor.device.type not in ("cpu", "meta"):
-            raise NotImplementedError(f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: "
-                                      f"pass {name}.cpu()")
+            raise NotImplementedError(
+                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
+            )
 
 
 def _dtype_code(tensor: Tensor, name: str) -> int:
@@ -26,19 +27,30 @@ def rows_are_adjacent(tensor: Tensor) -> bool:
 
 
 def _matrix(tensor: Tensor, name: str) -> _native.Matrix:
-    return _native.Matrix(tensor.data_ptr(), tensor.shape[0], tensor.shape[1], tensor.stride(0), _dtype_code(tensor, name))
+    return _native.Matrix(
+        tensor.data_ptr(), tensor.shape[0], tensor.shape[1], tensor.stride(0), _dtype_code(tensor, name)
+    )
 
 
-def _head(weight: Tensor, bias: Tensor | None, vocab_size: int, softcap: float | None, scale: float | None,
-          divide: float | None) -> _native.Head:
+def _head(
+    weight: Tensor,
+    bias: Tensor | None,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+) -> _native.Head:
     if not rows_are_adjacent(weight):
-        raise ValueError(f"weight: shape is {list(weight.shape)}, strides are {list(weight.stride())}; expected a last "
-                         "stride of 1. The weight is read in place and not copied: store it as [V, H] row by row")
+        raise ValueError(
+            f"weight: shape is {list(weight.shape)}, strides are {list(weight.stride())}; expected a last "
+            "stride of 1. The weight is read in place and not copied: store it as [V, H] row by row"
+        )
     vector = None
     if bias is not None:
         vector = _native.Vector(bias.data_ptr(), bias.shape[0], _dtype_code(bias, "bias"))
-    return _native.make_head(_matrix(weight, "weight"), vector, vocab_size=vocab_size, softcap=softcap, scale=scale,
-                             divide=divide)
+    return _native.make_head(
+        _matrix(weight, "weight"), vector, vocab_size=vocab_size, softcap=softcap, scale=scale, divide=divide
+    )
 
 
 def _set_temperature(request: _native.ScoreRequest, temperatures: Tensor) -> None:
@@ -65,11 +77,29 @@ def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k:
 
 
 @torch.library.custom_op("isologit::score", mutates_args=())
-def score(hidden: Tensor, weight: Tensor, bias: Tensor | None, token_ids: Tensor, temperatures: Tensor, vocab_size: int,
-          softcap: float | None, scale: float | None, divide: float | None, ignore_index: int, mask: Tensor | None,
-          kept_offsets: Tensor | None, kept_ids: Tensor | None, banned_offsets: Tensor | None, banned_ids: Tensor | None,
-          entropy: bool, lse: bool, top_k: int, arithmetic: str, threads: int,
-          kernel: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def score(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    temperatures: Tensor,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+    ignore_index: int,
+    mask: Tensor | None,
+    kept_offsets: Tensor | None,
+    kept_ids: Tensor | None,
+    banned_offsets: Tensor | None,
+    banned_ids: Tensor | None,
+    entropy: bool,
+    lse: bool,
+    top_k: int,
+    arithmetic: str,
+    threads: int,
+    kernel: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """logprobs, entropy, lse, top_k_ids, top_k_logprobs; empty where not asked for.
 
     hidden [N, H], token_ids [N] or [N, K], temperatures [1] or [N], mask [1, V] or [N, V].
@@ -106,26 +136,60 @@ def score(hidden: Tensor, weight: Tensor, bias: Tensor | None, token_ids: Tensor
 
 
 @score.register_fake
-def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, token_ids: Tensor, temperatures: Tensor, vocab_size: int,
-      softcap: float | None, scale: float | None, divide: float | None, ignore_index: int, mask: Tensor | None,
-      kept_offsets: Tensor | None, kept_ids: Tensor | None, banned_offsets: Tensor | None, banned_ids: Tensor | None,
-      entropy: bool, lse: bool, top_k: int, arithmetic: str, threads: int, kernel: str) -> tuple[Tensor, ...]:
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    token_ids: Tensor,
+    temperatures: Tensor,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+    ignore_index: int,
+    mask: Tensor | None,
+    kept_offsets: Tensor | None,
+    kept_ids: Tensor | None,
+    banned_offsets: Tensor | None,
+    banned_ids: Tensor | None,
+    entropy: bool,
+    lse: bool,
+    top_k: int,
+    arithmetic: str,
+    threads: int,
+    kernel: str,
+) -> tuple[Tensor, ...]:
     return _outputs(hidden, token_ids, entropy, lse, top_k)
 
 
 @torch.library.custom_op("isologit::logits", mutates_args=())
-def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperatures: Tensor, vocab_size: int,
-           softcap: float | None, scale: float | None, divide: float | None, dtype: torch.dtype, arithmetic: str,
-           threads: int, kernel: str) -> Tensor:
+def logits(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    temperatures: Tensor,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+    dtype: torch.dtype,
+    arithmetic: str,
+    threads: int,
+    kernel: str,
+) -> Tensor:
     """[N, vocab_size] in dtype, of hidden [N, H]."""
     require_cpu(hidden=hidden, weight=weight, bias=bias)
     _check_arithmetic(arithmetic)
     head = _head(weight, bias, vocab_size, softcap, scale, divide)
     rows = hidden.shape[0]
     result = hidden.new_empty((rows, vocab_size), dtype=dtype)
-    request = _native.ScoreRequest(hidden=_matrix(hidden, "hidden"), logits=result.data_ptr(),
-                                   logits_dtype=_dtype_code(result, "logits"), logits_row_stride=vocab_size,
-                                   logits_count=vocab_size)
+    request = _native.ScoreRequest(
+        hidden=_matrix(hidden, "hidden"),
+        logits=result.data_ptr(),
+        logits_dtype=_dtype_code(result, "logits"),
+        logits_row_stride=vocab_size,
+        logits_count=vocab_size,
+    )
     _set_temperature(request, temperatures)
     if rows > 0:
         _native.score(head, request, threads=threads, kernel=kernel)
@@ -133,15 +197,27 @@ def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperatures: Te
 
 
 @logits.register_fake
-def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperatures: Tensor, vocab_size: int, softcap: float | None,
-      scale: float | None, divide: float | None, dtype: torch.dtype, arithmetic: str, threads: int,
-      kernel: str) -> Tensor:
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    temperatures: Tensor,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+    dtype: torch.dtype,
+    arithmetic: str,
+    threads: int,
+    kernel: str,
+) -> Tensor:
     return hidden.new_empty((hidden.shape[0], vocab_size), dtype=dtype)
 
 
 def _no_backward(ctx: object, *upstream: object) -> None:
-    raise NotImplementedError("isologit has no gradients yet; call it under torch.no_grad(), or on tensors without "
-                              "requires_grad")
+    raise NotImplementedError(
+        "isologit has no gradients yet; call it under torch.no_grad(), or on tensors without requires_grad"
+    )
 
 
 score.register_autograd(_no_backward)

@@ -27,12 +27,16 @@ def transforms(config: Any) -> dict[str, float]:
         value = getattr(config, key, None)
         if value is None:
             continue
-        what = next((what for name, family, what in _KEYS if name == key and config.model_type.startswith(family)), None)
+        what = next(
+            (what for name, family, what in _KEYS if name == key and config.model_type.startswith(family)), None
+        )
         if what is not None:
             found[what] = float(value)
         elif value != 1:
-            raise NotImplementedError(f"{key} is {value} in a configuration of model_type {config.model_type!r}; what it "
-                                      "does to the logits of this family is not known to isologit")
+            raise NotImplementedError(
+                f"{key} is {value} in a configuration of model_type {config.model_type!r}; what it "
+                "does to the logits of this family is not known to isologit"
+            )
     return {what: value for what, value in found.items() if what == "softcap" or value != 1.0}
 
 
@@ -45,12 +49,15 @@ def install(model: nn.Module) -> LMHead:
     """
     former = model.get_output_embeddings()
     if isinstance(former, LMHead):
-        raise ValueError("the model's head is an isologit.nn.LMHead already; isologit.hf.uninstall restores the former one")
+        raise ValueError(
+            "the model's head is an isologit.nn.LMHead already; isologit.hf.uninstall restores the former one"
+        )
     if not isinstance(former, nn.Linear):
         raise NotImplementedError(f"the model's head is {type(former).__name__}; expected torch.nn.Linear")
     config = model.config.get_text_config()
-    head = LMHead(former.weight, former.bias, vocab_size=min(config.vocab_size, former.weight.shape[0]),
-                  **transforms(config))
+    head = LMHead(
+        former.weight, former.bias, vocab_size=min(config.vocab_size, former.weight.shape[0]), **transforms(config)
+    )
     head.train(former.training)
     object.__setattr__(head, "_former", former)  # not a submodule: the state_dict keeps its keys
     model.set_output_embeddings(head)
@@ -62,7 +69,9 @@ def uninstall(model: nn.Module) -> None:
     head = model.get_output_embeddings()
     former = getattr(head, "_former", None)
     if former is None:
-        raise ValueError(f"the model's head is {type(head).__name__}; expected one that isologit.hf.install has put there")
+        raise ValueError(
+            f"the model's head is {type(head).__name__}; expected one that isologit.hf.install has put there"
+        )
     former.weight, former.bias = head.weight, head.bias
     former.train(head.training)
     model.set_output_embeddings(former)

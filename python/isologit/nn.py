@@ -15,8 +15,16 @@ class LMHead(nn.Module):
     models apply theirs after the head; `logprobs` applies them.
     """
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None = None, *, softcap: float | None = None,
-                 scale: float | None = None, divide: float | None = None, vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        bias: nn.Parameter | None = None,
+        *,
+        softcap: float | None = None,
+        scale: float | None = None,
+        divide: float | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
         super().__init__()
         if weight.dim() != 2:
             raise ValueError(f"weight: shape is {list(weight.shape)}; expected [V, H]")
@@ -40,10 +48,23 @@ class LMHead(nn.Module):
 
     def logprobs(self, hidden: Tensor, token_ids: Tensor, **options: Any) -> LogprobsOutput:
         """linear_logprobs with the weight, bias and transforms of this head."""
-        return linear_logprobs(hidden, self.weight, token_ids, bias=self.bias, softcap=self.softcap, scale=self.scale,
-                               divide=self.divide, vocab_size=self.vocab_size, **options)
+        return linear_logprobs(
+            hidden,
+            self.weight,
+            token_ids,
+            bias=self.bias,
+            softcap=self.softcap,
+            scale=self.scale,
+            divide=self.divide,
+            vocab_size=self.vocab_size,
+            **options,
+        )
 
     def extra_repr(self) -> str:
         given = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide, "vocab_size": self.vocab_size}
-        parts = [f"in_features={self.in_features}", f"out_features={self.out_features}", f"bias={self.bias is not None}"]
+        parts = [
+            f"in_features={self.in_features}",
+            f"out_features={self.out_features}",
+            f"bias={self.bias is not None}",
+        ]
         return ", ".join(parts + [f"{name}={value}" for name, value in given.items() if value is not None])

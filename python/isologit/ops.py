@@ -1,8 +1,8 @@
 """The language-model head as an operator, and the registry that finds an implementation of it.
 
-    op = isologit.ops.get_op("lm_head")          # by the device of the tensors it is given
-    op = isologit.ops.get_op("lm_head", "cpu")   # this backend or an error
-    logits = op(hidden, weight, bias)
+op = isologit.ops.get_op("lm_head")          # by the device of the tensors it is given
+op = isologit.ops.get_op("lm_head", "cpu")   # this backend or an error
+logits = op(hidden, weight, bias)
 """
 
 import logging
@@ -66,8 +66,15 @@ _registry: dict[str, dict[str, Backend]] = {"lm_head": {backend.name: backend fo
 _told: set[tuple[str, str, str]] = set()
 
 
-def register(op: str, backend: str, make: Callable[[], Op], *, device: str, priority: int = 0,
-             why_not: Callable[[], str] = lambda: "") -> None:
+def register(
+    op: str,
+    backend: str,
+    make: Callable[[], Op],
+    *,
+    device: str,
+    priority: int = 0,
+    why_not: Callable[[], str] = lambda: "",
+) -> None:
     """Adds an implementation. make() gives an object with forward and forward_fp32."""
     if device not in _DEVICES:
         raise ValueError(f"device is {device!r}; expected one of {', '.join(_DEVICES)}")
@@ -100,8 +107,16 @@ def list_backends(op: str) -> list[dict[str, Any]]:
         takes = not why_not and backend.device not in chosen
         if takes:
             chosen.add(backend.device)
-        rows.append({"name": backend.name, "device": backend.device, "priority": backend.priority,
-                     "runnable": not why_not, "why_not": why_not, "chosen": takes})
+        rows.append(
+            {
+                "name": backend.name,
+                "device": backend.device,
+                "priority": backend.priority,
+                "runnable": not why_not,
+                "why_not": why_not,
+                "chosen": takes,
+            }
+        )
     return rows
 
 
@@ -141,8 +156,10 @@ class _ByDevice:
                 self._made[backend] = backend.make()
             return self._made[backend]
         tried = "; ".join(f"{backend.name}: {why_not}" for backend, why_not in passed_over) or "none is registered"
-        raise RuntimeError(f"{self._op}: hidden is on {device!r}, and no backend for it runs here ({tried}). Backends of "
-                           "other devices are not tried: move the tensors, or register a backend")
+        raise RuntimeError(
+            f"{self._op}: hidden is on {device!r}, and no backend for it runs here ({tried}). Backends of "
+            "other devices are not tried: move the tensors, or register a backend"
+        )
 
     def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self.choose(_device_of(hidden)).forward(hidden, weight, bias)

@@ -23,8 +23,13 @@ def round_once(value: Fraction, dtype: torch.dtype = torch.float32) -> float:
     return float(steps * unit) if steps else 0.0
 
 
-def logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None,
-           dtype: torch.dtype = torch.float32, transforms=()) -> torch.Tensor:
+def logits(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    transforms=(),
+) -> torch.Tensor:
     """transforms: functions of a rational number; each result but the last is rounded to f32."""
     rows, columns = hidden.double().tolist(), weight.double().tolist()
     biases = [0.0] * len(columns) if bias is None else bias.double().tolist()

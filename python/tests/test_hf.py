@@ -15,9 +15,19 @@ import isologit.hf  # noqa: E402
 from isologit.integrations import trl  # noqa: E402
 
 VOCAB = 61
-SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
-         "eos_token_id": 2}
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 FAMILIES = {
     "Qwen3": ({}, {}),
     "Llama": ({}, {}),
@@ -67,8 +77,11 @@ def test_install_and_uninstall(family, tied):
         inside = model(IDS).logits
         z = plain.double()
         for what, value in FAMILIES[family][1].items():
-            z = {"softcap": lambda z: value * torch.tanh(z / value), "scale": lambda z: z * value,
-                 "divide": lambda z: z / value}[what](z)
+            z = {
+                "softcap": lambda z: value * torch.tanh(z / value),
+                "scale": lambda z: z * value,
+                "divide": lambda z: z / value,
+            }[what](z)
         assert (inside.double() - z).abs().max() <= 4 * z.abs().max() * 2.0**-24
         assert (before.double() - z).abs().max() > 100 * z.abs().max() * 2.0**-24  # the bf16 head is far off
 
@@ -144,7 +157,8 @@ def test_trl_per_token_logps(family, installed):
     p = torch.log_softmax(logits, -1)
     with torch.no_grad():
         logps, entropies = trl.get_per_token_logps_and_entropies(
-            model, IDS, torch.ones_like(IDS), 3, batch_size=1, compute_entropy=True, temperature=0.7)
+            model, IDS, torch.ones_like(IDS), 3, batch_size=1, compute_entropy=True, temperature=0.7
+        )
         only, none = trl.get_per_token_logps_and_entropies(model, IDS, torch.ones_like(IDS), 3, temperature=0.7)
     # The model's own logits are sums in f32.
     torch.testing.assert_close(logps.double(), p.gather(-1, IDS[:, -3:, None])[..., 0], rtol=0, atol=3e-5)

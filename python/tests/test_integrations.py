@@ -94,15 +94,18 @@ def test_liger_loss():
         liger.fused_linear_cross_entropy(hidden, weight, target, reduction="avg")
 
 
-@pytest.mark.parametrize("values", [
-    [-1.0, -(2.0**-24), -(2.0**-50)],  # past a tie by what f64 still holds
-    [-1.0, -(2.0**-24), -(2.0**-149)],  # and by what it does not
-    [-1.0, -(2.0**-24)],
-    [-(2.0**127)] * 4,
-    [-(2.0**-149)] * 2 + [0.0],
-    [0.0, 0.0],
-    [-1e30, -1e-30, -1.5, -3e7],
-])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-1.0, -(2.0**-24), -(2.0**-50)],  # past a tie by what f64 still holds
+        [-1.0, -(2.0**-24), -(2.0**-149)],  # and by what it does not
+        [-1.0, -(2.0**-24)],
+        [-(2.0**127)] * 4,
+        [-(2.0**-149)] * 2 + [0.0],
+        [0.0, 0.0],
+        [-1e30, -1e-30, -1.5, -3e7],
+    ],
+)
 @pytest.mark.parametrize("mean", [True, False])
 def test_a_mean_is_rounded_once(values, mean):
     logprobs = torch.tensor(values)

@@ -22,16 +22,23 @@ def bf16(rng, *shape):
 
 
 def test_importing_and_scoring_does_not_import_torch():
-    code = ("import sys, numpy as np, isologit\n"
-            "isologit.score(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), [0, 1])\n"
-            "sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys, numpy as np, isologit\n"
+        "isologit.score(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), [0, 1])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_all_outputs_against_float64(rng):
     hidden, weight, ids = bf16(rng, 6, 32), bf16(rng, 100, 32), rng.integers(0, 100, 6)
-    got = isologit.score(hidden, weight, ids, top_k=3, outputs=(
-        "logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"))
+    got = isologit.score(
+        hidden,
+        weight,
+        ids,
+        top_k=3,
+        outputs=("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
+    )
     z = hidden.astype(np.float64) @ weight.astype(np.float64).T  # bf16 products and 32 of them are exact in f64
     z = z.astype(np.float32)
     p = f64_log_softmax(z)
@@ -41,9 +48,13 @@ def test_all_outputs_against_float64(rng):
     np.testing.assert_array_equal(got.top_k_ids, np.argsort(-z, axis=-1, kind="stable")[:, :3])
     np.testing.assert_array_equal(got.log_kept, np.zeros(6, np.float32))
     np.testing.assert_array_equal(got.raw_logprobs, got.logprobs)
-    for value, expected in ((got.logprobs, p[rows, ids]), (got.entropy, -(np.exp(p) * p).sum(-1)),
-                            (got.lse, z[:, 0] - p[:, 0]), (got.sum_p2, np.exp(2 * p).sum(-1)),
-                            (got.top_k_logprobs, np.take_along_axis(p, got.top_k_ids, -1))):
+    for value, expected in (
+        (got.logprobs, p[rows, ids]),
+        (got.entropy, -(np.exp(p) * p).sum(-1)),
+        (got.lse, z[:, 0] - p[:, 0]),
+        (got.sum_p2, np.exp(2 * p).sum(-1)),
+        (got.top_k_logprobs, np.take_along_axis(p, got.top_k_ids, -1)),
+    ):
         assert value.dtype == np.float32
         np.testing.assert_allclose(value, expected, rtol=2.0**-24 * 1.001, atol=0)
     assert got.report.rows == 6
@@ -66,8 +77,7 @@ def test_shapes_and_strides(rng):
     wide[:, 3:11] = weight
     np.testing.assert_array_equal(isologit.score(hidden, wide[:, 3:11], ids).logprobs, got.logprobs)
     np.testing.assert_array_equal(isologit.score(hidden, weight[::-1], 8 - ids).logprobs, got.logprobs)
-    np.testing.assert_array_equal(
-        isologit.score(np.asfortranarray(hidden), weight, ids).logprobs, got.logprobs)
+    np.testing.assert_array_equal(isologit.score(np.asfortranarray(hidden), weight, ids).logprobs, got.logprobs)
     with pytest.raises(ValueError, match="weight: strides are .* read in place and not copied"):
         isologit.score(hidden, np.asfortranarray(weight), ids)
     assert isologit.score(hidden[:, :0], weight, ids[:, :0]).logprobs.shape == (2, 0)

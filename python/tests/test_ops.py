@@ -43,7 +43,12 @@ def test_results_are_the_exact_sum_rounded_once(dtype, with_bias):
     generator = torch.Generator().manual_seed(4)
     hidden, weight = (torch.randn(n, 20, generator=generator).to(dtype) for n in (3, 17))
     bias = torch.randn(17, generator=generator).to(dtype) if with_bias else None
-    for op in (ops.LMHeadOp(), ops.get_op("lm_head"), ops.get_op("lm_head", "cpu"), ops.get_op("lm_head", backend="cpu")):
+    for op in (
+        ops.LMHeadOp(),
+        ops.get_op("lm_head"),
+        ops.get_op("lm_head", "cpu"),
+        ops.get_op("lm_head", backend="cpu"),
+    ):
         got = op.forward(hidden, weight, bias)
         assert got.dtype == dtype and same_bits(got, expected.logits(hidden, weight, bias, dtype))
         assert same_bits(op(hidden, weight, bias), got)
@@ -85,7 +90,8 @@ def test_falling_back_is_told_once(registered, caplog):
         for _ in range(3):
             assert (op(hidden, weight) == 3).all()
     assert [record.getMessage() for record in caplog.records] == [
-        "lm_head: backend broken does not run here (no such instruction); cpu is used instead"]
+        "lm_head: backend broken does not run here (no such instruction); cpu is used instead"
+    ]
     row = next(row for row in ops.list_backends("lm_head") if row["name"] == "broken")
     assert (row["runnable"], row["why_not"], row["chosen"]) == (False, "no such instruction", False)
 
@@ -103,7 +109,9 @@ def test_a_named_backend_never_falls_back(registered):
 def test_other_devices_do_not_fall_to_the_cpu(registered):
     with torch._subclasses.FakeTensorMode():
         hidden, weight = torch.empty(2, 3, device="cuda"), torch.empty(4, 3, device="cuda")
-        with pytest.raises(RuntimeError, match="no backend for it runs here .cuda: not built.* Backends of other devices"):
+        with pytest.raises(
+            RuntimeError, match="no backend for it runs here .cuda: not built.* Backends of other devices"
+        ):
             ops.get_op("lm_head")(hidden, weight)
         registered("mine", lambda: Constant(7.0), device="cuda")
         assert ops.get_op("lm_head")(hidden, weight).shape == (2, 4)

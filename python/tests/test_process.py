@@ -16,8 +16,11 @@ import isologit
 
 def head(rows=4, vocab=64, size=16):
     rng = np.random.default_rng(1)
-    return (rng.standard_normal((rows, size), dtype=np.float32), rng.standard_normal((vocab, size), dtype=np.float32),
-            rng.integers(0, vocab, rows))
+    return (
+        rng.standard_normal((rows, size), dtype=np.float32),
+        rng.standard_normal((vocab, size), dtype=np.float32),
+        rng.integers(0, vocab, rows),
+    )
 
 
 # Minutes of work on any machine: every logit by exact accumulation.
@@ -30,8 +33,12 @@ LONG_CALL = textwrap.dedent("""
 
 
 def interrupted(code):
-    process = subprocess.Popen([sys.executable, "-c", LONG_CALL + textwrap.dedent(code)], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_CALL + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "started\n"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

@@ -56,7 +56,7 @@ def test_transforms_round_once_each():
     got = isologit.logits(hidden, weight, divide=0.1, temperature=temperature)
     for row in range(6):
         steps = [lambda z: z / tenth, lambda z, row=row: z / Fraction(temperature[row].item())]
-        assert same_bits(got[row:row + 1], expected.logits(hidden[row:row + 1], weight, transforms=steps))
+        assert same_bits(got[row : row + 1], expected.logits(hidden[row : row + 1], weight, transforms=steps))
 
 
 def test_softcap_is_the_rounded_function():
@@ -106,8 +106,10 @@ def test_results_equal_float64_of_our_logits_rounded_once(name, dtype):
     assert torch.equal(got.top_k_ids, torch.sort(z, dim=-1, descending=True, stable=True).indices[:, :5])
 
 
-@pytest.mark.parametrize(("dtype", "soft", "scaled", "cooled"),
-                         list(itertools.product(DTYPES, [None, 3.0], [{}, {"scale": 0.3}, {"divide": 0.3}], [1.0, 0.7])))
+@pytest.mark.parametrize(
+    ("dtype", "soft", "scaled", "cooled"),
+    list(itertools.product(DTYPES, [None, 3.0], [{}, {"scale": 0.3}, {"divide": 0.3}], [1.0, 0.7])),
+)
 def test_results_are_within_an_ulp_a_step_of_float64(dtype, soft, scaled, cooled):
     hidden, weight, ids = head(dtype=dtype)
     z = torch.nn.functional.linear(hidden.double(), weight.double())
@@ -211,14 +213,17 @@ def test_rows_do_not_depend_on_the_batch(dtype):
 def test_shapes_are_kept():
     hidden, weight, ids = head(6)
     flat = isologit.linear_logprobs(hidden, weight, ids, return_entropy=True, top_k=2)
-    shaped = isologit.linear_logprobs(hidden.reshape(1, 2, 3, -1), weight, ids.reshape(1, 2, 3), return_entropy=True,
-                                      top_k=2)
+    shaped = isologit.linear_logprobs(
+        hidden.reshape(1, 2, 3, -1), weight, ids.reshape(1, 2, 3), return_entropy=True, top_k=2
+    )
     assert shaped.logprobs.shape == shaped.entropy.shape == (1, 2, 3) and shaped.top_k_ids.shape == (1, 2, 3, 2)
     assert shaped.lse is None and same_bits(shaped.logprobs.flatten(), flat.logprobs)
     one = isologit.linear_logprobs(hidden[0], weight, ids[0], return_entropy=True)
     assert one.logprobs.shape == () and one.logprobs == flat.logprobs[0] and one.entropy == flat.entropy[0]
     assert isologit.logits(hidden[0], weight).shape == (50,)
-    none = isologit.linear_logprobs(hidden[:0].reshape(0, 3, 24), weight, ids[:0].reshape(0, 3), return_lse=True, top_k=2)
+    none = isologit.linear_logprobs(
+        hidden[:0].reshape(0, 3, 24), weight, ids[:0].reshape(0, 3), return_lse=True, top_k=2
+    )
     assert none.logprobs.shape == none.lse.shape == (0, 3) and none.top_k_ids.shape == (0, 3, 2)
 
 
@@ -231,8 +236,9 @@ def test_strides_are_followed():
     columns = hidden.t().contiguous().t()
     assert same_bits(isologit.linear_logprobs(columns, weight, ids).logprobs, wanted)
     swapped = hidden.reshape(2, 3, 24).transpose(0, 1)
-    assert same_bits(isologit.linear_logprobs(swapped, weight, ids.reshape(2, 3).t()).logprobs,
-                     wanted.reshape(2, 3).t())
+    assert same_bits(
+        isologit.linear_logprobs(swapped, weight, ids.reshape(2, 3).t()).logprobs, wanted.reshape(2, 3).t()
+    )
     repeated = hidden[:1].expand(6, 24)
     assert same_bits(isologit.linear_logprobs(repeated, weight, ids[:1].expand(6)).logprobs, wanted[:1].expand(6))
     with pytest.raises(ValueError, match="weight: .* last stride of 1.* not copied"):
@@ -289,11 +295,55 @@ def test_opcheck():
     temperatures, mask = torch.tensor([0.7]), torch.rand(6, 50) < 0.5
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
     rest = (None, None, None, None)
-    torch.library.opcheck(score, (hidden, weight, None, ids, temperatures, 50, None, None, None, -100, None, *rest, True,
-                                  True, 3, "exact", 0, ""))
-    torch.library.opcheck(score, (hidden, weight, torch.zeros(50), ids.reshape(6, 1).repeat(1, 2), torch.rand(6) + 0.5, 48,
-                                  30.0, 2.0, None, -1, mask[:, :48], *rest, False, False, 0, "exact", 1, "portable"))
-    torch.library.opcheck(logits, (hidden, weight, None, temperatures, 50, None, None, 2.0, torch.bfloat16, "exact", 0, ""))
+    torch.library.opcheck(
+        score,
+        (
+            hidden,
+            weight,
+            None,
+            ids,
+            temperatures,
+            50,
+            None,
+            None,
+            None,
+            -100,
+            None,
+            *rest,
+            True,
+            True,
+            3,
+            "exact",
+            0,
+            "",
+        ),
+    )
+    torch.library.opcheck(
+        score,
+        (
+            hidden,
+            weight,
+            torch.zeros(50),
+            ids.reshape(6, 1).repeat(1, 2),
+            torch.rand(6) + 0.5,
+            48,
+            30.0,
+            2.0,
+            None,
+            -1,
+            mask[:, :48],
+            *rest,
+            False,
+            False,
+            0,
+            "exact",
+            1,
+            "portable",
+        ),
+    )
+    torch.library.opcheck(
+        logits, (hidden, weight, None, temperatures, 50, None, None, 2.0, torch.bfloat16, "exact", 0, "")
+    )
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -301,7 +351,9 @@ def test_compiles_without_a_break(dynamic):
     hidden, weight, ids = head()
 
     def loss(hidden, weight, ids, mask):
-        got = isologit.linear_logprobs(hidden * 2, weight, ids, temperature=0.7, return_entropy=True, top_k=2, mask=mask)
+        got = isologit.linear_logprobs(
+            hidden * 2, weight, ids, temperature=0.7, return_entropy=True, top_k=2, mask=mask
+        )
         return got.logprobs.sum() + got.entropy, got.top_k_ids, isologit.logits(hidden, weight).amax(-1)
 
     mask = torch.ones(50, dtype=torch.bool)
