@@ -152,9 +152,10 @@ def score(
 ) -> Scores:
     """What the head says of each row of hidden [..., H] under weight [V, H], as CONTRACT.md defines it.
 
-    token_ids [...]: the id to score from each row; nothing is shifted. temperature: a number, or one a row. outputs: names
-    of Scores. mask [V] or [..., V]: True where an id stays in the support; or kept and banned: a list of ids for each
-    row. dtype="bf16": uint16 arrays hold bf16. threads 0: as many as the process may use. The weight is read in place.
+    token_ids [...]: the id to score from each row; nothing is shifted. temperature: a number, or one a row. outputs:
+    names of Scores. mask [V] or [..., V]: True where an id stays in the support; or kept and banned: a list of ids for
+    each row. dtype="bf16": uint16 arrays hold bf16. threads 0: as many as the process may use. The weight is read in
+    place.
     """
     hidden = np.asarray(hidden)
     weight = np.asarray(weight)

@@ -108,11 +108,11 @@ def linear_logprobs(
 ) -> LogprobsOutput:
     """Logprobs of token_ids from hidden [..., H] under the head weight [V, H], as CONTRACT.md defines them.
 
-    token_ids [...] or [..., K]: the ids to score from each row; nothing is shifted. One id a row: rows with ignore_index
-    are 0 in every output. temperature: a number, or a tensor [...]. softcap, then scale (times) or divide, then
-    temperature are applied to the logits. vocab_size: the real vocabulary, when the weight has rows of padding. mask: bool
-    [V] or [..., V], True where an id stays; or kept and banned: a list of ids for each row. threads 0: as many as the
-    process may use.
+    token_ids [...] or [..., K]: the ids to score from each row; nothing is shifted. One id a row: rows with
+    ignore_index are 0 in every output. temperature: a number, or a tensor [...]. softcap, then scale (times) or divide,
+    then temperature are applied to the logits. vocab_size: the real vocabulary, when the weight has rows of padding.
+    mask: bool [V] or [..., V], True where an id stays; or kept and banned: a list of ids for each row. threads 0: as
+    many as the process may use.
     """
     _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias, token_ids=token_ids)
     rows = _flatten(hidden, weight)

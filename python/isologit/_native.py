@@ -1,6 +1,6 @@
 """isologit.h by ctypes: the structures, and one function for each of its calls.
 
-ctypes releases the GIL for the time of a call. Pointers go in as integers; whoever calls keeps what they point to alive.
+ctypes releases the GIL for the time of a call. Pointers go in as integers; the caller keeps alive what they point to.
 """
 
 import ctypes
@@ -240,8 +240,9 @@ _PROGRESS = ctypes.CFUNCTYPE(c_int, c_void_p)
 def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, None]:
     """Answers each send() with 1, or with 0 after a signal's handler has raised.
 
-    Python runs the handlers of signals that came in meanwhile as soon as it runs any code on the main thread. A function
-    could not catch what they raise, since they run before its first statement; a generator is resumed inside the try.
+    Python runs the handlers of signals that came in meanwhile as soon as it runs any code on the main thread. A
+    function could not catch what they raise, since they run before its first statement; a generator is resumed inside
+    the try.
     """
     answer = 1
     while True:

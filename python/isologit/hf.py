@@ -6,7 +6,7 @@ from torch import nn
 
 from isologit.nn import LMHead
 
-# What each key does and in which families (model_type begins with); elsewhere its meaning is not known. docs/checkpoints.md
+# What each key does, and in which families (model_type begins with). Elsewhere its meaning is not known.
 _KEYS: tuple[tuple[str, str, str], ...] = (
     ("final_logit_softcapping", "", "softcap"),
     ("logits_soft_cap", "recurrent_gemma", "softcap"),

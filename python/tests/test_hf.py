@@ -36,6 +36,11 @@ FAMILIES = {
     "Cohere": ({"logit_scale": 0.25}, {"scale": 0.25}),
     "Granite": ({"logits_scaling": 4.0}, {"divide": 4.0}),
 }
+TRANSFORMS = {
+    "softcap": lambda z, c: c * torch.tanh(z / c),
+    "scale": lambda z, s: z * s,
+    "divide": lambda z, d: z / d,
+}
 IDS = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14]])
 
 
@@ -77,11 +82,7 @@ def test_install_and_uninstall(family, tied):
         inside = model(IDS).logits
         z = plain.double()
         for what, value in FAMILIES[family][1].items():
-            z = {
-                "softcap": lambda z: value * torch.tanh(z / value),
-                "scale": lambda z: z * value,
-                "divide": lambda z: z / value,
-            }[what](z)
+            z = TRANSFORMS[what](z, value)
         assert (inside.double() - z).abs().max() <= 4 * z.abs().max() * 2.0**-24
         assert (before.double() - z).abs().max() > 100 * z.abs().max() * 2.0**-24  # the bf16 head is far off
 

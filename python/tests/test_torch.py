@@ -29,6 +29,11 @@ def pick(values, ids):
     return values.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
+def half_ulp(values):
+    """Of the largest one, in f32."""
+    return 2.0 ** (math.floor(math.log2(values.abs().max())) - 24)
+
+
 # Logits against rational arithmetic
 
 
@@ -113,22 +118,20 @@ def test_results_equal_float64_of_our_logits_rounded_once(name, dtype):
 def test_results_are_within_an_ulp_a_step_of_float64(dtype, soft, scaled, cooled):
     hidden, weight, ids = head(dtype=dtype)
     z = torch.nn.functional.linear(hidden.double(), weight.double())
-    steps, largest = 1, [z.abs().max()]
+    error = half_ulp(z)  # what the roundings so far have made of it, at most
     if soft is not None:
-        z, steps = soft * torch.tanh(z / soft), steps + 1
-        largest.append(z.abs().max())
-    # Parameters are f32: the exact parameter is the number rounded to it.
-    for factor in scaled.values():
-        factor = torch.tensor(factor).item()
-        z, steps = (z * factor if "scale" in scaled else z / factor), steps + 1
-        largest.append(z.abs().max())
-    z = z / torch.tensor(cooled).item()
-    largest.append(z.abs().max())
+        z = soft * torch.tanh(z / soft)
+        error = error + half_ulp(z)  # of slope 1 at most
+    factors = [("divide", cooled)] if cooled != 1.0 else []
+    for what, factor in [*scaled.items(), *factors]:
+        factor = torch.tensor(factor).item()  # parameters are f32
+        factor = 1.0 / factor if what == "divide" else factor
+        z = z * factor
+        error = error * factor + half_ulp(z)
+    wanted = pick(torch.log_softmax(z, -1), ids)
     got = isologit.linear_logprobs(hidden, weight, ids, softcap=soft, temperature=cooled, **scaled).logprobs
-    # Of an error made before it, a step passes on at most its slope (softcap: 1).
-    slope = (1.0 if not scaled else scaled.get("scale", 1 / scaled.get("divide", 1.0))) / cooled
-    bound = 2 * (steps + 1) * max(float(x) for x in largest) * 2.0**-24 * max(1.0, slope, 1 / cooled) * 2
-    assert (got.double() - pick(torch.log_softmax(z, -1), ids)).abs().max() <= bound
+    # z_t and the normalizer move by the error each; 2^-40 is for float64's own.
+    assert (got.double() - wanted).abs().max() <= 2 * error + half_ulp(wanted) + 2.0**-40
 
 
 def test_a_near_certain_token_keeps_its_relative_precision():
