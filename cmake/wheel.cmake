@@ -1,0 +1,7 @@
+# What goes into a Python wheel: the shared library beside the package's modules, and the command beside it in bin/.
+# A wheel cannot hold links, so the library has no version in its name.
+install(TARGETS isologit LIBRARY DESTINATION isologit)
+if(ISOLOGIT_CLI)
+  set_target_properties(isologit_cli PROPERTIES INSTALL_RPATH "$ORIGIN/..")
+  install(TARGETS isologit_cli RUNTIME DESTINATION isologit/bin)
+endif()

@@ -1,0 +1,194 @@
+"""Scores and logits of torch tensors."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isologit import _arrays, _torch_ops
+
+
+class LogprobsOutput(NamedTuple):
+    """f32; shapes [...] of the rows, top_k_* [..., k]. None where not asked for."""
+
+    logprobs: Tensor
+    entropy: Tensor | None = None
+    lse: Tensor | None = None
+    top_k_ids: Tensor | None = None
+    top_k_logprobs: Tensor | None = None
+
+
+def _flatten(hidden: Tensor, weight: Tensor) -> Tensor:
+    """hidden as [N, H]. A view where strides allow; else, or when elements of a row are not adjacent, a copy."""
+    if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
+        )
+    count = 1
+    for size in hidden.shape[:-1]:
+        count *= size
+    rows = hidden.reshape(count, hidden.shape[-1])
+    return rows if _torch_ops.rows_are_adjacent(rows) else rows.contiguous()
+
+
+def _temperatures(temperature: float | Tensor, hidden: Tensor) -> Tensor:
+    lead = hidden.shape[:-1]
+    if not isinstance(temperature, Tensor):
+        return torch.full((1,), temperature, dtype=torch.float32, device=hidden.device)
+    if temperature.dim() == 0:
+        return temperature.detach().to(torch.float32).reshape(1)
+    if temperature.shape != lead:
+        raise ValueError(
+            f"temperature: shape is {list(temperature.shape)}; expected a number, or {list(lead)}: one for "
+            "each row of hidden"
+        )
+    return temperature.detach().to(torch.float32).reshape(-1).contiguous()
+
+
+def _ids(token_ids: Tensor, hidden: Tensor) -> Tensor:
+    lead = hidden.shape[:-1]
+    if token_ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"token_ids: dtype is {token_ids.dtype}; expected torch.int64")
+    if token_ids.shape == lead:
+        shape: tuple[int, ...] = (-1,) if lead else (1,)
+    elif token_ids.shape[:-1] == lead and token_ids.dim() == len(lead) + 1:
+        count = 1
+        for size in lead:
+            count *= size
+        shape = (count, token_ids.shape[-1])
+    else:
+        raise ValueError(
+            f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, one id a row, or with one "
+            "dimension more at the end, K ids a row"
+        )
+    return token_ids.to(torch.int64).reshape(shape).contiguous()
+
+
+def _mask(mask: Tensor | None, hidden: Tensor, vocab_size: int) -> Tensor | None:
+    if mask is None:
+        return None
+    lead = hidden.shape[:-1]
+    if mask.dtype != torch.bool or mask.shape not in ((vocab_size,), (*lead, vocab_size)):
+        raise ValueError(
+            f"mask: {mask.dtype} {list(mask.shape)}; expected torch.bool [{vocab_size}] or "
+            f"{[*lead, vocab_size]}, True where an id stays"
+        )
+    return mask.reshape(-1, vocab_size)
+
+
+def _lists(lists: Sequence[Sequence[int]] | None, rows: int, name: str) -> tuple[Tensor | None, Tensor | None]:
+    if lists is None:
+        return None, None
+    offsets, ids = _arrays.id_lists(lists, rows, name)
+    return torch.from_numpy(offsets), torch.from_numpy(ids)
+
+
+def linear_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    token_ids: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    divide: float | None = None,
+    vocab_size: int | None = None,
+    ignore_index: int = -100,
+    mask: Tensor | None = None,
+    kept: Sequence[Sequence[int]] | None = None,
+    banned: Sequence[Sequence[int]] | None = None,
+    return_entropy: bool = False,
+    return_lse: bool = False,
+    top_k: int = 0,
+    arithmetic: str = "exact",
+    threads: int = 0,
+    kernel: str = "",
+) -> LogprobsOutput:
+    """Logprobs of token_ids from hidden [..., H] under the head weight [V, H], as CONTRACT.md defines them.
+
+    token_ids [...] or [..., K]: the ids to score from each row; nothing is shifted. One id a row: rows with
+    ignore_index are 0 in every output. temperature: a number, or a tensor [...]. softcap, then scale (times) or divide,
+    then temperature are applied to the logits. vocab_size: the real vocabulary, when the weight has rows of padding.
+    mask: bool [V] or [..., V], True where an id stays; or kept and banned: a list of ids for each row. threads 0: as
+    many as the process may use.
+    """
+    _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias, token_ids=token_ids)
+    rows = _flatten(hidden, weight)
+    lead = hidden.shape[:-1]
+    size = weight.shape[0] if vocab_size is None else vocab_size
+    if mask is not None and (kept is not None or banned is not None):
+        raise ValueError("mask and lists of ids are given; expected one or the other")
+    kept_offsets, kept_ids = _lists(kept, rows.shape[0], "kept")
+    banned_offsets, banned_ids = _lists(banned, rows.shape[0], "banned")
+    logprobs, entropy, lse, top_k_ids, top_k_logprobs = _torch_ops.score(
+        rows,
+        weight,
+        _vector(bias),
+        _ids(token_ids, hidden),
+        _temperatures(temperature, hidden),
+        size,
+        softcap,
+        scale,
+        divide,
+        ignore_index,
+        _mask(mask, hidden, size),
+        kept_offsets,
+        kept_ids,
+        banned_offsets,
+        banned_ids,
+        return_entropy,
+        return_lse,
+        top_k,
+        arithmetic,
+        threads,
+        kernel,
+    )
+    return LogprobsOutput(
+        logprobs.reshape(token_ids.shape),
+        entropy.reshape(lead) if return_entropy else None,
+        lse.reshape(lead) if return_lse else None,
+        top_k_ids.reshape(*lead, top_k) if top_k else None,
+        top_k_logprobs.reshape(*lead, top_k) if top_k else None,
+    )
+
+
+def _vector(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
+
+
+def logits(
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    softcap: float | None = None,
+    scale: float | None = None,
+    divide: float | None = None,
+    vocab_size: int | None = None,
+    dtype: Any = torch.float32,
+    arithmetic: str = "exact",
+    threads: int = 0,
+    kernel: str = "",
+) -> Tensor:
+    """Logits [..., V] of hidden [..., H] under weight [V, H], the last step rounded once to dtype."""
+    _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias)
+    rows = _flatten(hidden, weight)
+    size = weight.shape[0] if vocab_size is None else vocab_size
+    result = _torch_ops.logits(
+        rows,
+        weight,
+        _vector(bias),
+        _temperatures(temperature, hidden),
+        size,
+        softcap,
+        scale,
+        divide,
+        dtype,
+        arithmetic,
+        threads,
+        kernel,
+    )
+    return result.reshape(*hidden.shape[:-1], size)

@@ -1,0 +1,184 @@
+"""The language-model head as an operator, and the registry that finds an implementation of it.
+
+op = isologit.ops.get_op("lm_head")          # by the device of the tensors it is given
+op = isologit.ops.get_op("lm_head", "cpu")   # this backend or an error
+logits = op(hidden, weight, bias)
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from isologit._functional import logits
+
+_log = logging.getLogger("isologit.ops")
+
+
+class Op(Protocol):
+    def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+    def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
+
+
+class LMHeadOp:
+    """hidden [..., H] and weight [V, H] to logits [..., V]: the exact sum of products, rounded once."""
+
+    def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """In hidden's dtype."""
+        return logits(hidden, weight, bias=bias, dtype=hidden.dtype)
+
+    def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return logits(hidden, weight, bias=bias, dtype=torch.float32)
+
+    __call__ = forward
+
+
+class Backend(NamedTuple):
+    """One implementation. `why_not` tells what it lacks to run here, or "" when it runs."""
+
+    name: str
+    device: str  # "cuda", "rocm" or "cpu"
+    priority: int  # the highest that runs is taken, among those of a tensor's own device
+    make: Callable[[], Op]
+    why_not: Callable[[], str]
+
+
+def _not_built() -> str:
+    return "not built into this version of isologit"
+
+
+def _make_nothing() -> Op:
+    raise RuntimeError("this backend is not built into this version of isologit")
+
+
+_BUILT_IN = (
+    Backend("cuda", "cuda", 100, _make_nothing, _not_built),
+    Backend("rocm", "rocm", 100, _make_nothing, _not_built),
+    Backend("cpu", "cpu", 100, LMHeadOp, lambda: ""),
+)
+_DEVICES = ("cuda", "rocm", "cpu")
+_lock = threading.Lock()
+_registry: dict[str, dict[str, Backend]] = {"lm_head": {backend.name: backend for backend in _BUILT_IN}}
+_told: set[tuple[str, str, str]] = set()
+
+
+def register(
+    op: str,
+    backend: str,
+    make: Callable[[], Op],
+    *,
+    device: str,
+    priority: int = 0,
+    why_not: Callable[[], str] = lambda: "",
+) -> None:
+    """Adds an implementation. make() gives an object with forward and forward_fp32."""
+    if device not in _DEVICES:
+        raise ValueError(f"device is {device!r}; expected one of {', '.join(_DEVICES)}")
+    with _lock:
+        known = _registry.setdefault(op, {})
+        if backend in known:
+            raise ValueError(f"{op} has a backend {backend!r} already; unregister it first, or choose another name")
+        known[backend] = Backend(backend, device, priority, make, why_not)
+
+
+def unregister(op: str, backend: str) -> None:
+    with _lock:
+        if _registry.get(op, {}).pop(backend, None) is None:
+            raise ValueError(f"{op} has no backend {backend!r}; it has {', '.join(_registry.get(op, {})) or 'none'}")
+
+
+def backends(op: str) -> list[Backend]:
+    """All of an operator, grouped by device, best first."""
+    if op not in _registry:
+        raise ValueError(f"op is {op!r}; known are {', '.join(_registry)}")
+    return sorted(_registry[op].values(), key=lambda b: (_DEVICES.index(b.device), -b.priority, b.name))
+
+
+def list_backends(op: str) -> list[dict[str, Any]]:
+    """The same as plain values: which would be chosen on each device, and why the others do not run."""
+    rows = []
+    chosen: set[str] = set()
+    for backend in backends(op):
+        why_not = backend.why_not()
+        takes = not why_not and backend.device not in chosen
+        if takes:
+            chosen.add(backend.device)
+        rows.append(
+            {
+                "name": backend.name,
+                "device": backend.device,
+                "priority": backend.priority,
+                "runnable": not why_not,
+                "why_not": why_not,
+                "chosen": takes,
+            }
+        )
+    return rows
+
+
+def _device_of(tensor: Tensor) -> str:
+    if tensor.device.type == "cuda" and torch.version.hip is not None:
+        return "rocm"
+    return tensor.device.type
+
+
+def _tell_once(op: str, backend: Backend, why_not: str, taken: str) -> None:
+    with _lock:
+        if (op, backend.name, taken) in _told:
+            return
+        _told.add((op, backend.name, taken))
+    _log.warning("%s: backend %s does not run here (%s); %s is used instead", op, backend.name, why_not, taken)
+
+
+class _ByDevice:
+    """Chooses at each call among the backends of hidden's device."""
+
+    def __init__(self, op: str) -> None:
+        self._op = op
+        self._made: dict[Backend, Op] = {}
+
+    def choose(self, device: str) -> Op:
+        passed_over: list[tuple[Backend, str]] = []
+        for backend in backends(self._op):
+            if backend.device != device:
+                continue
+            why_not = backend.why_not()
+            if why_not:
+                passed_over.append((backend, why_not))
+                continue
+            for other, reason in passed_over:
+                _tell_once(self._op, other, reason, backend.name)
+            if backend not in self._made:
+                self._made[backend] = backend.make()
+            return self._made[backend]
+        tried = "; ".join(f"{backend.name}: {why_not}" for backend, why_not in passed_over) or "none is registered"
+        raise RuntimeError(
+            f"{self._op}: hidden is on {device!r}, and no backend for it runs here ({tried}). Backends of "
+            "other devices are not tried: move the tensors, or register a backend"
+        )
+
+    def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.choose(_device_of(hidden)).forward(hidden, weight, bias)
+
+    def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.choose(_device_of(hidden)).forward_fp32(hidden, weight, bias)
+
+    __call__ = forward
+
+
+def get_op(op: str, backend: str | None = None) -> Any:
+    """An object with forward, forward_fp32, and forward as its call. A backend that is named is used or is an error."""
+    known = backends(op)
+    if backend is None:
+        return _ByDevice(op)
+    for candidate in known:
+        if candidate.name == backend:
+            why_not = candidate.why_not()
+            if why_not:
+                raise RuntimeError(f"{op}: backend {backend!r} does not run here: {why_not}")
+            return candidate.make()
+    raise ValueError(f"{op} has no backend {backend!r}; it has {', '.join(b.name for b in known)}")

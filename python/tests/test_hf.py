@@ -1,0 +1,179 @@
+"""The head in models of Transformers: tiny, with random weights."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+import expected  # noqa: E402
+from expected import same_bits  # noqa: E402
+from torch import nn  # noqa: E402
+
+import isologit  # noqa: E402
+import isologit.hf  # noqa: E402
+from isologit.integrations import trl  # noqa: E402
+
+VOCAB = 61
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FAMILIES = {
+    "Qwen3": ({}, {}),
+    "Llama": ({}, {}),
+    "Gemma2": ({"final_logit_softcapping": 2.0}, {"softcap": 2.0}),
+    "Gemma3": ({"final_logit_softcapping": 3.0}, {"softcap": 3.0}),
+    "Cohere": ({"logit_scale": 0.25}, {"scale": 0.25}),
+    "Granite": ({"logits_scaling": 4.0}, {"divide": 4.0}),
+}
+TRANSFORMS = {
+    "softcap": lambda z, c: c * torch.tanh(z / c),
+    "scale": lambda z, s: z * s,
+    "divide": lambda z, d: z / d,
+}
+IDS = torch.tensor([[3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14]])
+
+
+def tiny(family, tied, dtype=torch.bfloat16):
+    options, _ = FAMILIES[family]
+    prefix = "Gemma3Text" if family == "Gemma3" else family
+    torch.manual_seed(11)
+    config = getattr(transformers, f"{prefix}Config")(**SIZES, **options, tie_word_embeddings=tied)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():  # logits that a softcap bends
+        model.get_output_embeddings().weight.normal_(std=0.7)
+    return model.to(dtype)
+
+
+def body(model, ids=IDS):
+    with torch.no_grad():
+        return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_install_and_uninstall(family, tied):
+    model = tiny(family, tied)
+    former, weight, keys = model.lm_head, model.lm_head.weight, list(model.state_dict())
+    assert (weight is model.get_input_embeddings().weight) == tied
+    with torch.no_grad():
+        before = model(IDS).logits
+
+    head = isologit.hf.install(model)
+    assert model.lm_head is head and head.weight is weight and list(model.state_dict()) == keys
+    assert (model.get_input_embeddings().weight is head.weight) == tied
+    assert sum(p is weight for p in model.parameters()) == 1
+    hidden = body(model)
+    with torch.no_grad():
+        plain = head(hidden)
+        # Without transforms, though the model has some: it applies its own after the head.
+        assert plain.dtype == torch.float32
+        assert same_bits(plain[0, :2], expected.logits(hidden[0, :2], weight))
+        inside = model(IDS).logits
+        z = plain.double()
+        for what, value in FAMILIES[family][1].items():
+            z = TRANSFORMS[what](z, value)
+        assert (inside.double() - z).abs().max() <= 4 * z.abs().max() * 2.0**-24
+        assert (before.double() - z).abs().max() > 100 * z.abs().max() * 2.0**-24  # the bf16 head is far off
+
+        # The next token's id from each state, shifted by hand; with the transforms.
+        got = head.logprobs(hidden[:, :-1], IDS[:, 1:])
+        wanted = torch.log_softmax(z, -1)[:, :-1].gather(-1, IDS[:, 1:, None])[..., 0]
+        # z was not rounded on its way, the library's logits were, at most three times.
+        assert (got.logprobs.double() - wanted).abs().max() <= 8 * z.abs().max() * 2.0**-24
+        if FAMILIES[family][1]:
+            without = isologit.linear_logprobs(hidden[:, :-1], weight, IDS[:, 1:]).logprobs
+            assert (without - got.logprobs).abs().max() > 0.01
+
+    with pytest.raises(ValueError, match="already"):
+        isologit.hf.install(model)
+    isologit.hf.uninstall(model)
+    assert model.lm_head is former and model.lm_head.weight is weight and list(model.state_dict()) == keys
+    with torch.no_grad():
+        assert same_bits(model(IDS).logits, before)
+    with pytest.raises(ValueError, match="expected one that isologit.hf.install has put there"):
+        isologit.hf.uninstall(model)
+
+
+def test_an_installed_head_generates_and_moves_with_the_model():
+    model = tiny("Qwen3", True, torch.float32)
+    isologit.hf.install(model)
+    out = model.generate(IDS[:, :3], max_new_tokens=3, do_sample=False)
+    assert out.shape == (2, 6)
+    hidden = body(model, out)
+    assert torch.equal(model.lm_head(hidden[:, 2:-1]).argmax(-1), out[:, 3:])
+    model.to(torch.bfloat16)
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    weight = model.lm_head.weight
+    isologit.hf.uninstall(model)
+    assert model.lm_head.weight is weight
+
+
+def test_padded_rows_are_not_in_the_vocabulary():
+    model = tiny("Llama", False)
+    model.resize_token_embeddings(64)
+    model.config.vocab_size = VOCAB
+    head = isologit.hf.install(model)
+    hidden = body(model)
+    z = isologit.logits(hidden, head.weight)[..., :VOCAB]
+    assert head(hidden).shape[-1] == 64
+    wanted = torch.log_softmax(z.double(), -1)[..., 5]
+    sure = ~expected.nearly_a_tie(wanted)
+    got = head.logprobs(hidden, torch.full_like(IDS, 5)).logprobs
+    assert torch.equal(got[sure], wanted.float()[sure])
+
+
+def test_what_is_not_known_is_refused():
+    config = transformers.LlamaConfig(**SIZES)
+    config.logit_scale = 0.5
+    with pytest.raises(NotImplementedError, match="logit_scale is 0.5 in a configuration of model_type 'llama'"):
+        isologit.hf.transforms(config)
+    config.logit_scale = 1.0
+    assert isologit.hf.transforms(config) == {}
+    model = tiny("Llama", False)
+    model.set_output_embeddings(nn.Identity())
+    with pytest.raises(NotImplementedError, match="head is Identity; expected torch.nn.Linear"):
+        isologit.hf.install(model)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
+def test_trl_per_token_logps(family, installed):
+    model = tiny(family, True, torch.float32)
+    with torch.no_grad():
+        logits = model(IDS).logits[:, -4:-1].double() / 0.7
+    if installed:
+        isologit.hf.install(model)
+    p = torch.log_softmax(logits, -1)
+    with torch.no_grad():
+        logps, entropies = trl.get_per_token_logps_and_entropies(
+            model, IDS, torch.ones_like(IDS), 3, batch_size=1, compute_entropy=True, temperature=0.7
+        )
+        only, none = trl.get_per_token_logps_and_entropies(model, IDS, torch.ones_like(IDS), 3, temperature=0.7)
+    # The model's own logits are sums in f32.
+    torch.testing.assert_close(logps.double(), p.gather(-1, IDS[:, -3:, None])[..., 0], rtol=0, atol=3e-5)
+    torch.testing.assert_close(entropies.double(), -(p.exp() * p).sum(-1), rtol=0, atol=3e-5)
+    assert none is None and only.shape == (2, 3)
+    torch.testing.assert_close(only, logps, rtol=0, atol=3e-5)  # the body's batch differs
+    assert math.isfinite(only.sum())
+
+
+def test_a_head_of_ones_own():
+    embedding = nn.Embedding(50, 24)
+    head = isologit.nn.LMHead(embedding.weight, nn.Parameter(torch.zeros(50)), softcap=5.0, vocab_size=48)
+    assert head.weight is embedding.weight and list(head.state_dict()) == ["weight", "bias"]
+    assert (head.in_features, head.out_features) == (24, 50) and "softcap=5.0, vocab_size=48" in repr(head)
+    with torch.no_grad():
+        hidden = torch.randn(2, 24)
+        assert same_bits(head(hidden), expected.logits(hidden, embedding.weight))

@@ -1,0 +1,131 @@
+"""The signatures of other projects, against their own formulas in float64."""
+
+import math
+from fractions import Fraction
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import expected  # noqa: E402
+from expected import round_once, same_bits  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from isologit import _mean_loss, logits  # noqa: E402
+from isologit.integrations import liger, prime_rl, trl, verl  # noqa: E402
+
+ROWS, VOCAB, SIZE = 8, 40, 16
+
+
+def head(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(ROWS, SIZE, generator=generator).bfloat16()
+    weight = torch.randn(VOCAB, SIZE, generator=generator).bfloat16()
+    return hidden, weight, torch.randint(0, VOCAB, (ROWS,), generator=generator)
+
+
+def float64(hidden, weight, temperature=1.0):
+    # Products of these bf16 numbers add up exactly in f64.
+    z = F.linear(hidden.double(), weight.double()).float()
+    z = (z.double() / torch.as_tensor(temperature, dtype=torch.float32).double()).float()
+    return torch.log_softmax(z.double(), -1)
+
+
+def assert_rounded(got, wanted):
+    sure = ~expected.nearly_a_tie(wanted)
+    assert got.dtype == torch.float32 and got.shape == wanted.shape and sure.any()
+    assert torch.equal(got[sure], wanted.float()[sure])
+
+
+def test_trl_selective_log_softmax():
+    hidden, weight, index = head()
+    p = float64(hidden, weight, 0.7)
+    got = trl.selective_log_softmax(hidden.reshape(2, 4, SIZE), weight, index.reshape(2, 4), temperature=0.7)
+    assert_rounded(got, p.gather(-1, index[:, None]).reshape(2, 4))
+    several = torch.stack([index, index.flip(0)], -1)
+    assert_rounded(trl.selective_log_softmax(hidden, weight, several, temperature=0.7), p.gather(-1, several))
+
+
+def test_verl_linear_cross_entropy():
+    hidden, weight, labels = head()
+    p = float64(hidden, weight, 1.3)
+    logprobs, entropy = verl.linear_cross_entropy(hidden, weight, labels, 1.3)
+    assert_rounded(logprobs, p.gather(-1, labels[:, None])[:, 0])
+    assert_rounded(entropy, -(p.exp() * p).sum(-1))
+    with pytest.raises(NotImplementedError, match="dist_process_group"):
+        verl.linear_cross_entropy(hidden, weight, labels, 1.3, "none", object())
+    with pytest.raises(NotImplementedError, match="reduction is 'mean'"):
+        verl.linear_cross_entropy(hidden, weight, labels, 1.3, "mean")
+
+
+def test_prime_rl_output():
+    hidden, weight, labels = head()
+    module = prime_rl.OutputLinear(nn.Parameter(weight))
+    temperature = torch.linspace(0.5, 2, ROWS)
+    with torch.no_grad():
+        out = module(hidden.reshape(1, ROWS, SIZE), labels.reshape(1, ROWS), temperature=temperature.reshape(1, ROWS))
+        assert sorted(out) == ["entropy", "logprobs"]
+        p = float64(hidden, weight, temperature[:, None])
+        assert_rounded(out["logprobs"][0], p.gather(-1, labels[:, None])[:, 0])
+        assert_rounded(out["entropy"][0], -(p.exp() * p).sum(-1))
+        plain = module(hidden)
+    assert sorted(plain) == ["logits"] and same_bits(plain["logits"], expected.logits(hidden, weight))
+    assert same_bits(plain["logits"], logits(hidden, weight))
+
+
+def test_liger_loss():
+    hidden, weight, target = head()
+    target[3] = target[5] = -100
+    p = float64(hidden, weight).gather(-1, target.clamp(min=0)[:, None])[:, 0]
+    assert not expected.nearly_a_tie(p).any()
+    counted = [Fraction(x) for x, t in zip(p.float().tolist(), target.tolist(), strict=True) if t != -100]
+    mean = liger.LigerFusedLinearCrossEntropyLoss()(weight, hidden, target)
+    assert mean.dtype == torch.float32 and mean.shape == () and mean.item() == round_once(-sum(counted) / len(counted))
+    total = liger.LigerFusedLinearCrossEntropyLoss(reduction="sum")(weight, hidden, target, torch.zeros(VOCAB))
+    assert total.item() == round_once(-sum(counted))
+    each = liger.fused_linear_cross_entropy(hidden, weight, target, reduction="none")
+    assert_rounded(each, torch.where(target == -100, 0.0, -p))
+    assert not torch.signbit(each[3])
+    assert liger.fused_linear_cross_entropy(hidden, weight, torch.full((ROWS,), -100)).isnan()
+    for options in ({"label_smoothing": 0.1}, {"lse_square_scale": 1e-4}):
+        with pytest.raises(NotImplementedError, match="expected 0"):
+            liger.fused_linear_cross_entropy(hidden, weight, target, **options)
+    with pytest.raises(ValueError, match="reduction is 'avg'"):
+        liger.fused_linear_cross_entropy(hidden, weight, target, reduction="avg")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [-1.0, -(2.0**-24), -(2.0**-50)],  # past a tie by what f64 still holds
+        [-1.0, -(2.0**-24), -(2.0**-149)],  # and by what it does not
+        [-1.0, -(2.0**-24)],
+        [-(2.0**127)] * 4,
+        [-(2.0**-149)] * 2 + [0.0],
+        [0.0, 0.0],
+        [-1e30, -1e-30, -1.5, -3e7],
+    ],
+)
+@pytest.mark.parametrize("mean", [True, False])
+def test_a_mean_is_rounded_once(values, mean):
+    logprobs = torch.tensor(values)
+    count = len(values) if mean else 1
+    wanted = round_once(-sum(map(Fraction, logprobs.double().tolist())) / count)
+    got = _mean_loss.mean_loss(logprobs, torch.zeros(len(values), dtype=torch.int64), -100, mean)
+    assert got.item() == wanted and not math.copysign(1.0, got.item()) < 0
+
+
+@pytest.mark.parametrize(("values", "wanted"), [([-1.0, -math.inf], math.inf), ([-1.0, math.nan], math.nan)])
+def test_a_mean_of_special_values(values, wanted):
+    got = _mean_loss.mean_loss(torch.tensor(values), torch.zeros(2, dtype=torch.int64), -100, True).item()
+    assert got == wanted or (math.isnan(got) and math.isnan(wanted))
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_the_gradient_of_a_mean(mean):
+    logprobs, target = torch.randn(7, requires_grad=True), torch.tensor([1, 2, -100, 3, 4, 5, -100])
+    torch.library.opcheck(torch.ops.isologit.mean_loss.default, (logprobs, target, -100, mean))
+    upstream = torch.tensor(0.3)
+    (got,) = torch.autograd.grad(_mean_loss.mean_loss(logprobs, target, -100, mean), logprobs, upstream)
+    each = round_once(-Fraction(upstream.item()) / (5 if mean else 1))
+    assert got.tolist() == [0.0 if t == -100 else each for t in target.tolist()]

@@ -1,0 +1,137 @@
+"""Signals, threads and forks."""
+
+import multiprocessing
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import isologit
+
+
+def head(rows=4, vocab=64, size=16):
+    rng = np.random.default_rng(1)
+    return (
+        rng.standard_normal((rows, size), dtype=np.float32),
+        rng.standard_normal((vocab, size), dtype=np.float32),
+        rng.integers(0, vocab, rows),
+    )
+
+
+# Minutes of work on any machine: every logit by exact accumulation.
+LONG_CALL = textwrap.dedent("""
+    import sys, numpy as np, isologit
+    hidden, weight = np.ones((64, 1024), np.float32), np.ones((100000, 1024), np.float32)
+    def call():
+        isologit.score(hidden, weight, np.zeros(64, np.int64), kernel="reference", threads=2)
+""")
+
+
+def interrupted(code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_CALL + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err, time.monotonic() - begin
+
+
+def test_ctrl_c_stops_a_call_between_tiles():
+    code, out, err, _ = interrupted("""
+        print("started", flush=True)
+        try:
+            call()
+        except KeyboardInterrupt:
+            print("interrupted")
+            small = np.ones((1, 4), np.float32)
+            print(isologit.score(small, small, [0]).logprobs)
+    """)
+    assert (code, out, err) == (0, "interrupted\n[0.]\n", "")
+
+
+def test_a_handler_that_does_not_raise_lets_the_call_go_on():
+    code, out, err, _ = interrupted("""
+        import signal
+        seen = []
+        def handle(*_):
+            seen.append(1)
+            if len(seen) == 1:
+                signal.setitimer(signal.ITIMER_REAL, 0.2)  # the call is still running then
+        class Stop(Exception): pass
+        def stop(*_): raise Stop
+        signal.signal(signal.SIGINT, handle)
+        signal.signal(signal.SIGALRM, stop)
+        print("started", flush=True)
+        try:
+            call()
+        except Stop:
+            print("stopped after", len(seen))
+    """)
+    assert (code, out, err) == (0, "stopped after 1\n", "")
+
+
+def test_the_gil_is_released():
+    # The other thread can only tick while this one is inside the library if the library has let go of the GIL.
+    hidden, weight, ids = head(rows=64, vocab=4096, size=256)
+    ticks, stop = [], threading.Event()
+    former = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)  # nobody is made to give it up
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(1)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    try:
+        thread.start()
+        before = len(ticks)
+        isologit.score(hidden, weight, ids, kernel="reference", threads=1)
+        after = len(ticks)
+    finally:
+        sys.setswitchinterval(former)
+        stop.set()
+        thread.join()
+    assert after > before + 5
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    hidden, weight, ids = head(rows=7, vocab=5000, size=24)
+    one = isologit.score(hidden, weight, ids, threads=1, outputs=("logprobs", "lse", "entropy"))
+    for threads in (2, 3, 8):
+        other = isologit.score(hidden, weight, ids, threads=threads, outputs=("logprobs", "lse", "entropy"))
+        assert other.report.threads == threads
+        for name in ("logprobs", "lse", "entropy"):
+            np.testing.assert_array_equal(getattr(one, name).view(np.uint32), getattr(other, name).view(np.uint32))
+
+
+def _child(queue):
+    hidden, weight, ids = head(vocab=5000)
+    queue.put(isologit.score(hidden, weight, ids, threads=4).logprobs)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_scores_with_threads_of_its_own():
+    hidden, weight, ids = head(vocab=5000)
+    expected = isologit.score(hidden, weight, ids, threads=4).logprobs  # the parent's threads exist when it forks
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    children = [context.Process(target=_child, args=(queue,)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for _ in children:
+        np.testing.assert_array_equal(queue.get(timeout=60), expected)
+    for child in children:
+        child.join(timeout=60)
+        assert child.exitcode == 0
