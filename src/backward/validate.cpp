@@ -1,12 +1,11 @@
 #include "backward/validate.hpp"
 
-#include <fmt/format.h>
-
 #include <array>
 #include <cstdint>
 #include <limits>
 #include <string_view>
 
+#include "base/text.hpp"
 #include "head/validate.hpp"
 #include "isologit/score.hpp"
 
@@ -20,31 +19,37 @@ constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() 
 
 // What the head, the hidden states and the temperatures must satisfy for any use.
 Result<void> check_operands(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
-  ScoreRequest operands;
-  operands.hidden = request.hidden;
-  operands.temperatures = request.temperatures;
-  ScoreOptions how;
-  how.threads = options.threads;
-  return head::validate(head, operands, how);
+  const Shard whole{head, 0};
+  if (auto checked = head::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
+    return checked;
+  }
+  if (auto checked = head::validate_matrix("hidden", request.hidden); !checked) return checked;
+  if (request.hidden.cols != head.weight.cols) {
+    return invalid(
+        base::concat("hidden: rows of ", request.hidden.cols, " elements, but the weight's have ", head.weight.cols));
+  }
+  if (auto checked = head::validate_threads(options.threads); !checked) return checked;
+  return head::validate_temperatures(request.temperatures, request.hidden.rows, false);
 }
 
 Result<void> check_ids(const Head& head, const BackwardRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const auto ids = static_cast<std::int64_t>(request.token_ids.size());
   if (request.ids_per_row < 1 || request.ids_per_row > kMostElements) {
-    return invalid(fmt::format("ids_per_row: {}; expected at least 1", request.ids_per_row));
+    return invalid(base::concat("ids_per_row: ", request.ids_per_row, "; expected at least 1"));
   }
   if (ids == 0 && rows > 0 && request.d_logprobs != nullptr) {
     return invalid("token_ids: none given, but d_logprobs is; give the ids the logprobs were of");
   }
   if (ids != 0 && (ids % request.ids_per_row != 0 || ids / request.ids_per_row != rows)) {
-    return invalid(fmt::format("token_ids: {} for {} hidden rows of {} ids each", ids, rows, request.ids_per_row));
+    return invalid(
+        base::concat("token_ids: ", ids, " for ", rows, " hidden rows of ", request.ids_per_row, " ids each"));
   }
   for (std::int64_t i = 0; i < ids; ++i) {
     const std::int64_t id = request.token_ids[static_cast<std::size_t>(i)];
     if (id != request.ignore_index && (id < 0 || id >= head.vocab_size)) {
-      return invalid(fmt::format("token_ids[{}]: {} is outside the vocabulary [0, {}) and is not the ignore_index {}",
-                                 i, id, head.vocab_size, request.ignore_index));
+      return invalid(base::concat("token_ids[", i, "]: ", id, " is outside the vocabulary [0, ", head.vocab_size,
+                                  ") and is not the ignore_index ", request.ignore_index));
     }
   }
   return {};
@@ -58,15 +63,15 @@ Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
         "d_logits: given together with d_logprobs, d_lse or d_entropy; make two calls, the second with "
         "accumulate set");
   }
-  if (g.dtype != DType::f32) return invalid(fmt::format("d_logits: {}; expected f32", dtype_name(g.dtype)));
+  if (g.dtype != DType::f32) return invalid(base::concat("d_logits: ", dtype_name(g.dtype), "; expected f32"));
   if (g.rows != request.hidden.rows || g.cols != head.vocab_size) {
-    return invalid(fmt::format("d_logits: shape [{}, {}]; expected [{}, {}], hidden rows by vocab_size", g.rows, g.cols,
-                               request.hidden.rows, head.vocab_size));
+    return invalid(base::concat("d_logits: shape [", g.rows, ", ", g.cols, "]; expected [", request.hidden.rows, ", ",
+                                head.vocab_size, "], hidden rows by vocab_size"));
   }
   const std::int64_t stride = g.row_stride < 0 ? -(g.row_stride + 1) : g.row_stride;
   if (g.rows > 0 && stride > (kMostElements - g.cols) / g.rows) {
-    return invalid(
-        fmt::format("d_logits: {} rows at a stride of {} elements overflow the address space", g.rows, g.row_stride));
+    return invalid(base::concat("d_logits: ", g.rows, " rows at a stride of ", g.row_stride,
+                                " elements overflow the address space"));
   }
   return {};
 }
@@ -99,12 +104,12 @@ Result<void> check_stride(std::string_view name, const GradientOutput& output, s
                           std::int64_t columns) {
   if (output.data == nullptr || rows == 0) return {};
   if (output.row_stride < columns) {
-    return invalid(fmt::format("{}: row_stride {}; expected at least {}, the elements of a row", name,
-                               output.row_stride, columns));
+    return invalid(base::concat(name, ": row_stride ", output.row_stride, "; expected at least ", columns,
+                                ", the elements of a row"));
   }
   if (output.row_stride > kMostElements / rows) {
-    return invalid(fmt::format("{}: {} rows at a stride of {} elements overflow the address space", name, rows,
-                               output.row_stride));
+    return invalid(base::concat(name, ": ", rows, " rows at a stride of ", output.row_stride,
+                                " elements overflow the address space"));
   }
   return {};
 }
@@ -133,12 +138,12 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     for (const Range& input : inputs) {
       if (overlap(outputs[i], input)) {
-        return invalid(fmt::format("{}: the output buffer overlaps the input {}", outputs[i].name, input.name));
+        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps the input ", input.name));
       }
     }
     for (std::size_t j = i + 1; j < outputs.size(); ++j) {
       if (overlap(outputs[i], outputs[j])) {
-        return invalid(fmt::format("{}: the output buffer overlaps that of {}", outputs[i].name, outputs[j].name));
+        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps that of ", outputs[j].name));
       }
     }
   }
