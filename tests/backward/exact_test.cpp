@@ -1,5 +1,5 @@
 // `exact` gradients equal the oracle's, bit for bit, on every kernel.
-
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <limits>

@@ -1,5 +1,5 @@
 // `fast` gradients keep the bounds of CONTRACT.md 5 against the oracle's exact dz, on every kernel.
-
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,5 +1,5 @@
 // What may not change a bit: threads, other rows, position, padding, strides, chunking.
-
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "problem.hpp"
