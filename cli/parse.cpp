@@ -6,6 +6,8 @@
 #include <cmath>
 #include <system_error>
 
+#include "isologit/kernels.hpp"
+
 namespace isologit::cli {
 namespace {
 
@@ -21,13 +23,32 @@ std::optional<T> number(std::string_view text) {
 
 }  // namespace
 
-Outcome<float> parse_temperature(std::string_view text) {
+Outcome<float> parse_f32(std::string_view option, std::string_view text, std::string_view expected,
+                         bool (*good)(float)) {
   const std::optional<float> value = number<float>(text);
-  if (!value || !std::isfinite(*value) || !(*value > 0)) {
-    return usage_error(fmt::format(
-        "--temperature: '{}'; expected a finite number above 0 within the range of f32, such as 0.7", text));
-  }
+  if (!value || !good(*value)) return usage_error(fmt::format("{}: '{}'; expected {}", option, text, expected));
   return *value;
+}
+
+Outcome<float> parse_temperature(std::string_view text) {
+  return parse_f32("--temperature", text, "a finite number above 0 within the range of f32, such as 0.7",
+                   [](float t) { return t > 0 && std::isfinite(t); });
+}
+
+Outcome<std::uint64_t> parse_u64(std::string_view option, std::string_view text) {
+  const std::optional<std::uint64_t> value = number<std::uint64_t>(text);
+  if (!value) return usage_error(fmt::format("{}: '{}'; expected an integer from 0 to 2^64 - 1", option, text));
+  return *value;
+}
+
+Outcome<void> check_kernel(const std::string& name) {
+  if (name.empty()) return {};
+  std::string known;
+  for (const KernelInfo& kernel : kernels()) {
+    if (kernel.name == name) return {};
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", kernel.name);
+  }
+  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", name, known));
 }
 
 Outcome<RowSlice> parse_rows(std::string_view text) {

@@ -25,7 +25,6 @@
 #include "io/captured.hpp"
 #include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
-#include "isologit/kernels.hpp"
 
 namespace isologit::cli {
 namespace {
@@ -63,16 +62,6 @@ struct Scores {
   ScoreReport report;
   double seconds = 0;
 };
-
-Outcome<void> check_kernel(const std::string& name) {
-  if (name.empty()) return {};
-  std::string known;
-  for (const KernelInfo& kernel : kernels()) {
-    if (kernel.name == name) return {};
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", kernel.name);
-  }
-  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", name, known));
-}
 
 // What the core would refuse as well, but by the rows of the file rather than of the slice.
 Outcome<void> check_values(const Job& job, const io::Checkpoint& checkpoint) {

@@ -74,21 +74,29 @@ class CapturedReader {
   const SafetensorsFile& file_;
 };
 
-}  // namespace
-
-Result<Captured> read_captured(const std::string& path) {
+Result<Captured> read(const std::string& path, bool with_ids) {
   return guarded("reading captured rows", [&]() -> Result<Captured> {
     auto file = SafetensorsFile::open(path);
     if (!file) return tl::unexpected(file.error());
     const CapturedReader reader(*file);
     auto hidden = reader.hidden();
     if (!hidden) return tl::unexpected(hidden.error());
-    auto token_ids = reader.token_ids(hidden->rows);
-    if (!token_ids) return tl::unexpected(token_ids.error());
+    std::vector<std::int64_t> ids;
+    if (with_ids) {
+      auto token_ids = reader.token_ids(hidden->rows);
+      if (!token_ids) return tl::unexpected(token_ids.error());
+      ids = std::move(*token_ids);
+    }
     auto temperatures = reader.temperatures(hidden->rows);
     if (!temperatures) return tl::unexpected(temperatures.error());
-    return Captured{*hidden, std::move(*token_ids), std::move(*temperatures), std::move(*file)};
+    return Captured{*hidden, std::move(ids), std::move(*temperatures), std::move(*file)};
   });
 }
+
+}  // namespace
+
+Result<Captured> read_captured(const std::string& path) { return read(path, true); }
+
+Result<Captured> read_hidden_rows(const std::string& path) { return read(path, false); }
 
 }  // namespace isologit::io

@@ -22,4 +22,7 @@ struct Captured {
 // temperatures [T] in F32; other tensors are ignored. Values are not judged here: the core checks ids and temperatures.
 Result<Captured> read_captured(const std::string& path);
 
+// The same without token_ids, which need not be there and are not read.
+Result<Captured> read_hidden_rows(const std::string& path);
+
 }  // namespace isologit::io

@@ -1,0 +1,291 @@
+// isologit sample: one token for each captured row, drawn from the distribution of a checkpoint's head.
+#include "isologit/sample.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/destination.hpp"
+#include "cli/head_text.hpp"
+#include "cli/interrupt.hpp"
+#include "cli/parse.hpp"
+#include "cli/progress.hpp"
+#include "cli/text.hpp"
+#include "cli/verbs.hpp"
+#include "io/captured.hpp"
+#include "io/checkpoint.hpp"
+#include "io/safetensors_writer.hpp"
+
+namespace isologit::cli {
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string input;
+  std::string output;
+  std::optional<std::string> temperature;
+  std::optional<std::string> top_p;
+  std::optional<std::string> min_p;
+  std::int64_t top_k = 0;
+  std::string seed = "0";
+  std::string sequence_id = "0";
+  std::optional<std::string> rows;
+  std::string kernel;
+  int threads = 0;
+  bool json = false;
+};
+
+// The rows to draw for, and how.
+struct Job {
+  MatrixView hidden;
+  std::vector<float> temperatures;  // none, one for all rows, or one each
+  std::vector<std::uint32_t> positions;
+  std::uint64_t seed = 0;
+  std::uint64_t sequence_id = 0;
+  float top_p = 1;
+  float min_p = 0;
+};
+
+struct Samples {
+  std::vector<std::int64_t> ids;
+  std::vector<float> logprobs;
+  std::vector<float> cut_logprobs;
+  std::vector<float> log_kept_cut;
+  SampleReport report;
+  double seconds = 0;
+};
+
+bool is_temperature(float t) { return t >= 0 && std::isfinite(t); }
+
+Outcome<Job> make_job(const Arguments& arguments, const io::Captured& captured, const RowRange& range) {
+  Job job;
+  job.hidden = captured.hidden;
+  const auto row_bytes = static_cast<std::int64_t>(dtype_size(job.hidden.dtype)) * job.hidden.cols;
+  job.hidden.data = static_cast<const std::byte*>(captured.hidden.data) + range.begin * row_bytes;
+  job.hidden.rows = range.end - range.begin;
+  if (arguments.temperature && !captured.temperatures.empty()) {
+    return usage_error(fmt::format(
+        "--temperature was given, but '{}' has a temperature for each row (tensor temperatures); use one of the two",
+        arguments.input));
+  }
+  if (arguments.temperature) {
+    const Outcome<float> parsed = parse_f32("--temperature", *arguments.temperature,
+                                            "a finite number, 0 (greedy) or above, such as 0.7", is_temperature);
+    if (!parsed) return tl::unexpected(parsed.error());
+    job.temperatures = {*parsed};
+  }
+  if (arguments.top_p) {
+    const Outcome<float> parsed = parse_f32("--top-p", *arguments.top_p, "a number above 0, up to 1, such as 0.9",
+                                            [](float p) { return p > 0 && p <= 1; });
+    if (!parsed) return tl::unexpected(parsed.error());
+    job.top_p = *parsed;
+  }
+  if (arguments.min_p) {
+    const Outcome<float> parsed = parse_f32("--min-p", *arguments.min_p, "a number from 0 to 1, such as 0.05",
+                                            [](float p) { return p >= 0 && p <= 1; });
+    if (!parsed) return tl::unexpected(parsed.error());
+    job.min_p = *parsed;
+  }
+  const Outcome<std::uint64_t> seed = parse_u64("--seed", arguments.seed);
+  if (!seed) return tl::unexpected(seed.error());
+  job.seed = *seed;
+  const Outcome<std::uint64_t> sequence_id = parse_u64("--sequence-id", arguments.sequence_id);
+  if (!sequence_id) return tl::unexpected(sequence_id.error());
+  job.sequence_id = *sequence_id;
+  for (std::int64_t row = range.begin; row < range.end; ++row) {
+    job.positions.push_back(static_cast<std::uint32_t>(row));
+    if (captured.temperatures.empty()) continue;
+    const float temperature = captured.temperatures[static_cast<std::size_t>(row)];
+    if (!is_temperature(temperature)) {
+      return failure(fmt::format("'{}': temperatures[{}] is {}; expected a finite number, 0 (greedy) or above",
+                                 arguments.input, row, temperature));
+    }
+    job.temperatures.push_back(temperature);
+  }
+  return job;
+}
+
+Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments) {
+  Samples samples;
+  const auto rows = static_cast<std::size_t>(job.hidden.rows);
+  samples.ids.resize(rows);
+  samples.logprobs.resize(rows);
+  samples.cut_logprobs.resize(rows);
+  samples.log_kept_cut.resize(rows);
+  SampleRequest request{.hidden = job.hidden, .temperatures = job.temperatures};
+  request.seeds = {&job.seed, 1};
+  request.sequence_ids = {&job.sequence_id, 1};
+  request.positions = job.positions;
+  request.min_p = {&job.min_p, 1};
+  request.top_k = {&arguments.top_k, 1};
+  request.top_p = {&job.top_p, 1};
+  request.ids = samples.ids.data();
+  request.logprobs = samples.logprobs.data();
+  request.cut_logprobs = samples.cut_logprobs.data();
+  request.log_kept_cut = samples.log_kept_cut.data();
+  const auto start = Progress::Clock::now();
+  Progress progress(::isatty(STDERR_FILENO) == 1, start);
+  const auto callback = [&progress](double share) {
+    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
+    return InterruptGuard::signal_number() == 0;
+  };
+  const auto report = sample(head, request, {arguments.threads, arguments.kernel, callback});
+  std::fputs(progress.clear().c_str(), stderr);
+  if (!report && report.error().code == StatusCode::cancelled) {
+    return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});
+  }
+  if (!report) return failure(report.error());
+  samples.report = *report;
+  samples.seconds = std::chrono::duration<double>(Progress::Clock::now() - start).count();
+  return samples;
+}
+
+Outcome<void> write(const std::string& path, const Samples& samples) {
+  const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(samples.ids.size())};
+  const auto tensor = [&](const char* name, const char* dtype, const auto& values) {
+    return io::TensorToWrite{name, dtype, shape, std::as_bytes(std::span(values))};
+  };
+  const std::vector<io::TensorToWrite> tensors = {
+      tensor("ids", "I64", samples.ids), tensor("logprobs", "F32", samples.logprobs),
+      tensor("cut_logprobs", "F32", samples.cut_logprobs), tensor("log_kept_cut", "F32", samples.log_kept_cut)};
+  if (const Result<void> written = io::write_safetensors(path, tensors); !written) return failure(written.error());
+  return {};
+}
+
+std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const Job& job,
+                    const Samples& samples) {
+  const SampleReport& report = samples.report;
+  const nlohmann::ordered_json json = {{"model", arguments.model},
+                                       {"input", arguments.input},
+                                       {"rows", report.rows},
+                                       {"vocab_size", checkpoint.head.vocab_size},
+                                       {"hidden_size", checkpoint.head.weight.cols},
+                                       {"seed", job.seed},
+                                       {"sequence_id", job.sequence_id},
+                                       {"kernel", report.kernel},
+                                       {"arithmetic", "exact"},
+                                       {"threads", report.threads},
+                                       {"seconds", samples.seconds},
+                                       {"logit_fallbacks", report.logit_fallbacks},
+                                       {"rounds", report.rounds},
+                                       {"further_rows", report.further_rows},
+                                       {"undecided_rows", report.undecided_rows},
+                                       {"second_words", report.second_words},
+                                       {"exact_draws", report.exact_draws},
+                                       {"ids", samples.ids}};
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoint, const Samples& samples) {
+  const SampleReport& report = samples.report;
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"model", arguments.model},
+      {"head", head_text(checkpoint)},
+      {"transforms", transforms_text(checkpoint.head.transforms)},
+      {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
+      {"rows", fmt::format("{}", report.rows)},
+      {"keys", fmt::format("seed {}, sequence {}, position: the row", arguments.seed, arguments.sequence_id)},
+      {"kernel", fmt::format("{}, threads {}, exact arithmetic", report.kernel, report.threads)},
+      {"time", duration_text(samples.seconds)},
+      {"settled again",
+       fmt::format("{} logits by exact accumulation, {} rows by further passes, {} rows at a wider precision",
+                   report.logit_fallbacks, report.further_rows, report.undecided_rows)}};
+  if (!arguments.output.empty()) fields.emplace_back("output", arguments.output);
+  constexpr std::size_t kShown = 16;
+  std::string ids;
+  for (std::size_t i = 0; i < std::min(samples.ids.size(), kShown); ++i) ids += fmt::format(" {}", samples.ids[i]);
+  if (samples.ids.size() > kShown) ids += " ...";
+  fields.emplace_back("", "");
+  fields.emplace_back("ids", ids.empty() ? "none" : ids.substr(1));
+  return field_table(fields);
+}
+
+Outcome<std::string> run(const Arguments& arguments) {
+  std::optional<RowSlice> slice;
+  if (arguments.rows) {
+    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
+    if (!parsed) return tl::unexpected(parsed.error());
+    slice = *parsed;
+  }
+  if (const auto checked = check_kernel(arguments.kernel); !checked) return tl::unexpected(checked.error());
+  if (!arguments.output.empty()) {
+    const auto checked = check_destination(arguments.output, arguments.input);
+    if (!checked) return tl::unexpected(checked.error());
+  }
+  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
+  if (!checkpoint) return failure(checkpoint.error());
+  const Result<io::Captured> captured = io::read_hidden_rows(arguments.input);
+  if (!captured) return failure(captured.error());
+  RowRange range{0, captured->hidden.rows};
+  if (slice) {
+    const Outcome<RowRange> resolved = resolve(*slice, captured->hidden.rows);
+    if (!resolved) return tl::unexpected(resolved.error());
+    range = *resolved;
+  }
+  const Outcome<Job> job = make_job(arguments, *captured, range);
+  if (!job) return tl::unexpected(job.error());
+
+  const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
+  const Outcome<Samples> samples = compute(checkpoint->head, *job, arguments);
+  if (!samples) return tl::unexpected(samples.error());
+  if (!arguments.output.empty()) {
+    if (const auto written = write(arguments.output, *samples); !written) return tl::unexpected(written.error());
+  }
+  return arguments.json ? as_json(arguments, *checkpoint, *job, *samples) : as_table(arguments, *checkpoint, *samples);
+}
+
+constexpr const char* kFooter =
+    "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32) and optionally temperatures [T] "
+    "(f32,\n"
+    "0 allowed). A row's draw depends on its logits, the cuts, the seed, the sequence id and its number in the file.\n"
+    "The output gets ids [T] (i64) and logprobs, cut_logprobs, log_kept_cut [T] (f32) of the rows asked for.\n"
+    "\n"
+    "The JSON object has model, input, rows, vocab_size, hidden_size, seed, sequence_id, kernel, arithmetic, threads,\n"
+    "seconds (of sampling alone), logit_fallbacks, rounds, further_rows, undecided_rows, second_words, exact_draws, "
+    "ids.\n"
+    "\n"
+    "Exit code: 0, 1 for a failure, 2 for a wrong command line, 130 when interrupted.";
+
+}  // namespace
+
+Verb sample_verb(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("sample", "Draw a token for each captured row, the same on every machine");
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
+      ->required();
+  command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
+  command->add_option("--output", arguments->output, "Where to write the result of each row")->type_name("FILE");
+  command->add_option("--seed", arguments->seed, "The key of the random numbers; 0 by default")->type_name("S");
+  command->add_option("--sequence-id", arguments->sequence_id, "The sequence that is drawn for; 0 by default")
+      ->type_name("Q");
+  command
+      ->add_option(
+          "--temperature", arguments->temperature,
+          "Divide all logits by T, rounded to f32; 0: the greatest logit. Not with an input that has temperatures")
+      ->type_name("T");
+  command->add_option("--min-p", arguments->min_p, "Keep tokens of at least P times the greatest probability")
+      ->type_name("P");
+  command->add_option("--top-k", arguments->top_k, "Keep the K most probable of these; 0, the default: all")
+      ->type_name("K")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--top-p", arguments->top_p, "Keep the shortest prefix of these with a share of at least P")
+      ->type_name("P");
+  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--kernel", arguments->kernel, "A kernel of `isologit kernels` instead of the best")
+      ->type_name("NAME");
+  command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
+      ->type_name("A:B");
+  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
+  command->footer(kFooter);
+  return {command, [arguments] { return run(*arguments); }};
+}
+
+}  // namespace isologit::cli
