@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backward/pair_sums.hpp"
 #include "exact/element.hpp"
 
 namespace isologit::gradient {
@@ -151,7 +152,7 @@ std::optional<float> Derivatives::settle_one(const Open& open) const {
 
 void Derivatives::settle_all(std::vector<Open> open) {
   fallbacks_ += static_cast<std::int64_t>(open.size());
-  for (std::size_t limbs = 4; !open.empty(); limbs *= 2) {
+  for (std::size_t limbs = kPairLimbs; !open.empty(); limbs *= 2) {
     std::vector<char> settled(open.size());
     for_each(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);

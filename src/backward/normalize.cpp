@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backward/pair_sums.hpp"
 #include "fold/distribution.hpp"
 
 namespace isologit::gradient {
@@ -44,10 +45,12 @@ struct Fold {
 // The sums below a known top at any precision. Logits further below the top than the nearest one by more than `reach`
 // only widen the radius; they are at most e^-reach < 2^(-92 limbs) of the nearest one's share.
 struct Tail {
-  float top = 0;
+  float top;
   RowSums sums;
   double nearest = std::numeric_limits<double>::infinity();  // the least gap so far
   std::int64_t far = 0;
+
+  Tail(float row_top, std::size_t limbs) : top(row_top) { sums.limbs = limbs; }
 
   static double reach(std::size_t limbs) { return 64.0 * static_cast<double>(limbs); }
 
@@ -135,7 +138,7 @@ bool Normalizer::run(Tiles& tiles, std::vector<RowState>& states, const std::fun
     }
     state.sums = {3, 1, fold.distribution.above_nothing > 1, sums.rest, sums.moment};
   }
-  widen(unsummed, 4, states);
+  widen(unsummed, kPairLimbs, states);
   for (std::size_t i = 0; i < count; ++i) {
     RowState& state = states[i];
     const Row& row = rows_.active()[i];
@@ -145,28 +148,42 @@ bool Normalizer::run(Tiles& tiles, std::vector<RowState>& states, const std::fun
   return true;
 }
 
-void Normalizer::widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<RowState>& states) const {
-  if (which.empty()) return;
+template <class Sums, class Make, class Take>
+void Normalizer::sum_again(std::span<const std::size_t> which, Make make, Take take) const {
   const auto threads = static_cast<std::size_t>(threads_);
   std::vector<Row> rows;
-  std::vector<Tail> tails(threads * which.size());
-  for (std::size_t i = 0; i < which.size(); ++i) {
-    rows.push_back(rows_.active()[which[i]]);
-    for (std::size_t t = 0; t < threads; ++t) {
-      Tail& tail = tails[t * which.size() + i];
-      tail.top = states[which[i]].top;
-      tail.sums.limbs = limbs;
-    }
+  for (const std::size_t row : which) rows.push_back(rows_.active()[row]);
+  std::vector<Sums> sums;
+  for (std::size_t t = 0; t < threads; ++t) {
+    for (const std::size_t row : which) sums.push_back(make(row));
   }
   Tiles tiles(head_, hidden_, rows, kernel_, threads_);
   for_each(threads_, chunks_of(head_.vocab_size), [&](int worker, std::int64_t chunk) {
     const std::size_t first = static_cast<std::size_t>(worker) * which.size();
-    tiles.visit(worker, chunk, [&](const TileRow& tile) { tails[first + tile.row].absorb(tile.last, tile.count); });
+    tiles.visit(worker, chunk, [&](const TileRow& tile) { sums[first + tile.row].absorb(tile.last, tile.count); });
   });
   for (std::size_t i = 0; i < which.size(); ++i) {
-    for (std::size_t t = 1; t < threads; ++t) tails[i].merge(tails[t * which.size() + i]);
-    states[which[i]].sums = tails[i].finish();
+    for (std::size_t t = 1; t < threads; ++t) sums[i].merge(sums[t * which.size() + i]);
+    take(which[i], sums[i]);
   }
+}
+
+void Normalizer::widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<RowState>& states) const {
+  std::vector<std::size_t> left(which.begin(), which.end());
+  // The reference, which has no f64 sums either, goes by the definition at once.
+  if (limbs == kPairLimbs && kernel_.lanes().sums != nullptr && !left.empty()) {
+    std::vector<std::size_t> still;
+    sum_again<PairSums>(
+        left, [&](std::size_t row) { return PairSums(states[row].top); },
+        [&](std::size_t row, const PairSums& sums) {
+          if (!sums.finish(states[row].sums)) still.push_back(row);
+        });
+    left = std::move(still);
+  }
+  if (left.empty()) return;
+  sum_again<Tail>(
+      left, [&](std::size_t row) { return Tail(states[row].top, limbs); },
+      [&](std::size_t row, const Tail& tail) { states[row].sums = tail.finish(); });
 }
 
 }  // namespace isologit::gradient

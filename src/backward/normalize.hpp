@@ -25,13 +25,18 @@ class Normalizer {
   // States of rows.active(). False when progress returned false.
   bool run(Tiles& tiles, std::vector<RowState>& states, const std::function<bool(double)>& progress) const;
 
-  // Makes the sums of the given rows (indices into rows.active()) anew in ball arithmetic. `dz` stays as it was, so
+  // Makes the sums of the given rows (indices into rows.active()) anew: in pairs of doubles for kPairLimbs where they
+  // reach, else in ball arithmetic. `dz` stays as it was, so
   // that estimates do not depend on when that happened.
   void widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<RowState>& states) const;
 
   Factors factors(std::size_t row) const { return {head_.transforms, rows_.active()[row].temperature}; }
 
  private:
+  // One pass over the vocabulary: make(row) is an empty sum, take(row, sum) gets the full one.
+  template <class Sums, class Make, class Take>
+  void sum_again(std::span<const std::size_t> which, Make make, Take take) const;
+
   const Head& head_;
   const MatrixView& hidden_;
   const Rows& rows_;

@@ -129,6 +129,7 @@ Problem dense_column(const std::vector<float>& g, const std::vector<float>& hidd
 // Products beyond f32's range, though the sum is not: they must neither overflow on the way nor vanish.
 TEST(Fast, KeepsItsBoundFarFromOne) {
   expect_bounds(dense_column({1e10F, -1e10F, 1.0F}, {1e30F, 1e30F, 2.0F}), "overflow");
+  expect_bounds(dense_column({1.0F, 1.0F, -1.0F, -1.0F}, std::vector<float>(4, 0x1p127F)), "overflow of a sum");
   std::vector<float> g, hidden;
   for (int i = 0; i < 100; ++i) {
     g.push_back(0x1.9p-75F);

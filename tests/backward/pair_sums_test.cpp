@@ -1,0 +1,93 @@
+// Sums in pairs of doubles against the oracle's intervals: within their proven errors.
+#include "backward/pair_sums.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "oracle/cases.hpp"
+#include "oracle/distribution.hpp"
+
+namespace isologit::test {
+namespace {
+
+constexpr mpfr_prec_t kBits = 256;
+
+mpq_class rational(double x) { return mpq_class(x); }
+
+// log2 of |value / exact - 1|, for high + low against an interval far narrower than the difference.
+double relative_error(const mpq_class& value, const oracle::Interval& exact) {
+  const oracle::Interval off = oracle::Interval(value, kBits) / exact - oracle::Interval(mpq_class(1), kBits);
+  const double worst =
+      std::max(std::fabs(mpfr_get_d(off.lo.get(), MPFR_RNDN)), std::fabs(mpfr_get_d(off.hi.get(), MPFR_RNDN)));
+  return worst == 0 ? -1000 : std::log2(worst);
+}
+
+mpq_class rational(const exact::BigFloat& x) {
+  mpz_class integer = 0;
+  for (std::size_t i = x.limbs.size(); i-- > 0;) {
+    integer = integer * mpz_class("18446744073709551616") + mpz_class(static_cast<unsigned long>(x.limbs[i]));
+  }
+  mpq_class value(x.negative ? mpz_class(-integer) : integer);
+  if (x.exponent < 0) {
+    mpq_div_2exp(value.get_mpq_t(), value.get_mpq_t(), static_cast<mp_bitcnt_t>(-64 * x.exponent));
+  } else {
+    mpq_mul_2exp(value.get_mpq_t(), value.get_mpq_t(), static_cast<mp_bitcnt_t>(64 * x.exponent));
+  }
+  return value;
+}
+
+TEST(PairSums, ExponentialIsGoodTo76Bits) {
+  oracle::Random random(1);
+  double worst = -1000;
+  for (int i = 0; i < 20000; ++i) {
+    const double high = i < 200 ? std::ldexp(1.0 + random.uniform(), -i) : random.uniform() * 690;
+    const double low = high * 0x1p-54 * (2 * random.uniform() - 1);
+    const gradient::Pair term = gradient::exp_minus({high, low});
+    const oracle::Interval exact = exp(oracle::Interval(-(rational(high) + rational(low)), kBits));
+    worst = std::max(worst, relative_error(rational(term.high) + rational(term.low), exact));
+  }
+  EXPECT_LT(worst, -76);
+}
+
+TEST(PairSums, HoldTheOraclesSums) {
+  for (const oracle::RowFamily family : {oracle::RowFamily::normal, oracle::RowFamily::near_certain,
+                                         oracle::RowFamily::two_level, oracle::RowFamily::top_ties}) {
+    for (std::uint64_t seed = 0; seed < 8; ++seed) {
+      const std::vector<float> logits = oracle::make_row(family, 500, seed);
+      const oracle::Row row(logits);
+      gradient::PairSums first(row.top());
+      gradient::PairSums second(row.top());
+      first.absorb(logits.data(), 123);
+      second.absorb(logits.data() + 123, 377);
+      first.merge(second);
+      gradient::RowSums sums;
+      if (!first.finish(sums)) continue;
+      EXPECT_EQ(sums.ties, row.ties());
+      EXPECT_EQ(sums.others, row.has_others());
+      if (!sums.others) continue;
+      const oracle::Tail& tail = row.tail(kBits);
+      EXPECT_LT(relative_error(rational(sums.mass.middle), tail.mass), -68) << name_of(family) << seed;
+      EXPECT_LT(relative_error(rational(sums.moment.middle), tail.moment), -68) << name_of(family) << seed;
+    }
+  }
+}
+
+TEST(PairSums, RefuseRowsBeyondTheirRange) {
+  const float far[] = {0.0F, -301.0F};
+  gradient::PairSums sums(0.0F);
+  sums.absorb(far, 2);
+  gradient::RowSums result;
+  EXPECT_FALSE(sums.finish(result));
+  const float alone[] = {5.0F, -std::numeric_limits<float>::infinity()};
+  gradient::PairSums one(5.0F);
+  one.absorb(alone, 2);
+  ASSERT_TRUE(one.finish(result));
+  EXPECT_EQ(result.ties, 1);
+  EXPECT_FALSE(result.others);
+}
+
+}  // namespace
+}  // namespace isologit::test
