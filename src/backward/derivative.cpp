@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/derivative.hpp"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/hidden_sums.hpp"
 
 #include <algorithm>
@@ -21,7 +22,6 @@ std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + 
 HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows,
                        const Kernels* table, bool exact, int threads)
     : head_(head),
-      request_(request),
       rows_(rows),
       table_(table),
       exact_(exact),

@@ -50,7 +50,6 @@ class HiddenSums {
   void add_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count);
 
   const Head& head_;
-  const BackwardRequest& request_;
   std::span<const Row> rows_;
   const Kernels* table_;
   bool exact_;

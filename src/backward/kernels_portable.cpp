@@ -1,4 +1,5 @@
 #define ISOLOGIT_LANES 2
+#include "base/text.hpp"
 #include "backward/kernels_impl.hpp"
 
 namespace isologit::gradient {

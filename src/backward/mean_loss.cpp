@@ -1,6 +1,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/text.hpp"
 #include "backward/derivative.hpp"
 #include "base/fp_env.hpp"
 #include "isologit/backward.hpp"

@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/pair_sums.hpp"
 
 #include <algorithm>

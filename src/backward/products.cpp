@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/products.hpp"
 
 #include <algorithm>

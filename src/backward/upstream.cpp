@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/upstream.hpp"
 
 #include <algorithm>

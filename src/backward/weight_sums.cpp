@@ -1,3 +1,4 @@
+#include "base/text.hpp"
 #include "backward/weight_sums.hpp"
 
 #include <algorithm>
