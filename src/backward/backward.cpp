@@ -1,6 +1,5 @@
 // isologit::backward: one pass over the vocabulary for the normaliser, then strips of dz, from which dweight is made
 // chunk by chunk and dhidden is summed up. Exact sums that stay unproven take one more pass.
-#include "base/text.hpp"
 #include "isologit/backward.hpp"
 
 #include <algorithm>

@@ -1,4 +1,3 @@
-#include "base/text.hpp"
 #include "backward/derivatives.hpp"
 
 #include <algorithm>

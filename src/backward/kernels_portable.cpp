@@ -1,5 +1,4 @@
 #define ISOLOGIT_LANES 2
-#include "base/text.hpp"
 #include "backward/kernels_impl.hpp"
 
 namespace isologit::gradient {

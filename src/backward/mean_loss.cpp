@@ -1,7 +1,6 @@
 #include <cmath>
 #include <limits>
 
-#include "base/text.hpp"
 #include "backward/derivative.hpp"
 #include "base/fp_env.hpp"
 #include "isologit/backward.hpp"

@@ -1,4 +1,3 @@
-#include "base/text.hpp"
 #include "backward/normalize.hpp"
 
 #include <algorithm>

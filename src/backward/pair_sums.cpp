@@ -1,4 +1,3 @@
-#include "base/text.hpp"
 #include "backward/pair_sums.hpp"
 
 #include <algorithm>

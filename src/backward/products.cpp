@@ -1,4 +1,3 @@
-#include "base/text.hpp"
 #include "backward/products.hpp"
 
 #include <algorithm>

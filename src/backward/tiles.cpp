@@ -1,4 +1,3 @@
-#include "base/text.hpp"
 #include "backward/tiles.hpp"
 
 #include <algorithm>
