@@ -262,11 +262,13 @@ void SampleRow::split_at_limit() {
 
 // too_short: all up to the end of the stretch does not reach top-p; if not, it is the end of top-k that is looked for.
 void SampleRow::search_after_stretch(bool too_short) {
+  // The guess only once: a search that it left empty-handed takes all that is left, so its passes are bounded.
+  const bool guessing = plan_.kind != PassPlan::Kind::search;
   too_short_ = too_short;
   plan_.kind = PassPlan::Kind::search;
   plan_.from = after(plan_.to);
   const Candidate guess{plan_.from.logit - kFirstReach, kLastId};
-  plan_.to = before(plan_.from, guess) ? earlier(guess, plan_.limit) : plan_.limit;
+  plan_.to = guessing && before(plan_.from, guess) ? earlier(guess, plan_.limit) : plan_.limit;
   plan_.lists = false;
   plan_.draws = false;
   plan_.limbs = 0;
