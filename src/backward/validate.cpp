@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/text.hpp"
+#include "head/overlap.hpp"
 #include "head/validate.hpp"
 #include "isologit/score.hpp"
 
@@ -76,28 +77,8 @@ Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
   return {};
 }
 
-struct Range {
-  std::string_view name;
-  std::uintptr_t begin;
-  std::uintptr_t end;
-};
-
-Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(data);
-  return {name, begin, data == nullptr ? begin : begin + static_cast<std::uintptr_t>(bytes)};
-}
-
-Range range_of(std::string_view name, const MatrixView& matrix) {
-  const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
-  if (matrix.rows == 0) return range_of(name, nullptr, 0);
-  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
-  Range range = range_of(name, matrix.data, matrix.cols * size);
-  if (matrix.data != nullptr) (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
-  return range;
-}
-
-Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
-  return range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
+head::Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
+  return head::range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
 }
 
 Result<void> check_stride(std::string_view name, const GradientOutput& output, std::int64_t rows,
@@ -123,31 +104,16 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
   const std::array outputs = {range_of("dhidden", request.dhidden, rows, columns),
                               range_of("dweight", request.dweight, head.vocab_size, columns),
                               range_of("dbias", request.dbias, 1, head.vocab_size)};
-  const std::array inputs = {
-      range_of("hidden", request.hidden),
-      range_of("weight", head.weight),
-      range_of("bias", head.bias.data, head.bias.size * static_cast<std::int64_t>(dtype_size(head.bias.dtype))),
-      range_of("token_ids", request.token_ids.data(), static_cast<std::int64_t>(request.token_ids.size_bytes())),
-      range_of("temperatures", request.temperatures.data(),
-               static_cast<std::int64_t>(request.temperatures.size_bytes())),
-      range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
-      range_of("d_lse", request.d_lse, floats(rows)),
-      range_of("d_entropy", request.d_entropy, floats(rows)),
-      range_of("d_logits", request.d_logits)};
-  const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
-  for (std::size_t i = 0; i < outputs.size(); ++i) {
-    for (const Range& input : inputs) {
-      if (overlap(outputs[i], input)) {
-        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps the input ", input.name));
-      }
-    }
-    for (std::size_t j = i + 1; j < outputs.size(); ++j) {
-      if (overlap(outputs[i], outputs[j])) {
-        return invalid(base::concat(outputs[i].name, ": the output buffer overlaps that of ", outputs[j].name));
-      }
-    }
-  }
-  return {};
+  const std::array inputs = {head::range_of("hidden", request.hidden),
+                             head::range_of("weight", head.weight),
+                             head::range_of("bias", head.bias),
+                             head::range_of("token_ids", request.token_ids),
+                             head::range_of("temperatures", request.temperatures),
+                             head::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
+                             head::range_of("d_lse", request.d_lse, floats(rows)),
+                             head::range_of("d_entropy", request.d_entropy, floats(rows)),
+                             head::range_of("d_logits", request.d_logits)};
+  return head::check_apart(outputs, inputs);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
 
 Range range_of(std::string_view name, const MatrixView& matrix) {
   const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
-  if (matrix.rows == 0) return range_of(name, nullptr, 0);
+  if (matrix.rows == 0 || matrix.data == nullptr) return range_of(name, nullptr, 0);
   const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
   Range range = range_of(name, matrix.data, matrix.cols * size);
   (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
