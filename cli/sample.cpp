@@ -2,9 +2,7 @@
 #include "isologit/sample.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -15,9 +13,9 @@
 #include "cli/head_text.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
-#include "cli/progress.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
+#include "cli/watched.hpp"
 #include "io/captured.hpp"
 #include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
@@ -129,20 +127,9 @@ Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& argu
   request.logprobs = samples.logprobs.data();
   request.cut_logprobs = samples.cut_logprobs.data();
   request.log_kept_cut = samples.log_kept_cut.data();
-  const auto start = Progress::Clock::now();
-  Progress progress(::isatty(STDERR_FILENO) == 1, start);
-  const auto callback = [&progress](double share) {
-    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
-    return InterruptGuard::signal_number() == 0;
-  };
-  const auto report = sample(head, request, {arguments.threads, arguments.kernel, callback});
-  std::fputs(progress.clear().c_str(), stderr);
-  if (!report && report.error().code == StatusCode::cancelled) {
-    return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});
-  }
-  if (!report) return failure(report.error());
-  samples.report = *report;
-  samples.seconds = std::chrono::duration<double>(Progress::Clock::now() - start).count();
+  const auto call = [&](const ScoreOptions& options) { return sample(head, request, options); };
+  const auto done = watched(arguments.threads, arguments.kernel, call, samples.report, samples.seconds);
+  if (!done) return tl::unexpected(done.error());
   return samples;
 }
 

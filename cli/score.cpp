@@ -2,10 +2,8 @@
 #include "isologit/score.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -18,10 +16,10 @@
 #include "cli/head_text.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
-#include "cli/progress.hpp"
 #include "cli/summary.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
+#include "cli/watched.hpp"
 #include "io/captured.hpp"
 #include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
@@ -131,20 +129,9 @@ Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& argum
     request.argmax = scores.argmax.data();
     request.rank = scores.rank.data();
   }
-  const auto start = Progress::Clock::now();
-  Progress progress(::isatty(STDERR_FILENO) == 1, start);
-  const auto callback = [&progress](double share) {
-    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
-    return InterruptGuard::signal_number() == 0;
-  };
-  const auto report = score(head, request, {arguments.threads, arguments.kernel, callback});
-  std::fputs(progress.clear().c_str(), stderr);
-  if (!report && report.error().code == StatusCode::cancelled) {
-    return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});
-  }
-  if (!report) return failure(report.error());
-  scores.report = *report;
-  scores.seconds = std::chrono::duration<double>(Progress::Clock::now() - start).count();
+  const auto call = [&](const ScoreOptions& options) { return score(head, request, options); };
+  const auto done = watched(arguments.threads, arguments.kernel, call, scores.report, scores.seconds);
+  if (!done) return tl::unexpected(done.error());
   return scores;
 }
 
