@@ -1,17 +1,8 @@
 /* The C interface from C11: a head small enough to know its results by hand, and every way to ask wrongly. */
 #include <isologit/isologit.h>
-#include <stdio.h>
 #include <string.h>
 
-static int failures = 0;
-
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                     \
-    }                                                                 \
-  } while (0)
+#include "check.h"
 
 /* Two rows of hidden states over a vocabulary of 4, in bf16: the first makes all logits 0, the second 0, 1, 2 and 3. */
 enum { kRows = 2, kHidden = 2, kVocab = 4 };
