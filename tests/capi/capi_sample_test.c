@@ -1,13 +1,8 @@
 /* isologit_sample from C11: draws small enough to know by hand, and every way to ask wrongly. */
-#include <isologit/isologit.h>
 #include <string.h>
 
-#include "check.h"
+#include "small_head.h"
 
-/* Two rows over a vocabulary of 4: the first has the logits 0, 0, 0, 0, the second 0, 1, 2, 3. */
-enum { kRows = 2, kVocab = 4 };
-static const float kWeight[kVocab] = {0, 1, 2, 3};
-static const float kHidden[kRows] = {0, 1};
 static const uint64_t kZero64 = 0;
 static const uint32_t kZero32 = 0;
 
@@ -17,18 +12,12 @@ static const float kLnFour = 1.3862943611198906188344642429163531361510002687205
 static const float kFirst = 0.44018969856119533049272230132616007334961314847871F;
 static const float kLast = 0.31326168751822283404899549496785564191528008567034F;
 
-static isologit_head make_head(void) {
-  isologit_head head = {.struct_size = sizeof head};
-  head.weight = (isologit_matrix){.data = kWeight, .rows = kVocab, .cols = 1, .row_stride = 1, .dtype = ISOLOGIT_F32};
-  head.vocab_size = kVocab;
-  return head;
-}
-
 /* Seed, sequence and position 0: the first words of ids 0 to 3 are those of the published known answer of Philox for
  * zeros, 6627e8d5 e169c58d bc57ac4c 9b00dbd8. */
 static isologit_sample_request make_request(int64_t* ids) {
   isologit_sample_request request = {.struct_size = sizeof request};
-  request.hidden = (isologit_matrix){.data = kHidden, .rows = kRows, .cols = 1, .row_stride = 1, .dtype = ISOLOGIT_F32};
+  request.hidden = (isologit_matrix){.data = kStates, .rows = kRows, .cols = kHidden, .row_stride = kHidden};
+  request.hidden.dtype = ISOLOGIT_BF16;
   request.seeds = &kZero64;
   request.sequence_ids = &kZero64;
   request.positions = &kZero32;
