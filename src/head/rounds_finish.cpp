@@ -8,6 +8,7 @@
 #include "base/text.hpp"
 #include "exact/rounding.hpp"
 #include "fold/normalizer.hpp"
+#include "head/logits_output.hpp"
 #include "head/rounds.hpp"
 
 namespace isologit {
@@ -210,6 +211,7 @@ void PartialScore::Rounds::store_ignored(std::int64_t i) {
   for (std::int64_t k = 0; request_.top_k_ids != nullptr && k < request_.top_k; ++k) {
     request_.top_k_ids[i * request_.top_k + k] = 0;
   }
+  if (request_.logits.data != nullptr) head::write_zeros(request_.logits, i);
 }
 
 }  // namespace isologit
