@@ -66,10 +66,10 @@ Result<bool> PartialScore::Rounds::finish_round() {
   }
   if (phase_ == Phase::first) {
     for (const RowState& row : rows_) {
-      if (plan_.kept && row.folds.kept.absorbed != vocab_size_) {
+      const std::int64_t absorbed = plan_.kept ? row.folds.kept.absorbed : row.folds.raw.absorbed;
+      if ((plan_.kept || plan_.raw) && absorbed != vocab_size_) {
         return fail(StatusCode::invalid_argument,
-                    base::concat("finish_round: the shards held ", row.folds.kept.absorbed, " ids of a vocabulary of ",
-                                 vocab_size_));
+                    base::concat("finish_round: the shards held ", absorbed, " ids of a vocabulary of ", vocab_size_));
       }
     }
   }
