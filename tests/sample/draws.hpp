@@ -37,6 +37,7 @@ struct Plan {
   ScoreOptions options;
   bool floats = true;
   Support support = {};
+  unsigned outputs = 15;  // bit 0: ids, 1: logprobs, 2: cut_logprobs, 3: log_kept_cut
 };
 
 // Lists of ids per row, and what they own.
@@ -88,12 +89,11 @@ inline Result<Draws> draw(const std::vector<float>& logits, const Plan& plan) {
   request.top_k = {&plan.cuts.top_k, 1};
   request.top_p = {&plan.cuts.top_p, 1};
   request.support = plan.support;
-  request.ids = draws.ids.data();
-  if (plan.floats) {
-    request.logprobs = draws.logprobs.data();
-    request.cut_logprobs = draws.cut_logprobs.data();
-    request.log_kept_cut = draws.log_kept_cut.data();
-  }
+  const unsigned outputs = plan.floats ? plan.outputs : 1;
+  if ((outputs & 1U) != 0) request.ids = draws.ids.data();
+  if ((outputs & 2U) != 0) request.logprobs = draws.logprobs.data();
+  if ((outputs & 4U) != 0) request.cut_logprobs = draws.cut_logprobs.data();
+  if ((outputs & 8U) != 0) request.log_kept_cut = draws.log_kept_cut.data();
   Result<SampleReport> report = sample(head_of(logits), request, plan.options);
   if (!report) return tl::unexpected(report.error());
   draws.report = *report;

@@ -154,6 +154,30 @@ TEST(SampleSupport, SpecialRowsBesideHealthyOnes) {
   }
 }
 
+// Every combination of outputs has the same bits.
+TEST(SampleSupport, OutputsAreTheSameAskedForAlone) {
+  const std::vector<float> logits = oracle::make_row(oracle::RowFamily::normal, 1800, 0);
+  const Supports supports(logits.size(), 3, 4, 1);
+  for (const oracle::Cuts& cuts : {oracle::Cuts{}, {0, 0, 0.9F}, {0.01F, 40, 0.7F}, {0, 1100, 1}, {0, 0, 0.9999F}}) {
+    const Result<Draws> all = draw(logits, {cuts, 1, {1, 2, 3}, 3, {}, true, supports.support});
+    ASSERT_TRUE(all);
+    for (unsigned which = 0; which < 16; ++which) {
+      Plan plan{cuts, 1, {1, 2, 3}, 3, {}, true, supports.support};
+      plan.outputs = which;
+      const Result<Draws> some = draw(logits, plan);
+      ASSERT_TRUE(some);
+      const auto same = [&](unsigned output, const auto& found, const auto& whole) {
+        using Values = std::decay_t<decltype(found)>;
+        return found == ((which >> output & 1U) != 0 ? whole : Values(3));
+      };
+      EXPECT_TRUE(same(0, some->ids, all->ids)) << which;
+      EXPECT_TRUE(same(1, some->logprobs, all->logprobs)) << which;
+      EXPECT_TRUE(same(2, some->cut_logprobs, all->cut_logprobs)) << which;
+      EXPECT_TRUE(same(3, some->log_kept_cut, all->log_kept_cut)) << which;
+    }
+  }
+}
+
 // The request of the batch tests: rows with operands, temperatures and supports of their own.
 class SampleRows : public testing::Test {
  protected:
