@@ -30,6 +30,7 @@ static_assert(ISOLOGIT_BF16 == value(DType::bf16) && ISOLOGIT_F16 == value(DType
               ISOLOGIT_F32 == value(DType::f32));
 static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MULTIPLY == value(ScaleKind::multiply) &&
               ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
+static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return static_cast<DType>(dtype);
@@ -149,7 +150,15 @@ Result<ScoreOptions> to_options(const isologit_score_options* from) {
   if (from == nullptr) return ScoreOptions{};
   const auto c = capi::read(from, "options");
   if (!c) return tl::unexpected(c.error());
-  ScoreOptions options{.threads = c->threads, .kernel = c->kernel == nullptr ? "" : c->kernel, .progress = {}};
+  if (c->arithmetic != ISOLOGIT_EXACT && c->arithmetic != ISOLOGIT_FAST) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("arithmetic: ", c->arithmetic, "; expected ", value(ISOLOGIT_EXACT), " (exact) or ",
+                             value(ISOLOGIT_FAST), " (fast)"));
+  }
+  ScoreOptions options;
+  options.threads = c->threads;
+  if (c->kernel != nullptr) options.kernel = c->kernel;
+  options.arithmetic = static_cast<Arithmetic>(c->arithmetic);
   if (c->progress != nullptr) {
     options.progress = [call = c->progress, user = c->user](double share) { return call(user, share) != 0; };
   }
@@ -186,6 +195,7 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
     filled.rows = report->rows;
     filled.logit_fallbacks = report->logit_fallbacks;
     filled.undecided_rows = report->undecided_rows;
+    filled.arithmetic = value(report->arithmetic);
     capi::write(filled, c_report);
   }
   return {};
@@ -242,7 +252,7 @@ isologit_status isologit_kernel(int index, isologit_kernel_info* info) {
     isologit_kernel_info filled{};
     isologit::copy_text(kernel.name, filled.name);
     isologit::copy_text(kernel.instruction_set, filled.instruction_set);
-    isologit::copy_text(kernel.arithmetic, filled.arithmetic);
+    isologit::copy_text(arithmetic_name(kernel.arithmetic), filled.arithmetic);
     isologit::copy_text(kernel.why_not, filled.why_not);
     for (isologit::DType dtype : kernel.dtypes) filled.dtypes |= 1U << isologit::value(dtype);
     filled.runnable = kernel.runnable ? 1 : 0;
