@@ -9,6 +9,7 @@
 #include "cli/destination.hpp"
 #include "cli/digest.hpp"
 #include "cli/head_text.hpp"
+#include "cli/how.hpp"
 #include "cli/input_rows.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
@@ -29,8 +30,7 @@ struct Arguments {
   std::optional<std::string> rows;
   std::optional<std::string> vocab;
   std::optional<std::string> temperature;
-  std::string kernel;
-  int threads = 0;
+  How how;
   bool json = false;
 };
 
@@ -48,7 +48,8 @@ struct Written {
   std::string digest;
 };
 
-// The rows that are held at a time. The core passes over the weight once for each 120 of them, whatever the kernel.
+// The rows that are held at a time. The core passes over the weight once for
+// each 120 of them.
 std::int64_t block_rows(const Job& job) {
   constexpr std::int64_t kMostBytes = std::int64_t{128} << 20;
   constexpr std::int64_t kRowsOfAPass = 120;
@@ -92,6 +93,7 @@ Result<ScoreReport> write_blocks(const Head& head, const Job& job, const ScoreOp
     digest.add(bytes);
     if (auto appended = file.append(bytes); !appended) return tl::unexpected(appended.error());
     total.kernel = report->kernel;
+    total.arithmetic = report->arithmetic;
     total.threads = report->threads;
     total.rows += report->rows;
     total.logit_fallbacks += report->logit_fallbacks;
@@ -99,14 +101,14 @@ Result<ScoreReport> write_blocks(const Head& head, const Job& job, const ScoreOp
   return total;
 }
 
-Outcome<Written> write(const Head& head, const Job& job, const Arguments& arguments) {
+Outcome<Written> write(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
   Result<io::TensorStream> file = io::TensorStream::begin(arguments.output, "logits", safetensors_name(job.dtype),
                                                           {job.rows.hidden.rows, job.ids.end - job.ids.begin});
   if (!file) return failure(file.error());
   Written written;
   Digest digest;
-  const auto call = [&](const ScoreOptions& options) { return write_blocks(head, job, options, *file, digest); };
-  const auto done = watched(arguments.threads, arguments.kernel, call, written.report, written.seconds);
+  const auto call = [&](const ScoreOptions& how) { return write_blocks(head, job, how, *file, digest); };
+  const auto done = watched(options, call, written.report, written.seconds);
   if (!done) return tl::unexpected(done.error());
   if (const Result<void> finished = file->finish(); !finished) return failure(finished.error());
   written.digest = digest.text();
@@ -125,7 +127,7 @@ std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint
                                        {"vocab_size", checkpoint.head.vocab_size},
                                        {"hidden_size", checkpoint.head.weight.cols},
                                        {"kernel", report.kernel},
-                                       {"arithmetic", "exact"},
+                                       {"arithmetic", arithmetic_name(report.arithmetic)},
                                        {"threads", report.threads},
                                        {"seconds", written.seconds},
                                        {"logit_fallbacks", report.logit_fallbacks},
@@ -154,7 +156,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
                       {"rows", slice(job.rows.range, arguments.rows.has_value())},
                       {"ids", slice(job.ids, arguments.vocab.has_value())},
                       {"temperature", temperature},
-                      {"kernel", fmt::format("{}, threads {}, exact arithmetic", report.kernel, report.threads)},
+                      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
                       {"time", duration_text(written.seconds)},
                       {"settled again", fmt::format("{} logits by exact accumulation", report.logit_fallbacks)},
                       {"output", fmt::format("{}  logits {} [{}, {}]", arguments.output, arguments.dtype,
@@ -165,6 +167,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
 
 // What the command line says, before any file is opened.
 struct Options {
+  ScoreOptions how;
   std::optional<float> temperature;
   std::optional<RowSlice> rows;
   std::optional<RowSlice> vocab;
@@ -187,7 +190,9 @@ Outcome<Options> parse(const Arguments& arguments) {
     if (!parsed) return tl::unexpected(parsed.error());
     options.vocab = *parsed;
   }
-  if (const auto checked = check_kernel(arguments.kernel); !checked) return tl::unexpected(checked.error());
+  const Outcome<ScoreOptions> how = arguments.how.options();
+  if (!how) return tl::unexpected(how.error());
+  options.how = *how;
   if (const auto checked = check_destination(arguments.output, arguments.input); !checked) {
     return tl::unexpected(checked.error());
   }
@@ -219,7 +224,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   if (!job) return tl::unexpected(job.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Written> written = write(checkpoint->head, *job, arguments);
+  const Outcome<Written> written = write(checkpoint->head, *job, arguments, options->how);
   if (!written) return tl::unexpected(written.error());
   return arguments.json ? as_json(arguments, *checkpoint, *job, *written)
                         : as_table(arguments, *checkpoint, *job, *written);
@@ -229,7 +234,9 @@ constexpr const char* kFooter =
     "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32) and optionally temperatures [T] "
     "(f32).\n"
     "The output gets logits [rows, ids], after softcap, scale and temperature: each is the real number of the last of\n"
-    "these steps, rounded once to the dtype. It is written block by block and need not fit into memory.\n"
+    "these steps, rounded once to the dtype (with --arithmetic fast, the f32 logit rounded to it). It is written "
+    "block\n"
+    "by block and need not fit into memory.\n"
     "\n"
     "The JSON object has model, input, rows, first_id, ids (how many), dtype, vocab_size, hidden_size, kernel,\n"
     "arithmetic, threads, seconds (with writing), logit_fallbacks, output, digest (SHA-256 of the tensor's bytes).\n"
@@ -255,11 +262,7 @@ Verb logits_verb(CLI::App& app) {
       ->add_option("--temperature", arguments->temperature,
                    "Divide all logits by T, rounded to f32; not with an input that has temperatures")
       ->type_name("T");
-  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--kernel", arguments->kernel, "A kernel of `isologit kernels` instead of the best")
-      ->type_name("NAME");
+  arguments->how.add_to(*command);
   command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
   command->footer(kFooter);
   return {command, [arguments] { return run(*arguments); }};

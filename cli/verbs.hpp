@@ -20,5 +20,6 @@ Verb sample_verb(CLI::App& app);
 Verb logits_verb(CLI::App& app);
 Verb info_verb(CLI::App& app);
 Verb kernels_verb(CLI::App& app);
+Verb bench_verb(CLI::App& app);
 
 }  // namespace isologit::cli

@@ -7,14 +7,11 @@
 #include <span>
 #include <string>
 
+#include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
 namespace isologit {
-
-// exact: each gradient is the real sum rounded once. fast: the same within the bounds of CONTRACT.md 5, many times
-// quicker. Both start from the exact logits.
-enum class Arithmetic : std::uint8_t { exact = 0, fast = 1 };
 
 // Where a gradient goes: rows of adjacent elements, row r at element r * row_stride of data. With `accumulate` the sum
 // is added to what the buffer holds (in f32, micro-batches add up without loss to a narrow type); without, it replaces

@@ -39,6 +39,7 @@ typedef enum isologit_status {
   ISOLOGIT_CANCELLED = 6
 } isologit_status;
 
+enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 };                                           /* arithmetic */
 enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
 enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
 
@@ -125,10 +126,11 @@ typedef struct isologit_score_options {
   size_t struct_size;
   int32_t threads;    /* 0: as many as the process may use */
   const char* kernel; /* a name from isologit_kernel(); NULL or empty: ISOLOGIT_KERNEL if set, else the best */
-  /* Called now and then, from one thread at a time , with the share done, 0 to 1. Returning 0
+  /* Called now and then, from one thread at a time, with the share done, 0 to 1. Returning 0
    * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. NULL: not called. */
   int (*progress)(void* user, double share);
-  void* user; /* handed to progress */
+  void* user;         /* handed to progress */
+  int32_t arithmetic; /* of the logits */
 } isologit_score_options;
 
 typedef struct isologit_score_report {
@@ -139,6 +141,7 @@ typedef struct isologit_score_report {
   int64_t rows;            /* computed, so not ignored */
   int64_t logit_fallbacks; /* logits settled by exact accumulation */
   int64_t undecided_rows;  /* rows that took part in a further round at a wider precision */
+  int32_t arithmetic;
 } isologit_score_report;
 
 typedef struct isologit_kernel_info {
@@ -149,7 +152,7 @@ typedef struct isologit_kernel_info {
   char why_not[128];   /* what is missing when the kernel does not run here, else empty */
   uint32_t dtypes;     /* of hidden and weight: bit d is set when it takes dtype d */
   int32_t runnable;    /* on this machine */
-  int32_t chosen;      /* would be taken when no name is given */
+  int32_t chosen;      /* would be taken for its arithmetic when no name is given */
 } isologit_kernel_info;
 
 /* "0.1.0" */
@@ -214,6 +217,7 @@ typedef struct isologit_sample_report {
   int64_t undecided_rows;  /* of these, rows that needed wider arithmetic than f64 */
   int64_t second_words;    /* tokens for which the first random word did not settle the draw */
   int64_t exact_draws;     /* rows whose draw needed wider arithmetic than f64 */
+  int32_t arithmetic;
 } isologit_sample_report;
 
 /* options and report may be NULL. When it fails, output buffers may hold anything and the report is left alone. */

@@ -161,7 +161,7 @@ class Backward {
 
 Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
   if (auto checked = gradient::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, Arithmetic::exact);
   if (!kernel) return tl::unexpected(kernel.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   const base::FpEnvironment environment;

@@ -73,6 +73,9 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
     const auto c = read(c_options, "options");
     if (!c) return tl::unexpected(c.error());
     options = to_common_options<ScoreOptions>(*c);
+    const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
+    if (!arithmetic) return tl::unexpected(arithmetic.error());
+    options.arithmetic = *arithmetic;
   }
   if (auto checked = check_report(c_report); !checked) return checked;
   const auto report = sample(*head, *request, options);
@@ -88,6 +91,7 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
     filled.undecided_rows = report->undecided_rows;
     filled.second_words = report->second_words;
     filled.exact_draws = report->exact_draws;
+    filled.arithmetic = value(report->arithmetic);
     write(filled, c_report);
   }
   return {};

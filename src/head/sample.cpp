@@ -71,6 +71,7 @@ class Sampler {
         support_(request.support, head.vocab_size),
         wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr} {
     report_.kernel = kernel.name();
+    report_.arithmetic = kernel.arithmetic();
     report_.threads = threads;
     const std::vector<std::uint8_t> selected =
         head::selected_rows(request.hidden.rows, request.row_mask, request.row_list, request.use_row_list);
@@ -85,7 +86,7 @@ class Sampler {
   }
 
   Result<SampleReport> run() {
-    const auto block = static_cast<std::size_t>(stream_.block_rows());
+    const auto block = static_cast<std::size_t>(stream_.block_rows(report_.rows));
     std::vector<Pending> pending;
     for (std::size_t begin = 0; begin < rows_.size(); begin += block) {
       const std::size_t count = std::min(block, rows_.size() - begin);
@@ -198,7 +199,7 @@ class Sampler {
   // One more pass for the first block of waiting rows.
   bool further_pass(std::vector<Pending>& pending) {
     const auto threads = static_cast<std::size_t>(stream_.threads());
-    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.block_rows()),
+    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.kernel().block_rows()),
                                         std::max<std::size_t>(kSearches / threads, 1)});
     std::vector<std::int64_t> indices;
     for (std::size_t i = 0; i < count; ++i) indices.push_back(pending[i].index);
@@ -258,7 +259,7 @@ class Sampler {
 
 Result<SampleReport> sample(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
   if (auto checked = head::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, options.arithmetic);
   if (!kernel) return tl::unexpected(kernel.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   const base::FpEnvironment environment;
