@@ -1,26 +1,9 @@
 /* The C interface from C11: a head small enough to know its results by hand, and every way to ask wrongly. */
-#include <isologit/isologit.h>
 #include <stdio.h>
 #include <string.h>
 
-static int failures = 0;
+#include "small_head.h"
 
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                     \
-    }                                                                 \
-  } while (0)
-
-/* Two rows of hidden states over a vocabulary of 4, in bf16: the first makes all logits 0, the second 0, 1, 2 and 3. */
-enum { kRows = 2, kHidden = 2, kVocab = 4 };
-static const uint16_t kWeight[kVocab * kHidden] = {0x0000, 0x3F80,  /* 0, 1 */
-                                                   0x3F80, 0x3F80,  /* 1, 1 */
-                                                   0x4000, 0x3F80,  /* 2, 1 */
-                                                   0x4040, 0x3F80}; /* 3, 1 */
-static const uint16_t kStates[kRows * kHidden] = {0x0000, 0x0000,   /* 0, 0 */
-                                                  0x3F80, 0x0000};  /* 1, 0 */
 static const int64_t kIds[kRows] = {1, 3};
 
 /* Rounded once to f32, from 50-digit values:
@@ -28,14 +11,6 @@ static const int64_t kIds[kRows] = {1, 3};
 static const float kLnFour = 1.38629436111989061883446424291635313615100026872051F;
 static const float kLse = 3.44018969856119533049272230132616007334961314847871F;
 static const float kLogprob = 0.44018969856119533049272230132616007334961314847871F;
-
-static isologit_head make_head(void) {
-  isologit_head head = {.struct_size = sizeof head};
-  head.weight = (isologit_matrix){.data = kWeight, .rows = kVocab, .cols = kHidden, .row_stride = kHidden};
-  head.weight.dtype = ISOLOGIT_BF16;
-  head.vocab_size = kVocab;
-  return head;
-}
 
 static isologit_score_request make_request(float* logprobs) {
   isologit_score_request request = {.struct_size = sizeof request};

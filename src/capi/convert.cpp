@@ -1,0 +1,65 @@
+#include "capi/convert.hpp"
+
+namespace isologit::capi {
+
+static_assert(ISOLOGIT_OK == value(StatusCode::ok) &&
+              ISOLOGIT_INVALID_ARGUMENT == value(StatusCode::invalid_argument) &&
+              ISOLOGIT_UNSUPPORTED == value(StatusCode::unsupported) &&
+              ISOLOGIT_NOT_FOUND == value(StatusCode::not_found) && ISOLOGIT_IO_ERROR == value(StatusCode::io_error) &&
+              ISOLOGIT_OUT_OF_MEMORY == value(StatusCode::out_of_memory) &&
+              ISOLOGIT_CANCELLED == value(StatusCode::cancelled));
+static_assert(ISOLOGIT_BF16 == value(DType::bf16) && ISOLOGIT_F16 == value(DType::f16) &&
+              ISOLOGIT_F32 == value(DType::f32));
+static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MULTIPLY == value(ScaleKind::multiply) &&
+              ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
+
+Result<DType> to_dtype(std::int32_t dtype, const char* name) {
+  if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return static_cast<DType>(dtype);
+  return fail(StatusCode::invalid_argument,
+              base::concat(name, ": dtype is ", dtype, "; expected ", value(ISOLOGIT_BF16), " (bf16), ",
+                           value(ISOLOGIT_F16), " (f16) or ", value(ISOLOGIT_F32), " (f32)"));
+}
+
+Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name) {
+  const auto dtype = to_dtype(matrix.dtype, name);
+  if (!dtype) return tl::unexpected(dtype.error());
+  return MatrixView{matrix.data, *dtype, matrix.rows, matrix.cols, matrix.row_stride};
+}
+
+Result<Head> to_head(const isologit_head* from) {
+  const auto c = read(from, "head");
+  if (!c) return tl::unexpected(c.error());
+  const auto weight = to_view(c->weight, "weight");
+  if (!weight) return tl::unexpected(weight.error());
+  const auto bias_dtype = to_dtype(c->bias.dtype, "bias");
+  if (!bias_dtype) return tl::unexpected(bias_dtype.error());
+  if (c->scale_kind < ISOLOGIT_SCALE_NONE || c->scale_kind > ISOLOGIT_SCALE_DIVIDE) {
+    return fail(
+        StatusCode::invalid_argument,
+        base::concat("scale_kind: ", c->scale_kind, "; expected ", value(ISOLOGIT_SCALE_NONE), " (none), ",
+                     value(ISOLOGIT_SCALE_MULTIPLY), " (multiply) or ", value(ISOLOGIT_SCALE_DIVIDE), " (divide)"));
+  }
+  return Head{.weight = *weight,
+              .bias = {c->bias.data, *bias_dtype, c->bias.size},
+              .vocab_size = c->vocab_size,
+              .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale}};
+}
+
+Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count) {
+  if (count < 0 || (count > 0 && temperatures == nullptr)) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("temperatures: temperature_count is ", count, " and the pointer is ",
+                             temperatures == nullptr ? "" : "not ",
+                             "NULL; expected a count of 0, or of what the pointer points to"));
+  }
+  return std::span<const float>(temperatures, static_cast<std::size_t>(count));
+}
+
+IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
+  if (c.offsets == nullptr) return {};
+  const auto last = std::max<std::int64_t>(c.offsets[rows], 0);
+  return {{c.offsets, static_cast<std::size_t>(rows) + 1},
+          {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
+}
+
+}  // namespace isologit::capi

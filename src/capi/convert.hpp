@@ -1,0 +1,96 @@
+// What the calls of the C interface share: its structures as types of the C++ interface, and failure as a status.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <span>
+#include <string_view>
+
+#include "base/text.hpp"
+#include "capi/structs.hpp"
+#include "isologit/head.hpp"
+#include "isologit/isologit.h"
+#include "isologit/score.hpp"
+
+namespace isologit::capi {
+
+template <class Enum>
+constexpr int value(Enum e) {
+  return static_cast<int>(e);
+}
+
+Result<DType> to_dtype(std::int32_t dtype, const char* name);
+Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name);
+Result<Head> to_head(const isologit_head* from);
+Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count);
+
+// Lists for `rows` rows: offsets[rows] tells how many ids there are.
+IdLists to_lists(const isologit_id_lists& c, std::int64_t rows);
+
+// Of a structure with the members has_range, first_id, last_id, kept and banned.
+template <class Struct>
+Result<Support> to_support(const Struct& c, std::int64_t rows) {
+  Support support;
+  if (c.has_range != 0) {
+    if (c.last_id < 0) {
+      return fail(StatusCode::invalid_argument, base::concat("last_id: ", c.last_id, "; expected 0 or more"));
+    }
+    support.first_id = c.first_id;
+    support.last_id = c.last_id;
+  }
+  support.kept = to_lists(c.kept, rows);
+  support.banned = to_lists(c.banned, rows);
+  return support;
+}
+
+// The C++ options of a structure with the members threads, kernel, progress and user; the rest is the caller's.
+template <class Options, class Struct>
+Options to_common_options(const Struct& c) {
+  Options options;
+  options.threads = c.threads;
+  if (c.kernel != nullptr) options.kernel = c.kernel;
+  if (c.progress != nullptr) {
+    options.progress = [call = c.progress, user = c.user](double share) { return call(user, share) != 0; };
+  }
+  return options;
+}
+
+// NULL is fine: no report is wanted.
+template <class Report>
+Result<void> check_report(const Report* report) {
+  if (report == nullptr || writable(report)) return {};
+  return fail(
+      StatusCode::invalid_argument,
+      base::concat("report: struct_size is too small; expected sizeof the structure, at least ", sizeof *report));
+}
+
+template <std::size_t Size>
+void copy_text(std::string_view from, char (&to)[Size]) {
+  const std::size_t length = std::min(from.size(), Size - 1);
+  std::memcpy(to, from.data(), length);
+  to[length] = '\0';
+}
+
+// Runs body, which returns a Result<void>; nothing thrown gets past it.
+template <class Body>
+isologit_status guarded(char* message, std::size_t message_size, Body&& body) {
+  const auto tell = [&](std::string_view text) {
+    if (message == nullptr || message_size == 0) return;
+    const std::size_t length = std::min(text.size(), message_size - 1);
+    if (length > 0) std::memcpy(message, text.data(), length);
+    message[length] = '\0';
+  };
+  try {
+    const Result<void> result = body();
+    tell(result ? std::string_view() : std::string_view(result.error().message));
+    return result ? ISOLOGIT_OK : static_cast<isologit_status>(result.error().code);
+  } catch (const std::exception&) {  // the library throws nothing but std::bad_alloc and its kin
+    tell("out of memory");
+    return ISOLOGIT_OUT_OF_MEMORY;
+  }
+}
+
+}  // namespace isologit::capi
