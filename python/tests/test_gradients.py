@@ -2,6 +2,10 @@
 
 import itertools
 import math
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -508,3 +512,24 @@ def test_what_is_refused():
             isologit.linear_logprobs(hidden, weight, ids, dweight_accumulate=buffer)
     with pytest.raises(ValueError, match="the weight is frozen"):
         isologit.logits(hidden, weight.detach(), dweight_accumulate=torch.zeros(VOCAB, SIZE))
+
+
+def test_ctrl_c_stops_backward_between_tiles():
+    code = """
+import torch, isologit
+hidden, weight = torch.ones(64, 1024, requires_grad=True), torch.ones(20000, 1024)
+scored = isologit.logits(hidden, weight)
+# The rest by a kernel that takes minutes for it, every sum by exact accumulation.
+node = scored.grad_fn.next_functions[0][0]
+node.rest_of_head = (*node.rest_of_head[:-1], "reference")
+print("started", flush=True)
+try:
+    torch.autograd.grad(scored, hidden, torch.ones_like(scored))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("interrupted\n", "")
