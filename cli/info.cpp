@@ -16,13 +16,13 @@ namespace {
 
 struct Memory {
   std::uint64_t mapped = 0;   // bytes of the head in the checkpoint's files, read in place
-  std::uint64_t working = 0;  // bytes that scoring takes besides, but for the few that each row takes
+  std::uint64_t working = 0;  // bytes that scoring takes besides, but for about 1 kB a row
   std::string kernel;
   int threads = 0;
 };
 
 Outcome<Memory> memory_of(const Head& head) {
-  const Result<const dot::Kernel*> chosen = dot::choose("");
+  const Result<const dot::Kernel*> chosen = dot::choose("", Arithmetic::exact);
   if (!chosen) return failure(chosen.error());
   const dot::Kernel& kernel = **chosen;
   Memory memory{0, 0, std::string(kernel.name()), base::available_threads()};
@@ -89,7 +89,7 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
                                   : fmt::format("{}, and {} padded rows that are never read", head.vocab_size, padded));
   fields.emplace_back("transforms", transforms_text(head.transforms));
   fields.emplace_back("memory", fmt::format("{} of the file, mapped and read in place", bytes_text(memory.mapped)));
-  fields.emplace_back("", fmt::format("{} more to score, and under 100 bytes a row (kernel {}, threads {})",
+  fields.emplace_back("", fmt::format("{} more to score, and about 1 kB a row (kernel {}, threads {})",
                                       bytes_text(memory.working), memory.kernel, memory.threads));
   return field_table(fields);
 }

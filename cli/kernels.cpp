@@ -14,18 +14,19 @@ namespace isologit::cli {
 namespace {
 
 std::string as_json(const std::vector<KernelInfo>& list) {
-  nlohmann::ordered_json result = {{"kernels", nlohmann::ordered_json::array()}, {"chosen", nullptr}};
+  nlohmann::ordered_json result = {
+      {"kernels", nlohmann::ordered_json::array()}, {"chosen", nullptr}, {"chosen_fast", nullptr}};
   for (const KernelInfo& kernel : list) {
     nlohmann::ordered_json entry = {{"name", kernel.name},
                                     {"instruction_set", kernel.instruction_set},
-                                    {"arithmetic", kernel.arithmetic},
+                                    {"arithmetic", arithmetic_name(kernel.arithmetic)},
                                     {"dtypes", nlohmann::ordered_json::array()},
                                     {"runnable", kernel.runnable},
                                     {"why_not", nullptr},
                                     {"chosen", kernel.chosen}};
     for (DType dtype : kernel.dtypes) entry["dtypes"].push_back(dtype_name(dtype));
     if (!kernel.runnable) entry["why_not"] = kernel.why_not;
-    if (kernel.chosen) result["chosen"] = kernel.name;
+    if (kernel.chosen) result[kernel.arithmetic == Arithmetic::exact ? "chosen" : "chosen_fast"] = kernel.name;
     result["kernels"].push_back(std::move(entry));
   }
   return result.dump(2) + "\n";
@@ -46,7 +47,7 @@ std::string as_table(const std::vector<KernelInfo>& list) {
   for (const KernelInfo& kernel : list) {
     std::string dtypes;
     for (DType dtype : kernel.dtypes) dtypes += fmt::format("{}{}", dtypes.empty() ? "" : " ", dtype_name(dtype));
-    rows.push_back({kernel.name, kernel.instruction_set, kernel.arithmetic, dtypes,
+    rows.push_back({kernel.name, kernel.instruction_set, arithmetic_name(kernel.arithmetic), dtypes,
                     kernel.runnable ? "yes" : "no: " + kernel.why_not, kernel.chosen ? "chosen" : ""});
     any_chosen = any_chosen || kernel.chosen;
   }
@@ -60,7 +61,9 @@ Verb kernels_verb(CLI::App& app) {
       "kernels", "List the kernels: which are built, which this machine runs, which would be chosen");
   const auto json = std::make_shared<bool>(false);
   command->add_flag("--json", *json, "Print one JSON object instead of a table");
-  command->footer("Best first. The choice can be forced by --kernel or by the environment variable ISOLOGIT_KERNEL.");
+  command->footer(
+      "Best first; one is chosen for each arithmetic. The choice can be forced by --kernel or by the environment "
+      "variable ISOLOGIT_KERNEL.");
   return {command, [json]() -> Outcome<std::string> { return *json ? as_json(kernels()) : as_table(kernels()); }};
 }
 

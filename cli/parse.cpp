@@ -41,16 +41,6 @@ Outcome<std::uint64_t> parse_u64(std::string_view option, std::string_view text)
   return *value;
 }
 
-Outcome<void> check_kernel(const std::string& name) {
-  if (name.empty()) return {};
-  std::string known;
-  for (const KernelInfo& kernel : kernels()) {
-    if (kernel.name == name) return {};
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", kernel.name);
-  }
-  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", name, known));
-}
-
 Outcome<RowSlice> parse_rows(std::string_view text) {
   const auto wrong = [&] {
     return usage_error(

@@ -20,9 +20,6 @@ Outcome<float> parse_f32(std::string_view option, std::string_view text, std::st
 // The text of an option that takes an integer from 0 to 2^64 - 1.
 Outcome<std::uint64_t> parse_u64(std::string_view option, std::string_view text);
 
-// The name of a kernel that is built in, or empty for the best.
-Outcome<void> check_kernel(const std::string& name);
-
 // The text of --rows: "A:B", rows A to B - 1, where either may be left out.
 struct RowSlice {
   std::string text;

@@ -11,6 +11,7 @@
 
 #include "cli/destination.hpp"
 #include "cli/head_text.hpp"
+#include "cli/how.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
 #include "cli/text.hpp"
@@ -34,8 +35,7 @@ struct Arguments {
   std::string seed = "0";
   std::string sequence_id = "0";
   std::optional<std::string> rows;
-  std::string kernel;
-  int threads = 0;
+  How how;
   bool json = false;
 };
 
@@ -109,7 +109,7 @@ Outcome<Job> make_job(const Arguments& arguments, const io::Captured& captured, 
   return job;
 }
 
-Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments) {
+Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
   Samples samples;
   const auto rows = static_cast<std::size_t>(job.hidden.rows);
   samples.ids.resize(rows);
@@ -127,8 +127,8 @@ Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& argu
   request.logprobs = samples.logprobs.data();
   request.cut_logprobs = samples.cut_logprobs.data();
   request.log_kept_cut = samples.log_kept_cut.data();
-  const auto call = [&](const ScoreOptions& options) { return sample(head, request, options); };
-  const auto done = watched(arguments.threads, arguments.kernel, call, samples.report, samples.seconds);
+  const auto call = [&](const ScoreOptions& how) { return sample(head, request, how); };
+  const auto done = watched(options, call, samples.report, samples.seconds);
   if (!done) return tl::unexpected(done.error());
   return samples;
 }
@@ -156,7 +156,7 @@ std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint
                                        {"seed", job.seed},
                                        {"sequence_id", job.sequence_id},
                                        {"kernel", report.kernel},
-                                       {"arithmetic", "exact"},
+                                       {"arithmetic", arithmetic_name(report.arithmetic)},
                                        {"threads", report.threads},
                                        {"seconds", samples.seconds},
                                        {"logit_fallbacks", report.logit_fallbacks},
@@ -178,7 +178,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
       {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
       {"rows", fmt::format("{}", report.rows)},
       {"keys", fmt::format("seed {}, sequence {}, position: the row", arguments.seed, arguments.sequence_id)},
-      {"kernel", fmt::format("{}, threads {}, exact arithmetic", report.kernel, report.threads)},
+      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
       {"time", duration_text(samples.seconds)},
       {"settled again",
        fmt::format("{} logits by exact accumulation, {} rows by further passes, {} rows at a wider precision",
@@ -200,7 +200,8 @@ Outcome<std::string> run(const Arguments& arguments) {
     if (!parsed) return tl::unexpected(parsed.error());
     slice = *parsed;
   }
-  if (const auto checked = check_kernel(arguments.kernel); !checked) return tl::unexpected(checked.error());
+  const Outcome<ScoreOptions> options = arguments.how.options();
+  if (!options) return tl::unexpected(options.error());
   if (!arguments.output.empty()) {
     const auto checked = check_destination(arguments.output, arguments.input);
     if (!checked) return tl::unexpected(checked.error());
@@ -219,7 +220,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   if (!job) return tl::unexpected(job.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Samples> samples = compute(checkpoint->head, *job, arguments);
+  const Outcome<Samples> samples = compute(checkpoint->head, *job, arguments, *options);
   if (!samples) return tl::unexpected(samples.error());
   if (!arguments.output.empty()) {
     if (const auto written = write(arguments.output, *samples); !written) return tl::unexpected(written.error());
@@ -263,11 +264,7 @@ Verb sample_verb(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--top-p", arguments->top_p, "Keep the shortest prefix of these with a share of at least P")
       ->type_name("P");
-  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--kernel", arguments->kernel, "A kernel of `isologit kernels` instead of the best")
-      ->type_name("NAME");
+  arguments->how.add_to(*command);
   command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
       ->type_name("A:B");
   command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");

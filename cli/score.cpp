@@ -14,6 +14,7 @@
 #include "cli/destination.hpp"
 #include "cli/digest.hpp"
 #include "cli/head_text.hpp"
+#include "cli/how.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
 #include "cli/summary.hpp"
@@ -35,8 +36,7 @@ struct Arguments {
   std::string output;
   std::optional<std::string> temperature;
   std::optional<std::string> rows;
-  std::string kernel;
-  int threads = 0;
+  How how;
   bool json = false;
 };
 
@@ -113,7 +113,7 @@ Outcome<Job> make_job(const Arguments& arguments, const io::Captured& captured, 
   return job;
 }
 
-Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& arguments) {
+Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
   Scores scores;
   scores.logprobs.resize(job.rows());
   ScoreRequest request{.hidden = job.hidden, .token_ids = job.token_ids, .temperatures = job.temperatures};
@@ -129,8 +129,8 @@ Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& argum
     request.argmax = scores.argmax.data();
     request.rank = scores.rank.data();
   }
-  const auto call = [&](const ScoreOptions& options) { return score(head, request, options); };
-  const auto done = watched(arguments.threads, arguments.kernel, call, scores.report, scores.seconds);
+  const auto call = [&](const ScoreOptions& how) { return score(head, request, how); };
+  const auto done = watched(options, call, scores.report, scores.seconds);
   if (!done) return tl::unexpected(done.error());
   return scores;
 }
@@ -173,7 +173,7 @@ std::string as_json(const Told& told) {
       {"vocab_size", told.checkpoint.head.vocab_size},
       {"hidden_size", told.checkpoint.head.weight.cols},
       {"kernel", report.kernel},
-      {"arithmetic", "exact"},
+      {"arithmetic", arithmetic_name(report.arithmetic)},
       {"threads", report.threads},
       {"seconds", told.scores.seconds},
       {"logit_fallbacks", report.logit_fallbacks},
@@ -208,7 +208,7 @@ std::string as_table(const Told& told, bool per_row_temperatures) {
                             job.hidden.cols)},
       {"rows", rows},
       {"temperature", temperature_text(job, per_row_temperatures)},
-      {"kernel", fmt::format("{}, threads {}, exact arithmetic", report.kernel, report.threads)},
+      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
       {"time", duration_text(told.scores.seconds)},
       {"settled again", fmt::format("{} logits by exact accumulation, {} rows at a wider precision",
                                     report.logit_fallbacks, report.undecided_rows)}};
@@ -245,7 +245,8 @@ Outcome<std::string> run(const Arguments& arguments) {
     if (!parsed) return tl::unexpected(parsed.error());
     slice = *parsed;
   }
-  if (const auto checked = check_kernel(arguments.kernel); !checked) return tl::unexpected(checked.error());
+  const Outcome<ScoreOptions> options = arguments.how.options();
+  if (!options) return tl::unexpected(options.error());
   if (!arguments.output.empty()) {
     const auto checked = check_destination(arguments.output, arguments.input);
     if (!checked) return tl::unexpected(checked.error());
@@ -259,7 +260,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   if (const auto checked = check_values(*job, *checkpoint); !checked) return tl::unexpected(checked.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments);
+  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, *options);
   if (!scores) return tl::unexpected(scores.error());
   if (!arguments.output.empty()) {
     if (const auto written = write(arguments.output, *scores); !written) return tl::unexpected(written.error());
@@ -293,11 +294,7 @@ Verb score_verb(CLI::App& app) {
       ->add_option("--temperature", arguments->temperature,
                    "Divide all logits by T, rounded to f32; not with an input that has temperatures")
       ->type_name("T");
-  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--kernel", arguments->kernel, "A kernel of `isologit kernels` instead of the best")
-      ->type_name("NAME");
+  arguments->how.add_to(*command);
   command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
       ->type_name("A:B");
   command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");

@@ -19,5 +19,6 @@ Verb score_verb(CLI::App& app);
 Verb sample_verb(CLI::App& app);
 Verb info_verb(CLI::App& app);
 Verb kernels_verb(CLI::App& app);
+Verb bench_verb(CLI::App& app);
 
 }  // namespace isologit::cli

@@ -16,14 +16,14 @@ namespace isologit::cli {
 
 // call(options) returns a Result of a report, which goes to `report`; the time it took goes to `seconds`.
 template <class Call, class Report>
-Outcome<void> watched(int threads, const std::string& kernel, Call&& call, Report& report, double& seconds) {
+Outcome<void> watched(ScoreOptions options, Call&& call, Report& report, double& seconds) {
   const auto start = Progress::Clock::now();
   Progress progress(::isatty(STDERR_FILENO) == 1, start);
-  const auto callback = [&progress](double share) {
+  options.progress = [&progress](double share) {
     std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
     return InterruptGuard::signal_number() == 0;
   };
-  const auto result = call(ScoreOptions{threads, kernel, callback});
+  const auto result = call(options);
   std::fputs(progress.clear().c_str(), stderr);
   if (!result && result.error().code == StatusCode::cancelled) {
     return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});

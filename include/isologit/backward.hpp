@@ -7,15 +7,12 @@
 #include <span>
 #include <string>
 
+#include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 #include "isologit/support.hpp"
 
 namespace isologit {
-
-// exact: each gradient is the real sum rounded once. fast: the same within the bounds of CONTRACT.md 5, many times
-// quicker. Both start from the exact logits.
-enum class Arithmetic : std::uint8_t { exact = 0, fast = 1 };
 
 // Where a gradient goes: rows of adjacent elements, row r at element r * row_stride of data. With `accumulate` the sum
 // is added to what the buffer holds (in f32, micro-batches add up without loss to a narrow type); without, it replaces
@@ -55,9 +52,10 @@ struct BackwardRequest {
 };
 
 struct BackwardOptions {
-  Arithmetic arithmetic = Arithmetic::fast;
-  int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
-  std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
+  Arithmetic arithmetic = Arithmetic::fast;  // of the gradients
+  Arithmetic logits = Arithmetic::exact;     // of the logits, which are made again: what the forward pass used
+  int threads = 0;                           // 0: as many as the process may use (affinity mask and cgroup quota)
+  std::string kernel;  // of the logits, as in ScoreOptions; with fast logits that of the forward pass
   // Called between tiles on the calling thread with the share done in [0, 1]; returning false cancels the call. What
   // the outputs then hold is of no use, buffers that were accumulated into included. Must not throw.
   std::function<bool(double)> progress;

@@ -39,6 +39,7 @@ typedef enum isologit_status {
   ISOLOGIT_CANCELLED = 6
 } isologit_status;
 
+enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 };                                           /* arithmetic */
 enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
 enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
 
@@ -128,7 +129,8 @@ typedef struct isologit_score_options {
   /* Called now and then, from one thread at a time, with the share done, 0 to 1. Returning 0
    * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. NULL: not called. */
   int (*progress)(void* user, double share);
-  void* user; /* handed to progress */
+  void* user;         /* handed to progress */
+  int32_t arithmetic; /* of the logits */
 } isologit_score_options;
 
 typedef struct isologit_score_report {
@@ -139,11 +141,10 @@ typedef struct isologit_score_report {
   int64_t rows;            /* computed, so not ignored */
   int64_t logit_fallbacks; /* logits settled by exact accumulation */
   int64_t undecided_rows;  /* rows that took part in a further round at a wider precision */
+  int32_t arithmetic;
 } isologit_score_report;
 
 /* Gradients. */
-
-enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 }; /* arithmetic */
 
 /* Where a gradient goes: rows of adjacent elements, row r at element r * row_stride of data; data NULL: not computed.
  */
@@ -185,11 +186,12 @@ typedef struct isologit_backward_request {
 
 typedef struct isologit_backward_options {
   size_t struct_size;
-  int32_t has_arithmetic; /* 0: fast */
-  int32_t arithmetic;
+  int32_t has_arithmetic;    /* 0: fast */
+  int32_t arithmetic;        /* of the gradients */
+  int32_t logits_arithmetic; /* what the forward pass made the logits with */
   /* These as in isologit_score_options. */
   int32_t threads;
-  const char* kernel;
+  const char* kernel; /* that of the forward pass, where logits_arithmetic is fast */
   int (*progress)(void* user, double share);
   void* user;
 } isologit_backward_options;
@@ -213,7 +215,7 @@ typedef struct isologit_kernel_info {
   char why_not[128];   /* what is missing when the kernel does not run here, else empty */
   uint32_t dtypes;     /* of hidden and weight: bit d is set when it takes dtype d */
   int32_t runnable;    /* on this machine */
-  int32_t chosen;      /* would be taken when no name is given */
+  int32_t chosen;      /* would be taken for its arithmetic when no name is given */
 } isologit_kernel_info;
 
 /* "0.1.0" */

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "isologit/arithmetic.hpp"
 #include "isologit/dtype.hpp"
 
 namespace isologit {
@@ -11,11 +12,11 @@ namespace isologit {
 struct KernelInfo {
   std::string name;             // "reference", "portable", "avx2", ...
   std::string instruction_set;  // "any", "AVX2+FMA", ...
-  std::string arithmetic;       // "exact" or "fast" (CONTRACT.md 6)
-  std::vector<DType> dtypes;    // of hidden and weight, in any combination
-  bool runnable = false;        // on this machine
-  std::string why_not;          // when not runnable: what is missing
-  bool chosen = false;          // would be taken for exact arithmetic when no name is given
+  Arithmetic arithmetic = Arithmetic::exact;
+  std::vector<DType> dtypes;  // of hidden and weight, in any combination
+  bool runnable = false;      // on this machine
+  std::string why_not;        // when not runnable: what is missing
+  bool chosen = false;        // would be taken for its arithmetic when no name is given
 };
 
 // Best first; the reference is last.

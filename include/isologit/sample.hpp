@@ -32,6 +32,7 @@ struct SampleRequest {
 // What a call did; no count affects any bit of the results.
 struct SampleReport {
   std::string kernel;
+  Arithmetic arithmetic = Arithmetic::exact;
   int threads = 0;
   std::int64_t rows = 0;
   std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 #include "isologit/support.hpp"
@@ -61,7 +62,8 @@ struct ScoreRequest {
 
 struct ScoreOptions {
   int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
-  std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
+  std::string kernel;  // a name from kernels(), of that arithmetic; empty: ISOLOGIT_KERNEL if set, else the best here
+  Arithmetic arithmetic = Arithmetic::exact;  // of the logits; what is made of them is exact in both
   // Called between tiles, on the calling thread, with the share of the first pass over the weight that is done, in
   // [0, 1], and with 1 during further ones. Returning false cancels the call. Must not throw.
   std::function<bool(double)> progress;
@@ -71,6 +73,7 @@ struct ScoreOptions {
 // affect any bit of the results.
 struct ScoreReport {
   std::string kernel;
+  Arithmetic arithmetic = Arithmetic::exact;
   int threads = 0;
   std::int64_t rows = 0;             // rows computed (not ignored)
   std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation

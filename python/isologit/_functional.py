@@ -135,7 +135,8 @@ def linear_logprobs(
     ignore_index are 0 in every output. temperature: a number, or a tensor [...]. softcap, then scale (times) or divide,
     then temperature are applied to the logits. vocab_size: the real vocabulary, when the weight has rows of padding.
     mask: bool [V] or [..., V], True where an id stays; or kept and banned: a list of ids for each row. threads 0: as
-    many as the process may use.
+    many as the process may use. arithmetic: that of the logits, "exact" or "fast" (sums in f32, in an order that the
+    kernel alone fixes).
 
     Differentiable in hidden, weight and bias, through logprobs, entropy, lse and top_k_logprobs. gradients: "fast" or
     "exact". dweight_accumulate: a tensor of the weight's shape that backward adds the gradient of the weight to, in the
@@ -159,6 +160,7 @@ def linear_logprobs(
         softcap,
         scale,
         divide,
+        arithmetic,
         threads,
         kernel,
         _mask(mask, hidden, size),
@@ -171,7 +173,6 @@ def linear_logprobs(
         return_entropy,
         return_lse,
         top_k,
-        arithmetic,
         gradients,
         dweight_accumulate,
     )
@@ -218,10 +219,10 @@ def logits(
         softcap,
         scale,
         divide,
+        arithmetic,
         threads,
         kernel,
         dtype,
-        arithmetic,
         gradients,
         dweight_accumulate,
     )

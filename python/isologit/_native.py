@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
-ARITHMETIC = {"exact": 0, "fast": 1}
+_ARITHMETICS = ("exact", "fast")
 
 _SCALE_MULTIPLY, _SCALE_DIVIDE = 1, 2
 
@@ -104,6 +104,7 @@ class _ScoreOptions(_Sized):
         ("kernel", c_char_p),
         ("progress", c_void_p),
         ("user", c_void_p),
+        ("arithmetic", c_int32),
     ]
 
 
@@ -116,6 +117,7 @@ class _ScoreReport(_Sized):
         ("rows", c_int64),
         ("logit_fallbacks", c_int64),
         ("undecided_rows", c_int64),
+        ("arithmetic", c_int32),
     ]
 
 
@@ -154,6 +156,7 @@ class _BackwardOptions(_Sized):
         ("struct_size", c_size_t),
         ("has_arithmetic", c_int32),
         ("arithmetic", c_int32),
+        ("logits_arithmetic", c_int32),
         ("threads", c_int32),
         ("kernel", c_char_p),
         ("progress", c_void_p),
@@ -196,6 +199,7 @@ class Report(NamedTuple):
     rows: int
     logit_fallbacks: int
     undecided_rows: int
+    arithmetic: str
 
 
 class Kernel(NamedTuple):
@@ -336,10 +340,19 @@ def _watched(function: Any, head: Head, request: _Sized, options: Any, report: _
     _check(status, message.value)
 
 
-def score(head: Head, request: ScoreRequest, *, threads: int = 0, kernel: str = "") -> Report:
+def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
+    if arithmetic not in _ARITHMETICS:
+        raise ValueError(f"{name} is {arithmetic!r}; expected 'exact' or 'fast'")
+    return _ARITHMETICS.index(arithmetic)
+
+
+def score(
+    head: Head, request: ScoreRequest, *, arithmetic: str = "exact", threads: int = 0, kernel: str = ""
+) -> Report:
     """isologit_score."""
+    options = _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
     report = _ScoreReport()
-    _watched(_library.isologit_score, head, request, _ScoreOptions(threads=threads, kernel=kernel.encode()), report)
+    _watched(_library.isologit_score, head, request, options, report)
     return Report(
         report.kernel.decode(),
         report.threads,
@@ -347,13 +360,20 @@ def score(head: Head, request: ScoreRequest, *, threads: int = 0, kernel: str = 
         report.rows,
         report.logit_fallbacks,
         report.undecided_rows,
+        _ARITHMETICS[report.arithmetic],
     )
 
 
-def backward(head: Head, request: BackwardRequest, *, arithmetic: str, threads: int = 0, kernel: str = "") -> None:
-    """isologit_backward; arithmetic is a key of ARITHMETIC."""
+def backward(
+    head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, threads: int = 0, kernel: str = ""
+) -> None:
+    """isologit_backward, of results whose logits were made with `arithmetic`."""
     options = _BackwardOptions(
-        has_arithmetic=1, arithmetic=ARITHMETIC[arithmetic], threads=threads, kernel=kernel.encode()
+        has_arithmetic=1,
+        arithmetic=arithmetic_code(gradients, "gradients"),
+        logits_arithmetic=arithmetic_code(arithmetic),
+        threads=threads,
+        kernel=kernel.encode(),
     )
     _watched(_library.isologit_backward, head, request, options, _BackwardReport())
 

@@ -1,6 +1,6 @@
 """What the operators of torch take: their schemas, their arguments by name, tensors as the C interface sees them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float3
 
 HEAD = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor temperatures, SymInt vocab_size, float? softcap, "
-    "float? scale, float? divide, int threads, str kernel"
+    "float? scale, float? divide, str arithmetic, int threads, str kernel"
 )
 SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_offsets, Tensor? banned_ids"
 
@@ -28,8 +28,13 @@ class HeadArgs(NamedTuple):
     softcap: float | None
     scale: float | None
     divide: float | None
+    arithmetic: str
     threads: int
     kernel: str
+
+    def how(self) -> dict[str, Any]:
+        """The options that score and backward share."""
+        return {"arithmetic": self.arithmetic, "threads": self.threads, "kernel": self.kernel}
 
     def native(self) -> _native.Head:
         require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)

@@ -78,7 +78,7 @@ def _run(head: HeadArgs, wanted: _Wanted, request: _native.BackwardRequest) -> t
         request.dweight = gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
     if wanted.dbias:
         request.dbias = gradient(dbias, "dbias")
-    _native.backward(native, request, arithmetic=wanted.gradients, threads=head.threads, kernel=head.kernel)
+    _native.backward(native, request, gradients=wanted.gradients, **head.how())
     for tensor in (dbias,) if accumulate else (dweight, dbias):
         tensor[head.vocab_size :].zero_()  # rows of padding
     return results

@@ -26,7 +26,6 @@ class _ScoreArgs(NamedTuple):
     entropy: bool
     lse: bool
     top_k: int
-    arithmetic: str
     gradients: str
     dweight_accumulate: Tensor | None
 
@@ -39,21 +38,12 @@ class _ScoreArgs(NamedTuple):
 class _LogitsArgs(NamedTuple):
     head: HeadArgs
     dtype: torch.dtype
-    arithmetic: str
     gradients: str
     dweight_accumulate: Tensor | None
 
     @classmethod
     def of(cls, args: tuple[Any, ...]) -> "_LogitsArgs":
         return cls(HeadArgs(*args[:_HEAD_SIZE]), *args[_HEAD_SIZE:])
-
-
-def _check_arithmetic(arithmetic: str, gradients: str) -> None:
-    if arithmetic == "fast":
-        raise NotImplementedError("arithmetic='fast' has no kernel yet; use arithmetic='exact'")
-    for name, value in (("arithmetic", arithmetic), ("gradients", gradients)):
-        if value not in _native.ARITHMETIC:
-            raise ValueError(f"{name} is {value!r}; expected 'exact' or 'fast'")
 
 
 def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k: int) -> tuple[Tensor, ...]:
@@ -72,12 +62,12 @@ def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k:
     "isologit::score",
     mutates_args=(),
     schema=f"({HEAD}, {SUPPORT}, Tensor token_ids, SymInt ignore_index, bool entropy, bool lse, SymInt top_k, "
-    "str arithmetic, str gradients, Tensor? dweight_accumulate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "str gradients, Tensor? dweight_accumulate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def score(*flat: Any) -> tuple[Tensor, ...]:
     """logprobs, entropy, lse, top_k_ids, top_k_logprobs; empty where not asked for."""
     args = _ScoreArgs.of(flat)
-    _check_arithmetic(args.arithmetic, args.gradients)
+    _native.arithmetic_code(args.gradients, "gradients")  # rather now than in backward
     head = args.head.native()
     rows = args.head.hidden.shape[0]
     request = _native.ScoreRequest(has_ignore_index=1, ignore_index=args.ignore_index)
@@ -97,7 +87,7 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
         request.top_k = args.top_k
         request.top_k_ids, request.top_k_logprobs = results[3].data_ptr(), results[4].data_ptr()
     if rows > 0:
-        _native.score(head, request, threads=args.head.threads, kernel=args.head.kernel)
+        _native.score(head, request, **args.head.how())
     del keep_alive
     return results
 
@@ -111,12 +101,12 @@ def _(*flat: Any) -> tuple[Tensor, ...]:
 @torch.library.custom_op(
     "isologit::logits",
     mutates_args=(),
-    schema=f"({HEAD}, ScalarType dtype, str arithmetic, str gradients, Tensor? dweight_accumulate) -> Tensor",
+    schema=f"({HEAD}, ScalarType dtype, str gradients, Tensor? dweight_accumulate) -> Tensor",
 )
 def logits(*flat: Any) -> Tensor:
     """[N, vocab_size] in dtype, of hidden [N, H]."""
     args = _LogitsArgs.of(flat)
-    _check_arithmetic(args.arithmetic, args.gradients)
+    _native.arithmetic_code(args.gradients, "gradients")  # rather now than in backward
     head = args.head.native()
     rows, vocab_size = args.head.hidden.shape[0], args.head.vocab_size
     result = args.head.hidden.new_empty((rows, vocab_size), dtype=args.dtype)
@@ -128,7 +118,7 @@ def logits(*flat: Any) -> Tensor:
     )
     args.head.set_rows(request)
     if rows > 0:
-        _native.score(head, request, threads=args.head.threads, kernel=args.head.kernel)
+        _native.score(head, request, **args.head.how())
     return result
 
 

@@ -416,7 +416,7 @@ def test_tied_weights_accumulate_once():
 
 def head_args(hidden, weight, bias=None, temperatures=None):
     temperatures = torch.ones(1) if temperatures is None else temperatures
-    return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, 0, "")
+    return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, "exact", 0, "")
 
 
 def test_opcheck():
@@ -424,11 +424,11 @@ def test_opcheck():
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
     no_support = (None,) * 5
     head = head_args(hidden, weight, bias)
-    torch.library.opcheck(score, (*head, *no_support, ids, -100, True, True, 3, "exact", "exact", None))
+    torch.library.opcheck(score, (*head, *no_support, ids, -100, True, True, 3, "exact", None))
     masked = (random_mask(), None, None, None, None)
     several = (*head_args(hidden, weight, temperatures=torch.rand(ROWS) + 0.5), *masked, torch.stack([ids, ids], 1))
-    torch.library.opcheck(score, (*several, -100, False, False, 0, "exact", "fast", None))
-    torch.library.opcheck(logits, (*head, torch.bfloat16, "exact", "fast", None))
+    torch.library.opcheck(score, (*several, -100, False, False, 0, "fast", None))
+    torch.library.opcheck(logits, (*head, torch.bfloat16, "fast", None))
 
     frozen = head_args(hidden.detach(), weight.detach(), bias.detach())
     nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0))

@@ -297,14 +297,14 @@ def test_opcheck():
     hidden, weight, ids = head()
     mask = torch.rand(6, 48) < 0.5
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
-    plain = (hidden, weight, None, torch.tensor([0.7]), 50, None, None, None, 0, "")
+    plain = (hidden, weight, None, torch.tensor([0.7]), 50, None, None, None, "exact", 0, "")
     all_ids = (None,) * 5
-    torch.library.opcheck(score, (*plain, *all_ids, ids, -100, True, True, 3, "exact", "fast", None))
+    torch.library.opcheck(score, (*plain, *all_ids, ids, -100, True, True, 3, "fast", None))
     several = ids.reshape(6, 1).repeat(1, 2)
-    other = (hidden, weight, torch.zeros(50), torch.rand(6) + 0.5, 48, 30.0, 2.0, None, 1, "portable")
+    other = (hidden, weight, torch.zeros(50), torch.rand(6) + 0.5, 48, 30.0, 2.0, None, "exact", 1, "portable")
     masked = (mask, None, None, None, None)
-    torch.library.opcheck(score, (*other, *masked, several, -1, False, False, 0, "exact", "fast", None))
-    torch.library.opcheck(logits, (*plain, torch.bfloat16, "exact", "fast", None))
+    torch.library.opcheck(score, (*other, *masked, several, -1, False, False, 0, "fast", None))
+    torch.library.opcheck(logits, (*plain, torch.bfloat16, "fast", None))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -352,8 +352,6 @@ def test_errors():
         isologit.linear_logprobs(hidden, weight, ids, bias=torch.zeros(49))
     with pytest.raises(ValueError, match="vocab_size"):
         isologit.logits(hidden, weight, vocab_size=51)
-    with pytest.raises(NotImplementedError, match="fast"):
-        isologit.linear_logprobs(hidden, weight, ids, arithmetic="fast")
     with pytest.raises(ValueError, match="arithmetic is 'f64'"):
         isologit.linear_logprobs(hidden, weight, ids, arithmetic="f64")
 

@@ -30,8 +30,8 @@ Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const
       finite_(false),
       normalizer_(head, request.hidden, rows, kernel, threads),
       tiles_(head, request.hidden, rows.support(), rows.active(), kernel, threads) {
-  if (!rows.dense()) return;
-  // Finite operands make no NaN, so a dense upstream can do without the first pass.
+  if (!rows.dense() || kernel.arithmetic() == Arithmetic::fast) return;
+  // Finite operands make no NaN, so a dense upstream can do without the first pass. (Sums in f32 may overflow.)
   std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
   for_each(threads, head.vocab_size, [&](int, std::int64_t v) {
     if (finite && !all_finite(exact::row_data(head.weight, v), head.weight.dtype, head.weight.cols)) finite = false;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <type_traits>
@@ -37,6 +38,11 @@ class ByteReader {
     std::memcpy(&value, bytes_.data(), sizeof value);
     bytes_ = bytes_.subspan(sizeof value);
     return true;
+  }
+  // A number of things, 0 to 2^40: sums of counts that were read stay far from overflow, whatever the bytes.
+  bool get_count(std::int64_t& value) {
+    constexpr std::int64_t kMost = std::int64_t{1} << 40;
+    return get(value) && value >= 0 && value <= kMost;
   }
   std::size_t left() const { return bytes_.size(); }
 

@@ -7,8 +7,6 @@
 namespace isologit::capi {
 namespace {
 
-static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
-
 Result<GradientOutput> to_output(const isologit_gradient& c, const char* name) {
   const auto dtype = to_dtype(c.dtype, name);
   if (!dtype) return tl::unexpected(dtype.error());
@@ -65,13 +63,14 @@ Result<BackwardOptions> to_options(const isologit_backward_options* from) {
   const auto c = read(from, "options");
   if (!c) return tl::unexpected(c.error());
   auto options = to_common_options<BackwardOptions>(*c);
-  if (c->has_arithmetic == 0) return options;
-  if (c->arithmetic != ISOLOGIT_EXACT && c->arithmetic != ISOLOGIT_FAST) {
-    return fail(StatusCode::invalid_argument,
-                base::concat("arithmetic: ", c->arithmetic, "; expected ", value(ISOLOGIT_EXACT), " (exact) or ",
-                             value(ISOLOGIT_FAST), " (fast)"));
+  if (c->has_arithmetic != 0) {
+    const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
+    if (!arithmetic) return tl::unexpected(arithmetic.error());
+    options.arithmetic = *arithmetic;
   }
-  options.arithmetic = static_cast<Arithmetic>(c->arithmetic);
+  const auto logits = to_arithmetic(c->logits_arithmetic, "logits_arithmetic");
+  if (!logits) return tl::unexpected(logits.error());
+  options.logits = *logits;
   return options;
 }
 

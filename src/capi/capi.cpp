@@ -75,7 +75,11 @@ Result<ScoreOptions> to_options(const isologit_score_options* from) {
   if (from == nullptr) return ScoreOptions{};
   const auto c = read(from, "options");
   if (!c) return tl::unexpected(c.error());
-  return to_common_options<ScoreOptions>(*c);
+  auto options = to_common_options<ScoreOptions>(*c);
+  const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
+  if (!arithmetic) return tl::unexpected(arithmetic.error());
+  options.arithmetic = *arithmetic;
+  return options;
 }
 
 Result<void> score_structs(const isologit_head* c_head, const isologit_score_request* c_request,
@@ -97,6 +101,7 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
     filled.rows = report->rows;
     filled.logit_fallbacks = report->logit_fallbacks;
     filled.undecided_rows = report->undecided_rows;
+    filled.arithmetic = value(report->arithmetic);
     write(filled, c_report);
   }
   return {};
@@ -134,7 +139,7 @@ isologit_status isologit_kernel(int index, isologit_kernel_info* info) {
     isologit_kernel_info filled{};
     isologit::capi::copy_text(kernel.name, filled.name);
     isologit::capi::copy_text(kernel.instruction_set, filled.instruction_set);
-    isologit::capi::copy_text(kernel.arithmetic, filled.arithmetic);
+    isologit::capi::copy_text(isologit::arithmetic_name(kernel.arithmetic), filled.arithmetic);
     isologit::capi::copy_text(kernel.why_not, filled.why_not);
     for (isologit::DType dtype : kernel.dtypes) filled.dtypes |= 1U << isologit::capi::value(dtype);
     filled.runnable = kernel.runnable ? 1 : 0;

@@ -12,12 +12,19 @@ static_assert(ISOLOGIT_BF16 == value(DType::bf16) && ISOLOGIT_F16 == value(DType
               ISOLOGIT_F32 == value(DType::f32));
 static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MULTIPLY == value(ScaleKind::multiply) &&
               ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
+static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return static_cast<DType>(dtype);
   return fail(StatusCode::invalid_argument,
               base::concat(name, ": dtype is ", dtype, "; expected ", value(ISOLOGIT_BF16), " (bf16), ",
                            value(ISOLOGIT_F16), " (f16) or ", value(ISOLOGIT_F32), " (f32)"));
+}
+
+Result<Arithmetic> to_arithmetic(std::int32_t arithmetic, const char* name) {
+  if (arithmetic == ISOLOGIT_EXACT || arithmetic == ISOLOGIT_FAST) return static_cast<Arithmetic>(arithmetic);
+  return fail(StatusCode::invalid_argument, base::concat(name, ": ", arithmetic, "; expected ", value(ISOLOGIT_EXACT),
+                                                         " (exact) or ", value(ISOLOGIT_FAST), " (fast)"));
 }
 
 Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name) {

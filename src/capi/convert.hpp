@@ -11,6 +11,7 @@
 
 #include "base/text.hpp"
 #include "capi/structs.hpp"
+#include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/isologit.h"
 #include "isologit/score.hpp"
@@ -23,6 +24,7 @@ constexpr int value(Enum e) {
 }
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name);
+Result<Arithmetic> to_arithmetic(std::int32_t arithmetic, const char* name);
 Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name);
 Result<Head> to_head(const isologit_head* from);
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count);

@@ -1,33 +1,81 @@
-// Certified f64 accumulation with AVX2 and FMA: twelve accumulators of four doubles.
+// AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
 #include <immintrin.h>
 
 #include "base/cpu.hpp"
+#include "dot/f32_tile.hpp"
 #include "dot/f64_tile.hpp"
-#include "dot/widen.hpp"
 
 namespace isologit::dot {
 namespace {
 
-struct Vector {
+template <DType kDType>
+__m256 load_floats(const char* from) {
+  if constexpr (kDType == DType::f32) return _mm256_loadu_ps(reinterpret_cast<const float*>(from));
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  if constexpr (kDType == DType::f16) return _mm256_cvtph_ps(bits);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+struct Doubles {
+  using Element = double;
   using V = __m256d;
   static constexpr std::int64_t kWidth = 4;
+  static constexpr std::int64_t kGroup = 8;
+  static constexpr std::size_t kHiddenRows = 3;
   static V zero() { return _mm256_setzero_pd(); }
   static V load(const double* from) { return _mm256_loadu_pd(from); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
-  static double sum(V v) {
-    const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
+  static void add_sums(double* to, const V (&v)[4]) {
+    const V low = _mm256_hadd_pd(v[0], v[1]);
+    const V high = _mm256_hadd_pd(v[2], v[3]);
+    const V sums = _mm256_add_pd(_mm256_permute2f128_pd(low, high, 0x21), _mm256_blend_pd(low, high, 0b1100));
+    _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), sums));
   }
-  static void widen(const char* from, DType dtype, std::int64_t count, double* to) {
-    dot::widen(from, dtype, count, to);
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[2]) {
+    const __m256 floats = load_floats<kDType>(from);
+    to[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(floats));
+    to[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(floats, 1));
   }
 };
 
-class Avx2 final : public F64Kernel<Vector> {
+struct Floats {
+  using Element = float;
+  using V = __m256;
+  static constexpr std::int64_t kWidth = 8;
+  static constexpr std::int64_t kGroup = 8;
+  static constexpr std::size_t kHiddenRows = 3;
+  static V zero() { return _mm256_setzero_ps(); }
+  static V load(const float* from) { return _mm256_loadu_ps(from); }
+  static V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+  static void add_sums(float* to, const V (&v)[4]) {
+    const V sums = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
+    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), four));
+  }
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[1]) {
+    to[0] = load_floats<kDType>(from);
+  }
+};
+
+std::string missing() {
+  return base::cpu().avx2_fma && base::cpu().f16c ? "" : "the processor has no AVX2 with FMA and F16C";
+}
+
+class Avx2 final : public F64Kernel<Doubles> {
  public:
   std::string_view name() const override { return "avx2"; }
   std::string_view instruction_set() const override { return "AVX2 FMA"; }
-  std::string why_not() const override { return base::cpu().avx2_fma ? "" : "the processor has no AVX2 with FMA"; }
+  std::string why_not() const override { return missing(); }
+  const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
+};
+
+class Avx2Fast final : public F32Kernel<Floats> {
+ public:
+  std::string_view name() const override { return "avx2_fast"; }
+  std::string_view instruction_set() const override { return "AVX2 FMA"; }
+  std::string why_not() const override { return missing(); }
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
@@ -35,6 +83,11 @@ class Avx2 final : public F64Kernel<Vector> {
 
 const Kernel& avx2_kernel() {
   static const Avx2 kernel;
+  return kernel;
+}
+
+const Kernel& avx2_fast_kernel() {
+  static const Avx2Fast kernel;
   return kernel;
 }
 

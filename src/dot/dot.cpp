@@ -21,7 +21,7 @@ const std::vector<const Kernel*>& registry() {
   return list;
 }
 
-Result<const Kernel*> choose(std::string_view name) {
+Result<const Kernel*> choose(std::string_view name, Arithmetic arithmetic) {
   std::string_view origin = "kernel";
   if (name.empty()) {
     const char* forced = std::getenv("ISOLOGIT_KERNEL");
@@ -32,13 +32,16 @@ Result<const Kernel*> choose(std::string_view name) {
   }
   std::string known;
   for (const Kernel* kernel : registry()) {
-    const std::string why_not = kernel->why_not();
-    if (name.empty() && why_not.empty()) return kernel;
-    if (name == kernel->name()) {
-      if (why_not.empty()) return kernel;
-      return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' does not run here: ", why_not));
-    }
     known += base::concat(known.empty() ? "" : ", ", kernel->name());
+    if (!name.empty() && name != kernel->name()) continue;
+    const std::string why_not = kernel->why_not();
+    const bool fits = kernel->arithmetic() == arithmetic;
+    if (fits && why_not.empty()) return kernel;
+    if (name.empty()) continue;
+    const std::string why = fits ? "does not run here: " + why_not
+                                 : base::concat("is of ", arithmetic_name(kernel->arithmetic()), " arithmetic; ",
+                                                arithmetic_name(arithmetic), " was asked for");
+    return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' ", why));
   }
   return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' is unknown; known are ", known));
 }
@@ -58,16 +61,17 @@ namespace isologit {
 
 std::vector<KernelInfo> kernels() {
   std::vector<KernelInfo> list;
-  const Result<const dot::Kernel*> chosen = dot::choose("");
+  const Result<const dot::Kernel*> exact = dot::choose("", Arithmetic::exact);
+  const Result<const dot::Kernel*> fast = dot::choose("", Arithmetic::fast);
   for (const dot::Kernel* kernel : dot::registry()) {
     KernelInfo info;
     info.name = kernel->name();
     info.instruction_set = kernel->instruction_set();
-    info.arithmetic = "exact";
+    info.arithmetic = kernel->arithmetic();
     info.dtypes = {DType::bf16, DType::f16, DType::f32};
     info.why_not = kernel->why_not();
     info.runnable = info.why_not.empty();
-    info.chosen = chosen.has_value() && *chosen == kernel;
+    info.chosen = (exact && *exact == kernel) || (fast && *fast == kernel);
     list.push_back(std::move(info));
   }
   return list;

@@ -1,8 +1,9 @@
 // The interface of the kernels that make tiles of logits, and the list of them.
 //
 // A kernel sees a block of hidden rows once (`prepare`, into memory the caller owns) and then any number of tiles of
-// the vocabulary. What it writes are the logits of CONTRACT.md 1, bit for bit those of the reference: no kernel has
-// a freedom that could be seen in its results.
+// the vocabulary. What a kernel of exact arithmetic writes are the logits of CONTRACT.md 1, bit for bit those of the
+// reference: it has no freedom that could be seen in its results. One of fast arithmetic adds up in f32 in an order of
+// its own, the same for every row of every block and tile.
 #pragma once
 
 #include <cstddef>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "fold/lanes.hpp"
+#include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/kernels.hpp"
 #include "isologit/status.hpp"
@@ -40,6 +42,7 @@ class Kernel {
 
   virtual std::string_view name() const = 0;
   virtual std::string_view instruction_set() const = 0;
+  virtual Arithmetic arithmetic() const = 0;
   // Empty when the kernel runs on this machine, else what is missing.
   virtual std::string why_not() const = 0;
 
@@ -66,6 +69,10 @@ class Kernel {
   virtual void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch,
                       Counts& counts) const = 0;
 
+  // Does `steps` rounds of the kernel's multiply-adds on registers alone, the ceiling that a bench measures against,
+  // and returns how many elements were multiplied and added; 0 when the kernel has none to speak of.
+  virtual std::int64_t multiply_adds(std::int64_t steps) const = 0;
+
   // The folds' loops for the same instruction set.
   virtual const fold::Lanes& lanes() const = 0;
 };
@@ -73,8 +80,8 @@ class Kernel {
 // Best first; the reference is last.
 const std::vector<const Kernel*>& registry();
 
-// The kernel of that name; an empty name takes ISOLOGIT_KERNEL, and without it the best that runs here.
-Result<const Kernel*> choose(std::string_view name);
+// The kernel of that name and arithmetic; an empty name takes ISOLOGIT_KERNEL, and without it the best that runs here.
+Result<const Kernel*> choose(std::string_view name, Arithmetic arithmetic);
 
 // Settles one logit exactly.
 float exact_logit(const Kernel::Block& block, std::int64_t row, const WeightTile& tile, std::int64_t column);

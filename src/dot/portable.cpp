@@ -1,30 +1,56 @@
-// Certified f64 accumulation in plain C++ (GCC and clang vector types of two doubles), for any CPU.
+// Plain C++ (GCC and clang vector types of 16 bytes), for any CPU.
+#include <type_traits>
+
+#include "dot/f32_tile.hpp"
 #include "dot/f64_tile.hpp"
-#include "dot/widen.hpp"
 #include "fold/lanes.hpp"
 
 namespace isologit::dot {
 namespace {
 
+using TwoDoubles = double __attribute__((vector_size(16)));
+using FourFloats = float __attribute__((vector_size(16)));
+
+template <class T>
 struct Vector {
-  using V = double __attribute__((vector_size(16)));
-  static constexpr std::int64_t kWidth = 2;
-  static V zero() { return V{0, 0}; }
-  static V load(const double* from) {
+  using Element = T;
+  using V = std::conditional_t<std::is_same_v<T, double>, TwoDoubles, FourFloats>;
+  static constexpr auto kWidth = static_cast<std::int64_t>(16 / sizeof(T));
+  static constexpr std::int64_t kGroup = 8;
+  static constexpr std::size_t kHiddenRows = 3;
+  static V zero() { return V{}; }
+  static V load(const T* from) {
     V v;
     std::memcpy(&v, from, sizeof v);
     return v;
   }
-  static V multiply_add(V a, V b, V c) { return a * b + c; }  // a * b is exact, so this rounds once
-  static double sum(V v) { return v[0] + v[1]; }
-  static void widen(const char* from, DType dtype, std::int64_t count, double* to) {
-    dot::widen(from, dtype, count, to);
+  static V multiply_add(V a, V b, V c) { return a * b + c; }  // of doubles, a * b is exact, so this rounds once
+  static void add_sums(T* to, const V (&v)[4]) {
+    for (std::int64_t i = 0; i < 4; ++i) {
+      T sum = v[i][0];
+      for (std::int64_t lane = 1; lane < kWidth; ++lane) sum += v[i][lane];
+      to[i] += sum;
+    }
+  }
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[static_cast<std::size_t>(kGroup / kWidth)]) {
+    T values[kGroup];
+    for (std::int64_t i = 0; i < kGroup; ++i) values[i] = exact::load_element(from, kDType, i);
+    std::memcpy(to, values, sizeof values);
   }
 };
 
-class Portable final : public F64Kernel<Vector> {
+class Portable final : public F64Kernel<Vector<double>> {
  public:
   std::string_view name() const override { return "portable"; }
+  std::string_view instruction_set() const override { return "any"; }
+  std::string why_not() const override { return {}; }
+  const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
+};
+
+class PortableFast final : public F32Kernel<Vector<float>> {
+ public:
+  std::string_view name() const override { return "portable_fast"; }
   std::string_view instruction_set() const override { return "any"; }
   std::string why_not() const override { return {}; }
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
@@ -34,6 +60,11 @@ class Portable final : public F64Kernel<Vector> {
 
 const Kernel& portable_kernel() {
   static const Portable kernel;
+  return kernel;
+}
+
+const Kernel& portable_fast_kernel() {
+  static const PortableFast kernel;
   return kernel;
 }
 

@@ -11,6 +11,7 @@ class Reference final : public Kernel {
  public:
   std::string_view name() const override { return "reference"; }
   std::string_view instruction_set() const override { return "any"; }
+  Arithmetic arithmetic() const override { return Arithmetic::exact; }
   std::string why_not() const override { return {}; }
   std::int64_t block_rows() const override { return 64; }
   std::int64_t tile_vocab() const override { return 32; }
@@ -23,6 +24,7 @@ class Reference final : public Kernel {
       for (std::int64_t j = 0; j < tile.count; ++j) logits[r * tile_vocab() + j] = exact_logit(block, r, tile, j);
     }
   }
+  std::int64_t multiply_adds(std::int64_t) const override { return 0; }
 
   const fold::Lanes& lanes() const override { return fold::reference_lanes(); }
 };

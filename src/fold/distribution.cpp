@@ -138,8 +138,8 @@ void Distribution::write(base::ByteWriter& bytes) const {
 
 bool Distribution::read(base::ByteReader& bytes) {
   unsigned char flags[2] = {};
-  bool read = bytes.get(top) && bytes.get(top_id) && bytes.get(first_nan) && bytes.get(above_nothing) &&
-              bytes.get(absorbed) && bytes.get(rises) && bytes.get(flags[0]) && bytes.get(flags[1]);
+  bool read = bytes.get(top) && bytes.get(top_id) && bytes.get(first_nan) && bytes.get_count(above_nothing) &&
+              bytes.get_count(absorbed) && bytes.get_count(rises) && bytes.get(flags[0]) && bytes.get(flags[1]);
   for (Compensated* sum : {&mass, &moment, &squares}) {
     read = read && bytes.get(sum->high) && bytes.get(sum->low) && std::isfinite(sum->high) && sum->high >= 0 &&
            std::isfinite(sum->low);

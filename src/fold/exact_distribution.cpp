@@ -47,7 +47,7 @@ void ExactDistribution::write(base::ByteWriter& bytes) const {
 }
 
 bool ExactDistribution::read(base::ByteReader& bytes) {
-  bool read = bytes.get(far) && far >= 0 && bytes.get(second) && !std::isnan(second);
+  bool read = bytes.get_count(far) && bytes.get(second) && !std::isnan(second);
   for (exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) read = read && exact::read(bytes, *sum);
   return read;
 }

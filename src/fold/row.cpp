@@ -20,7 +20,7 @@ void Row::write(const RowPlan& plan, base::ByteWriter& bytes) const {
 
 bool Row::read(const RowPlan& plan, base::ByteReader& bytes) {
   return (!plan.kept || kept.read(bytes)) && (!plan.dropped || dropped.read(bytes)) && (!plan.raw || raw.read(bytes)) &&
-         (!plan.rank || bytes.get(rank.before)) && (plan.top_k == 0 || top_k.read(bytes));
+         (!plan.rank || bytes.get_count(rank.before)) && (plan.top_k == 0 || top_k.read(bytes));
 }
 
 }  // namespace isologit::fold

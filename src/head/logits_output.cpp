@@ -27,18 +27,23 @@ double divide(float z, float divisor, const exact::Format& format) {
   return round_double(std::nextafter(quotient, toward), format);
 }
 
+// The logit before any transform, rounded to `format`.
+double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, const exact::Format& format) {
+  if (source.fast != nullptr) return round_double(static_cast<double>(source.fast->logit(row, id)), format);
+  const MatrixView& weight = source.head.weight;
+  const VectorView& bias = source.head.bias;
+  return exact::logit(exact::row_data(source.hidden, row), source.hidden.dtype, exact::row_data(weight, id),
+                      weight.dtype, source.hidden.cols,
+                      bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id), format);
+}
+
 // The row's logit of `id` with its last step rounded to `format` instead of f32.
 double last_step(std::int64_t id, const LogitRow& row, const LogitSource& source, const exact::Format& format) {
   const Transforms& transforms = source.head.transforms;
   const bool scaled = transforms.scale_kind != ScaleKind::none;
   const std::int64_t local = id - source.first_id;
-  const VectorView& bias = source.head.bias;
   const bool dot_is_last = !transforms.has_softcap && !scaled && !row.has_temperature;
-  const double dot =
-      exact::logit(exact::row_data(source.hidden, row.row), source.hidden.dtype,
-                   exact::row_data(source.head.weight, local), source.head.weight.dtype, source.hidden.cols,
-                   bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, local),
-                   dot_is_last ? format : exact::kF32);
+  const double dot = dot_of(local, row.row, source, dot_is_last ? format : exact::kF32);
   if (dot_is_last) return dot;
   auto z = static_cast<float>(dot);
   if (transforms.has_softcap) {

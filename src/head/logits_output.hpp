@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "head/stream.hpp"
 #include "isologit/score.hpp"
 
 namespace isologit::head {
@@ -24,6 +25,7 @@ struct LogitSource {
   const Head& head;  // holds ids from first_id on
   const MatrixView& hidden;
   std::int64_t first_id;
+  const Stream* fast;  // of fast arithmetic: what gives the f32 logits before the transforms; null: exact
 };
 
 void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSource& source);

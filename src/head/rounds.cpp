@@ -27,6 +27,7 @@ PartialScore::Rounds::Rounds(std::int64_t vocab_size, std::int64_t cols, const T
       support_(request_.support, vocab_size),
       workers_(static_cast<std::size_t>(threads)) {
   report_.kernel = kernel.name();
+  report_.arithmetic = kernel.arithmetic();
   report_.threads = threads;
   plan();
 }
@@ -110,7 +111,7 @@ Result<void> PartialScore::Rounds::absorb(const Shard& shard) {
     absorb_targets(shard, stream);
     return {};
   }
-  const auto block_rows = static_cast<std::size_t>(stream.block_rows());
+  const auto block_rows = static_cast<std::size_t>(stream.block_rows(static_cast<std::int64_t>(rows_.size())));
   std::vector<std::int64_t> indices;
   for (std::size_t begin = 0; begin < rows_.size(); begin += block_rows) {
     const std::size_t count = std::min(block_rows, rows_.size() - begin);
@@ -119,7 +120,7 @@ Result<void> PartialScore::Rounds::absorb(const Shard& shard) {
     begin_block(begin, count);
     const auto fold = [&](int worker, const head::LogitTile& tile) {
       for (std::size_t i = 0; i < count; ++i) {
-        absorb_row(shard, tile, begin + i, i, workers_[static_cast<std::size_t>(worker)]);
+        absorb_row(shard, stream, tile, begin + i, i, workers_[static_cast<std::size_t>(worker)]);
       }
     };
     const auto progress = [&](double done) {
@@ -143,7 +144,7 @@ void PartialScore::Rounds::absorb_targets(const Shard& shard, head::Stream& stre
     const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
     if (id < shard.first_id || id >= shard.first_id + shard.head.vocab_size) return;
     std::array<float, fold::kLaneGroup> logits{};
-    logits[0] = stream.target(row.index, id - shard.first_id);
+    logits[0] = stream.transformed_logit(row.index, id - shard.first_id);
     Captured& target = row.captured[captured_at(row, id)];
     target.seen = true;
     target.raw = logits[0];
@@ -177,8 +178,8 @@ void PartialScore::Rounds::begin_block(std::size_t begin, std::size_t count) {
   }
 }
 
-void PartialScore::Rounds::absorb_row(const Shard& shard, const head::LogitTile& tile, std::size_t row,
-                                      std::size_t slot, Worker& worker) {
+void PartialScore::Rounds::absorb_row(const Shard& shard, const head::Stream& stream, const head::LogitTile& tile,
+                                      std::size_t row, std::size_t slot, Worker& worker) {
   RowState& state = rows_[row];
   const std::int64_t first_id = shard.first_id + tile.first_id;
   const std::int64_t padded = (tile.count + fold::kLaneGroup - 1) / fold::kLaneGroup * fold::kLaneGroup;
@@ -208,7 +209,7 @@ void PartialScore::Rounds::absorb_row(const Shard& shard, const head::LogitTile&
     head::write_logits(
         request_.logits,
         {logits, first_id, tile.count, state.index, temperature(state.index), !request_.temperatures.empty()},
-        {shard.head, request_.hidden, shard.first_id});
+        {shard.head, request_.hidden, shard.first_id, kernel_.arithmetic() == Arithmetic::fast ? &stream : nullptr});
   }
   absorb_kept(state, slot, worker, logits, tile.count, first_id);
 }

@@ -65,7 +65,8 @@ class PartialScore::Rounds {
 
   void absorb_targets(const Shard& shard, head::Stream& stream);
   void begin_block(std::size_t begin, std::size_t count);
-  void absorb_row(const Shard& shard, const head::LogitTile& tile, std::size_t row, std::size_t slot, Worker& worker);
+  void absorb_row(const Shard& shard, const head::Stream& stream, const head::LogitTile& tile, std::size_t row,
+                  std::size_t slot, Worker& worker);
   void absorb_kept(RowState& row, std::size_t slot, Worker& worker, float* logits, std::int64_t count,
                    std::int64_t first_id);
   void end_block(std::size_t begin, std::size_t count);

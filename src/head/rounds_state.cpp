@@ -9,11 +9,21 @@ namespace {
 
 constexpr std::uint32_t kMagic = 0x31534C49;  // "ILS1"; the digit is the layout's version
 
+// The name of a kernel of fast arithmetic, whose bits no other may be mixed with; empty for exact ones.
+using Maker = std::array<char, 32>;
+
+Maker maker(const dot::Kernel& kernel) {
+  Maker name{};
+  if (kernel.arithmetic() == Arithmetic::fast) kernel.name().copy(name.data(), name.size() - 1);
+  return name;
+}
+
 }  // namespace
 
 std::vector<std::byte> PartialScore::Rounds::state() const {
   base::ByteWriter bytes;
   bytes.put(kMagic);
+  for (const char letter : maker(kernel_)) bytes.put(letter);
   bytes.put(static_cast<std::uint8_t>(phase_));
   bytes.put(static_cast<std::uint64_t>(limbs_));
   bytes.put(static_cast<std::uint64_t>(rows_.size()));
@@ -44,6 +54,10 @@ Result<void> PartialScore::Rounds::merge(std::span<const std::byte> state) {
   std::uint64_t limbs = 0;
   std::uint64_t rows = 0;
   if (!bytes.get(magic) || magic != kMagic) return refuse("these bytes are not a state");
+  for (const char letter : maker(kernel_)) {
+    char found = 0;
+    if (!bytes.get(found) || found != letter) return refuse("a state of another arithmetic");
+  }
   if (!bytes.get(phase) || !bytes.get(limbs) || phase != static_cast<std::uint8_t>(phase_) || limbs != limbs_) {
     return refuse("a state of another round");
   }

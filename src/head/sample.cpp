@@ -68,12 +68,13 @@ class Sampler {
         stream_(head, request.hidden, divisors_, kernel, threads),
         wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr} {
     report_.kernel = kernel.name();
+    report_.arithmetic = kernel.arithmetic();
     report_.threads = threads;
     report_.rows = request.hidden.rows;
   }
 
   Result<SampleReport> run() {
-    const auto block = stream_.block_rows();
+    const auto block = stream_.block_rows(report_.rows);
     std::vector<Pending> pending;
     for (std::int64_t begin = 0; begin < report_.rows; begin += block) {
       const std::int64_t end = std::min(begin + block, report_.rows);
@@ -173,7 +174,7 @@ class Sampler {
   // One more pass for the first block of waiting rows.
   bool further_pass(std::vector<Pending>& pending) {
     const auto threads = static_cast<std::size_t>(stream_.threads());
-    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.block_rows()),
+    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(stream_.kernel().block_rows()),
                                         std::max<std::size_t>(kSearches / threads, 1)});
     std::vector<std::int64_t> indices;
     for (std::size_t i = 0; i < count; ++i) indices.push_back(pending[i].index);
@@ -231,7 +232,7 @@ class Sampler {
 
 Result<SampleReport> sample(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
   if (auto checked = head::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, options.arithmetic);
   if (!kernel) return tl::unexpected(kernel.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   const base::FpEnvironment environment;

@@ -22,7 +22,7 @@ Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t c
   if (auto checked = head::validate(vocab_size, cols, transforms, request, options); !checked) {
     return tl::unexpected(checked.error());
   }
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel);
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, options.arithmetic);
   if (!kernel) return tl::unexpected(kernel.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   try {

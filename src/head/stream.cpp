@@ -67,10 +67,25 @@ void Stream::run_tile(int worker, const dot::Kernel::Block& block, std::int64_t 
   fold(worker, {logits, stride, first, count});
 }
 
-float Stream::target(std::int64_t row, std::int64_t id) {
+std::int64_t Stream::block_rows(std::int64_t rows) const {
+  const std::int64_t blocks = (rows + kernel_.block_rows() - 1) / kernel_.block_rows();
+  return blocks <= 1 ? kernel_.block_rows() : (rows + blocks - 1) / blocks;
+}
+
+float Stream::logit(std::int64_t row, std::int64_t id) const {
+  base::AlignedBuffer prepared(kernel_.prepared_bytes(1, hidden_.cols));
+  base::AlignedBuffer scratch(kernel_.scratch_bytes(1, hidden_.cols));
+  base::AlignedBuffer logits(static_cast<std::size_t>(kernel_.tile_vocab()) * sizeof(float));
+  kernel_.prepare(hidden_, row, 0, 1, prepared.as<std::byte>());
+  dot::Counts counts;  // the tiles count
+  kernel_.logits({&hidden_, &row, 1, prepared.as<std::byte>()}, {&head_.weight, &head_.bias, id, 1}, logits.as<float>(),
+                 scratch.as<std::byte>(), counts);
+  return logits.as<float>()[0];
+}
+
+float Stream::transformed_logit(std::int64_t row, std::int64_t id) const {
   std::array<float, fold::kLaneGroup> logits{};
-  const dot::Kernel::Block block{&hidden_, &row, 1, nullptr};
-  logits[0] = dot::exact_logit(block, 0, {&head_.weight, &head_.bias, id, 1}, 0);
+  logits[0] = logit(row, id);
   apply(head_.transforms, temperature(row), lanes(), logits.data(), fold::kLaneGroup);
   return logits[0];
 }

@@ -33,7 +33,9 @@ class Stream {
          int threads);
 
   int threads() const { return threads_; }
-  std::int64_t block_rows() const { return kernel_.block_rows(); }
+  const dot::Kernel& kernel() const { return kernel_; }
+  // Blocks of `rows` rows in all are best made this long: as few as the kernel can do with, and of like size.
+  std::int64_t block_rows(std::int64_t rows) const;
   const fold::Lanes& lanes() const { return kernel_.lanes(); }
 
   // Runs fold(worker, tile) for every tile of the vocabulary, for the hidden rows `rows` (at most block_rows()).
@@ -42,8 +44,10 @@ class Stream {
   bool run(std::span<const std::int64_t> rows, const std::function<void(int, const LogitTile&)>& fold,
            const std::function<bool(double)>& progress);
 
-  // The logit, after all transforms, of one id for one hidden row.
-  float target(std::int64_t row, std::int64_t id);
+  // The logit of one id for one hidden row, as the tiles have it: before any transform, and after all of them. May be
+  // called from several threads.
+  float logit(std::int64_t row, std::int64_t id) const;
+  float transformed_logit(std::int64_t row, std::int64_t id) const;
 
   std::int64_t fallbacks() const;
 

@@ -21,6 +21,7 @@ struct Gradients {
 
 struct Problem {
   oracle::DotData data;
+  std::vector<float> z0;  // empty: the exact logits; else those of the forward pass, N times V
   Transforms transforms;
   std::vector<float> temperatures;  // empty, one or N
   std::int64_t ids_per_row = 1;

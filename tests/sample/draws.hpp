@@ -71,7 +71,7 @@ inline Result<Draws> draw(const std::vector<float>& logits, const Plan& plan) {
 inline std::vector<std::string> runnable_kernels() {
   std::vector<std::string> names;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.runnable) names.push_back(kernel.name);
+    if (kernel.runnable && kernel.arithmetic == Arithmetic::exact) names.push_back(kernel.name);
   }
   return names;
 }

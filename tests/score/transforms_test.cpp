@@ -43,7 +43,7 @@ class Transformed : public KernelTest {
   // The logits after the transforms, from the kernel's loops and from the oracle, are the same.
   void expect_right(const std::vector<float>& z, const Transforms& transforms, float temperature) const {
     std::vector<float> found = z;
-    head::apply(transforms, temperature, (*dot::choose(GetParam()))->lanes(), found.data(),
+    head::apply(transforms, temperature, (*dot::choose(GetParam(), Arithmetic::exact))->lanes(), found.data(),
                 static_cast<std::int64_t>(found.size()));
     for (std::size_t i = 0; i < z.size(); ++i) {
       const float expected = oracle::transform(z[i], transforms, temperature);

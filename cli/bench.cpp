@@ -1,0 +1,333 @@
+// isologit bench: how long logits and scores take here, beside what the machine could do.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/cpu.hpp"
+#include "cli/bench_data.hpp"
+#include "cli/bench_run.hpp"
+#include "cli/how.hpp"
+#include "cli/parse.hpp"
+#include "cli/progress.hpp"
+#include "cli/text.hpp"
+#include "cli/verbs.hpp"
+#include "head/stream.hpp"
+#include "isologit/score.hpp"
+
+namespace isologit::cli {
+namespace {
+
+struct Arguments {
+  std::string shape = "qwen3-0.6b";
+  std::vector<std::int64_t> rows = {1, 4, 16, 64, 256};
+  std::vector<std::string> kernels;
+  std::vector<std::string> what = {"logits", "score"};
+  std::optional<std::string> outliers;
+  int threads = 0;
+  double seconds = 2;
+  bool json = false;
+};
+
+struct Ceilings {
+  double bytes_per_second = 0;
+  std::vector<double> operations_per_second;  // one a kernel; 0: unknown
+};
+
+// One line of the result.
+struct Measured {
+  std::int64_t rows;
+  std::size_t kernel;
+  std::string what;
+};
+
+// Everything a bench holds while it runs.
+struct Bench {
+  BenchShape shape;
+  int threads;
+  std::vector<const dot::Kernel*> kernels;
+  std::vector<std::uint16_t> weight;
+  std::vector<std::uint16_t> hidden;
+  std::vector<std::int64_t> token_ids;
+  Head head;
+
+  MatrixView rows(std::int64_t count) const {
+    return {hidden.data(), DType::bf16, count, shape.hidden_size, shape.hidden_size};
+  }
+  double bytes(std::int64_t rows) const {
+    return 2.0 * static_cast<double>((shape.vocab_size + rows) * shape.hidden_size);
+  }
+  double operations(std::int64_t rows) const {
+    return 2.0 * static_cast<double>(rows) * static_cast<double>(shape.vocab_size * shape.hidden_size);
+  }
+};
+
+// The named kernels, or the best of each arithmetic.
+Outcome<std::vector<const dot::Kernel*>> choose_kernels(const std::vector<std::string>& names) {
+  std::vector<const dot::Kernel*> chosen;
+  if (names.empty()) {
+    for (const Arithmetic arithmetic : {Arithmetic::exact, Arithmetic::fast}) {
+      const Result<const dot::Kernel*> kernel = dot::choose("", arithmetic);
+      if (kernel) chosen.push_back(*kernel);
+    }
+    if (chosen.empty()) return failure(dot::choose("", Arithmetic::exact).error());
+    return chosen;
+  }
+  for (const std::string& name : names) {
+    Result<const dot::Kernel*> kernel = dot::choose(name, Arithmetic::exact);
+    if (!kernel) {
+      if (Result<const dot::Kernel*> fast = dot::choose(name, Arithmetic::fast)) kernel = fast;
+    }
+    if (!kernel) return usage_error("--" + kernel.error().message);
+    chosen.push_back(*kernel);
+  }
+  return chosen;
+}
+
+Bench make_bench(BenchShape shape, std::vector<const dot::Kernel*> kernels, int threads, std::int64_t most_rows,
+                 std::optional<float> outliers) {
+  Bench bench{std::move(shape), threads, std::move(kernels), {}, {}, {}, {}};
+  const std::int64_t size = bench.shape.hidden_size;
+  bench.weight = normal_bf16(bench.shape.vocab_size * size, 0.02F, 1, threads);
+  bench.hidden = normal_bf16(most_rows * size, 1.0F, 2, threads);
+  if (outliers) scale_outliers(bench.hidden, size, *outliers);
+  for (std::int64_t i = 0; i < most_rows; ++i) bench.token_ids.push_back(i * 7919 % bench.shape.vocab_size);
+  bench.head.weight = {bench.weight.data(), DType::bf16, bench.shape.vocab_size, size, size};
+  bench.head.vocab_size = bench.shape.vocab_size;
+  bench.head.transforms.has_softcap = bench.shape.softcap > 0;
+  bench.head.transforms.softcap = bench.shape.softcap;
+  return bench;
+}
+
+// All tiles of logits, which nothing reads.
+void make_logits(const Bench& bench, const dot::Kernel& kernel, std::int64_t rows) {
+  const MatrixView hidden = bench.rows(rows);
+  head::Stream stream(bench.head, hidden, {}, kernel, bench.threads);
+  const std::int64_t block = stream.block_rows(rows);
+  for (std::int64_t begin = 0; begin < rows; begin += block) {
+    std::vector<std::int64_t> indices;
+    for (std::int64_t i = begin; i < std::min(begin + block, rows); ++i) indices.push_back(i);
+    stream.run(indices, [](int, const head::LogitTile&) {}, {});
+  }
+}
+
+// What `score` computes, or with `everything` all that one pass can give.
+void make_score(const Bench& bench, const dot::Kernel& kernel, std::int64_t rows, bool everything) {
+  constexpr std::int64_t kIds = 8;
+  constexpr std::int64_t kTop = 20;
+  const auto count = static_cast<std::size_t>(rows);
+  std::vector<float> floats[9];
+  std::vector<std::int64_t> ids[3];
+  std::vector<std::int64_t> given;
+  const auto to_floats = [&](std::size_t i, std::int64_t each) {
+    floats[i].resize(count * static_cast<std::size_t>(each));
+    return floats[i].data();
+  };
+  const auto to_ids = [&](std::size_t i, std::int64_t each) {
+    ids[i].resize(count * static_cast<std::size_t>(each));
+    return ids[i].data();
+  };
+  const std::vector<float> temperatures = {0.7F};
+  ScoreRequest request;
+  request.hidden = bench.rows(rows);
+  request.token_ids = {bench.token_ids.data(), count};
+  request.logprobs = to_floats(0, 1);
+  request.lse = to_floats(1, 1);
+  request.entropy = to_floats(2, 1);
+  request.argmax = to_ids(0, 1);
+  request.rank = to_ids(1, 1);
+  if (everything) {
+    request.temperatures = temperatures;
+    request.raw_logprobs = to_floats(3, 1);
+    request.sum_p2 = to_floats(4, 1);
+    request.log_kept = to_floats(5, 1);
+    request.support.last_id = bench.shape.vocab_size - bench.shape.vocab_size / 10;
+    for (std::int64_t i = 0; i < rows * kIds; ++i) given.push_back(i * 104729 % bench.shape.vocab_size);
+    request.ids_per_row = kIds;
+    request.ids = given;
+    request.ids_logprobs = to_floats(6, kIds);
+    request.top_k = kTop;
+    request.top_k_ids = to_ids(2, kTop);
+    request.top_k_logprobs = to_floats(7, kTop);
+  }
+  ScoreOptions options;
+  options.threads = bench.threads;
+  options.kernel = kernel.name();
+  options.arithmetic = kernel.arithmetic();
+  if (const auto scored = score(bench.head, request, options); !scored) throw std::bad_alloc();
+}
+
+std::vector<Timed> make_calls(const Bench& bench, const std::vector<Measured>& lines) {
+  std::vector<Timed> calls;
+  for (const Measured& line : lines) {
+    const dot::Kernel& kernel = *bench.kernels[line.kernel];
+    calls.push_back({[&bench, &kernel, line] {
+                       if (line.what == "logits") {
+                         make_logits(bench, kernel, line.rows);
+                       } else {
+                         make_score(bench, kernel, line.rows, line.what == "everything");
+                       }
+                     },
+                     {}});
+  }
+  return calls;
+}
+
+// What is told of a run.
+struct Told {
+  const Bench& bench;
+  const Ceilings& ceilings;
+  const std::vector<Measured>& lines;
+  const std::vector<Timed>& calls;
+
+  double floor_seconds(const Measured& line) const {
+    const double peak = ceilings.operations_per_second[line.kernel];
+    const double read = bench.bytes(line.rows) / ceilings.bytes_per_second;
+    return peak > 0 ? std::max(read, bench.operations(line.rows) / peak) : read;
+  }
+};
+
+std::string machine_text(const Bench& bench) { return fmt::format("{}, threads {}", processor_name(), bench.threads); }
+
+std::string as_json(const Told& told) {
+  const Bench& bench = told.bench;
+  nlohmann::ordered_json json = {{"shape", bench.shape.name},
+                                 {"vocab_size", bench.shape.vocab_size},
+                                 {"hidden_size", bench.shape.hidden_size},
+                                 {"machine", machine_text(bench)},
+                                 {"read_gb_per_s", told.ceilings.bytes_per_second / 1e9},
+                                 {"kernels", nlohmann::ordered_json::array()},
+                                 {"results", nlohmann::ordered_json::array()}};
+  for (std::size_t k = 0; k < bench.kernels.size(); ++k) {
+    json["kernels"].push_back(
+        {{"name", bench.kernels[k]->name()}, {"peak_gflop_per_s", told.ceilings.operations_per_second[k] / 1e9}});
+  }
+  for (std::size_t i = 0; i < told.lines.size(); ++i) {
+    const Measured& line = told.lines[i];
+    const Timed& timed = told.calls[i];
+    const dot::Kernel& kernel = *bench.kernels[line.kernel];
+    json["results"].push_back({{"rows", line.rows},
+                               {"kernel", kernel.name()},
+                               {"arithmetic", arithmetic_name(kernel.arithmetic())},
+                               {"threads", bench.threads},
+                               {"what", line.what},
+                               {"ms", timed.median() * 1e3},
+                               {"ms_min", timed.seconds.front() * 1e3},
+                               {"ms_max", timed.seconds.back() * 1e3},
+                               {"gb_per_s", bench.bytes(line.rows) / timed.median() / 1e9},
+                               {"gflop_per_s", bench.operations(line.rows) / timed.median() / 1e9},
+                               {"floor_ms", told.floor_seconds(line) * 1e3}});
+  }
+  return json.dump(2) + "\n";
+}
+
+std::string as_table(const Told& told) {
+  const Bench& bench = told.bench;
+  std::string text =
+      field_table({{"shape", fmt::format("{}: weight [{}, {}] bf16, {}", bench.shape.name, bench.shape.vocab_size,
+                                         bench.shape.hidden_size, bytes_text(bench.weight.size() * 2))},
+                   {"machine", machine_text(bench)},
+                   {"reads memory at", fmt::format("{:.1f} GB/s", told.ceilings.bytes_per_second / 1e9)}});
+  std::vector<std::vector<std::string>> rows = {
+      {"rows", "kernel", "what", "ms", "spread", "GB/s", "of reading", "GFLOP/s", "of multiply-adds", "x floor"}};
+  for (std::size_t i = 0; i < told.lines.size(); ++i) {
+    const Measured& line = told.lines[i];
+    const Timed& timed = told.calls[i];
+    const double seconds = timed.median();
+    const double bytes = bench.bytes(line.rows) / seconds;
+    const double operations = bench.operations(line.rows) / seconds;
+    const double peak = told.ceilings.operations_per_second[line.kernel];
+    rows.push_back(
+        {fmt::format("{}", line.rows), std::string(bench.kernels[line.kernel]->name()), line.what,
+         fmt::format("{:.1f}", seconds * 1e3),
+         fmt::format("{:.1f} to {:.1f}", timed.seconds.front() * 1e3, timed.seconds.back() * 1e3),
+         fmt::format("{:.1f}", bytes / 1e9), fmt::format("{:.0f} %", 100 * bytes / told.ceilings.bytes_per_second),
+         fmt::format("{:.1f}", operations / 1e9), peak > 0 ? fmt::format("{:.0f} %", 100 * operations / peak) : "",
+         fmt::format("{:.2f}", seconds / told.floor_seconds(line))});
+  }
+  return text + "\n" + column_table(rows);
+}
+
+Outcome<std::string> run(const Arguments& arguments) {
+  const Outcome<BenchShape> shape = parse_shape(arguments.shape);
+  if (!shape) return tl::unexpected(shape.error());
+  std::optional<float> outliers;
+  if (arguments.outliers) {
+    const auto parsed = parse_f32("--outliers", *arguments.outliers, "a number above 0, such as 40",
+                                  [](float x) { return x > 0 && x < 0x1p60F; });
+    if (!parsed) return tl::unexpected(parsed.error());
+    outliers = *parsed;
+  }
+  auto kernels = choose_kernels(arguments.kernels);
+  if (!kernels) return tl::unexpected(kernels.error());
+  const int threads = arguments.threads > 0 ? arguments.threads : base::available_threads();
+  const std::int64_t most = *std::max_element(arguments.rows.begin(), arguments.rows.end());
+  const Bench bench = make_bench(*shape, *kernels, threads, most, outliers);
+
+  Ceilings ceilings;
+  ceilings.bytes_per_second = read_rate(std::as_bytes(std::span(bench.weight)), threads);
+  std::vector<Measured> lines;
+  for (const std::int64_t rows : arguments.rows) {
+    for (std::size_t k = 0; k < bench.kernels.size(); ++k) {
+      for (const std::string& what : arguments.what) lines.push_back({rows, k, what});
+    }
+  }
+  for (const dot::Kernel* kernel : bench.kernels) {
+    ceilings.operations_per_second.push_back(multiply_add_rate(*kernel, threads));
+  }
+  std::vector<Timed> calls = make_calls(bench, lines);
+  Progress progress(::isatty(STDERR_FILENO) == 1, Progress::Clock::now());
+  time_in_turn(calls, arguments.seconds, [&progress](double share) {
+    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
+  });
+  std::fputs(progress.clear().c_str(), stderr);
+  const Told told{bench, ceilings, lines, calls};
+  return arguments.json ? as_json(told) : as_table(told);
+}
+
+constexpr const char* kFooter =
+    "Data: random normal bf16, weight of deviation 0.02, hidden of 1. `logits` makes all tiles of logits and keeps\n"
+    "none; `score` is what the verb score computes; `everything` adds raw_logprob, sum_p2, log_kept over a range, 8\n"
+    "ids a row, the first 20 ids and a temperature. Calls are timed in turn, 3 to 9 times each: the median, and the\n"
+    "least and the greatest time. GB/s counts the weight and the rows read once, GFLOP/s 2 N V H operations; beside\n"
+    "them what they are of the rates at which this machine, in the same run, reads that memory and does that\n"
+    "kernel's multiply-adds out of registers. The floor is the greater of the two times those rates allow.";
+
+}  // namespace
+
+Verb bench_verb(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "Measure how long logits and scores take here, and what bounds them");
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("--shape", arguments->shape, "V,H or one of " + shape_names() + "; by default qwen3-0.6b")
+      ->type_name("NAME|V,H");
+  command->add_option("--rows", arguments->rows, "Numbers of hidden rows; by default 1,4,16,64,256")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option("--kernel", arguments->kernels, "Kernels of `isologit kernels`; by default the best exact and fast")
+      ->type_name("NAME,...")
+      ->delimiter(',');
+  command->add_option("--what", arguments->what, "logits, score, everything; by default the first two")
+      ->type_name("WHAT,...")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"logits", "score", "everything"}));
+  command->add_option("--outliers", arguments->outliers, "Multiply 8 of every 4096 hidden channels by X")
+      ->type_name("X");
+  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--seconds", arguments->seconds, "No further repeats of what took so long in all; 2 by default")
+      ->type_name("S")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
+  command->footer(kFooter);
+  return {command, [arguments] { return run(*arguments); }};
+}
+
+}  // namespace isologit::cli

@@ -1,0 +1,60 @@
+// Tiles of logits accumulated in f32 (CONTRACT.md 6), in the order of dot/panel.hpp; included by one file per
+// instruction set, which supplies `Vector` with Element = float.
+//
+// Error. With D roundings on the way of a term (Panel::depth and one for the bias), u = 2^-24 and real sum s,
+// |z - s| <= gamma_D sum |h_i w_i| + |b| gamma_1 + H 2^-149, the last for products below the normal range (Higham,
+// section 4.2). D is at most 133 + H / 256 for vectors of 4, less for wider ones: docs/kernels.md states the bound.
+//
+// Floor: N = 1 reads the weight once; N large needs N V H fused multiply-adds, twice as fast as those of f64.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "dot/panel.hpp"
+#include "exact/rounding.hpp"
+
+namespace isologit::dot {
+namespace {
+
+template <class Vector>
+class F32Kernel : public Kernel {
+ public:
+  Arithmetic arithmetic() const final { return Arithmetic::fast; }
+  std::int64_t block_rows() const final { return 2 * kBlockRows; }  // of half the size
+  std::int64_t tile_vocab() const final { return kTile; }
+  std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {
+    return static_cast<std::size_t>(Sums::block_size(rows, size)) * sizeof(float);
+  }
+  std::size_t scratch_bytes(std::int64_t rows, std::int64_t) const final {
+    return static_cast<std::size_t>(kTile * rows + Sums::kScratch) * sizeof(float);
+  }
+  void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
+               void* prepared) const final {
+    Sums::prepare(exact::row_data(hidden, row), hidden.dtype, hidden.cols, index, rows, static_cast<float*>(prepared));
+  }
+
+  void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts&) const final {
+    auto* sums = static_cast<float*>(scratch);
+    Sums::sums(static_cast<const float*>(block.prepared), block.rows, tile, sums, sums + kTile * block.rows,
+               [](std::int64_t, std::int64_t) {});
+    float bias[kTile] = {};
+    for (std::int64_t j = 0; tile.bias->data != nullptr && j < tile.count; ++j) {
+      bias[j] = exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j);
+    }
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      for (std::int64_t j = 0; j < tile.count; ++j) {
+        const float sum = sums[r * kTile + j] + bias[j] + 0.0F;  // -0 becomes +0
+        logits[r * kTile + j] = std::isnan(sum) ? exact::quiet_nan() : sum;
+      }
+    }
+  }
+
+  std::int64_t multiply_adds(std::int64_t steps) const final { return Sums::multiply_adds(steps); }
+
+ private:
+  using Sums = Panel<Vector>;
+};
+
+}  // namespace
+}  // namespace isologit::dot

@@ -1,0 +1,92 @@
+// NEON of AArch64: twenty-four accumulators of two doubles (neon) or four floats (neon_fast).
+#include <arm_neon.h>
+
+#include "dot/f32_tile.hpp"
+#include "dot/f64_tile.hpp"
+#include "fold/lanes.hpp"
+
+namespace isologit::dot {
+namespace {
+
+template <DType kDType>
+float32x4_t load_floats(const char* from) {
+  if constexpr (kDType == DType::f32) {
+    float32x4_t floats;
+    std::memcpy(&floats, from, sizeof floats);
+    return floats;
+  } else {
+    uint16x4_t bits;
+    std::memcpy(&bits, from, sizeof bits);
+    if constexpr (kDType == DType::f16) return vcvt_f32_f16(vreinterpret_f16_u16(bits));
+    return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
+  }
+}
+
+struct Doubles {
+  using Element = double;
+  using V = float64x2_t;
+  static constexpr std::int64_t kWidth = 2;
+  static constexpr std::int64_t kGroup = 4;
+  static constexpr std::size_t kHiddenRows = 6;
+  static V zero() { return vdupq_n_f64(0); }
+  static V load(const double* from) { return vld1q_f64(from); }
+  static V multiply_add(V a, V b, V c) { return vfmaq_f64(c, a, b); }
+  static void add_sums(double* to, const V (&v)[4]) {
+    vst1q_f64(to, vaddq_f64(vld1q_f64(to), vpaddq_f64(v[0], v[1])));
+    vst1q_f64(to + 2, vaddq_f64(vld1q_f64(to + 2), vpaddq_f64(v[2], v[3])));
+  }
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[2]) {
+    const float32x4_t floats = load_floats<kDType>(from);
+    to[0] = vcvt_f64_f32(vget_low_f32(floats));
+    to[1] = vcvt_high_f64_f32(floats);
+  }
+};
+
+struct Floats {
+  using Element = float;
+  using V = float32x4_t;
+  static constexpr std::int64_t kWidth = 4;
+  static constexpr std::int64_t kGroup = 4;
+  static constexpr std::size_t kHiddenRows = 6;
+  static V zero() { return vdupq_n_f32(0); }
+  static V load(const float* from) { return vld1q_f32(from); }
+  static V multiply_add(V a, V b, V c) { return vfmaq_f32(c, a, b); }
+  static void add_sums(float* to, const V (&v)[4]) {
+    vst1q_f32(to, vaddq_f32(vld1q_f32(to), vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]))));
+  }
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[1]) {
+    to[0] = load_floats<kDType>(from);
+  }
+};
+
+class Neon final : public F64Kernel<Doubles> {
+ public:
+  std::string_view name() const override { return "neon"; }
+  std::string_view instruction_set() const override { return "NEON"; }
+  std::string why_not() const override { return {}; }
+  const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
+};
+
+class NeonFast final : public F32Kernel<Floats> {
+ public:
+  std::string_view name() const override { return "neon_fast"; }
+  std::string_view instruction_set() const override { return "NEON"; }
+  std::string why_not() const override { return {}; }
+  const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
+};
+
+}  // namespace
+
+const Kernel& neon_kernel() {
+  static const Neon kernel;
+  return kernel;
+}
+
+const Kernel& neon_fast_kernel() {
+  static const NeonFast kernel;
+  return kernel;
+}
+
+}  // namespace isologit::dot

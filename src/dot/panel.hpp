@@ -1,0 +1,280 @@
+// Sums of products of a block of hidden rows and a tile of weight rows, each sum in an order of its own that neither
+// the number of rows nor their place has a say in. Included by one file per instruction set, which supplies `Vector`:
+//
+//   Element          double or float
+//   V, kWidth        a register of so many elements
+//   kGroup           elements that are widened together, a multiple of kWidth
+//   kHiddenRows      how many hidden rows 4 weight rows meet at a time: 4 * kHiddenRows accumulators fit the registers
+//   zero, load, multiply_add
+//   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
+//   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers
+//
+// Everything is in an unnamed namespace, so code compiled for one instruction set cannot be linked into another's.
+//
+// The order: the elements of k are taken in chunks of kChunk. Within a chunk, lane i of one accumulator adds up the
+// products of elements i, i + kWidth, ... in turn; the lanes are added by add_sums; the chunks' sums are added in turn.
+// So no term passes through more than depth(size) roundings.
+//
+// Two ways through the same order. Few hidden rows: weight rows are widened in registers as they are read, whole rows
+// in turn, which the memory prefetcher follows (bound by reading the weight). Many: a panel of weight rows is widened
+// to memory, one chunk of the hidden block at a time, so that it stays in L2 while all panels of the tile pass (bound
+// by multiply-adds: 4 + kHiddenRows loads for 4 * kHiddenRows of them).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "dot/dot.hpp"
+#include "exact/element.hpp"
+
+namespace isologit::dot {
+namespace {
+
+constexpr std::int64_t kChunk = 256;
+constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
+constexpr std::int64_t kTile = 64;
+constexpr std::int64_t kBlockRows = 120;  // hidden rows: one chunk of them as doubles is 253 KB, stays in L2
+
+constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
+
+template <class Vector>
+struct Panel {
+  using Element = typename Vector::Element;
+  using V = typename Vector::V;
+  static constexpr std::int64_t kWidth = Vector::kWidth;
+  static constexpr std::int64_t kGroup = Vector::kGroup;
+  static constexpr auto kParts = static_cast<std::size_t>(kGroup / kWidth);
+  // 64 bytes more keep rows of a chunk out of one another's cache sets.
+  static constexpr std::int64_t kStride = kChunk + 64 / static_cast<std::int64_t>(sizeof(Element));
+  // Up to so many hidden rows, weight rows are widened in registers: the work of widening is done anew for each group
+  // of kHiddenRows.
+  static constexpr std::int64_t kFewRows = static_cast<std::int64_t>(Vector::kHiddenRows);
+
+  // The most roundings that a term of a sum over `size` elements passes through, where a multiply_add counts as two
+  // (one where it is fused).
+  static constexpr std::int64_t depth(std::int64_t size) { return 2 * kChunk / kWidth + kWidth + chunks_of(size); }
+
+  // Elements of a prepared block of rows, and of the scratch that `sums` takes.
+  static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return chunks_of(size) * rows * kStride; }
+  static constexpr std::int64_t kScratch = kPanel * kStride;
+
+  static std::int64_t count_at(std::int64_t k, std::int64_t size) { return size - k < kChunk ? size - k : kChunk; }
+
+  // `count` elements, followed by zeros to the end of the group.
+  template <DType kDType>
+  static void widen_chunk(const char* from, std::int64_t count, Element* to) {
+    const std::int64_t whole = count / kGroup * kGroup;
+    for (std::int64_t k = 0; k < whole; k += kGroup) {
+      V parts[kParts];
+      Vector::template widen<kDType>(from + k * static_cast<std::int64_t>(dtype_size(kDType)), parts);
+      std::memcpy(to + k, parts, sizeof parts);
+    }
+    if (whole == count) return;
+    V parts[kParts];
+    Tail<kDType> tail;
+    Vector::template widen<kDType>(tail.fill(from, whole, count), parts);
+    std::memcpy(to + whole, parts, sizeof parts);
+  }
+
+  // Elements [k, k + count) of a row, at most a chunk, and zeros to the end of the group.
+  static void widen_at(const void* row, DType dtype, std::int64_t k, std::int64_t count, Element* to) {
+    with_dtype(dtype, [&]<DType kDType>() {
+      widen_chunk<kDType>(static_cast<const char*>(row) + k * static_cast<std::int64_t>(dtype_size(kDType)), count, to);
+    });
+  }
+
+  // Row `index` of a block of `rows`: block[chunk][row][kStride].
+  static void prepare(const void* row, DType dtype, std::int64_t size, std::int64_t index, std::int64_t rows,
+                      Element* block) {
+    Element* to = block + index * kStride;
+    for (std::int64_t k = 0; k < size; k += kChunk, to += rows * kStride) {
+      widen_at(row, dtype, k, count_at(k, size), to);
+    }
+  }
+
+  // sums[r * kTile + j] = sum over k of the tile's weight row j and hidden row r, for all rows of the block; what is
+  // past tile.count is not meaningful. visit(first, last) is called for each j once, soon after row j was read.
+  template <class Visit>
+  static void sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
+                   Visit&& visit) {
+    std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
+    with_dtype(tile.weight->dtype, [&]<DType kDType>() {
+      if (rows <= kFewRows) {
+        sums_few<kDType>(block, rows, tile, sums, scratch, visit);
+      } else {
+        sums_many<kDType>(block, rows, tile, sums, scratch);
+        visit(std::int64_t{0}, tile.count);
+      }
+    });
+  }
+
+  // Kernel::multiply_adds: the accumulators of multiply_4, without its loads.
+  static std::int64_t multiply_adds(std::int64_t steps) {
+    V sum[Vector::kHiddenRows * 4];
+    for (V& v : sum) v = Vector::zero();
+    Element values[static_cast<std::size_t>(kWidth)] = {};
+    asm volatile("" : "+m"(values));  // so that nothing is known of them
+    const V factor = Vector::load(values);
+    for (std::int64_t step = 0; step < steps; ++step) {
+      for (V& v : sum) v = Vector::multiply_add(v, factor, factor);
+    }
+    V total = Vector::zero();
+    for (const V& v : sum) total = Vector::multiply_add(v, factor, total);
+    asm volatile("" : "+m"(total));  // so that the sums are needed
+    return steps * static_cast<std::int64_t>(Vector::kHiddenRows) * 4 * kWidth;
+  }
+
+ private:
+  // What is left of a chunk after its last whole group, and zeros.
+  template <DType kDType>
+  struct Tail {
+    const char* fill(const char* from, std::int64_t whole, std::int64_t count) {
+      constexpr auto kSize = dtype_size(kDType);
+      std::memcpy(bytes, from + whole * static_cast<std::int64_t>(kSize),
+                  static_cast<std::size_t>(count - whole) * kSize);
+      return bytes;
+    }
+    alignas(64) char bytes[static_cast<std::size_t>(kGroup) * dtype_size(kDType)] = {};
+  };
+
+  template <class Work>
+  static void with_dtype(DType dtype, Work&& work) {
+    switch (dtype) {
+      case DType::bf16: return work.template operator()<DType::bf16>();
+      case DType::f16: return work.template operator()<DType::f16>();
+      case DType::f32: return work.template operator()<DType::f32>();
+    }
+  }
+
+  // One chunk of 4 widened weight rows and kH hidden rows.
+  template <std::size_t kH>
+  static void multiply_4(const Element* weight, const Element* hidden, std::int64_t count, Element* sums) {
+    V sum[kH][4];
+    for (auto& row : sum) {
+      for (V& v : row) v = Vector::zero();
+    }
+    for (std::int64_t k = 0; k < count; k += kWidth) {
+      V h[kH];
+      for (std::size_t r = 0; r < kH; ++r) h[r] = Vector::load(hidden + static_cast<std::int64_t>(r) * kStride + k);
+      for (std::size_t j = 0; j < 4; ++j) {
+        const V w = Vector::load(weight + static_cast<std::int64_t>(j) * kStride + k);
+        for (std::size_t r = 0; r < kH; ++r) sum[r][j] = Vector::multiply_add(w, h[r], sum[r][j]);
+      }
+    }
+    for (std::size_t r = 0; r < kH; ++r) Vector::add_sums(sums + static_cast<std::int64_t>(r) * kTile, sum[r]);
+  }
+
+  // The rows that are left after the last kHiddenRows.
+  template <std::size_t kH>
+  static void multiply_rest(const Element* weight, const Element* hidden, std::int64_t count, std::int64_t rows,
+                            Element* sums) {
+    if constexpr (kH > 0) {
+      if (rows != static_cast<std::int64_t>(kH)) {
+        return multiply_rest<kH - 1>(weight, hidden, count, rows, sums);
+      }
+      for (std::int64_t j = 0; j < kPanel; j += 4) multiply_4<kH>(weight + j * kStride, hidden, count, sums + j);
+    }
+  }
+
+  template <DType kDType>
+  static void sums_many(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
+                        Element* panel) {
+    constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+    constexpr auto kH = static_cast<std::int64_t>(Vector::kHiddenRows);
+    const std::int64_t size = tile.weight->cols;
+    for (std::int64_t k = 0; k < size; k += kChunk, block += rows * kStride) {
+      const std::int64_t count = count_at(k, size);
+      const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+      for (std::int64_t j = 0; j < tile.count; j += kPanel) {
+        for (std::int64_t i = 0; i < kPanel; ++i) {
+          // Past the tile's end, its last row again.
+          const std::int64_t row = tile.first + (j + i < tile.count ? j + i : tile.count - 1);
+          const char* from = static_cast<const char*>(exact::row_data(*tile.weight, row)) + k * kSize;
+          widen_chunk<kDType>(from, count, panel + i * kStride);
+        }
+        std::int64_t r = 0;
+        for (; r + kH <= rows; r += kH) {
+          for (std::int64_t i = 0; i < kPanel; i += 4) {
+            multiply_4<Vector::kHiddenRows>(panel + i * kStride, block + r * kStride, padded, sums + r * kTile + j + i);
+          }
+        }
+        multiply_rest<Vector::kHiddenRows - 1>(panel, block + r * kStride, padded, rows - r, sums + r * kTile + j);
+      }
+    }
+  }
+
+  // One chunk, of whole groups, of kW weight rows, widened as they are read, and kH hidden rows.
+  template <DType kDType, std::size_t kW, std::size_t kH>
+  static void multiply_narrow(const char* const (&weight)[kW], const Element* hidden, std::int64_t count,
+                              Element* sums) {
+    constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+    V sum[kH][kW];
+    for (auto& row : sum) {
+      for (V& v : row) v = Vector::zero();
+    }
+    for (std::int64_t k = 0; k < count; k += kGroup) {
+      for (std::size_t j = 0; j < kW; ++j) {
+        V w[kParts];
+        Vector::template widen<kDType>(weight[j] + k * kSize, w);
+        for (std::size_t r = 0; r < kH; ++r) {
+          const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
+          for (std::size_t p = 0; p < kParts; ++p) {
+            sum[r][j] = Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+          }
+        }
+      }
+    }
+    for (std::size_t r = 0; r < kH; ++r) {
+      for (std::size_t j = 0; j < kW; j += 4) {
+        const V four[4] = {sum[r][j], sum[r][j + 1], sum[r][j + 2], sum[r][j + 3]};
+        Vector::add_sums(sums + static_cast<std::int64_t>(r) * kTile + static_cast<std::int64_t>(j), four);
+      }
+    }
+  }
+
+  template <DType kDType, std::size_t kH = Vector::kHiddenRows, class Visit>
+  static void sums_few(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* panel,
+                       Visit& visit) {
+    if constexpr (kH > 0) {
+      if (rows != static_cast<std::int64_t>(kH)) return sums_few<kDType, kH - 1>(block, rows, tile, sums, panel, visit);
+      constexpr std::size_t kW = kH == 1 ? 8 : 4;  // so that the accumulators hide the latency of one another
+      const std::int64_t size = tile.weight->cols;
+      for (std::int64_t j = 0; j < tile.count; j += static_cast<std::int64_t>(kW)) {
+        const char* weight[kW];
+        for (std::size_t i = 0; i < kW; ++i) {
+          const std::int64_t at = j + static_cast<std::int64_t>(i);
+          const std::int64_t row = tile.first + (at < tile.count ? at : tile.count - 1);
+          weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
+        }
+        const Element* hidden = block;
+        for (std::int64_t k = 0; k < size; k += kChunk, hidden += rows * kStride) {
+          multiply_chunk<kDType, kW, kH>(weight, hidden, count_at(k, size), sums + j, panel);
+        }
+        const std::int64_t next = j + static_cast<std::int64_t>(kW);
+        visit(j, next < tile.count ? next : tile.count);
+      }
+    }
+  }
+
+  // One chunk of kW weight rows and kH hidden rows; the weight pointers go on to the next.
+  template <DType kDType, std::size_t kW, std::size_t kH>
+  static void multiply_chunk(const char* (&weight)[kW], const Element* hidden, std::int64_t count, Element* sums,
+                             Element* panel) {
+    if (count % kGroup == 0) {
+      multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
+    } else {
+      const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); ++i) {
+        widen_chunk<kDType>(weight[i], count, panel + i * kStride);
+      }
+      for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); i += 4) {
+        multiply_4<kH>(panel + i * kStride, hidden, padded, sums + i);
+      }
+    }
+    for (const char*& row : weight) row += count * static_cast<std::int64_t>(dtype_size(kDType));
+  }
+};
+
+}  // namespace
+}  // namespace isologit::dot

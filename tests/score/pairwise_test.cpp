@@ -1,0 +1,77 @@
+// Every kernel of exact arithmetic against the reference, at the sizes that cross the borders of groups, chunks,
+// panels, blocks and tiles. (logits_test.cpp holds the kernels, the reference among them, against the oracle.)
+#include <cstring>
+
+#include "oracle/cases.hpp"
+#include "score/kernel_logits.hpp"
+#include "score/support.hpp"
+
+namespace isologit::testing_score {
+namespace {
+
+using oracle::DotData;
+using oracle::DotFamily;
+using oracle::DotShape;
+
+class Pairwise : public KernelTest {
+ protected:
+  void SetUp() override {
+    if (is_reference()) GTEST_SKIP() << "it is what the others are held against";
+  }
+
+  testing::AssertionResult equals_the_reference(const DotData& data) const {
+    const auto found = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), data.bias_view());
+    const auto expected = kernel_logits("reference", data.hidden_view(), data.weight_view(), data.bias_view());
+    for (std::size_t i = 0; i < expected.values.size(); ++i) {
+      if (same_logit(found.values[i], expected.values[i])) continue;
+      return testing::AssertionFailure() << "logit " << i << ": " << std::hexfloat << found.values[i] << "; expected "
+                                         << expected.values[i];
+    }
+    return testing::AssertionSuccess();
+  }
+};
+
+TEST_P(Pairwise, EveryNumberOfRows) {
+  for (std::int64_t rows = 1; rows <= 70; ++rows) {
+    const DotData data = make_dot({rows, 11, 65, DType::bf16, DType::bf16, DType::f32}, DotFamily::near_tie, 3);
+    ASSERT_TRUE(equals_the_reference(data)) << rows << " rows";
+  }
+}
+
+TEST_P(Pairwise, EveryHiddenSize) {
+  std::uint64_t seed = 0;
+  for (const std::int64_t cols : {1, 31, 32, 33, 63, 64, 1000, 4096, 8192, 16384}) {
+    if (instrumented && cols > 1000) continue;
+    for (const DotFamily family : oracle::dot_families) {
+      if (cols < 5 && (family == DotFamily::near_tie || family == DotFamily::overflow_limit)) continue;
+      ++seed;
+      const auto dtype = static_cast<DType>(seed % 3);
+      const DotShape shape{static_cast<std::int64_t>(1 + seed % 5), 9,    cols, dtype,
+                           static_cast<DType>(seed / 3 % 3),        dtype};
+      ASSERT_TRUE(equals_the_reference(make_dot(shape, family, seed))) << name_of(family) << " cols " << cols;
+    }
+  }
+}
+
+// Bytes at random are numbers of every kind, subnormal, infinite and NaN among them.
+TEST_P(Pairwise, RandomBytes) {
+  oracle::Random random(11);
+  for (int i = 0; i < (instrumented ? 20 : 200); ++i) {
+    const DotShape shape{random.between(1, 9),
+                         random.between(1, 20),
+                         random.between(1, 300),
+                         static_cast<DType>(random.below(3)),
+                         static_cast<DType>(random.below(3)),
+                         DType::bf16};
+    DotData data = make_dot(shape, DotFamily::normal, 1);
+    for (auto* bytes : {&data.hidden, &data.weight, &data.bias}) {
+      for (std::uint8_t& byte : *bytes) byte = static_cast<std::uint8_t>(random.next());
+    }
+    ASSERT_TRUE(equals_the_reference(data)) << "try " << i;
+  }
+}
+
+ISOLOGIT_FOR_EACH_KERNEL(Pairwise);
+
+}  // namespace
+}  // namespace isologit::testing_score
