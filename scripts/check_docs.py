@@ -39,7 +39,7 @@ VARYING = [
     r"(?:yes|no: .+?)(?: +chosen)?$",
     r'"runnable": \w+',
     r'"why_not": .*,',
-    r'"chosen": .+',
+    r'"chosen(?:_fast)?": .+',
 ]
 
 
