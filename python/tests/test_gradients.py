@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 
 import pytest
 
 torch = pytest.importorskip("torch")
 import expected_gradients as by_definition  # noqa: E402
-from expected import same_bits  # noqa: E402
+from expected import nearly_a_tie, same_bits  # noqa: E402
 from expected_gradients import Transforms, Upstream  # noqa: E402
 
 import isologit  # noqa: E402
@@ -36,9 +37,10 @@ def randn(*shape, seed=9):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def dz_of(hidden, weight, bias, ids, d_logprobs, d_lse, d_entropy, mask=None, **transforms):
-    """ids and d_logprobs [N, K]."""
-    z0 = by_definition.first_logits(hidden.detach(), weight.detach(), None if bias is None else bias.detach())
+def dz_of(hidden, weight, bias, ids, d_logprobs, d_lse, d_entropy, mask=None, z0=None, **transforms):
+    """ids and d_logprobs [N, K]; z0: the logits, if not the exact ones."""
+    if z0 is None:
+        z0 = by_definition.first_logits(hidden.detach(), weight.detach(), None if bias is None else bias.detach())
     transforms.setdefault("temperature", [1.0] * len(z0))
     mask = [[True] * len(z0[0])] * len(z0) if mask is None else mask.tolist()
     return [
@@ -139,6 +141,24 @@ def test_transforms(name, gradients):
     upstreams = [randn(ROWS, seed=1), randn(ROWS, seed=2)]
     options = {**options, "temperature": [options.get("temperature", 1.0)] * ROWS}
     dz = dz_of(hidden, weight, bias, ids[:, None], upstreams[0][:, None], torch.zeros(ROWS), upstreams[1], **options)
+    assert_gradients(hidden, weight, bias, [got.logprobs, got.entropy], upstreams, dz, gradients)
+
+
+@pytest.mark.parametrize("gradients", ["exact", "fast"])
+def test_fast_logits_are_differentiated_at_the_logits_of_forward(gradients):
+    hidden, weight, bias, ids = tensors(torch.float32, torch.float32, torch.float32)
+    z = isologit.logits(hidden, weight, bias=bias, arithmetic="fast").detach()
+    assert not same_bits(z, isologit.logits(hidden, weight, bias=bias).detach())
+    got = isologit.linear_logprobs(
+        hidden, weight, ids, bias=bias, return_entropy=True, arithmetic="fast", gradients=gradients
+    )
+    p = torch.log_softmax(z.double(), -1)
+    wanted = p.gather(-1, ids[:, None])[:, 0]
+    sure = ~nearly_a_tie(wanted)
+    assert sure.any() and torch.equal(got.logprobs.detach()[sure], wanted.float()[sure])
+    upstreams = [randn(ROWS, seed=1), randn(ROWS, seed=2)]
+    z0 = [[Fraction(x) for x in row] for row in z.tolist()]
+    dz = dz_of(hidden, weight, bias, ids[:, None], upstreams[0][:, None], torch.zeros(ROWS), upstreams[1], z0=z0)
     assert_gradients(hidden, weight, bias, [got.logprobs, got.entropy], upstreams, dz, gradients)
 
 
