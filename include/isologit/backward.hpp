@@ -10,6 +10,7 @@
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
+#include "isologit/support.hpp"
 
 namespace isologit {
 
@@ -29,13 +30,16 @@ struct GradientOutput {
 // A row is ignored when it has ids and all of them are ignore_index. An ignored row, or one whose upstream is all 0,
 // contributes exactly 0 to everything and its dhidden is 0, whatever its logits. Any other row whose logits hold NaN
 // gives NaN, and so does, unless the upstream is d_logits, one with a logit of +inf or none above -inf, and one with an
-// upstream that is not finite.
+// upstream that is not finite; all of that over the support. dz of an id outside it is 0, and 0 times a weight or
+// hidden state that is not finite is NaN in the sums as anywhere. An id outside the support has no logit to raise: only
+// the others' fall.
 struct BackwardRequest {
   MatrixView hidden;                        // [N, H]; N may be 0
   std::span<const std::int64_t> token_ids;  // [N, ids_per_row], or empty where d_logprobs is null
   std::int64_t ids_per_row = 1;             // ids that occur twice in a row add up; ignore_index contributes nothing
   std::int64_t ignore_index = -100;
   std::span<const float> temperatures;  // empty (all 1), one for all rows, or N; each > 0 and finite
+  Support support;                      // that of the forward pass; the whole vocabulary beside d_logits
 
   const float* d_logprobs = nullptr;  // [N, ids_per_row]
   const float* d_lse = nullptr;       // [N]
@@ -48,9 +52,10 @@ struct BackwardRequest {
 };
 
 struct BackwardOptions {
-  Arithmetic arithmetic = Arithmetic::fast;
-  int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
-  std::string kernel;  // a name from kernels(); empty: ISOLOGIT_KERNEL if set, else the best that runs here
+  Arithmetic arithmetic = Arithmetic::fast;  // of the gradients
+  Arithmetic logits = Arithmetic::exact;     // of the logits, which are made again: what the forward pass used
+  int threads = 0;                           // 0: as many as the process may use (affinity mask and cgroup quota)
+  std::string kernel;  // of the logits, as in ScoreOptions; with fast logits that of the forward pass
   // Called between tiles on the calling thread with the share done in [0, 1]; returning false cancels the call. What
   // the outputs then hold is of no use, buffers that were accumulated into included. Must not throw.
   std::function<bool(double)> progress;
@@ -73,6 +78,10 @@ Result<BackwardReport> backward(const Head& head, const BackwardRequest& request
 // to f32. token_ids has one id per logprob, or none: all rows count. NaN where no row does.
 float mean_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids = {},
                 std::int64_t ignore_index = -100);
+
+// The sum of the same losses, rounded once; 0 where no row counts. Its upstream is -g.
+float sum_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids = {},
+               std::int64_t ignore_index = -100);
 
 // The upstream gradient of each of the n logprobs under that mean, where g is the loss's own: -g / n, rounded once. n
 // >= 1.

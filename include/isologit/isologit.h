@@ -18,7 +18,7 @@
  *   floating-point modes of the caller are neither used nor changed.
  *
  * What the results are is told by CONTRACT.md; what each member means, in more words, by the headers of the C++
- * interface: view.hpp, head.hpp, score.hpp, kernels.hpp. */
+ * interface: view.hpp, head.hpp, score.hpp, backward.hpp, kernels.hpp. */
 #ifndef ISOLOGIT_ISOLOGIT_H_
 #define ISOLOGIT_ISOLOGIT_H_
 
@@ -144,6 +144,69 @@ typedef struct isologit_score_report {
   int32_t arithmetic;
 } isologit_score_report;
 
+/* Gradients. */
+
+/* Where a gradient goes: rows of adjacent elements, row r at element r * row_stride of data; data NULL: not computed.
+ */
+typedef struct isologit_gradient {
+  void* data;
+  int64_t row_stride; /* in elements, at least those of a row; not used for dbias */
+  int32_t dtype;
+  int32_t accumulate; /* not 0: added to what data holds, with one rounding; 0: written over it */
+} isologit_gradient;
+
+typedef struct isologit_backward_request {
+  size_t struct_size;
+  isologit_matrix hidden;    /* [N, H] */
+  const int64_t* token_ids;  /* [N, ids_per_row], or the id to ignore; NULL: none */
+  int64_t ids_per_row;       /* 0: 1 */
+  const float* temperatures; /* each above 0 and finite */
+  int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
+  int32_t has_ignore_index;  /* 0: the id to ignore is -100 */
+  int64_t ignore_index;      /* contributes nothing; nor does a row all of whose ids it is */
+
+  /* The support of the forward pass, as in isologit_score_request. */
+  int32_t has_range;
+  int64_t first_id;
+  int64_t last_id;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+
+  /* Upstream gradients: of the results of isologit_score, NULL meaning 0, or of the last logits alone. */
+  const float* d_logprobs; /* [N, ids_per_row]; needs token_ids */
+  const float* d_lse;      /* N */
+  const float* d_entropy;  /* N */
+  const float* d_logits;   /* [N, vocab_size], row i at element i * d_logits_row_stride */
+  int64_t d_logits_row_stride;
+
+  isologit_gradient dhidden; /* [N, H] */
+  isologit_gradient dweight; /* [vocab_size, H] */
+  isologit_gradient dbias;   /* [vocab_size] */
+} isologit_backward_request;
+
+typedef struct isologit_backward_options {
+  size_t struct_size;
+  int32_t has_arithmetic;    /* 0: fast */
+  int32_t arithmetic;        /* of the gradients */
+  int32_t logits_arithmetic; /* what the forward pass made the logits with */
+  /* These as in isologit_score_options. */
+  int32_t threads;
+  const char* kernel; /* that of the forward pass, where logits_arithmetic is fast */
+  int (*progress)(void* user, double share);
+  void* user;
+} isologit_backward_options;
+
+typedef struct isologit_backward_report {
+  size_t struct_size;
+  char kernel[32];
+  int32_t arithmetic; /* of the sums; the reference kernel is always exact */
+  int32_t threads;
+  int64_t rows;                 /* that contribute */
+  int64_t logit_fallbacks;      /* logits settled by exact accumulation */
+  int64_t derivative_fallbacks; /* derivatives of logits settled in multiple precision */
+  int64_t sum_fallbacks;        /* elements of gradients settled by exact accumulation */
+} isologit_backward_report;
+
 typedef struct isologit_kernel_info {
   size_t struct_size;
   char name[32];
@@ -162,6 +225,22 @@ const char* isologit_version(void);
 isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
                                const isologit_score_options* options, isologit_score_report* report, char* message,
                                size_t message_size);
+
+/* Gradients of hidden, weight and bias. options and report may be NULL. When it fails, output buffers may hold anything
+ * and the report is left alone. */
+isologit_status isologit_backward(const isologit_head* head, const isologit_backward_request* request,
+                                  const isologit_backward_options* options, isologit_backward_report* report,
+                                  char* message, size_t message_size);
+
+/* *loss is minus the mean, or minus the sum, of the `count` logprobs, rounded once; only those count whose token id is
+ * not ignore_index. token_ids NULL: all count. A mean of none is NaN, a sum of none 0. */
+isologit_status isologit_mean_loss(const float* logprobs, int64_t count, const int64_t* token_ids, int64_t ignore_index,
+                                   float* loss, char* message, size_t message_size);
+isologit_status isologit_sum_loss(const float* logprobs, int64_t count, const int64_t* token_ids, int64_t ignore_index,
+                                  float* loss, char* message, size_t message_size);
+
+/* *upstream is the gradient of each of the n logprobs of a mean loss whose own is g: -g / n, rounded once. n >= 1. */
+isologit_status isologit_mean_loss_upstream(float g, int64_t n, float* upstream, char* message, size_t message_size);
 
 /* The kernels that are built in, best first; the reference is last. */
 int isologit_kernel_count(void);

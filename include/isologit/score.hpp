@@ -10,24 +10,9 @@
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
+#include "isologit/support.hpp"
 
 namespace isologit {
-
-// Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once,
-// within the vocabulary. offsets has N + 1 elements, begins with 0 and does not decrease. Empty offsets: no lists.
-struct IdLists {
-  std::span<const std::int64_t> offsets;
-  std::span<const std::int64_t> ids;
-};
-
-// The support S of each row's distribution (CONTRACT.md 3): the ids of the real vocabulary that lie in the common
-// range, are among the row's kept ids (where lists are given) and not among its banned ids. By default all.
-struct Support {
-  std::int64_t first_id = 0;
-  std::int64_t last_id = -1;  // one past the range; -1: vocab_size
-  IdLists kept;
-  IdLists banned;
-};
 
 // Where to write logits, rounded once to dtype (bf16, f16 or f32): those of ids [first_id, first_id + count), row i at
 // element i * row_stride of data; what lies between the rows is left alone. The support does not change them.

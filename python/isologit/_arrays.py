@@ -147,6 +147,7 @@ def score(
     outputs: Sequence[str] = ("logprobs",),
     top_k: int = 0,
     dtype: str | None = None,
+    arithmetic: str = "exact",
     threads: int = 0,
     kernel: str = "",
 ) -> Scores:
@@ -206,6 +207,6 @@ def score(
             results[name] = np.zeros((*lead, max(top_k, 0)), dtype=kind)
     for name, array in results.items():
         setattr(request, name, array.ctypes.data)
-    report = _native.score(head, request, threads=threads, kernel=kernel)
+    report = _native.score(head, request, arithmetic=arithmetic, threads=threads, kernel=kernel)
     del keep_alive
     return Scores(**results, report=report)

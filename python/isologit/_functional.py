@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from isologit import _arrays, _torch_ops
+from isologit import _arrays, _torch_args, _torch_ops
 
 
 class LogprobsOutput(NamedTuple):
@@ -29,7 +29,7 @@ def _flatten(hidden: Tensor, weight: Tensor) -> Tensor:
     for size in hidden.shape[:-1]:
         count *= size
     rows = hidden.reshape(count, hidden.shape[-1])
-    return rows if _torch_ops.rows_are_adjacent(rows) else rows.contiguous()
+    return rows if _torch_args.rows_are_adjacent(rows) else rows.contiguous()
 
 
 def _temperatures(temperature: float | Tensor, hidden: Tensor) -> Tensor:
@@ -84,6 +84,27 @@ def _lists(lists: Sequence[Sequence[int]] | None, rows: int, name: str) -> tuple
     return torch.from_numpy(offsets), torch.from_numpy(ids)
 
 
+def _vector(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
+
+
+def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
+    if buffer is None:
+        return
+    _torch_args.require_cpu(dweight_accumulate=buffer)
+    if buffer.shape != weight.shape or buffer.dtype not in _torch_args.DTYPES:
+        raise ValueError(
+            f"dweight_accumulate: {buffer.dtype} {list(buffer.shape)}; expected torch.float32, torch.bfloat16 or "
+            f"torch.float16 {list(weight.shape)}, as the weight"
+        )
+    if not _torch_args.rows_are_adjacent(buffer):
+        raise ValueError(f"dweight_accumulate: strides are {list(buffer.stride())}; expected a last stride of 1")
+    if not weight.requires_grad:
+        raise ValueError("dweight_accumulate is given, but the weight is frozen: expected one that requires a gradient")
+    if buffer.requires_grad:
+        raise ValueError("dweight_accumulate requires a gradient itself; expected a plain buffer")
+
+
 def linear_logprobs(
     hidden: Tensor,
     weight: Tensor,
@@ -103,6 +124,8 @@ def linear_logprobs(
     return_lse: bool = False,
     top_k: int = 0,
     arithmetic: str = "exact",
+    gradients: str = "fast",
+    dweight_accumulate: Tensor | None = None,
     threads: int = 0,
     kernel: str = "",
 ) -> LogprobsOutput:
@@ -112,9 +135,14 @@ def linear_logprobs(
     ignore_index are 0 in every output. temperature: a number, or a tensor [...]. softcap, then scale (times) or divide,
     then temperature are applied to the logits. vocab_size: the real vocabulary, when the weight has rows of padding.
     mask: bool [V] or [..., V], True where an id stays; or kept and banned: a list of ids for each row. threads 0: as
-    many as the process may use.
+    many as the process may use. arithmetic: that of the logits, "exact" or "fast" (sums in f32, in an order that the
+    kernel alone fixes).
+
+    Differentiable in hidden, weight and bias, through logprobs, entropy, lse and top_k_logprobs. gradients: "fast" or
+    "exact". dweight_accumulate: a tensor of the weight's shape that backward adds the gradient of the weight to, in the
+    place of weight.grad.
     """
-    _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias, token_ids=token_ids)
+    _torch_args.require_cpu(hidden=hidden, weight=weight, bias=bias, token_ids=token_ids)
     rows = _flatten(hidden, weight)
     lead = hidden.shape[:-1]
     size = weight.shape[0] if vocab_size is None else vocab_size
@@ -122,28 +150,31 @@ def linear_logprobs(
         raise ValueError("mask and lists of ids are given; expected one or the other")
     kept_offsets, kept_ids = _lists(kept, rows.shape[0], "kept")
     banned_offsets, banned_ids = _lists(banned, rows.shape[0], "banned")
+    _check_accumulator(dweight_accumulate, weight)
     logprobs, entropy, lse, top_k_ids, top_k_logprobs = _torch_ops.score(
         rows,
         weight,
         _vector(bias),
-        _ids(token_ids, hidden),
         _temperatures(temperature, hidden),
         size,
         softcap,
         scale,
         divide,
-        ignore_index,
+        arithmetic,
+        threads,
+        kernel,
         _mask(mask, hidden, size),
         kept_offsets,
         kept_ids,
         banned_offsets,
         banned_ids,
+        _ids(token_ids, hidden),
+        ignore_index,
         return_entropy,
         return_lse,
         top_k,
-        arithmetic,
-        threads,
-        kernel,
+        gradients,
+        dweight_accumulate,
     )
     return LogprobsOutput(
         logprobs.reshape(token_ids.shape),
@@ -152,10 +183,6 @@ def linear_logprobs(
         top_k_ids.reshape(*lead, top_k) if top_k else None,
         top_k_logprobs.reshape(*lead, top_k) if top_k else None,
     )
-
-
-def _vector(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.contiguous()
 
 
 def logits(
@@ -170,13 +197,19 @@ def logits(
     vocab_size: int | None = None,
     dtype: Any = torch.float32,
     arithmetic: str = "exact",
+    gradients: str = "fast",
+    dweight_accumulate: Tensor | None = None,
     threads: int = 0,
     kernel: str = "",
 ) -> Tensor:
-    """Logits [..., V] of hidden [..., H] under weight [V, H], the last step rounded once to dtype."""
-    _torch_ops.require_cpu(hidden=hidden, weight=weight, bias=bias)
+    """Logits [..., V] of hidden [..., H] under weight [V, H], the last step rounded once to dtype.
+
+    Differentiable in hidden, weight and bias; gradients and dweight_accumulate are those of linear_logprobs.
+    """
+    _torch_args.require_cpu(hidden=hidden, weight=weight, bias=bias)
     rows = _flatten(hidden, weight)
     size = weight.shape[0] if vocab_size is None else vocab_size
+    _check_accumulator(dweight_accumulate, weight)
     result = _torch_ops.logits(
         rows,
         weight,
@@ -186,9 +219,11 @@ def logits(
         softcap,
         scale,
         divide,
-        dtype,
         arithmetic,
         threads,
         kernel,
+        dtype,
+        gradients,
+        dweight_accumulate,
     )
     return result.reshape(*hidden.shape[:-1], size)

@@ -1,56 +1,38 @@
-"""Mean and sum losses: minus the sum of f32 logprobs, rounded once (CONTRACT.md 5)."""
+"""Mean and sum losses: minus the mean, or the sum, of f32 logprobs, rounded once (CONTRACT.md 5)."""
 
-import math
-from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-
-def round_to_f32(value: Fraction) -> float:
-    """The f32 nearest to value, ties to even; infinite beyond its range."""
-    if value == 0:
-        return 0.0
-    magnitude = abs(value)
-    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
-    if magnitude < Fraction(2) ** exponent:
-        exponent -= 1
-    unit = Fraction(2) ** (max(exponent, -126) - 23)
-    rounded = float(round(magnitude / unit) * unit)  # Fraction rounds half to even; 24 bits fit into a double
-    if rounded >= 2.0**128:
-        rounded = math.inf
-    return math.copysign(rounded, value) if rounded else 0.0
-
-
-def exact_sum(values: np.ndarray) -> Fraction:
-    """The sum of finite f32 numbers over the reals."""
-    fractions, exponents = np.frexp(values)
-    mantissas = (fractions * 2.0**24).astype(np.int64)
-    total = Fraction(0)
-    for exponent in np.unique(exponents):
-        total += int(mantissas[exponents == exponent].sum()) * Fraction(2) ** (int(exponent) - 24)
-    return total
+from isologit import _native
 
 
 @torch.library.custom_op("isologit::mean_loss", mutates_args=())
 def mean_loss(logprobs: Tensor, target: Tensor, ignore_index: int, mean: bool) -> Tensor:
-    """RN32(-sum / n) of the f32 logprobs [N] of rows whose target is not ignore_index; n their number, or 1."""
-    values = logprobs.numpy()[target.numpy() != ignore_index]
-    count = values.size if mean else 1
-    if count >= 2**24:
-        raise NotImplementedError(f"target: {count} rows that count; a mean takes fewer than 2^24")
-    if count == 0:
-        return logprobs.new_full((), math.nan)
-    if not np.isfinite(values).all():
-        return logprobs.new_full((), -float(values.sum(where=~np.isfinite(values), dtype=np.float64)))
-    return logprobs.new_full((), round_to_f32(-exact_sum(values) / count))
+    """Of the f32 logprobs [N] of rows whose target is not ignore_index: their mean, or else their sum."""
+    logprobs, target = logprobs.contiguous(), target.to(torch.int64).contiguous()
+    loss = _native.reduce_losses(logprobs.data_ptr(), logprobs.shape[0], target.data_ptr(), ignore_index, mean)
+    return logprobs.new_full((), loss)
 
 
 @mean_loss.register_fake
 def _(logprobs: Tensor, target: Tensor, ignore_index: int, mean: bool) -> Tensor:
     return logprobs.new_empty(())
+
+
+@torch.library.custom_op("isologit::mean_loss_backward", mutates_args=())
+def mean_loss_backward(upstream: Tensor, target: Tensor, ignore_index: int, mean: bool) -> Tensor:
+    """The gradient of each logprob [N]."""
+    counts = target != ignore_index
+    n = int(counts.sum()) if mean else 1
+    each = _native.mean_loss_upstream(upstream.item(), max(n, 1))
+    return upstream.new_full(target.shape, each).masked_fill(~counts, 0)
+
+
+@mean_loss_backward.register_fake
+def _(upstream: Tensor, target: Tensor, ignore_index: int, mean: bool) -> Tensor:
+    return upstream.new_empty(target.shape)
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, int, bool], output: Tensor) -> None:
@@ -60,9 +42,7 @@ def _setup(ctx: Any, inputs: tuple[Tensor, Tensor, int, bool], output: Tensor) -
 
 def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
     (target,) = ctx.saved_tensors
-    counts = target != ctx.ignore_index
-    each = -upstream / counts.sum().to(torch.float32) if ctx.mean else -upstream  # one rounding: counts below 2^24
-    return torch.where(counts, each, torch.zeros_like(each)), None, None, None
+    return mean_loss_backward(upstream, target, ctx.ignore_index, ctx.mean), None, None, None
 
 
 mean_loss.register_autograd(_backward, setup_context=_setup)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
+_ARITHMETICS = ("exact", "fast")
 
 _SCALE_MULTIPLY, _SCALE_DIVIDE = 1, 2
 
@@ -103,6 +104,7 @@ class _ScoreOptions(_Sized):
         ("kernel", c_char_p),
         ("progress", c_void_p),
         ("user", c_void_p),
+        ("arithmetic", c_int32),
     ]
 
 
@@ -115,6 +117,63 @@ class _ScoreReport(_Sized):
         ("rows", c_int64),
         ("logit_fallbacks", c_int64),
         ("undecided_rows", c_int64),
+        ("arithmetic", c_int32),
+    ]
+
+
+class Gradient(Structure):
+    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
+
+
+class BackwardRequest(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("hidden", Matrix),
+        ("token_ids", c_void_p),
+        ("ids_per_row", c_int64),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("has_ignore_index", c_int32),
+        ("ignore_index", c_int64),
+        ("has_range", c_int32),
+        ("first_id", c_int64),
+        ("last_id", c_int64),
+        ("kept", IdLists),
+        ("banned", IdLists),
+        ("d_logprobs", c_void_p),
+        ("d_lse", c_void_p),
+        ("d_entropy", c_void_p),
+        ("d_logits", c_void_p),
+        ("d_logits_row_stride", c_int64),
+        ("dhidden", Gradient),
+        ("dweight", Gradient),
+        ("dbias", Gradient),
+    ]
+
+
+class _BackwardOptions(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("has_arithmetic", c_int32),
+        ("arithmetic", c_int32),
+        ("logits_arithmetic", c_int32),
+        ("threads", c_int32),
+        ("kernel", c_char_p),
+        ("progress", c_void_p),
+        ("user", c_void_p),
+    ]
+
+
+class _BackwardReport(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("kernel", c_char * 32),
+        ("arithmetic", c_int32),
+        ("threads", c_int32),
+        ("rows", c_int64),
+        ("logit_fallbacks", c_int64),
+        ("derivative_fallbacks", c_int64),
+        ("sum_fallbacks", c_int64),
     ]
 
 
@@ -140,6 +199,7 @@ class Report(NamedTuple):
     rows: int
     logit_fallbacks: int
     undecided_rows: int
+    arithmetic: str
 
 
 class Kernel(NamedTuple):
@@ -161,15 +221,25 @@ def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(os.fspath(path))
     library.isologit_version.restype = c_char_p
     library.isologit_version.argtypes = []
-    library.isologit_score.restype = c_int
-    library.isologit_score.argtypes = [
-        POINTER(Head),
-        POINTER(ScoreRequest),
-        POINTER(_ScoreOptions),
-        POINTER(_ScoreReport),
-        c_char_p,
-        c_size_t,
-    ]
+    for name, request, options, report in (
+        ("score", ScoreRequest, _ScoreOptions, _ScoreReport),
+        ("backward", BackwardRequest, _BackwardOptions, _BackwardReport),
+    ):
+        function = getattr(library, f"isologit_{name}")
+        function.restype = c_int
+        function.argtypes = [
+            POINTER(Head),
+            POINTER(request),
+            POINTER(options),
+            POINTER(report),
+            c_char_p,
+            c_size_t,
+        ]
+    for function in (library.isologit_mean_loss, library.isologit_sum_loss):
+        function.restype = c_int
+        function.argtypes = [c_void_p, c_int64, c_void_p, c_int64, POINTER(c_float), c_char_p, c_size_t]
+    library.isologit_mean_loss_upstream.restype = c_int
+    library.isologit_mean_loss_upstream.argtypes = [c_float, c_int64, POINTER(c_float), c_char_p, c_size_t]
     library.isologit_kernel_count.restype = c_int
     library.isologit_kernel_count.argtypes = []
     library.isologit_kernel.restype = c_int
@@ -250,26 +320,39 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
             yield answer
         except GeneratorExit:
             return
-        except BaseException as error:  # handed on by score()
+        except BaseException as error:  # handed on by _watched()
             raised.append(error)
             answer = 0
 
 
-def score(head: Head, request: ScoreRequest, *, threads: int = 0, kernel: str = "") -> Report:
-    """isologit_score. A signal's handler that raises, such as that of Ctrl-C, stops it between tiles."""
-    options = _ScoreOptions(threads=threads, kernel=kernel.encode())
+def _watched(function: Any, head: Head, request: _Sized, options: Any, report: _Sized) -> None:
+    """Calls score or backward. A signal's handler that raises, such as that of Ctrl-C, stops it between tiles."""
     raised: list[BaseException] = []
     if threading.current_thread() is threading.main_thread():  # no other runs handlers
         answers = _run_signal_handlers(raised)
         next(answers)
         progress = _PROGRESS(answers.send)
         options.progress = ctypes.cast(progress, c_void_p)
-    report = _ScoreReport()
     message = ctypes.create_string_buffer(1024)
-    status = _library.isologit_score(head, request, options, report, message, len(message))
+    status = function(head, request, options, report, message, len(message))
     if raised:
         raise raised[0]
     _check(status, message.value)
+
+
+def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
+    if arithmetic not in _ARITHMETICS:
+        raise ValueError(f"{name} is {arithmetic!r}; expected 'exact' or 'fast'")
+    return _ARITHMETICS.index(arithmetic)
+
+
+def score(
+    head: Head, request: ScoreRequest, *, arithmetic: str = "exact", threads: int = 0, kernel: str = ""
+) -> Report:
+    """isologit_score."""
+    options = _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
+    report = _ScoreReport()
+    _watched(_library.isologit_score, head, request, options, report)
     return Report(
         report.kernel.decode(),
         report.threads,
@@ -277,4 +360,36 @@ def score(head: Head, request: ScoreRequest, *, threads: int = 0, kernel: str = 
         report.rows,
         report.logit_fallbacks,
         report.undecided_rows,
+        _ARITHMETICS[report.arithmetic],
     )
+
+
+def backward(
+    head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, threads: int = 0, kernel: str = ""
+) -> None:
+    """isologit_backward, of results whose logits were made with `arithmetic`."""
+    options = _BackwardOptions(
+        has_arithmetic=1,
+        arithmetic=arithmetic_code(gradients, "gradients"),
+        logits_arithmetic=arithmetic_code(arithmetic),
+        threads=threads,
+        kernel=kernel.encode(),
+    )
+    _watched(_library.isologit_backward, head, request, options, _BackwardReport())
+
+
+def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:
+    """isologit_mean_loss or isologit_sum_loss, of `count` f32 logprobs and as many ids."""
+    function = _library.isologit_mean_loss if mean else _library.isologit_sum_loss
+    loss = c_float()
+    message = ctypes.create_string_buffer(1024)
+    _check(function(logprobs, count, token_ids, ignore_index, loss, message, len(message)), message.value)
+    return loss.value
+
+
+def mean_loss_upstream(g: float, n: int) -> float:
+    """isologit_mean_loss_upstream."""
+    upstream = c_float()
+    message = ctypes.create_string_buffer(1024)
+    _check(_library.isologit_mean_loss_upstream(g, n, upstream, message, len(message)), message.value)
+    return upstream.value

@@ -1,67 +1,49 @@
-"""The operators of torch: isologit::score and isologit::logits, over the C interface."""
+"""The operators of torch isologit::score and isologit::logits, over the C interface, and their autograd formulas.
+
+`gradients` is the arithmetic of the gradients, and `dweight_accumulate` a buffer that the gradient of the weight is
+added to in the place of being returned. Forward only passes them on.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from isologit import _arrays, _native
+from isologit import _native, _torch_backward
+from isologit._torch_args import HEAD, SUPPORT, HeadArgs, SupportArgs, dtype_code
 
-_DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
-
-
-def require_cpu(**tensors: Tensor | None) -> None:
-    for name, tensor in tensors.items():
-        if tensor is not None and tensor.device.type not in ("cpu", "meta"):
-            raise NotImplementedError(
-                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
-            )
+_HEAD_SIZE = len(HeadArgs._fields)
+_SUPPORT_SIZE = len(SupportArgs._fields)
 
 
-def _dtype_code(tensor: Tensor, name: str) -> int:
-    if tensor.dtype not in _DTYPES:
-        raise ValueError(f"{name}: dtype is {tensor.dtype}; expected torch.bfloat16, torch.float16 or torch.float32")
-    return _DTYPES[tensor.dtype]
+class _ScoreArgs(NamedTuple):
+    """token_ids [N] or [N, K]."""
+
+    head: HeadArgs
+    support: SupportArgs
+    token_ids: Tensor
+    ignore_index: int
+    entropy: bool
+    lse: bool
+    top_k: int
+    gradients: str
+    dweight_accumulate: Tensor | None
+
+    @classmethod
+    def of(cls, args: tuple[Any, ...]) -> "_ScoreArgs":
+        support = args[_HEAD_SIZE : _HEAD_SIZE + _SUPPORT_SIZE]
+        return cls(HeadArgs(*args[:_HEAD_SIZE]), SupportArgs(*support), *args[_HEAD_SIZE + _SUPPORT_SIZE :])
 
 
-def rows_are_adjacent(tensor: Tensor) -> bool:
-    return tensor.shape[-1] <= 1 or tensor.stride(-1) == 1
+class _LogitsArgs(NamedTuple):
+    head: HeadArgs
+    dtype: torch.dtype
+    gradients: str
+    dweight_accumulate: Tensor | None
 
-
-def _matrix(tensor: Tensor, name: str) -> _native.Matrix:
-    return _native.Matrix(
-        tensor.data_ptr(), tensor.shape[0], tensor.shape[1], tensor.stride(0), _dtype_code(tensor, name)
-    )
-
-
-def _head(
-    weight: Tensor,
-    bias: Tensor | None,
-    vocab_size: int,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-) -> _native.Head:
-    if not rows_are_adjacent(weight):
-        raise ValueError(
-            f"weight: shape is {list(weight.shape)}, strides are {list(weight.stride())}; expected a last "
-            "stride of 1. The weight is read in place and not copied: store it as [V, H] row by row"
-        )
-    vector = None
-    if bias is not None:
-        vector = _native.Vector(bias.data_ptr(), bias.shape[0], _dtype_code(bias, "bias"))
-    return _native.make_head(
-        _matrix(weight, "weight"), vector, vocab_size=vocab_size, softcap=softcap, scale=scale, divide=divide
-    )
-
-
-def _set_temperature(request: _native.ScoreRequest, temperatures: Tensor) -> None:
-    request.temperatures, request.temperature_count = temperatures.data_ptr(), temperatures.shape[0]
-
-
-def _check_arithmetic(arithmetic: str) -> None:
-    if arithmetic == "fast":
-        raise NotImplementedError("arithmetic='fast' has no kernel yet; use arithmetic='exact'")
-    if arithmetic != "exact":
-        raise ValueError(f"arithmetic is {arithmetic!r}; expected 'exact' or 'fast'")
+    @classmethod
+    def of(cls, args: tuple[Any, ...]) -> "_LogitsArgs":
+        return cls(HeadArgs(*args[:_HEAD_SIZE]), *args[_HEAD_SIZE:])
 
 
 def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k: int) -> tuple[Tensor, ...]:
@@ -76,149 +58,143 @@ def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k:
     )
 
 
-@torch.library.custom_op("isologit::score", mutates_args=())
-def score(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    token_ids: Tensor,
-    temperatures: Tensor,
-    vocab_size: int,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-    ignore_index: int,
-    mask: Tensor | None,
-    kept_offsets: Tensor | None,
-    kept_ids: Tensor | None,
-    banned_offsets: Tensor | None,
-    banned_ids: Tensor | None,
-    entropy: bool,
-    lse: bool,
-    top_k: int,
-    arithmetic: str,
-    threads: int,
-    kernel: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """logprobs, entropy, lse, top_k_ids, top_k_logprobs; empty where not asked for.
-
-    hidden [N, H], token_ids [N] or [N, K], temperatures [1] or [N], mask [1, V] or [N, V].
-    """
-    require_cpu(hidden=hidden, weight=weight, bias=bias)
-    _check_arithmetic(arithmetic)
-    head = _head(weight, bias, vocab_size, softcap, scale, divide)
-    rows = hidden.shape[0]
-    request = _native.ScoreRequest(hidden=_matrix(hidden, "hidden"), has_ignore_index=1, ignore_index=ignore_index)
-    _set_temperature(request, temperatures)
-    results = _outputs(hidden, token_ids, entropy, lse, top_k)
-    if token_ids.dim() == 1:
-        request.token_ids, request.logprobs = token_ids.data_ptr(), results[0].data_ptr()
+@torch.library.custom_op(
+    "isologit::score",
+    mutates_args=(),
+    schema=f"({HEAD}, {SUPPORT}, Tensor token_ids, SymInt ignore_index, bool entropy, bool lse, SymInt top_k, "
+    "str gradients, Tensor? dweight_accumulate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def score(*flat: Any) -> tuple[Tensor, ...]:
+    """logprobs, entropy, lse, top_k_ids, top_k_logprobs; empty where not asked for."""
+    args = _ScoreArgs.of(flat)
+    _native.arithmetic_code(args.gradients, "gradients")  # rather now than in backward
+    head = args.head.native()
+    rows = args.head.hidden.shape[0]
+    request = _native.ScoreRequest(has_ignore_index=1, ignore_index=args.ignore_index)
+    args.head.set_rows(request)
+    keep_alive = args.support.set_lists(request, rows)
+    results = _outputs(args.head.hidden, args.token_ids, args.entropy, args.lse, args.top_k)
+    if args.token_ids.dim() == 1:
+        request.token_ids, request.logprobs = args.token_ids.data_ptr(), results[0].data_ptr()
     else:
-        request.ids_per_row = token_ids.shape[1]
-        request.ids, request.ids_logprobs = token_ids.data_ptr(), results[0].data_ptr()
-    if entropy:
+        request.ids_per_row = args.token_ids.shape[1]
+        request.ids, request.ids_logprobs = args.token_ids.data_ptr(), results[0].data_ptr()
+    if args.entropy:
         request.entropy = results[1].data_ptr()
-    if lse:
+    if args.lse:
         request.lse = results[2].data_ptr()
-    if top_k:
-        request.top_k = top_k
+    if args.top_k:
+        request.top_k = args.top_k
         request.top_k_ids, request.top_k_logprobs = results[3].data_ptr(), results[4].data_ptr()
-    if kept_offsets is not None and kept_ids is not None:
-        request.kept = _native.IdLists(kept_offsets.data_ptr(), kept_ids.data_ptr())
-    if banned_offsets is not None and banned_ids is not None:
-        request.banned = _native.IdLists(banned_offsets.data_ptr(), banned_ids.data_ptr())
-    if mask is not None:
-        which, offsets, ids = _arrays.mask_lists(mask.numpy(), rows)
-        setattr(request, which, _native.IdLists(offsets.ctypes.data, ids.ctypes.data))
     if rows > 0:
-        _native.score(head, request, threads=threads, kernel=kernel)
+        _native.score(head, request, **args.head.how())
+    del keep_alive
     return results
 
 
 @score.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    token_ids: Tensor,
-    temperatures: Tensor,
-    vocab_size: int,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-    ignore_index: int,
-    mask: Tensor | None,
-    kept_offsets: Tensor | None,
-    kept_ids: Tensor | None,
-    banned_offsets: Tensor | None,
-    banned_ids: Tensor | None,
-    entropy: bool,
-    lse: bool,
-    top_k: int,
-    arithmetic: str,
-    threads: int,
-    kernel: str,
-) -> tuple[Tensor, ...]:
-    return _outputs(hidden, token_ids, entropy, lse, top_k)
+def _(*flat: Any) -> tuple[Tensor, ...]:
+    args = _ScoreArgs.of(flat)
+    return _outputs(args.head.hidden, args.token_ids, args.entropy, args.lse, args.top_k)
 
 
-@torch.library.custom_op("isologit::logits", mutates_args=())
-def logits(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    temperatures: Tensor,
-    vocab_size: int,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-    dtype: torch.dtype,
-    arithmetic: str,
-    threads: int,
-    kernel: str,
-) -> Tensor:
+@torch.library.custom_op(
+    "isologit::logits",
+    mutates_args=(),
+    schema=f"({HEAD}, ScalarType dtype, str gradients, Tensor? dweight_accumulate) -> Tensor",
+)
+def logits(*flat: Any) -> Tensor:
     """[N, vocab_size] in dtype, of hidden [N, H]."""
-    require_cpu(hidden=hidden, weight=weight, bias=bias)
-    _check_arithmetic(arithmetic)
-    head = _head(weight, bias, vocab_size, softcap, scale, divide)
-    rows = hidden.shape[0]
-    result = hidden.new_empty((rows, vocab_size), dtype=dtype)
+    args = _LogitsArgs.of(flat)
+    _native.arithmetic_code(args.gradients, "gradients")  # rather now than in backward
+    head = args.head.native()
+    rows, vocab_size = args.head.hidden.shape[0], args.head.vocab_size
+    result = args.head.hidden.new_empty((rows, vocab_size), dtype=args.dtype)
     request = _native.ScoreRequest(
-        hidden=_matrix(hidden, "hidden"),
         logits=result.data_ptr(),
-        logits_dtype=_dtype_code(result, "logits"),
+        logits_dtype=dtype_code(result, "logits"),
         logits_row_stride=vocab_size,
         logits_count=vocab_size,
     )
-    _set_temperature(request, temperatures)
+    args.head.set_rows(request)
     if rows > 0:
-        _native.score(head, request, threads=threads, kernel=kernel)
+        _native.score(head, request, **args.head.how())
     return result
 
 
 @logits.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    temperatures: Tensor,
-    vocab_size: int,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-    dtype: torch.dtype,
-    arithmetic: str,
-    threads: int,
-    kernel: str,
-) -> Tensor:
-    return hidden.new_empty((hidden.shape[0], vocab_size), dtype=dtype)
+def _(*flat: Any) -> Tensor:
+    args = _LogitsArgs.of(flat)
+    return args.head.hidden.new_empty((args.head.hidden.shape[0], args.head.vocab_size), dtype=args.dtype)
 
 
-def _no_backward(ctx: object, *upstream: object) -> None:
-    raise NotImplementedError(
-        "isologit has no gradients yet; call it under torch.no_grad(), or on tensors without requires_grad"
+# Gradients. Which of them are wanted is decided when backward runs.
+
+
+def _save_head(ctx: Any, args: _ScoreArgs | _LogitsArgs, *more: Tensor | None) -> None:
+    ctx.set_materialize_grads(False)
+    head = args.head
+    ctx.save_for_backward(head.hidden, head.weight, head.bias, head.temperatures, *more)
+    ctx.rest_of_head = head[4:]
+    ctx.gradients = args.gradients
+    # Not a saved tensor: that another backward has added to it meanwhile is no mistake.
+    ctx.dweight_accumulate = args.dweight_accumulate
+
+
+def _differentiate(ctx: Any, op: Any, op_into: Any, args: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden, weight and bias; None where none is wanted."""
+    need_hidden, need_weight = ctx.needs_input_grad[:2]
+    need_bias = ctx.needs_input_grad[2]
+    if need_weight and ctx.dweight_accumulate is not None:
+        dhidden, dbias = op_into(*args, ctx.gradients, need_hidden, ctx.dweight_accumulate, need_bias)
+        dweight = None
+    else:
+        dhidden, dweight, dbias = op(*args, ctx.gradients, need_hidden, need_weight, need_bias)
+    return dhidden if need_hidden else None, dweight if need_weight else None, dbias if need_bias else None
+
+
+def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    args = _ScoreArgs.of(inputs)
+    _save_head(ctx, args, *args.support, args.token_ids, output[3], output[4])
+    ctx.mark_non_differentiable(output[3])
+    ctx.ignore_index, ctx.top_k, ctx.inputs = args.ignore_index, args.top_k, len(inputs)
+
+
+def _backward_score(
+    ctx: Any,
+    d_logprobs: Tensor | None,
+    d_entropy: Tensor | None,
+    d_lse: Tensor | None,
+    _: None,
+    d_top_k: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors
+    args = (
+        *saved[:4],
+        *ctx.rest_of_head,
+        *saved[4:10],
+        ctx.ignore_index,
+        saved[10],
+        saved[11],
+        d_logprobs,
+        d_entropy,
+        d_lse,
+        d_top_k,
     )
+    found = _differentiate(ctx, _torch_backward.score_backward, _torch_backward.score_backward_into, args)
+    return (*found, *(None,) * (ctx.inputs - len(found)))
 
 
-score.register_autograd(_no_backward)
-logits.register_autograd(_no_backward)
+def _setup_logits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _save_head(ctx, _LogitsArgs.of(inputs))
+    ctx.inputs = len(inputs)
+
+
+def _backward_logits(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+    args = (*ctx.saved_tensors, *ctx.rest_of_head, d_logits)
+    found = _differentiate(ctx, _torch_backward.logits_backward, _torch_backward.logits_backward_into, args)
+    return (*found, *(None,) * (ctx.inputs - len(found)))
+
+
+score.register_autograd(_backward_score, setup_context=_setup_score)
+logits.register_autograd(_backward_logits, setup_context=_setup_logits)

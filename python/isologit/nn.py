@@ -24,6 +24,7 @@ class LMHead(nn.Module):
         scale: float | None = None,
         divide: float | None = None,
         vocab_size: int | None = None,
+        gradients: str = "fast",
     ) -> None:
         super().__init__()
         if weight.dim() != 2:
@@ -34,6 +35,7 @@ class LMHead(nn.Module):
         self.scale = scale
         self.divide = divide
         self.vocab_size = vocab_size
+        self.gradients = gradients
 
     @property
     def in_features(self) -> int:
@@ -44,7 +46,7 @@ class LMHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return logits(hidden, self.weight, bias=self.bias, dtype=torch.float32)
+        return logits(hidden, self.weight, bias=self.bias, dtype=torch.float32, gradients=self.gradients)
 
     def logprobs(self, hidden: Tensor, token_ids: Tensor, **options: Any) -> LogprobsOutput:
         """linear_logprobs with the weight, bias and transforms of this head."""
@@ -57,7 +59,7 @@ class LMHead(nn.Module):
             scale=self.scale,
             divide=self.divide,
             vocab_size=self.vocab_size,
-            **options,
+            **{"gradients": self.gradients, **options},
         )
 
     def extra_repr(self) -> str:

@@ -105,6 +105,34 @@ def test_install_and_uninstall(family, tied):
         isologit.hf.uninstall(model)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2", "Cohere"])
+def test_an_installed_head_trains(family, tied):
+    def grads(install, score):
+        model = tiny(family, tied, torch.float32)
+        if install:
+            isologit.hf.install(model)
+        score(model).sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def by_logits(model):
+        p = torch.log_softmax(model(IDS).logits[:, :-1], -1)
+        return p.gather(-1, IDS[:, 1:, None]) - 0.1 * (p.exp() * p).sum(-1, keepdim=True)
+
+    def by_trl(model):
+        logps, entropies = trl.get_per_token_logps_and_entropies(
+            model, IDS, torch.ones_like(IDS), IDS.shape[1] - 1, compute_entropy=True
+        )
+        return logps + 0.1 * entropies
+
+    wanted = grads(False, by_logits)  # all in f32, by torch
+    for install, score in ((True, by_logits), (True, by_trl), (False, by_trl)):
+        got = grads(install, score)
+        assert got.keys() == wanted.keys()
+        for name, grad in got.items():
+            assert (grad - wanted[name]).abs().max() <= 2e-3 * wanted[name].abs().max() + 1e-6, name
+
+
 def test_an_installed_head_generates_and_moves_with_the_model():
     model = tiny("Qwen3", True, torch.float32)
     isologit.hf.install(model)

@@ -37,6 +37,29 @@ def assert_rounded(got, wanted):
     assert torch.equal(got[sure], wanted.float()[sure])
 
 
+def assert_gradients(results, formula, leaves):
+    """Of both under the same random upstreams: within 2^-14 of the largest element of float64's."""
+    generator = torch.Generator().manual_seed(7)
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    wanted = formula(*wide)
+    upstreams = [torch.randn(result.shape, generator=generator) for result in results]
+    got = torch.autograd.grad(results, leaves, upstreams)
+    exact = torch.autograd.grad(wanted, wide, [upstream.double() for upstream in upstreams])
+    for g, e in zip(got, exact, strict=True):
+        assert g.dtype == torch.float32 and e.abs().max() > 0.01
+        assert (g.double() - e).abs().max() <= 2.0**-14 * e.abs().max()
+
+
+def f32_leaves():
+    hidden, weight, ids = head()
+    return hidden.float().requires_grad_(), weight.float().requires_grad_(), ids
+
+
+def scores(hidden, weight, ids, temperature):
+    p = torch.log_softmax(F.linear(hidden, weight) / temperature, -1)
+    return p.gather(-1, ids[:, None])[:, 0], -(p.exp() * p).sum(-1)
+
+
 def test_trl_selective_log_softmax():
     hidden, weight, index = head()
     p = float64(hidden, weight, 0.7)
@@ -44,6 +67,36 @@ def test_trl_selective_log_softmax():
     assert_rounded(got, p.gather(-1, index[:, None]).reshape(2, 4))
     several = torch.stack([index, index.flip(0)], -1)
     assert_rounded(trl.selective_log_softmax(hidden, weight, several, temperature=0.7), p.gather(-1, several))
+
+
+def test_gradients_of_trl_verl_and_prime_rl():
+    hidden, weight, ids = f32_leaves()
+    each = torch.linspace(0.5, 2, ROWS)
+    got = trl.selective_log_softmax(hidden, weight, ids, temperature=0.7)
+    assert_gradients([got], lambda h, w: [scores(h, w, ids, 0.7)[0]], [hidden, weight])
+    several = torch.stack([ids, ids.flip(0), ids], -1)
+    got = trl.selective_log_softmax(hidden, weight, several, gradients="exact")
+    assert_gradients([got], lambda h, w: [torch.log_softmax(F.linear(h, w), -1).gather(-1, several)], [hidden, weight])
+    got = verl.linear_cross_entropy(hidden, weight, ids, each)
+    assert_gradients(got, lambda h, w: scores(h, w, ids, each[:, None].double()), [hidden, weight])
+    module = prime_rl.OutputLinear(nn.Parameter(weight.detach()))
+    out = module(hidden, ids, temperature=each)
+    leaves = [hidden, module.weight]
+    assert_gradients([out["logprobs"], out["entropy"]], lambda h, w: scores(h, w, ids, each[:, None].double()), leaves)
+    assert_gradients([module(hidden)["logits"]], lambda h, w: [F.linear(h, w)], leaves)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradients_of_liger(reduction):
+    hidden, weight, target = f32_leaves()
+    target[3] = target[5] = -100
+    bias = torch.linspace(-1, 1, VOCAB).requires_grad_()
+    loss = liger.LigerFusedLinearCrossEntropyLoss(reduction=reduction)(weight, hidden, target, bias)
+    assert_gradients(
+        [loss],
+        lambda h, w, b: [F.cross_entropy(F.linear(h, w, b), target, reduction=reduction)],
+        [hidden, weight, bias],
+    )
 
 
 def test_verl_linear_cross_entropy():

@@ -120,8 +120,20 @@ def test_errors_are_the_usual_kinds(rng):
 
 def test_every_kernel_that_runs_gives_the_same_bits(rng):
     hidden, weight, ids = bf16(rng, 3, 16), bf16(rng, 40, 16), rng.integers(0, 40, 3)
-    results = {k.name: isologit.score(hidden, weight, ids, kernel=k.name) for k in isologit.kernels() if k.runnable}
+    kernels = [kernel for kernel in isologit.kernels() if kernel.runnable]
+    exact = [kernel.name for kernel in kernels if kernel.arithmetic == "exact"]
+    results = {name: isologit.score(hidden, weight, ids, kernel=name) for name in exact}
     assert {"portable", "reference"} <= set(results)
     for name, scores in results.items():
         assert scores.report.kernel == name
         np.testing.assert_array_equal(scores.logprobs.view(np.uint32), results["reference"].logprobs.view(np.uint32))
+    for kernel in kernels:
+        if kernel.arithmetic == "exact":
+            continue
+        fast = isologit.score(hidden, weight, ids, kernel=kernel.name, arithmetic="fast")
+        assert (fast.report.kernel, fast.report.arithmetic) == (kernel.name, "fast")
+        np.testing.assert_allclose(fast.logprobs, results["reference"].logprobs, rtol=1e-5)
+    with pytest.raises(NotImplementedError, match="fast arithmetic; exact was asked for"):
+        isologit.score(hidden, weight, ids, kernel="portable_fast")
+    with pytest.raises(ValueError, match="arithmetic is 'f64'; expected 'exact' or 'fast'"):
+        isologit.score(hidden, weight, ids, arithmetic="f64")

@@ -58,6 +58,26 @@ def test_results_are_the_exact_sum_rounded_once(dtype, with_bias):
         assert same_bits(op.forward(hidden.reshape(3, 1, 20), weight, bias), got.reshape(3, 1, 17))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_are_those_of_linear(dtype):
+    generator = torch.Generator().manual_seed(4)
+    leaves = [
+        torch.randn(*shape, generator=generator).to(dtype).requires_grad_() for shape in ((3, 20), (17, 20), (17,))
+    ]
+    wide = [leaf.detach().double().requires_grad_() for leaf in leaves]
+    upstream = torch.randn(3, 17, generator=generator)
+    op = ops.get_op("lm_head")
+    for forward, upstream_dtype in ((op.forward, dtype), (op.forward_fp32, torch.float32)):
+        upstream = upstream.to(upstream_dtype)
+        got = torch.autograd.grad(forward(*leaves), leaves, upstream)
+        exact = torch.autograd.grad(torch.nn.functional.linear(*wide), wide, upstream.double())
+        for g, e in zip(got, exact, strict=True):
+            assert g.dtype == dtype
+            # The bound of CONTRACT.md 5 stays below 2^-12 of the largest here; beside it the rounding to dtype.
+            digits = expected.FORMATS[dtype][0]
+            assert ((g.double() - e).abs() <= e.abs() * 2.0**-digits + e.abs().max() * 2.0**-12).all()
+
+
 def test_what_is_listed():
     rows = {row["name"]: row for row in ops.list_backends("lm_head")}
     assert rows["cpu"]["chosen"] and rows["cpu"]["runnable"]

@@ -21,7 +21,7 @@ namespace {
 const Kernels* table_for(const dot::Kernel& kernel) {
   if (kernel.name() == "reference") return nullptr;
 #if defined(__x86_64__)
-  if (kernel.name() != "portable" && base::cpu().avx2_fma) return &avx2_kernels();
+  if (!kernel.name().starts_with("portable") && base::cpu().avx2_fma) return &avx2_kernels();
 #endif
   return &portable_kernels();
 }
@@ -161,7 +161,7 @@ class Backward {
 
 Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
   if (auto checked = gradient::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, Arithmetic::exact);
+  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, options.logits);
   if (!kernel) return tl::unexpected(kernel.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   const base::FpEnvironment environment;

@@ -29,9 +29,9 @@ Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const
       threads_(threads),
       finite_(false),
       normalizer_(head, request.hidden, rows, kernel, threads),
-      tiles_(head, request.hidden, rows.active(), kernel, threads) {
-  if (!rows.dense()) return;
-  // Finite operands make no NaN, so a dense upstream can do without the first pass.
+      tiles_(head, request.hidden, rows.support(), rows.active(), kernel, threads) {
+  if (!rows.dense() || kernel.arithmetic() == Arithmetic::fast) return;
+  // Finite operands make no NaN, so a dense upstream can do without the first pass. (Sums in f32 may overflow.)
   std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
   for_each(threads, head.vocab_size, [&](int, std::int64_t v) {
     if (finite && !all_finite(exact::row_data(head.weight, v), head.weight.dtype, head.weight.cols)) finite = false;
@@ -75,7 +75,7 @@ bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
           tiles_.visit(worker, first + i, make_one);
         } else {
           const std::int64_t ids = std::min(kChunk, head_.vocab_size - begin);
-          for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, begin, ids});
+          for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, begin, ids, nullptr});
         }
         const std::lock_guard lock(mutex);
         open.insert(open.end(), own.begin(), own.end());
@@ -95,6 +95,10 @@ void Derivatives::make_row(const TileRow& tile, float* dz, std::vector<Open>& op
     make_dense(row, tile, dz, open);
   } else {
     make_ordinary(tile, dz, open);
+  }
+  if (tile.in_support == nullptr) return;
+  for (std::int64_t j = 0; j < tile.count; ++j) {
+    if (tile.in_support[j] == 0) dz[j] = 0;
   }
 }
 
@@ -118,6 +122,7 @@ void Derivatives::make_dense(const Row& row, const TileRow& tile, float* dz, std
 void Derivatives::make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const {
   const RowState& state = states_[tile.row];
   const auto leave_open = [&](std::int64_t j) {
+    if (tile.in_support != nullptr && tile.in_support[j] == 0) return;
     open.push_back({tile.row, tile.first + j, {tile.first_logits[j], tile.last[j]}, dz + j});
   };
   if (table_ == nullptr) {

@@ -6,26 +6,47 @@
 #include "isologit/backward.hpp"
 
 namespace isologit {
+namespace {
 
 using exact::BigFloat;
 
-float mean_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids, std::int64_t ignore_index) {
-  const base::FpEnvironment environment;
+struct Losses {
   BigFloat sum;
-  float special = 0;  // the IEEE sum of the losses that are not finite
+  float special = 0;  // the IEEE sum of those that are not finite
   std::int64_t count = 0;
+
+  float over(std::int64_t n) const {
+    if (std::isnan(special)) return exact::quiet_nan();
+    if (special != 0) return special;
+    return gradient::round_quotient(sum, BigFloat::from_double(static_cast<double>(n)));
+  }
+};
+
+Losses losses_of(std::span<const float> logprobs, std::span<const std::int64_t> token_ids, std::int64_t ignore_index) {
+  Losses losses;
   for (std::size_t i = 0; i < logprobs.size(); ++i) {
     if (!token_ids.empty() && token_ids[i] == ignore_index) continue;
-    ++count;
+    ++losses.count;
     if (std::isfinite(logprobs[i])) {
-      sum = exact::add(sum, BigFloat::from_double(-static_cast<double>(logprobs[i])));
+      losses.sum = exact::add(losses.sum, BigFloat::from_double(-static_cast<double>(logprobs[i])));
     } else {
-      special -= logprobs[i];
+      losses.special -= logprobs[i];
     }
   }
-  if (count == 0 || std::isnan(special)) return exact::quiet_nan();
-  if (special != 0) return special;
-  return gradient::round_quotient(sum, BigFloat::from_double(static_cast<double>(count)));
+  return losses;
+}
+
+}  // namespace
+
+float mean_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids, std::int64_t ignore_index) {
+  const base::FpEnvironment environment;
+  const Losses losses = losses_of(logprobs, token_ids, ignore_index);
+  return losses.count == 0 ? exact::quiet_nan() : losses.over(losses.count);
+}
+
+float sum_loss(std::span<const float> logprobs, std::span<const std::int64_t> token_ids, std::int64_t ignore_index) {
+  const base::FpEnvironment environment;
+  return losses_of(logprobs, token_ids, ignore_index).over(1);
 }
 
 float mean_loss_upstream(float g, std::int64_t n) {

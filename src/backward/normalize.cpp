@@ -157,7 +157,7 @@ void Normalizer::sum_again(std::span<const std::size_t> which, Make make, Take t
   for (std::size_t t = 0; t < threads; ++t) {
     for (const std::size_t row : which) sums.push_back(make(row));
   }
-  Tiles tiles(head_, hidden_, rows, kernel_, threads_);
+  Tiles tiles(head_, hidden_, rows_.support(), rows, kernel_, threads_);
   for_each(threads_, chunks_of(head_.vocab_size), [&](int worker, std::int64_t chunk) {
     const std::size_t first = static_cast<std::size_t>(worker) * which.size();
     tiles.visit(worker, chunk, [&](const TileRow& tile) { sums[first + tile.row].absorb(tile.last, tile.count); });

@@ -8,6 +8,11 @@
 #include "head/transforms.hpp"
 
 namespace isologit::gradient {
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+}  // namespace
 
 bool for_each(int threads, std::int64_t count, const std::function<void(int, std::int64_t)>& work,
               const std::function<bool(double)>& progress) {
@@ -22,9 +27,9 @@ bool for_each(int threads, std::int64_t count, const std::function<void(int, std
   return !stop;
 }
 
-Tiles::Tiles(const Head& head, const MatrixView& hidden, std::span<const Row> rows, const dot::Kernel& kernel,
-             int threads)
-    : head_(head), hidden_(hidden), rows_(rows), kernel_(kernel) {
+Tiles::Tiles(const Head& head, const MatrixView& hidden, const head::SupportReader& support, std::span<const Row> rows,
+             const dot::Kernel& kernel, int threads)
+    : head_(head), hidden_(hidden), support_(support), rows_(rows), kernel_(kernel) {
   for (const Row& row : rows) indices_.push_back(row.index);
   const auto count = static_cast<std::int64_t>(rows.size());
   const std::int64_t block = kernel.block_rows();
@@ -43,6 +48,7 @@ Tiles::Tiles(const Head& head, const MatrixView& hidden, std::span<const Row> ro
     worker.scratch = base::AlignedBuffer(kernel.scratch_bytes(widest, hidden.cols));
     worker.last = base::AlignedBuffer(bytes);
     if (head.transforms.has_softcap) worker.first_logits = base::AlignedBuffer(bytes);
+    if (!support.is_everything()) worker.in_support.resize(static_cast<std::size_t>(kernel.tile_vocab()));
   }
 }
 
@@ -52,6 +58,7 @@ void Tiles::visit(int worker, std::int64_t chunk, const std::function<void(const
   const std::int64_t end = std::min((chunk + 1) * kChunk, head_.vocab_size);
   auto* last = own.last.as<float>();
   float* first_logits = head_.transforms.has_softcap ? own.first_logits.as<float>() : last;
+  std::uint8_t* in_support = support_.is_everything() ? nullptr : own.in_support.data();
   for (std::int64_t first = chunk * kChunk; first < end; first += stride) {
     const std::int64_t count = std::min(stride, end - first);
     const std::int64_t padded = (count + fold::kLaneGroup - 1) / fold::kLaneGroup * fold::kLaneGroup;
@@ -64,8 +71,12 @@ void Tiles::visit(int worker, std::int64_t chunk, const std::function<void(const
         std::fill(z + count, z + padded, 0.0F);
         if (first_logits != last) std::copy(z, z + padded, first_logits + r * stride);
         head::apply(head_.transforms, rows_[row].temperature, kernel_.lanes(), z, padded);
-        std::fill(z + count, z + padded, -std::numeric_limits<float>::infinity());
-        visit_row({row, first_logits + r * stride, z, first, count});
+        std::fill(z + count, z + padded, kNothing);
+        if (in_support != nullptr) {
+          support_.fill(rows_[row].index, first, count, in_support);
+          for (std::int64_t j = 0; j < count; ++j) z[j] = in_support[j] != 0 ? z[j] : kNothing;
+        }
+        visit_row({row, first_logits + r * stride, z, first, count, in_support});
       }
     }
   }

@@ -18,19 +18,21 @@ inline constexpr std::int64_t kChunk = 2 * kDepth;
 inline std::int64_t chunks_of(std::int64_t vocab) { return (vocab + kChunk - 1) / kChunk; }
 
 // Row r of a tile, the logits of ids [first, first + count); both go on to a multiple of the lane group, `last` with
-// -inf. `first_logits` are those before the transforms.
+// -inf, which `last` is outside the row's support too. `first_logits` are those before the transforms.
 struct TileRow {
   std::size_t row;  // in the list of rows the tiles are of
   float* first_logits;
   float* last;
   std::int64_t first;
   std::int64_t count;
+  const std::uint8_t* in_support;  // 1 or 0 for each id; null: all are
 };
 
 class Tiles {
  public:
   // Throws std::bad_alloc.
-  Tiles(const Head& head, const MatrixView& hidden, std::span<const Row> rows, const dot::Kernel& kernel, int threads);
+  Tiles(const Head& head, const MatrixView& hidden, const head::SupportReader& support, std::span<const Row> rows,
+        const dot::Kernel& kernel, int threads);
 
   // Visits all rows in the tiles of one chunk.
   void visit(int worker, std::int64_t chunk, const std::function<void(const TileRow&)>& visit_row);
@@ -42,11 +44,13 @@ class Tiles {
     base::AlignedBuffer scratch;
     base::AlignedBuffer first_logits;
     base::AlignedBuffer last;
+    std::vector<std::uint8_t> in_support;
     dot::Counts counts;
   };
 
   const Head& head_;
   const MatrixView& hidden_;
+  const head::SupportReader& support_;
   std::span<const Row> rows_;
   const dot::Kernel& kernel_;
   std::vector<std::int64_t> indices_;

@@ -20,7 +20,7 @@ void Rows::each_id(std::int64_t index, Visit visit) const {
   }
 }
 
-Rows::Rows(const BackwardRequest& request, std::int64_t vocab) : request_(request) {
+Rows::Rows(const BackwardRequest& request, std::int64_t vocab) : request_(request), support_(request.support, vocab) {
   for (std::int64_t i = 0; i < request.hidden.rows; ++i) {
     if (!all_ignored(i)) add(i, vocab);
   }
@@ -57,7 +57,8 @@ void Rows::add(std::int64_t index, std::int64_t vocab) {
   if (!row.poisoned) {
     std::map<std::int64_t, BigFloat> sums;
     each_id(index, [&](std::int64_t id, float a) {
-      if (a != 0) sums[id] = exact::add(sums[id], BigFloat::from_double(static_cast<double>(a)));
+      if (a != 0 && support_.contains(index, id))
+        sums[id] = exact::add(sums[id], BigFloat::from_double(static_cast<double>(a)));
     });
     const BigFloat all = b(row);
     for (const auto& [id, a] : sums) {

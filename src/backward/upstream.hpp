@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backward/derivative.hpp"
+#include "head/support.hpp"
 #include "isologit/backward.hpp"
 
 namespace isologit::gradient {
@@ -21,7 +22,7 @@ struct Row {
   std::int64_t index = 0;  // in hidden
   float temperature = 1;
   bool poisoned = false;         // an upstream that is not finite
-  std::size_t first_target = 0;  // of the targets, ascending by id, each once
+  std::size_t first_target = 0;  // of the targets: ids of the support, ascending, each once
   std::size_t last_target = 0;
 };
 
@@ -33,6 +34,7 @@ class Rows {
   // Reduces the active rows to these of them.
   void keep(std::span<const std::size_t> which);
 
+  const head::SupportReader& support() const { return support_; }
   bool dense() const { return request_.d_logits.data != nullptr; }
   const std::vector<Row>& active() const { return rows_; }
   std::span<const Target> targets(const Row& row) const {
@@ -53,6 +55,7 @@ class Rows {
   void each_id(std::int64_t index, Visit visit) const;
 
   const BackwardRequest& request_;
+  head::SupportReader support_;
   std::vector<Row> rows_;
   std::vector<Target> targets_;
 };

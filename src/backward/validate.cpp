@@ -7,6 +7,7 @@
 
 #include "base/text.hpp"
 #include "head/overlap.hpp"
+#include "head/support.hpp"
 #include "head/validate.hpp"
 #include "isologit/score.hpp"
 
@@ -64,6 +65,9 @@ Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
         "d_logits: given together with d_logprobs, d_lse or d_entropy; make two calls, the second with "
         "accumulate set");
   }
+  if (!head::SupportReader(request.support, head.vocab_size).is_everything()) {
+    return invalid("d_logits: given together with a support, which logits do not have; expected one or the other");
+  }
   if (g.dtype != DType::f32) return invalid(base::concat("d_logits: ", dtype_name(g.dtype), "; expected f32"));
   if (g.rows != request.hidden.rows || g.cols != head.vocab_size) {
     return invalid(base::concat("d_logits: shape [", g.rows, ", ", g.cols, "]; expected [", request.hidden.rows, ", ",
@@ -112,7 +116,11 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
                              head::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
                              head::range_of("d_lse", request.d_lse, floats(rows)),
                              head::range_of("d_entropy", request.d_entropy, floats(rows)),
-                             head::range_of("d_logits", request.d_logits)};
+                             head::range_of("d_logits", request.d_logits),
+                             head::range_of("kept ids", request.support.kept.ids),
+                             head::range_of("kept offsets", request.support.kept.offsets),
+                             head::range_of("banned ids", request.support.banned.ids),
+                             head::range_of("banned offsets", request.support.banned.offsets)};
   return head::check_apart(outputs, inputs);
 }
 
@@ -121,6 +129,8 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
 Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
   if (auto checked = check_operands(head, request, options); !checked) return checked;
   if (auto checked = check_ids(head, request); !checked) return checked;
+  const std::int64_t rows = request.hidden.rows;
+  if (auto checked = head::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
   if (auto checked = check_upstream(head, request); !checked) return checked;
   return check_outputs(head, request);
 }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "isologit/score.hpp"
+#include "isologit/support.hpp"
 
 namespace isologit::head {
 

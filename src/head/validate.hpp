@@ -13,6 +13,7 @@ Result<void> validate_transforms(const Transforms& transforms);
 // One temperature, or one per row; `zero` allows 0.
 Result<void> validate_temperatures(std::span<const float> temperatures, std::int64_t rows, bool zero);
 Result<void> validate_threads(int threads);
+Result<void> validate_support(const Support& support, std::int64_t rows, std::int64_t vocab_size);
 
 // A block of a head [vocab_size, cols]: its shape, its place, its transforms.
 Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,

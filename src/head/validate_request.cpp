@@ -78,15 +78,6 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
   return {};
 }
 
-Result<void> check_support(const Support& support, std::int64_t rows, std::int64_t vocab_size) {
-  const std::int64_t last = support.last_id < 0 ? vocab_size : support.last_id;
-  if (support.first_id < 0 || support.first_id > last || last > vocab_size) {
-    return invalid(base::concat("support: range [", support.first_id, ", ", last, ") of a vocabulary of ", vocab_size));
-  }
-  if (auto checked = check_lists("kept ids", support.kept, rows, vocab_size); !checked) return checked;
-  return check_lists("banned ids", support.banned, rows, vocab_size);
-}
-
 Result<void> check_token_ids(const ScoreRequest& request, std::int64_t vocab_size) {
   const std::int64_t rows = request.hidden.rows;
   const auto ids = static_cast<std::int64_t>(request.token_ids.size());
@@ -156,6 +147,15 @@ std::vector<Range> outputs_of(const ScoreRequest& request) {
 
 }  // namespace
 
+Result<void> validate_support(const Support& support, std::int64_t rows, std::int64_t vocab_size) {
+  const std::int64_t last = support.last_id < 0 ? vocab_size : support.last_id;
+  if (support.first_id < 0 || support.first_id > last || last > vocab_size) {
+    return invalid(base::concat("support: range [", support.first_id, ", ", last, ") of a vocabulary of ", vocab_size));
+  }
+  if (auto checked = check_lists("kept ids", support.kept, rows, vocab_size); !checked) return checked;
+  return check_lists("banned ids", support.banned, rows, vocab_size);
+}
+
 Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                       const ScoreRequest& request, const ScoreOptions& options) {
   if (vocab_size < 1) return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1"));
@@ -168,7 +168,7 @@ Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transfor
   if (auto checked = check_row_selection(request); !checked) return checked;
   if (auto checked = check_token_ids(request, vocab_size); !checked) return checked;
   if (auto checked = check_per_row_outputs(request, vocab_size); !checked) return checked;
-  if (auto checked = check_support(request.support, request.hidden.rows, vocab_size); !checked) return checked;
+  if (auto checked = validate_support(request.support, request.hidden.rows, vocab_size); !checked) return checked;
   return validate_temperatures(request.temperatures, request.hidden.rows, false);
 }
 

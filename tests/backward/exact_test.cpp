@@ -11,17 +11,6 @@ namespace {
 
 using oracle::DotFamily;
 
-void expect_exact(const Problem& problem, const std::string& what) {
-  const Expected expected = expect(problem);
-  for (const std::string& kernel : runnable_kernels(problem.rows() * problem.vocab() < 3000)) {
-    BackwardOptions options;
-    options.arithmetic = Arithmetic::exact;
-    options.kernel = kernel;
-    options.threads = 2;
-    expect_same_bits(run(problem, options), expected.gradients, fmt::format("{} {}", what, kernel));
-  }
-}
-
 TEST(Exact, EveryFamily) {
   for (const DotFamily family : oracle::dot_families) {
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {

@@ -112,6 +112,17 @@ TEST(Fast, KeepsItsBoundThroughTransforms) {
   }
 }
 
+TEST(Fast, KeepsItsBoundOverSupports) {
+  for (const bool banned : {false, true}) {
+    Problem problem = make_problem({9, 600, 10, DType::bf16, DType::bf16, {}}, DotFamily::normal, 22, 3);
+    oracle::Random random(23);
+    std::vector<std::uint8_t> mask(9 * 600);
+    for (std::uint8_t& in : mask) in = random.below(3) == 0 ? 0 : 1;
+    problem.set_mask(mask, banned);
+    expect_bounds(problem, banned ? "banned" : "kept");
+  }
+}
+
 // One row of the sums: g (a dense upstream of one logit per row) against hidden states of one element.
 Problem dense_column(const std::vector<float>& g, const std::vector<float>& hidden) {
   const auto rows = static_cast<std::int64_t>(g.size());

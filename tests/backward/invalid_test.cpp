@@ -82,6 +82,24 @@ TEST_F(Invalid, UpstreamOfLogits) {
   expect_refused("d_logits");
 }
 
+TEST_F(Invalid, Supports) {
+  request.support.last_id = 9;
+  expect_refused("support: range [0, 9)");
+  request.support = {};
+  const std::vector<std::int64_t> offsets{0, 1, 1, 2};
+  std::vector<std::int64_t> ids{3, 8};
+  request.support.kept = {offsets, ids};
+  expect_refused("kept ids: row 2 has id 8");
+  ids[1] = 7;
+  EXPECT_TRUE(backward(head, request, options).has_value());
+  request.dbias.data = ids.data();
+  expect_refused("dbias");
+  request.dbias.data = dbias.data();
+  request.d_logprobs = request.d_lse = request.d_entropy = nullptr;
+  request.d_logits = {d_logits.data(), DType::f32, 3, 8, 8};
+  expect_refused("d_logits: given together with a support");
+}
+
 TEST_F(Invalid, Outputs) {
   request.dhidden.row_stride = 4;
   expect_refused("dhidden");

@@ -6,6 +6,7 @@
 #include "isologit/backward.hpp"
 #include "oracle/cases.hpp"
 #include "oracle/gradient.hpp"
+#include "oracle/round.hpp"
 #include "oracle/values.hpp"
 
 namespace isologit::test {
@@ -27,6 +28,23 @@ TEST(MeanLoss, EqualsTheOracle) {
       EXPECT_EQ(oracle::bits_of(mean_loss_upstream(g, n)), oracle::bits_of(oracle::mean_loss_upstream(g, n)));
     }
   }
+}
+
+TEST(SumLoss, EqualsTheOracle) {
+  oracle::Random random(6);
+  std::vector<float> logprobs;
+  EXPECT_EQ(oracle::bits_of(sum_loss(logprobs)), 0U);
+  for (int i = 0; i < 60; ++i) {
+    logprobs.push_back(static_cast<float>(random.normal() * (i % 3 == 0 ? 1e-6 : 10.0)));
+    mpq_class sum = 0;
+    for (const float x : logprobs) sum += mpq_class(x);
+    EXPECT_EQ(sum_loss(logprobs), oracle::rn32(-sum));
+  }
+  logprobs[7] = kNan;
+  EXPECT_EQ(oracle::bits_of(sum_loss(logprobs)), 0x7FC00000U);
+  const std::vector<std::int64_t> ids{1, -100, 2};
+  EXPECT_EQ(sum_loss(std::vector<float>{-1.0F, kNan, -2.0F}, ids), 3.0F);
+  EXPECT_EQ(sum_loss(std::vector<float>{-1.0F, -kInfinity}), kInfinity);
 }
 
 TEST(MeanLoss, CountsOnlyRowsThatAreNotIgnored) {

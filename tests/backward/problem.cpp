@@ -73,6 +73,7 @@ BackwardRequest Problem::request() const {
   request.token_ids = ids;
   request.ids_per_row = ids_per_row;
   request.temperatures = temperatures;
+  request.support = support;
   if (!d_logprobs.empty()) request.d_logprobs = d_logprobs.data();
   if (!d_lse.empty()) request.d_lse = d_lse.data();
   if (!d_entropy.empty()) request.d_entropy = d_entropy.data();
@@ -93,6 +94,20 @@ void Problem::fill_old(std::uint64_t seed) {
   fill(old_dhidden, rows() * cols());
   fill(old_dweight, vocab() * cols());
   fill(old_dbias, vocab());
+}
+
+void Problem::set_mask(std::vector<std::uint8_t> new_mask, bool banned) {
+  mask = std::move(new_mask);
+  lists[0] = {0};
+  lists[1].clear();
+  for (std::int64_t n = 0; n < rows(); ++n) {
+    for (std::int64_t v = 0; v < vocab(); ++v) {
+      if ((mask[size(n * vocab() + v)] == 0) == banned) lists[1].push_back(v);
+    }
+    lists[0].push_back(static_cast<std::int64_t>(lists[1].size()));
+  }
+  support = {};
+  (banned ? support.banned : support.kept) = {lists[0], lists[1]};
 }
 
 Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, std::uint64_t seed,
@@ -140,6 +155,10 @@ Expected expect(const Problem& problem) {
   for (std::int64_t n = 0; n < problem.rows(); ++n) {
     std::vector<float> z0;
     for (std::int64_t v = 0; v < problem.vocab(); ++v) {
+      if (!problem.z0.empty()) {
+        z0.push_back(problem.z0[size(n * problem.vocab() + v)]);
+        continue;
+      }
       z0.push_back(oracle::logit(problem.data.hidden_row(n), problem.data.weight_row(v), size(problem.cols()),
                                  problem.data.bias_of(v)));
     }
@@ -149,7 +168,9 @@ Expected expect(const Problem& problem) {
     if (!skip && problem.d_logits.empty()) {
       const oracle::RowUpstream upstream = upstream_of(problem, n);
       skip = upstream.all_zero();
-      if (!skip) dz = oracle::dz_of_row(z0, {}, upstream, problem.transforms, t);
+      std::span<const std::uint8_t> mask;
+      if (!problem.mask.empty()) mask = {&problem.mask[size(n * problem.vocab())], size(problem.vocab())};
+      if (!skip) dz = oracle::dz_of_row(z0, mask, upstream, problem.transforms, t);
     } else if (!skip) {
       const std::span<const float> g(&problem.d_logits[size(n * problem.vocab())], size(problem.vocab()));
       skip = std::all_of(g.begin(), g.end(), [](float x) { return x == 0; });
@@ -184,6 +205,17 @@ void expect_same_bits(const Gradients& actual, const Gradients& expected, const 
   expect_same_bits(actual.dhidden, expected.dhidden, what + " dhidden");
   expect_same_bits(actual.dweight, expected.dweight, what + " dweight");
   expect_same_bits(actual.dbias, expected.dbias, what + " dbias");
+}
+
+void expect_exact(const Problem& problem, const std::string& what) {
+  const Expected expected = expect(problem);
+  for (const std::string& kernel : runnable_kernels(problem.rows() * problem.vocab() < 3000)) {
+    BackwardOptions options;
+    options.arithmetic = Arithmetic::exact;
+    options.kernel = kernel;
+    options.threads = 2;
+    expect_same_bits(run(problem, options), expected.gradients, what + " " + kernel);
+  }
 }
 
 std::vector<std::string> runnable_kernels(bool reference) {

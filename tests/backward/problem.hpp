@@ -21,14 +21,18 @@ struct Gradients {
 
 struct Problem {
   oracle::DotData data;
+  std::vector<float> z0;  // empty: the exact logits; else those of the forward pass, N times V
   Transforms transforms;
   std::vector<float> temperatures;  // empty, one or N
   std::int64_t ids_per_row = 1;
-  std::vector<std::int64_t> ids;  // empty, or N times ids_per_row
-  std::vector<float> d_logprobs;  // empty, or as many
-  std::vector<float> d_lse;       // empty, or N
-  std::vector<float> d_entropy;   // empty, or N
-  std::vector<float> d_logits;    // empty, or N times V
+  std::vector<std::int64_t> ids;       // empty, or N times ids_per_row
+  std::vector<float> d_logprobs;       // empty, or as many
+  std::vector<float> d_lse;            // empty, or N
+  std::vector<float> d_entropy;        // empty, or N
+  std::vector<float> d_logits;         // empty, or N times V
+  std::vector<std::uint8_t> mask;      // empty, or N times V: 1 where an id is in the row's support
+  Support support;                     // says the same; points into `lists`
+  std::vector<std::int64_t> lists[2];  // offsets, ids
   DType output = DType::f32;
   bool accumulate = false;
   // What the buffers hold beforehand, decoded; used where accumulate is set.
@@ -41,6 +45,8 @@ struct Problem {
   Head head() const;
   BackwardRequest request() const;  // without outputs
   void fill_old(std::uint64_t seed);
+  // Takes an N times V mask and says it to the library by lists of kept or of banned ids.
+  void set_mask(std::vector<std::uint8_t> new_mask, bool banned);
 };
 
 // Random upstreams of every kind; ids with duplicates and the odd ignored one.
@@ -59,6 +65,9 @@ Expected expect(const Problem& problem);
 
 void expect_same_bits(const std::vector<float>& actual, const std::vector<float>& expected, const std::string& what);
 void expect_same_bits(const Gradients& actual, const Gradients& expected, const std::string& what);
+
+// `exact` gradients of every kernel against the oracle's.
+void expect_exact(const Problem& problem, const std::string& what);
 
 // With or without the reference, which takes seconds where others take milliseconds.
 std::vector<std::string> runnable_kernels(bool reference = true);
