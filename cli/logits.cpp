@@ -87,7 +87,7 @@ Result<ScoreReport> write_blocks(const Head& head, const Job& job, const ScoreOp
           (static_cast<double>(begin) + static_cast<double>(count) * done) / static_cast<double>(hidden.rows);
       return options.progress(share);
     };
-    const Result<ScoreReport> report = score(head, request, of_block);
+    Result<ScoreReport> report = score(head, request, of_block);
     if (!report) return report;
     const auto bytes = std::span(block).first(static_cast<std::size_t>(count * job.row_bytes()));
     digest.add(bytes);

@@ -75,7 +75,7 @@ Outcome<void> check_ids(const std::string& input, const ScoreJob& job, std::int6
     }
     return {};
   };
-  if (const auto checked = check("token_ids", job.token_ids, 1, "a row to ignore"); !checked) return checked;
+  if (auto checked = check("token_ids", job.token_ids, 1, "a row to ignore"); !checked) return checked;
   return check("ids", job.given.ids, std::max<std::int64_t>(job.given.per_row, 1), "none");
 }
 

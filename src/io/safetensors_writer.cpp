@@ -102,6 +102,7 @@ Result<void> write_safetensors(const std::string& path, std::span<const TensorTo
       return fail(StatusCode::invalid_argument, base::concat("tensor ", base::in_quotes(*twice), " is given twice"));
     }
     std::vector<Entry> entries;
+    entries.reserve(ordered.size());
     for (const TensorToWrite* tensor : ordered) {
       entries.push_back({tensor->name, tensor->dtype, tensor->shape, tensor->data.size()});
     }

@@ -1,4 +1,4 @@
-// Ctrl-C while a long score runs on a terminal.
+// Ctrl-C while a long call runs on a terminal.
 #include <gtest/gtest.h>
 
 #include "fixture.hpp"
@@ -19,14 +19,16 @@ TEST_F(Interrupt, EndsTheRunAndLeavesNothing) {
   input.hidden = some_values(kManyRows * kWide, 2);
   input.token_ids.assign(kManyRows, 7);
   const std::string file = write_input("in.safetensors", input, kWide);
-  const Finished finished = interrupt_command(
-      {"score", model, "--input", file, "--output", path("out.safetensors"), "--kernel", "reference"}, "scoring");
-  EXPECT_EQ(finished.exit_code, 130) << finished.err;
-  EXPECT_EQ(finished.out, "");
-  const std::size_t cleared = finished.err.rfind("\r\x1b[K");
-  ASSERT_NE(cleared, std::string::npos);
-  EXPECT_EQ(finished.err.substr(cleared), "\r\x1b[Kisologit: interrupted; nothing was written\r\n");
-  EXPECT_EQ(files(), (std::vector<std::string>{"in.safetensors", "model"}));
+  for (const char* verb : {"score", "logits"}) {
+    const Finished finished = interrupt_command(
+        {verb, model, "--input", file, "--output", path("out.safetensors"), "--kernel", "reference"}, "scoring");
+    EXPECT_EQ(finished.exit_code, 130) << finished.err;
+    EXPECT_EQ(finished.out, "");
+    const std::size_t cleared = finished.err.rfind("\r\x1b[K");
+    ASSERT_NE(cleared, std::string::npos);
+    EXPECT_EQ(finished.err.substr(cleared), "\r\x1b[Kisologit: interrupted; nothing was written\r\n");
+    EXPECT_EQ(files(), (std::vector<std::string>{"in.safetensors", "model"})) << verb;
+  }
 }
 
 }  // namespace
