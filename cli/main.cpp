@@ -44,7 +44,8 @@ int run(int argc, char** argv) {
       "isologit");
   app.set_version_flag("--version", "isologit " ISOLOGIT_VERSION);
   app.require_subcommand(1);
-  const Verb verbs[] = {score_verb(app), sample_verb(app), info_verb(app), kernels_verb(app), bench_verb(app)};
+  const Verb verbs[] = {score_verb(app), sample_verb(app),  logits_verb(app),
+                        info_verb(app),  kernels_verb(app), bench_verb(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& end) {

@@ -17,6 +17,7 @@ struct Verb {
 // Each adds its subcommand with its options to app.
 Verb score_verb(CLI::App& app);
 Verb sample_verb(CLI::App& app);
+Verb logits_verb(CLI::App& app);
 Verb info_verb(CLI::App& app);
 Verb kernels_verb(CLI::App& app);
 Verb bench_verb(CLI::App& app);

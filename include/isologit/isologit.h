@@ -248,6 +248,62 @@ int isologit_kernel_count(void);
 /* The kernel of that index, 0 to isologit_kernel_count() - 1. */
 isologit_status isologit_kernel(int index, isologit_kernel_info* info);
 
+/* Samples: one token for each row (isologit/sample.hpp). Of seeds, sequence_ids, positions, temperatures and the cuts
+ * there is one value for all rows, or one a row, as the count says. */
+typedef struct isologit_sample_request {
+  size_t struct_size;
+  isologit_matrix hidden;    /* [N, H] */
+  const float* temperatures; /* each finite and not below 0; 0 takes the greatest logit */
+  int64_t temperature_count; /* 0 (all are 1), 1 or N */
+  const uint64_t* seeds;     /* the generator's key */
+  int64_t seed_count;        /* 1 or N */
+  const uint64_t* sequence_ids;
+  int64_t sequence_id_count; /* 1 or N */
+  const uint32_t* positions;
+  int64_t position_count; /* 1 or N */
+  const float* min_p;     /* 0 to 1; 0 cuts nothing */
+  int64_t min_p_count;    /* 0 (no cut), 1 or N */
+  const int64_t* top_k;   /* 0 cuts nothing */
+  int64_t top_k_count;    /* 0 (no cut), 1 or N */
+  const float* top_p;     /* above 0, up to 1, which cuts nothing */
+  int64_t top_p_count;    /* 0 (no cut), 1 or N */
+
+  /* The support and the rows to draw for, as in isologit_score_request; the cuts come after the support. */
+  int32_t has_range;
+  int64_t first_id;
+  int64_t last_id;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+  const uint8_t* row_mask;
+  const int64_t* row_list;
+  int64_t row_count;
+
+  /* Where results go, N elements each; NULL: not computed. None may overlap another or an input. */
+  int64_t* ids;        /* -1 where the support has no logit above -inf */
+  float* logprobs;     /* over the support, at temperature 1 where the temperature is 0 */
+  float* cut_logprobs; /* over what the cuts left */
+  float* log_kept_cut; /* ln of the share of the support's mass that the cuts left */
+} isologit_sample_request;
+
+typedef struct isologit_sample_report {
+  size_t struct_size;
+  char kernel[32];
+  int32_t threads;
+  int32_t rounds;          /* passes over the weight */
+  int64_t rows;            /* drawn for */
+  int64_t logit_fallbacks; /* logits settled by exact accumulation */
+  int64_t further_rows;    /* rows that took part in a pass after the first */
+  int64_t undecided_rows;  /* of these, rows that needed wider arithmetic than f64 */
+  int64_t second_words;    /* tokens for which the first random word did not settle the draw */
+  int64_t exact_draws;     /* rows whose draw needed wider arithmetic than f64 */
+  int32_t arithmetic;
+} isologit_sample_report;
+
+/* options and report may be NULL. When it fails, output buffers may hold anything and the report is left alone. */
+isologit_status isologit_sample(const isologit_head* head, const isologit_sample_request* request,
+                                const isologit_score_options* options, isologit_sample_report* report, char* message,
+                                size_t message_size);
+
 #ifdef __cplusplus
 }
 #endif

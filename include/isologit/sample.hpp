@@ -22,11 +22,16 @@ struct SampleRequest {
   std::span<const float> min_p;         // or empty; in [0, 1], 0 cuts nothing
   std::span<const std::int64_t> top_k;  // or empty; 0 cuts nothing
   std::span<const float> top_p;         // or empty; in (0, 1], 1 cuts nothing
+  Support support;                      // what is drawn from; the cuts come after it
+  // The rows to draw for, as in ScoreRequest; the others are not computed: 0 in every output.
+  std::span<const std::uint8_t> row_mask;
+  std::span<const std::int64_t> row_list;
+  bool use_row_list = false;
 
-  std::int64_t* ids = nullptr;
+  std::int64_t* ids = nullptr;    // -1 where the support has no logit above -inf
   float* logprobs = nullptr;      // of the id, as score gives it: over the support, at temperature 1 where T = 0
   float* cut_logprobs = nullptr;  // of the id, over what the cuts left
-  float* log_kept_cut = nullptr;  // ln of the share of the mass that the cuts left
+  float* log_kept_cut = nullptr;  // ln of the share of the support's mass that the cuts left
 };
 
 // What a call did; no count affects any bit of the results.
@@ -34,7 +39,7 @@ struct SampleReport {
   std::string kernel;
   Arithmetic arithmetic = Arithmetic::exact;
   int threads = 0;
-  std::int64_t rows = 0;
+  std::int64_t rows = 0;             // drawn for
   std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation
   int rounds = 1;                    // passes over the weight
   std::int64_t further_rows = 0;     // rows that took part in a pass after the first

@@ -15,7 +15,7 @@
 namespace isologit {
 
 // Where to write logits, rounded once to dtype (bf16, f16 or f32): those of ids [first_id, first_id + count), row i at
-// element i * row_stride of data. Neither the support nor ignore_index changes them, and inactive rows are not written.
+// element i * row_stride of data; what lies between the rows is left alone. The support does not change them.
 struct LogitsOutput {
   void* data = nullptr;
   DType dtype = DType::f32;

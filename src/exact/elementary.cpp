@@ -103,6 +103,7 @@ double softcap(float z, float c, const Format& format) {
   const double size = std::fabs(static_cast<double>(z));
   const double cap = c;
   const auto with_sign = [&](double magnitude) { return z < 0 && magnitude != 0 ? -magnitude : magnitude; };
+  if (std::isinf(z)) return with_sign(round(BigFloat::from_double(cap), format));  // c tanh(inf) is c itself
   // The result lies just below a number that is f32, nearer than any midpoint of f32 or narrower but perhaps that
   // number.
   const auto just_below = [&](double f32) {

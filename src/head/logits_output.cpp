@@ -80,6 +80,7 @@ std::uint16_t to_bf16(float logit, std::int64_t id, const LogitRow& row, const L
   const auto bits = std::bit_cast<std::uint32_t>(logit);
   // Off the midpoints between two bf16 numbers, the f32 rounding and what it rounded lie on the same side.
   if ((bits & 0xFFFFU) == 0x8000U) return encode_bf16(last_step(id, row, source, exact::kBf16));
+  if ((bits & 0x7FFFFFFFU) < 0x8000U) return 0;               // every zero is +0
   return static_cast<std::uint16_t>((bits + 0x8000U) >> 16);  // infinity stays: its low half is 0
 }
 
@@ -111,6 +112,12 @@ void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSo
       std::memcpy(at, &narrow, sizeof narrow);
     }
   }
+}
+
+void write_zeros(const LogitsOutput& output, std::int64_t row) {
+  const auto size = static_cast<std::int64_t>(dtype_size(output.dtype));
+  std::memset(static_cast<char*>(output.data) + row * output.row_stride * size, 0,
+              static_cast<std::size_t>(output.count * size));
 }
 
 }  // namespace isologit::head

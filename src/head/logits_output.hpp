@@ -30,4 +30,7 @@ struct LogitSource {
 
 void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSource& source);
 
+// What a row that is not computed has.
+void write_zeros(const LogitsOutput& output, std::int64_t row);
+
 }  // namespace isologit::head

@@ -9,6 +9,7 @@
 #include "base/text.hpp"
 #include "base/thread_pool.hpp"
 #include "head/logits_output.hpp"
+#include "head/row_selection.hpp"
 #include "head/transforms.hpp"
 #include "head/validate.hpp"
 
@@ -46,12 +47,12 @@ void PartialScore::Rounds::plan() {
   plan_.dropped = request_.log_kept != nullptr && !support_.is_everything();
   phase_ = plan_.rank ? Phase::targets : Phase::first;
 
-  std::vector<std::uint8_t> active(static_cast<std::size_t>(request_.hidden.rows), request_.use_row_list ? 0 : 1);
-  for (const std::int64_t row : request_.row_list) active[static_cast<std::size_t>(row)] = 1;
+  const std::vector<std::uint8_t> selected =
+      head::selected_rows(request_.hidden.rows, request_.row_mask, request_.row_list, request_.use_row_list);
   for (std::int64_t i = 0; i < request_.hidden.rows; ++i) {
     const auto at = static_cast<std::size_t>(i);
-    const bool ignored = (!request_.token_ids.empty() && request_.token_ids[at] == request_.ignore_index) ||
-                         (!request_.row_mask.empty() && request_.row_mask[at] == 0) || active[at] == 0;
+    const bool ignored =
+        selected[at] == 0 || (!request_.token_ids.empty() && request_.token_ids[at] == request_.ignore_index);
     if (ignored) {
       store_ignored(i);
     } else {

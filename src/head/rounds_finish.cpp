@@ -8,6 +8,7 @@
 #include "base/text.hpp"
 #include "exact/rounding.hpp"
 #include "fold/normalizer.hpp"
+#include "head/logits_output.hpp"
 #include "head/rounds.hpp"
 
 namespace isologit {
@@ -65,10 +66,10 @@ Result<bool> PartialScore::Rounds::finish_round() {
   }
   if (phase_ == Phase::first) {
     for (const RowState& row : rows_) {
-      if (plan_.kept && row.folds.kept.absorbed != vocab_size_) {
+      const std::int64_t absorbed = plan_.kept ? row.folds.kept.absorbed : row.folds.raw.absorbed;
+      if ((plan_.kept || plan_.raw) && absorbed != vocab_size_) {
         return fail(StatusCode::invalid_argument,
-                    base::concat("finish_round: the shards held ", row.folds.kept.absorbed, " ids of a vocabulary of ",
-                                 vocab_size_));
+                    base::concat("finish_round: the shards held ", absorbed, " ids of a vocabulary of ", vocab_size_));
       }
     }
   }
@@ -210,6 +211,7 @@ void PartialScore::Rounds::store_ignored(std::int64_t i) {
   for (std::int64_t k = 0; request_.top_k_ids != nullptr && k < request_.top_k; ++k) {
     request_.top_k_ids[i * request_.top_k + k] = 0;
   }
+  if (request_.logits.data != nullptr) head::write_zeros(request_.logits, i);
 }
 
 }  // namespace isologit

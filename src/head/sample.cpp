@@ -16,7 +16,9 @@
 #include "fold/gumbel.hpp"
 #include "fold/sample_row.hpp"
 #include "fold/top_k.hpp"
+#include "head/row_selection.hpp"
 #include "head/stream.hpp"
+#include "head/support.hpp"
 #include "head/validate_sample.hpp"
 
 namespace isologit {
@@ -66,25 +68,35 @@ class Sampler {
         options_(options),
         divisors_(divisors(request.temperatures)),
         stream_(head, request.hidden, divisors_, kernel, threads),
+        support_(request.support, head.vocab_size),
         wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr} {
     report_.kernel = kernel.name();
     report_.arithmetic = kernel.arithmetic();
     report_.threads = threads;
-    report_.rows = request.hidden.rows;
+    const std::vector<std::uint8_t> selected =
+        head::selected_rows(request.hidden.rows, request.row_mask, request.row_list, request.use_row_list);
+    for (std::int64_t i = 0; i < request.hidden.rows; ++i) {
+      if (selected[static_cast<std::size_t>(i)] != 0) {
+        rows_.push_back(i);
+      } else {
+        store(i, {0, 0, 0, 0});
+      }
+    }
+    report_.rows = static_cast<std::int64_t>(rows_.size());
   }
 
   Result<SampleReport> run() {
-    const auto block = stream_.block_rows(report_.rows);
+    const auto block = static_cast<std::size_t>(stream_.block_rows(report_.rows));
     std::vector<Pending> pending;
-    for (std::int64_t begin = 0; begin < report_.rows; begin += block) {
-      const std::int64_t end = std::min(begin + block, report_.rows);
-      share_before_ = static_cast<double>(begin) / static_cast<double>(report_.rows);
-      share_ = static_cast<double>(end - begin) / static_cast<double>(report_.rows);
-      if (!first_pass(begin, end, pending)) return cancelled();
+    for (std::size_t begin = 0; begin < rows_.size(); begin += block) {
+      const std::size_t count = std::min(block, rows_.size() - begin);
+      share_before_ = static_cast<double>(begin) / static_cast<double>(rows_.size());
+      share_ = static_cast<double>(count) / static_cast<double>(rows_.size());
+      if (!first_pass(std::span(rows_).subspan(begin, count), pending)) return cancelled();
       share_before_ += share_;
       share_ = 0;
       // The state of waiting rows is bounded by that of two blocks.
-      while (static_cast<std::int64_t>(pending.size()) >= block) {
+      while (pending.size() >= block) {
         if (!further_pass(pending)) return cancelled();
       }
     }
@@ -98,10 +110,28 @@ class Sampler {
  private:
   static tl::unexpected<Error> cancelled() { return fail(StatusCode::cancelled, "cancelled by the progress callback"); }
 
-  bool stream(std::span<const std::int64_t> rows, const std::function<void(int, const head::LogitTile&)>& fold) {
-    return stream_.run(rows, fold, [&](double done) {
+  // Runs fold(worker, i, tile, logits) for each tile and each of the rows, whose logits outside the support are -inf.
+  template <class Fold>
+  bool stream(std::span<const std::int64_t> rows, const Fold& fold) {
+    const auto fold_rows = [&](int worker, const head::LogitTile& tile) {
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        float* logits = tile.logits + static_cast<std::int64_t>(i) * tile.stride;
+        mask(rows[i], tile, logits);
+        fold(worker, i, tile, logits);
+      }
+    };
+    return stream_.run(rows, fold_rows, [&](double done) {
       return !options_.progress || options_.progress(share_before_ + share_ * done);
     });
+  }
+
+  void mask(std::int64_t row, const head::LogitTile& tile, float* logits) const {
+    if (support_.is_everything()) return;
+    std::uint8_t in_support[fold::kMaxTile];
+    support_.fill(row, tile.first_id, tile.count, in_support);
+    for (std::int64_t j = 0; j < tile.count; ++j) {
+      if (in_support[j] == 0) logits[j] = -std::numeric_limits<float>::infinity();
+    }
   }
 
   // Runs work(i) for i in [0, count) on all threads.
@@ -121,15 +151,13 @@ class Sampler {
     return {draw, cuts, value_at(request_.temperatures, i, 1.0F) == 0, wanted_};
   }
 
-  bool first_pass(std::int64_t begin, std::int64_t end, std::vector<Pending>& pending) {
-    const auto count = static_cast<std::size_t>(end - begin);
+  bool first_pass(std::span<const std::int64_t> indices, std::vector<Pending>& pending) {
+    const std::size_t count = indices.size();
     const auto threads = static_cast<std::size_t>(stream_.threads());
-    std::vector<std::int64_t> indices(count);
     std::vector<Pending> rows;
     rows.reserve(count);
     std::vector<Survey> surveys(threads * count);
     for (std::size_t i = 0; i < count; ++i) {
-      indices[i] = begin + static_cast<std::int64_t>(i);
       rows.push_back({indices[i], row_of(indices[i]), 1});
       for (std::size_t t = 0; t < threads; ++t) {
         Survey& survey = surveys[t * count + i];
@@ -138,15 +166,12 @@ class Sampler {
         if (rows[i].row.listed() > 0) survey.list.emplace(rows[i].row.listed());
       }
     }
-    const bool finished = stream(indices, [&](int worker, const head::LogitTile& tile) {
-      for (std::size_t i = 0; i < count; ++i) {
-        Survey& survey = surveys[static_cast<std::size_t>(worker) * count + i];
-        float* logits = tile.logits + static_cast<std::int64_t>(i) * tile.stride;
-        survey.support.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
-        if (survey.list) survey.list->absorb(stream_.lanes(), logits, nullptr, tile.count, tile.first_id);
-        if (rows[i].row.draws_at_once()) {
-          survey.contenders.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
-        }
+    const bool finished = stream(indices, [&](int worker, std::size_t i, const head::LogitTile& tile, float* logits) {
+      Survey& survey = surveys[static_cast<std::size_t>(worker) * count + i];
+      survey.support.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
+      if (survey.list) survey.list->absorb(stream_.lanes(), logits, nullptr, tile.count, tile.first_id);
+      if (rows[i].row.draws_at_once()) {
+        survey.contenders.absorb(stream_.lanes(), logits, tile.count, tile.first_id);
       }
     });
     if (!finished) return false;
@@ -162,7 +187,7 @@ class Sampler {
     });
     for (Pending& one : rows) {
       if (one.row.done()) {
-        store(one);
+        finish(one);
       } else {
         ++report_.further_rows;
         pending.push_back(std::move(one));
@@ -182,11 +207,8 @@ class Sampler {
     for (std::size_t t = 0; t < threads; ++t) {
       for (std::size_t i = 0; i < count; ++i) passes.emplace_back(pending[i].row.plan());
     }
-    const bool finished = stream(indices, [&](int worker, const head::LogitTile& tile) {
-      for (std::size_t i = 0; i < count; ++i) {
-        passes[static_cast<std::size_t>(worker) * count + i].absorb(
-            stream_.lanes(), tile.logits + static_cast<std::int64_t>(i) * tile.stride, tile.count, tile.first_id);
-      }
+    const bool finished = stream(indices, [&](int worker, std::size_t i, const head::LogitTile& tile, float* logits) {
+      passes[static_cast<std::size_t>(worker) * count + i].absorb(stream_.lanes(), logits, tile.count, tile.first_id);
     });
     if (!finished) return false;
     for_each(count, [&](std::size_t i) {
@@ -197,7 +219,7 @@ class Sampler {
     std::vector<Pending> waiting;
     for (std::size_t i = 0; i < pending.size(); ++i) {
       if (i < count && pending[i].row.done()) {
-        store(pending[i]);
+        finish(pending[i]);
       } else {
         waiting.push_back(std::move(pending[i]));
       }
@@ -206,12 +228,15 @@ class Sampler {
     return true;
   }
 
-  void store(const Pending& one) {
-    const fold::SampleResults& results = one.row.results();
-    if (request_.ids != nullptr) request_.ids[one.index] = results.id;
-    if (request_.logprobs != nullptr) request_.logprobs[one.index] = results.logprob;
-    if (request_.cut_logprobs != nullptr) request_.cut_logprobs[one.index] = results.cut_logprob;
-    if (request_.log_kept_cut != nullptr) request_.log_kept_cut[one.index] = results.log_kept_cut;
+  void store(std::int64_t row, const fold::SampleResults& results) const {
+    if (request_.ids != nullptr) request_.ids[row] = results.id;
+    if (request_.logprobs != nullptr) request_.logprobs[row] = results.logprob;
+    if (request_.cut_logprobs != nullptr) request_.cut_logprobs[row] = results.cut_logprob;
+    if (request_.log_kept_cut != nullptr) request_.log_kept_cut[row] = results.log_kept_cut;
+  }
+
+  void finish(const Pending& one) {
+    store(one.index, one.row.results());
     report_.rounds = std::max(report_.rounds, one.passes);
     report_.undecided_rows += one.row.plan().limbs > 0;
     report_.second_words += one.row.contenders().second_words();
@@ -222,6 +247,8 @@ class Sampler {
   const ScoreOptions& options_;
   std::vector<float> divisors_;
   head::Stream stream_;
+  head::SupportReader support_;
+  std::vector<std::int64_t> rows_;  // those to draw for
   SampleRow::Wanted wanted_;
   double share_before_ = 0;  // of all rows, done before the block under way, for the progress callback
   double share_ = 0;         // of all rows, in the block under way

@@ -73,16 +73,26 @@ Result<void> check_overlap(const Head& head, const SampleRequest& request) {
                           range_of("positions", request.positions),
                           range_of("min_p", request.min_p),
                           range_of("top_k", request.top_k),
-                          range_of("top_p", request.top_p)};
+                          range_of("top_p", request.top_p),
+                          range_of("row_mask", request.row_mask),
+                          range_of("row_list", request.row_list),
+                          range_of("kept ids", request.support.kept.ids),
+                          range_of("kept offsets", request.support.kept.offsets),
+                          range_of("banned ids", request.support.banned.ids),
+                          range_of("banned offsets", request.support.banned.offsets)};
   return check_apart(outputs, inputs);
 }
 
 }  // namespace
 
 Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
-  // The head, the hidden rows and the options are as for scoring.
+  // The head, the hidden rows, their selection, the support and the options are as for scoring.
   ScoreRequest rows;
   rows.hidden = request.hidden;
+  rows.row_mask = request.row_mask;
+  rows.row_list = request.row_list;
+  rows.use_row_list = request.use_row_list;
+  rows.support = request.support;
   if (auto checked = validate_shard({head, 0}, head.vocab_size, head.weight.cols, head.transforms); !checked) {
     return checked;
   }

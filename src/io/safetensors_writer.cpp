@@ -1,12 +1,6 @@
 #include "io/safetensors_writer.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -14,102 +8,49 @@
 #include "base/text.hpp"
 #include "io/guard.hpp"
 #include "io/json.hpp"
+#include "io/new_file.hpp"
 #include "io/safetensors_dtype.hpp"
 
 namespace isologit::io {
 namespace {
 
-// A new file beside its final place, removed again unless it was moved there.
-class NewFile {
- public:
-  explicit NewFile(const std::string& path) : path_(path) {}
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!aside_.empty()) ::unlink(aside_.c_str());
-  }
-
-  Result<void> create() {
-    for (int attempt = 0;; ++attempt) {
-      std::string name = base::concat(path_, ".tmp-", ::getpid(), "-", attempt);
-      fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (fd_ >= 0) {
-        aside_ = std::move(name);
-        return {};
-      }
-      if (errno != EEXIST || attempt == 100) return failure("create", errno);
-    }
-  }
-
-  Result<void> write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) return failure("write", written < 0 ? errno : EIO);
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
-    }
-    return {};
-  }
-
-  Result<void> finish() {
-    if (::fsync(fd_) != 0) return failure("write", errno);
-    if (::close(std::exchange(fd_, -1)) != 0) return failure("write", errno);
-    if (::rename(aside_.c_str(), path_.c_str()) != 0) return failure("create", errno);
-    aside_.clear();
-    return {};
-  }
-
- private:
-  tl::unexpected<Error> failure(const char* what, int error) const {
-    return fail(StatusCode::io_error,
-                base::concat("cannot ", what, " ", base::in_quotes(path_), ": ", base::errno_text(error)));
-  }
-
-  const std::string& path_;
-  std::string aside_;
-  int fd_ = -1;
+// What the header says of a tensor.
+struct Entry {
+  std::string_view name;
+  std::string_view dtype;
+  std::span<const std::int64_t> shape;
+  std::uint64_t bytes;
 };
 
-Result<void> check_destination(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
-    // Renaming over a device or a pipe would replace it.
-    return fail(StatusCode::invalid_argument, base::concat("cannot write ", base::in_quotes(path),
-                                                           ": it exists and is not a regular file; name a file"));
+// The bytes of a tensor of this dtype and shape.
+Result<std::uint64_t> bytes_of(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape) {
+  const std::string tensor = base::concat("tensor ", base::in_quotes(name));
+  if (name == "__metadata__") {
+    return fail(StatusCode::invalid_argument, tensor + ": this name is reserved by the format");
   }
-  return {};
-}
-
-Result<void> check_tensor(const TensorToWrite& tensor) {
-  const std::string name = base::concat("tensor ", base::in_quotes(tensor.name));
-  if (tensor.name == "__metadata__") {
-    return fail(StatusCode::invalid_argument, name + ": this name is reserved by the format");
-  }
-  const std::optional<unsigned> bits = safetensors_bits(tensor.dtype);
+  const std::optional<unsigned> bits = safetensors_bits(dtype);
   if (!bits) {
-    return fail(StatusCode::invalid_argument, base::concat(name, ": unknown dtype ", base::in_quotes(tensor.dtype)));
+    return fail(StatusCode::invalid_argument, base::concat(tensor, ": unknown dtype ", base::in_quotes(dtype)));
   }
-  const std::optional<std::uint64_t> count = element_count(tensor.shape);
+  const std::optional<std::uint64_t> count = element_count(shape);
   std::uint64_t total_bits = 0;
-  if (!count || __builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0 ||
-      total_bits / 8 != tensor.data.size()) {
+  if (!count || __builtin_mul_overflow(*count, *bits, &total_bits) || total_bits % 8 != 0) {
     return fail(StatusCode::invalid_argument,
-                base::concat(name, ": ", tensor.data.size(), " bytes of data do not match dtype ", tensor.dtype,
-                             " and shape ", base::shape_text(tensor.shape)));
+                base::concat(tensor, ": dtype ", dtype, " and shape ", base::shape_text(shape),
+                             " do not match any number of bytes"));
   }
-  return {};
+  return total_bits / 8;
 }
 
-Result<std::string> make_header(std::span<const TensorToWrite* const> ordered) {
+Result<std::string> make_header(std::span<const Entry> entries) {
   std::string header = "{";
   std::uint64_t offset = 0;
-  for (const TensorToWrite* tensor : ordered) {
-    auto name = json_string(tensor->name);
+  for (const Entry& entry : entries) {
+    auto name = json_string(entry.name);
     if (!name) return tl::unexpected(name.error());
-    const std::uint64_t end = offset + tensor->data.size();
-    header += base::concat(header.size() > 1 ? "," : "", *name, R"(:{"dtype":")", tensor->dtype, R"(","shape":[)",
-                           base::join(tensor->shape, ","), R"(],"data_offsets":[)", offset, ",", end, "]}");
+    const std::uint64_t end = offset + entry.bytes;
+    header += base::concat(header.size() > 1 ? "," : "", *name, R"(:{"dtype":")", entry.dtype, R"(","shape":[)",
+                           base::join(entry.shape, ","), R"(],"data_offsets":[)", offset, ",", end, "]}");
     offset = end;
   }
   header += "}";
@@ -123,13 +64,31 @@ std::string little_endian(std::uint64_t value) {
   return bytes;
 }
 
+// A new file that holds all that precedes the data.
+Result<NewFile> begin_file(const std::string& path, std::span<const Entry> entries) {
+  auto header = make_header(entries);
+  if (!header) return tl::unexpected(header.error());
+  auto file = NewFile::create(path);
+  if (!file) return file;
+  const std::string prefix = little_endian(header->size()) + *header;
+  if (auto done = file->write(std::as_bytes(std::span(prefix))); !done) return tl::unexpected(done.error());
+  return file;
+}
+
 }  // namespace
 
 Result<void> write_safetensors(const std::string& path, std::span<const TensorToWrite> tensors) {
   return guarded("writing a safetensors file", [&]() -> Result<void> {
     std::vector<const TensorToWrite*> ordered;
     for (const TensorToWrite& tensor : tensors) {
-      if (auto valid = check_tensor(tensor); !valid) return valid;
+      const auto bytes = bytes_of(tensor.name, tensor.dtype, tensor.shape);
+      if (!bytes) return tl::unexpected(bytes.error());
+      if (*bytes != tensor.data.size()) {
+        return fail(StatusCode::invalid_argument,
+                    base::concat("tensor ", base::in_quotes(tensor.name), ": ", tensor.data.size(),
+                                 " bytes of data do not match dtype ", tensor.dtype, " and shape ",
+                                 base::shape_text(tensor.shape)));
+      }
       ordered.push_back(&tensor);
     }
     const auto order = [](const TensorToWrite* tensor) {
@@ -142,19 +101,45 @@ Result<void> write_safetensors(const std::string& path, std::span<const TensorTo
     if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
       return fail(StatusCode::invalid_argument, base::concat("tensor ", base::in_quotes(*twice), " is given twice"));
     }
-    auto header = make_header(ordered);
-    if (!header) return tl::unexpected(header.error());
-    if (auto free = check_destination(path); !free) return free;
-
-    NewFile file(path);
-    if (auto done = file.create(); !done) return done;
-    const std::string prefix = little_endian(header->size()) + *header;
-    if (auto done = file.write(std::as_bytes(std::span(prefix))); !done) return done;
+    std::vector<Entry> entries;
     for (const TensorToWrite* tensor : ordered) {
-      if (auto done = file.write(tensor->data); !done) return done;
+      entries.push_back({tensor->name, tensor->dtype, tensor->shape, tensor->data.size()});
     }
-    return file.finish();
+    auto file = begin_file(path, entries);
+    if (!file) return tl::unexpected(file.error());
+    for (const TensorToWrite* tensor : ordered) {
+      if (auto done = file->write(tensor->data); !done) return done;
+    }
+    return file->finish();
   });
+}
+
+Result<TensorStream> TensorStream::begin(const std::string& path, const std::string& name, const std::string& dtype,
+                                         const std::vector<std::int64_t>& shape) {
+  return guarded("writing a safetensors file", [&]() -> Result<TensorStream> {
+    const auto bytes = bytes_of(name, dtype, shape);
+    if (!bytes) return tl::unexpected(bytes.error());
+    const Entry entry{name, dtype, shape, *bytes};
+    auto file = begin_file(path, {&entry, 1});
+    if (!file) return tl::unexpected(file.error());
+    return TensorStream(std::move(*file), *bytes);
+  });
+}
+
+Result<void> TensorStream::append(std::span<const std::byte> data) {
+  if (data.size() > missing_) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("append: ", data.size(), " bytes for a tensor that lacks ", missing_));
+  }
+  missing_ -= data.size();
+  return file_.write(data);
+}
+
+Result<void> TensorStream::finish() {
+  if (missing_ != 0) {
+    return fail(StatusCode::invalid_argument, base::concat("finish: the tensor still lacks ", missing_, " bytes"));
+  }
+  return file_.finish();
 }
 
 }  // namespace isologit::io

@@ -132,6 +132,41 @@ TEST(SafetensorsWriter, DiskThatFillsUpLeavesTheOldFileAndNothingElse) {
   }
 }
 
+TEST(TensorStream, WritesTheSameBytesPartByPart) {
+  const TempDir dir;
+  const std::vector tensors{tensor("x", "F16", {2, 3}, "abcdefghijkl")};
+  ASSERT_TRUE(write_safetensors(dir.path("whole"), tensors));
+  dir.write("parts", "old");
+  auto stream = TensorStream::begin(dir.path("parts"), "x", "F16", {2, 3});
+  ASSERT_TRUE(stream) << stream.error().message;
+  const std::string_view data = "abcdefghijkl";
+  for (const std::size_t part : {0U, 4U}) {
+    ASSERT_TRUE(stream->append(std::as_bytes(std::span(data.substr(part, 4)))));
+    EXPECT_EQ(read_all(dir.path("parts")), "old");
+  }
+  EXPECT_FAILS(stream->finish(), StatusCode::invalid_argument, "the tensor still lacks 4 bytes");
+  EXPECT_FAILS(stream->append(std::as_bytes(std::span(data))), StatusCode::invalid_argument,
+               "12 bytes for a tensor that lacks 4");
+  ASSERT_TRUE(stream->append(std::as_bytes(std::span(data.substr(8)))));
+  ASSERT_TRUE(stream->finish());
+  EXPECT_EQ(read_all(dir.path("parts")), read_all(dir.path("whole")));
+  EXPECT_EQ(dir.names().size(), 2U);
+}
+
+TEST(TensorStream, LeavesNothingWhenItIsGivenUp) {
+  const TempDir dir;
+  dir.write("out", "old");
+  {
+    auto stream = TensorStream::begin(dir.path("out"), "x", "U8", {4});
+    ASSERT_TRUE(stream);
+    EXPECT_EQ(dir.names().size(), 2U);
+  }
+  EXPECT_EQ(dir.names(), (std::vector<std::string>{"out"}));
+  EXPECT_EQ(read_all(dir.path("out")), "old");
+  EXPECT_FAILS(TensorStream::begin(dir.path("out"), "x", "F31", {4}), StatusCode::invalid_argument, "unknown dtype");
+  EXPECT_FAILS(TensorStream::begin(dir.path("no/out"), "x", "U8", {4}), StatusCode::io_error, "cannot create");
+}
+
 TEST(SafetensorsWriter, IsReadBack) {
   const TempDir dir;
   const std::vector tensors{tensor("x", "F32", {1, 2}, "abcdefgh")};

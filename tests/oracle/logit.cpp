@@ -73,40 +73,67 @@ float dot(const Terms& terms, double bias, DType result) {
   return static_cast<float>(round_to(sum.value(), format_of(result)));
 }
 
-float softcap(float z, float c) {
+namespace {
+
+float rounded(const mpq_class& x, DType result) { return static_cast<float>(round_to(x, format_of(result))); }
+
+}  // namespace
+
+float softcap(float z, float c, DType result) {
   if (std::isnan(z)) return quiet_nan();
-  if (std::isinf(z)) return std::copysign(c, z);
+  if (std::isinf(z)) return rounded(z > 0 ? mpq_class(c) : mpq_class(-c), result);
   if (z == 0) return 0.0F;
-  // c·tanh(z/c) is transcendental, so never on a midpoint, and where it hugs z or c it hugs an f32 number, which is
-  // no boundary of rounding: the interval always settles.
+  // c·tanh(z/c) is transcendental, so never on a midpoint. But it hugs z where z is small, and ±c where z is large, and
+  // these may be midpoints of a type narrower than f32: far out the difference to ±c, which is tiny, decides.
   const mpq_class argument = mpq_class(z) / mpq_class(c);
+  const int sign = z > 0 ? 1 : -1;
+  const bool far_out = abs(argument) > 2;
+  const mpq_class cap = sign * mpq_class(c);
   return decide([&](mpfr_prec_t precision) -> std::optional<float> {
-    const Interval value = Interval(mpq_class(c), precision) * tanh(Interval(argument, precision));
-    const auto rounded = round_sum(0, value, z > 0 ? 1 : -1);
-    if (!rounded) return std::nullopt;
-    return static_cast<float>(*rounded);
+    std::optional<double> found;
+    if (far_out) {
+      // c·tanh(x) = c - 2c / (e^2x + 1)
+      const Interval grown = exp(Interval(2 * abs(argument), precision)) + Interval(mpq_class(1), precision);
+      found = round_sum(cap, Interval(-2 * cap, precision) / grown, -sign, format_of(result));
+    } else {
+      const Interval value = Interval(mpq_class(c), precision) * tanh(Interval(argument, precision));
+      found = round_sum(0, value, sign, format_of(result));
+    }
+    if (!found) return std::nullopt;
+    return static_cast<float>(*found);
   });
 }
 
-float scale_multiply(float z, float s) {
+float scale_multiply(float z, float s, DType result) {
   if (std::isnan(z)) return quiet_nan();
   if (std::isinf(z)) return s > 0 ? z : -z;
-  return rn32(mpq_class(z) * mpq_class(s));
+  return rounded(mpq_class(z) * mpq_class(s), result);
 }
 
-float scale_divide(float z, float d) {
+float scale_divide(float z, float d, DType result) {
   if (std::isnan(z)) return quiet_nan();
   if (std::isinf(z)) return z;
-  return rn32(mpq_class(z) / mpq_class(d));
+  return rounded(mpq_class(z) / mpq_class(d), result);
 }
 
-float temperature(float z, float t) { return scale_divide(z, t); }
+float temperature(float z, float t, DType result) { return scale_divide(z, t, result); }
 
 float transform(float z, const Transforms& transforms, float t) {
   if (transforms.has_softcap) z = softcap(z, transforms.softcap);
   if (transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale);
   if (transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale);
   return temperature(z, t);
+}
+
+float last_logit(const Terms& terms, double bias, const Transforms& transforms, std::optional<float> t, DType result) {
+  const bool scaled = transforms.scale_kind != ScaleKind::none;
+  const auto type = [&](bool more_follows) { return more_follows ? DType::f32 : result; };
+  float z = dot(terms, bias, type(transforms.has_softcap || scaled || t));
+  if (transforms.has_softcap) z = softcap(z, transforms.softcap, type(scaled || t));
+  if (transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale, type(t.has_value()));
+  if (transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale, type(t.has_value()));
+  if (t) z = temperature(z, *t, result);
+  return z;
 }
 
 }  // namespace isologit::oracle

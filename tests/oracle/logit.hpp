@@ -4,6 +4,7 @@
 #include <gmpxx.h>
 
 #include <cstddef>
+#include <optional>
 
 #include "isologit/head.hpp"
 #include "oracle/values.hpp"
@@ -25,13 +26,17 @@ inline float logit(const double* h, const double* w, std::size_t count, double b
   return dot(Terms{h, w, count}, bias, result);
 }
 
-// Each transform of section 2 alone.
-float softcap(float z, float c);
-float scale_multiply(float z, float s);
-float scale_divide(float z, float d);
-float temperature(float z, float t);
+// Each transform of section 2 alone. The result is a value of the type.
+float softcap(float z, float c, DType result = DType::f32);
+float scale_multiply(float z, float s, DType result = DType::f32);
+float scale_divide(float z, float d, DType result = DType::f32);
+float temperature(float z, float t, DType result = DType::f32);
 
 // Softcap and scale as the head says, then the temperature.
 float transform(float z, const Transforms& transforms, float t = 1.0F);
+
+// The logit in logits_dtype: of the steps asked for (the sum, softcap, scale, temperature) the last one is rounded to
+// `result`, those before it to f32.
+float last_logit(const Terms& terms, double bias, const Transforms& transforms, std::optional<float> t, DType result);
 
 }  // namespace isologit::oracle

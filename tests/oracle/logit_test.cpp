@@ -129,6 +129,34 @@ TEST(Softcap, Limits) {
   EXPECT_EQ(bits_of(softcap(-std::numeric_limits<float>::quiet_NaN(), 30.0F)), 0x7FC00000U);
 }
 
+// Where f32 numbers are midpoints of a narrower type, what lies between the real number and that f32 number decides.
+TEST(Softcap, NarrowResultsSeeWhatF32DoesNot) {
+  const float midpoint = 1 + 0x1p-8F;  // of two bf16 numbers, 1 and 1 + 2^-7
+  EXPECT_EQ(softcap(midpoint, largest), midpoint);
+  EXPECT_EQ(softcap(midpoint, largest, DType::bf16), 1.0F);
+  EXPECT_EQ(softcap(-midpoint, largest, DType::bf16), -1.0F);
+  EXPECT_EQ(softcap(largest, midpoint), midpoint);
+  EXPECT_EQ(softcap(largest, midpoint, DType::bf16), 1.0F);
+  EXPECT_EQ(softcap(-largest, midpoint, DType::bf16), -1.0F);
+  EXPECT_EQ(softcap(infinity, midpoint, DType::bf16), 1.0F);  // the midpoint itself: ties to even
+  EXPECT_EQ(softcap(infinity, 1 + 3 * 0x1p-8F, DType::bf16), 1 + 0x1p-6F);
+  EXPECT_EQ(softcap(50.0F, 30.0F, DType::f16), 27.9375F);  // 27.9331..., where f16 numbers are 2^-6 apart
+}
+
+TEST(LastLogit, OnlyTheLastStepIsNarrow) {
+  const double h[] = {1, 0x1p-20};
+  const double w[] = {1 + 0x1p-8, 0x1p-20};  // just above the midpoint
+  const auto last = [&](const Transforms& transforms, std::optional<float> t, DType type) {
+    return last_logit({h, w, 2}, 0, transforms, t, type);
+  };
+  EXPECT_EQ(last({}, std::nullopt, DType::f32), 1 + 0x1p-8F);
+  EXPECT_EQ(last({}, std::nullopt, DType::bf16), 1 + 0x1p-7F);
+  EXPECT_EQ(last({}, 1.0F, DType::bf16), 1.0F);  // the f32 sum is the midpoint; dividing it by 1 is a step
+  EXPECT_EQ(last({false, 0, ScaleKind::multiply, 2.0F}, std::nullopt, DType::bf16), 2.0F);
+  EXPECT_EQ(last({false, 0, ScaleKind::divide, 3.0F}, 1.0F, DType::f32), (1 + 0x1p-8F) / 3.0F);
+  EXPECT_EQ(last({true, 0x1p-8F, ScaleKind::none, 0}, 0x1p-8F, DType::f16), 1.0F);
+}
+
 // IEEE single-precision division and multiplication are one rounding of the real quotient and product.
 TEST(Scale, AgreesWithTheProcessor) {
   Random random(3);

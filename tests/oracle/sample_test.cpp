@@ -160,6 +160,12 @@ TEST(Sample, GreedyAndSpecialRows) {
   EXPECT_EQ(bits_of(sample(with_nan, {}, {}, {}).logprob), 0x7FC00000U);
   const std::vector<float> none(3, -infinity);
   EXPECT_EQ(sample(none, {}, {}, {}).id, -1);
+  // What is masked out makes no row special, and an empty support leaves nothing.
+  EXPECT_EQ(sample(with_nan, Mask{1, 0}, {}, {}).id, 0);
+  EXPECT_EQ(bits_of(sample(with_nan, Mask{1, 0}, {}, {}).logprob), 0U);
+  EXPECT_EQ(sample_greedy(z, Mask{1, 0, 1}).id, 2);
+  EXPECT_EQ(sample(z, Mask{0, 0, 0}, {}, {}).id, -1);
+  EXPECT_EQ(bits_of(sample(z, Mask{0, 0, 0}, {}, {}).log_kept_cut), 0x7FC00000U);
 }
 
 }  // namespace

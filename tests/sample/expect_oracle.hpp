@@ -24,8 +24,9 @@ inline SampleReport expect_oracle(const std::vector<float>& logits, const Plan& 
   for (std::size_t i = 0; i < draws->ids.size(); ++i) {
     oracle::DrawKey key = plan.key;
     key.position += static_cast<std::uint32_t>(i);
+    const std::vector<std::uint8_t> mask = mask_of(plan.support, i, last.size());
     const oracle::Sample expected =
-        plan.temperature == 0 ? oracle::sample_greedy(last, {}) : oracle::sample(last, {}, plan.cuts, key);
+        plan.temperature == 0 ? oracle::sample_greedy(last, mask) : oracle::sample(last, mask, plan.cuts, key);
     SCOPED_TRACE(testing::Message() << "kernel " << draws->report.kernel << " vocab " << logits.size() << " draw " << i
                                     << " T " << plan.temperature << " min_p " << plan.cuts.min_p << " top_k "
                                     << plan.cuts.top_k << " top_p " << plan.cuts.top_p);

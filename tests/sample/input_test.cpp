@@ -23,6 +23,9 @@ struct Case {
   std::vector<std::int64_t> ids = std::vector<std::int64_t>(3);
   std::vector<float> logprobs = std::vector<float>(3);
   float* kept = nullptr;
+  Support support;
+  std::vector<std::uint8_t> row_mask;
+  std::vector<std::int64_t> row_list;
   std::int64_t rows = 3;
 
   Result<SampleReport> run() {
@@ -35,6 +38,10 @@ struct Case {
     request.min_p = min_p;
     request.top_k = top_k;
     request.top_p = top_p;
+    request.support = support;
+    request.row_mask = row_mask;
+    request.row_list = row_list;
+    request.use_row_list = !row_list.empty();
     request.ids = ids.data();
     request.logprobs = logprobs.data();
     request.log_kept_cut = kept;
@@ -109,7 +116,54 @@ TEST(Input, Lengths) {
   });
 }
 
+TEST(Input, SupportsNameTheRow) {
+  const std::vector<std::int64_t> first = {0, 0, 3, 3}, second = {0, 0, 2, 2}, third = {0, 0, 0, 1};
+  const std::vector<std::int64_t> unsorted = {0, 2, 1}, twice = {3, 3}, outside = {4}, negative = {-1};
+  expect_refused("kept ids: row 1 has id 1 after 2; expected ascending ids, each once, in [0, 4)", [&](Case& one) {
+    one.support.kept = {first, unsorted};
+  });
+  expect_refused("banned ids: row 1 has id 3 after 3; expected ascending ids, each once, in [0, 4)", [&](Case& one) {
+    one.support.banned = {second, twice};
+  });
+  expect_refused("banned ids: row 2 has id 4 after -1; expected ascending ids, each once, in [0, 4)", [&](Case& one) {
+    one.support.banned = {third, outside};
+  });
+  expect_refused("kept ids: row 2 has id -1 after -1; expected ascending ids, each once, in [0, 4)", [&](Case& one) {
+    one.support.kept = {third, negative};
+  });
+  expect_refused("kept ids: 2 offsets for 3 rows; expected 4", [&](Case& one) { one.support.kept = {twice, outside}; });
+  expect_refused("kept ids: offsets from 0 to 3 for 2 ids; expected 0 to 2", [&](Case& one) {
+    one.support.kept = {first, twice};
+  });
+  const std::vector<std::int64_t> falling = {0, 2, 1, 2};
+  expect_refused("banned ids: the offsets of row 1 go from 2 to 1 of 2 ids", [&](Case& one) {
+    one.support.banned = {falling, {unsorted.data(), 2}};
+  });
+  expect_refused("support: range [3, 2) of a vocabulary of 4", [](Case& one) {
+    one.support.first_id = 3;
+    one.support.last_id = 2;
+  });
+  expect_refused("support: range [0, 5) of a vocabulary of 4", [](Case& one) { one.support.last_id = 5; });
+}
+
+TEST(Input, RowSelection) {
+  expect_refused("row_mask: 2 for 3 hidden rows", [](Case& one) { one.row_mask = {1, 1}; });
+  expect_refused("row_list[1]: 1 after 1; expected ascending indices below 3", [](Case& one) {
+    one.row_list = {1, 1};
+  });
+  expect_refused("row_list[0]: 3 after -1; expected ascending indices below 3", [](Case& one) { one.row_list = {3}; });
+  expect_refused("row_list and row_mask: both given; expected one of them", [](Case& one) {
+    one.row_list = {1};
+    one.row_mask = {1, 1, 1};
+  });
+}
+
 TEST(Input, Overlap) {
+  const std::vector<std::int64_t> offsets = {0, 1, 1, 1};
+  expect_refused("ids: the output buffer overlaps the input kept ids", [&](Case& one) {
+    one.ids = {0, 0, 0};
+    one.support.kept = {offsets, {one.ids.data(), 1}};
+  });
   expect_refused("log_kept_cut: the output buffer overlaps the input top_p",
                  [](Case& one) { one.kept = one.top_p.data(); });
   expect_refused("logprobs: the output buffer overlaps that of log_kept_cut",

@@ -4,7 +4,9 @@
 
 #include "isologit/partial.hpp"
 #include "oracle/cases.hpp"
+#include "oracle/logit.hpp"
 #include "oracle/values.hpp"
+#include "score/everything.hpp"
 #include "score/support.hpp"
 
 namespace isologit::testing_score {
@@ -145,6 +147,63 @@ TEST_P(Shards, OfPartiesThatExchangeStates) {
   }
 }
 
+// Every output of rows with supports, ids and temperatures, the second time with logits beyond 2^20: the parties'
+// states come to a collector, which holds no shard, in an order of their own, and to each other; all have the oracle's
+// results.
+TEST_P(Shards, EveryOutputInAnyOrderOfMerges) {
+  oracle::Random random(9);
+  for (std::uint64_t seed = 0; seed < (is_reference() ? 4 : 12); ++seed) {
+    std::vector<float> z = oracle::make_row(oracle::row_families[seed], is_reference() ? 20 : 90, seed);
+    if (seed % 2 == 1) z[7] = z[3] = 0x1.1p20F;
+    const Case tested(z, seed);
+    const std::vector<std::size_t> counts = {1, 2, 3, 8};
+    const std::size_t parties = counts[seed % 4];
+    std::vector<std::int64_t> bounds = {0, tested.vocab()};
+    while (bounds.size() <= parties) bounds.push_back(random.between(0, tested.vocab()));
+    std::sort(bounds.begin(), bounds.end());
+    std::vector<Everything> results(parties + 1, Everything(tested));
+    std::vector<PartialScore> partials;
+    for (Everything& result : results) {
+      ScoreRequest request = tested.request();
+      result.ask(request, Everything::kAll - (1U << 11));  // logits are written where their shard is
+      auto partial = PartialScore::begin(tested.vocab(), 1, {}, request, options());
+      ASSERT_TRUE(partial.has_value()) << partial.error().message;
+      partials.push_back(std::move(*partial));
+    }
+    for (bool finished = false; !finished;) {
+      std::vector<std::vector<std::byte>> states;
+      for (std::size_t p = 0; p < parties; ++p) {
+        Shard part{tested.given.head(), bounds[p]};
+        part.head.weight.data = tested.given.z().data() + bounds[p];
+        part.head.weight.rows = part.head.vocab_size = bounds[p + 1] - bounds[p];
+        ASSERT_TRUE(partials[p].absorb(part).has_value());
+        states.push_back(*partials[p].state());
+      }
+      for (std::size_t p = 0; p <= parties; ++p) {
+        std::vector<std::size_t> others;
+        for (std::size_t q = 0; q < parties; ++q) {
+          if (q != p) others.push_back(q);
+        }
+        for (std::size_t i = others.size(); i > 1; --i) std::swap(others[i - 1], others[random.below(i)]);
+        for (const std::size_t q : others) ASSERT_TRUE(partials[p].merge(states[q]).has_value());
+      }
+      for (std::size_t p = 0; p <= parties; ++p) {
+        const auto result = partials[p].finish_round();
+        ASSERT_TRUE(result.has_value()) << result.error().message;
+        ASSERT_EQ(p == 0 || finished == *result, true) << "parties do not agree";
+        finished = *result;
+      }
+    }
+    for (Everything& result : results) {
+      for (std::size_t i = 0; i < result.logits.size(); ++i) {
+        result.logits[i] = oracle::temperature(z[i % z.size()], tested.temperatures[i / z.size()]);
+      }
+      expect_rows_are_right(tested, result);
+    }
+    ASSERT_FALSE(HasFailure()) << "seed " << seed << " parties " << parties;
+  }
+}
+
 TEST_P(Shards, AMissingShardIsAnError) {
   Results results;
   PartialScore partial = begin(results);
@@ -162,6 +221,18 @@ TEST_P(Shards, AMissingShardIsAnError) {
   const auto finished = no_targets->finish_round();
   ASSERT_FALSE(finished.has_value());
   EXPECT_EQ(finished.error().message, "finish_round: the shards held 50 ids of a vocabulary of 100");
+  // Logprobs without temperature have sums of their own.
+  const float two = 2;
+  request_.token_ids = ids_;
+  request = request_;
+  request.temperatures = {&two, 1};
+  request.raw_logprobs = other.logprobs.data();
+  auto raw = PartialScore::begin(vocab_, 40, {}, request, options());
+  ASSERT_TRUE(raw.has_value());
+  ASSERT_TRUE(raw->absorb(shard(50, 100)).has_value());
+  const auto raw_finished = raw->finish_round();
+  ASSERT_FALSE(raw_finished.has_value());
+  EXPECT_EQ(raw_finished.error().message, "finish_round: the shards held 50 ids of a vocabulary of 100");
 }
 
 // A state that was cut or changed is refused, or merged as numbers; it neither crashes nor reads beyond its end.

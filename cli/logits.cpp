@@ -1,0 +1,271 @@
+// isologit logits: the logits themselves, written block by block.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cli/destination.hpp"
+#include "cli/digest.hpp"
+#include "cli/head_text.hpp"
+#include "cli/how.hpp"
+#include "cli/input_rows.hpp"
+#include "cli/interrupt.hpp"
+#include "cli/parse.hpp"
+#include "cli/text.hpp"
+#include "cli/verbs.hpp"
+#include "cli/watched.hpp"
+#include "io/safetensors_writer.hpp"
+#include "isologit/score.hpp"
+
+namespace isologit::cli {
+namespace {
+
+struct Arguments {
+  std::string model;
+  std::string input;
+  std::string output;
+  std::string dtype = "f32";
+  std::optional<std::string> rows;
+  std::optional<std::string> vocab;
+  std::optional<std::string> temperature;
+  How how;
+  bool json = false;
+};
+
+struct Job {
+  InputRows rows;
+  RowRange ids;
+  DType dtype = DType::f32;
+
+  std::int64_t row_bytes() const { return (ids.end - ids.begin) * static_cast<std::int64_t>(dtype_size(dtype)); }
+};
+
+struct Written {
+  ScoreReport report;
+  double seconds = 0;
+  std::string digest;
+};
+
+// The rows that are held at a time. The core passes over the weight once for
+// each 120 of them.
+std::int64_t block_rows(const Job& job) {
+  constexpr std::int64_t kMostBytes = std::int64_t{128} << 20;
+  constexpr std::int64_t kRowsOfAPass = 120;
+  const std::int64_t rows = std::max<std::int64_t>(kMostBytes / job.row_bytes(), 1);
+  return rows > kRowsOfAPass ? rows / kRowsOfAPass * kRowsOfAPass : rows;
+}
+
+const char* safetensors_name(DType dtype) {
+  return dtype == DType::f32 ? "F32" : dtype == DType::bf16 ? "BF16" : "F16";
+}
+
+Result<ScoreReport> write_blocks(const Head& head, const Job& job, const ScoreOptions& options, io::TensorStream& file,
+                                 Digest& digest) {
+  const MatrixView& hidden = job.rows.hidden;
+  const std::int64_t most = std::min(block_rows(job), std::max<std::int64_t>(hidden.rows, 1));
+  std::vector<std::byte> block(static_cast<std::size_t>(most * job.row_bytes()));
+  ScoreReport total;
+  // Once without a row, if there is none: the report names the kernel then too.
+  for (std::int64_t begin = 0; begin == 0 || begin < hidden.rows; begin += most) {
+    const std::int64_t count = std::min(most, hidden.rows - begin);
+    ScoreRequest request;
+    request.hidden = hidden;
+    request.hidden.rows = count;
+    request.hidden.data = static_cast<const std::byte*>(hidden.data) +
+                          begin * hidden.row_stride * static_cast<std::int64_t>(dtype_size(hidden.dtype));
+    request.temperatures = job.rows.temperatures;
+    if (job.rows.temperatures.size() > 1) {
+      request.temperatures =
+          request.temperatures.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    }
+    request.logits = {block.data(), job.dtype, job.ids.end - job.ids.begin, job.ids.begin, job.ids.end - job.ids.begin};
+    ScoreOptions of_block = options;
+    of_block.progress = [&](double done) {
+      const auto share =
+          (static_cast<double>(begin) + static_cast<double>(count) * done) / static_cast<double>(hidden.rows);
+      return options.progress(share);
+    };
+    const Result<ScoreReport> report = score(head, request, of_block);
+    if (!report) return report;
+    const auto bytes = std::span(block).first(static_cast<std::size_t>(count * job.row_bytes()));
+    digest.add(bytes);
+    if (auto appended = file.append(bytes); !appended) return tl::unexpected(appended.error());
+    total.kernel = report->kernel;
+    total.arithmetic = report->arithmetic;
+    total.threads = report->threads;
+    total.rows += report->rows;
+    total.logit_fallbacks += report->logit_fallbacks;
+  }
+  return total;
+}
+
+Outcome<Written> write(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
+  Result<io::TensorStream> file = io::TensorStream::begin(arguments.output, "logits", safetensors_name(job.dtype),
+                                                          {job.rows.hidden.rows, job.ids.end - job.ids.begin});
+  if (!file) return failure(file.error());
+  Written written;
+  Digest digest;
+  const auto call = [&](const ScoreOptions& how) { return write_blocks(head, job, how, *file, digest); };
+  const auto done = watched(options, call, written.report, written.seconds);
+  if (!done) return tl::unexpected(done.error());
+  if (const Result<void> finished = file->finish(); !finished) return failure(finished.error());
+  written.digest = digest.text();
+  return written;
+}
+
+std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const Job& job,
+                    const Written& written) {
+  const ScoreReport& report = written.report;
+  const nlohmann::ordered_json json = {{"model", arguments.model},
+                                       {"input", arguments.input},
+                                       {"rows", job.rows.count()},
+                                       {"first_id", job.ids.begin},
+                                       {"ids", job.ids.end - job.ids.begin},
+                                       {"dtype", arguments.dtype},
+                                       {"vocab_size", checkpoint.head.vocab_size},
+                                       {"hidden_size", checkpoint.head.weight.cols},
+                                       {"kernel", report.kernel},
+                                       {"arithmetic", arithmetic_name(report.arithmetic)},
+                                       {"threads", report.threads},
+                                       {"seconds", written.seconds},
+                                       {"logit_fallbacks", report.logit_fallbacks},
+                                       {"output", arguments.output},
+                                       {"digest", written.digest}};
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoint, const Job& job,
+                     const Written& written) {
+  const ScoreReport& report = written.report;
+  const auto& temperatures = job.rows.temperatures;
+  const auto slice = [](const RowRange& range, bool told) {
+    const std::int64_t count = range.end - range.begin;
+    return told ? fmt::format("{} ({} to {})", count, range.begin, range.end - 1) : fmt::format("{}", count);
+  };
+  const std::string temperature = temperatures.empty()    ? "1"
+                                  : arguments.temperature ? fmt::format("{}", temperatures[0])
+                                                          : "one per row";
+  return field_table({{"model", arguments.model},
+                      {"head", head_text(checkpoint)},
+                      {"transforms", transforms_text(checkpoint.head.transforms)},
+                      {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
+                      {"input", fmt::format("{}  hidden_states {} [*, {}]", arguments.input,
+                                            dtype_name(job.rows.hidden.dtype), job.rows.hidden.cols)},
+                      {"rows", slice(job.rows.range, arguments.rows.has_value())},
+                      {"ids", slice(job.ids, arguments.vocab.has_value())},
+                      {"temperature", temperature},
+                      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
+                      {"time", duration_text(written.seconds)},
+                      {"settled again", fmt::format("{} logits by exact accumulation", report.logit_fallbacks)},
+                      {"output", fmt::format("{}  logits {} [{}, {}]", arguments.output, arguments.dtype,
+                                             job.rows.count(), job.ids.end - job.ids.begin)},
+                      {"", ""},
+                      {"digest", "sha256 " + written.digest}});
+}
+
+// What the command line says, before any file is opened.
+struct Options {
+  ScoreOptions how;
+  std::optional<float> temperature;
+  std::optional<RowSlice> rows;
+  std::optional<RowSlice> vocab;
+};
+
+Outcome<Options> parse(const Arguments& arguments) {
+  Options options;
+  if (arguments.temperature) {
+    const Outcome<float> parsed = parse_temperature(*arguments.temperature);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.temperature = *parsed;
+  }
+  if (arguments.rows) {
+    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.rows = *parsed;
+  }
+  if (arguments.vocab) {
+    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.vocab = *parsed;
+  }
+  const Outcome<ScoreOptions> how = arguments.how.options();
+  if (!how) return tl::unexpected(how.error());
+  options.how = *how;
+  if (const auto checked = check_destination(arguments.output, arguments.input); !checked) {
+    return tl::unexpected(checked.error());
+  }
+  return options;
+}
+
+Outcome<Job> make_job(const Arguments& arguments, const Options& options, const io::Captured& captured,
+                      const io::Checkpoint& checkpoint) {
+  const Outcome<InputRows> rows =
+      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, false);
+  if (!rows) return tl::unexpected(rows.error());
+  Job job{*rows, {0, checkpoint.head.vocab_size}, *parse_dtype(arguments.dtype)};
+  if (options.vocab) {
+    const Outcome<RowRange> ids = resolve_ids(*options.vocab, checkpoint.head.vocab_size);
+    if (!ids) return tl::unexpected(ids.error());
+    job.ids = *ids;
+  }
+  return job;
+}
+
+Outcome<std::string> run(const Arguments& arguments) {
+  const Outcome<Options> options = parse(arguments);
+  if (!options) return tl::unexpected(options.error());
+  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
+  if (!checkpoint) return failure(checkpoint.error());
+  const Result<io::Captured> captured = io::read_hidden_rows(arguments.input);
+  if (!captured) return failure(captured.error());
+  const Outcome<Job> job = make_job(arguments, *options, *captured, *checkpoint);
+  if (!job) return tl::unexpected(job.error());
+
+  const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
+  const Outcome<Written> written = write(checkpoint->head, *job, arguments, options->how);
+  if (!written) return tl::unexpected(written.error());
+  return arguments.json ? as_json(arguments, *checkpoint, *job, *written)
+                        : as_table(arguments, *checkpoint, *job, *written);
+}
+
+constexpr const char* kFooter =
+    "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32) and optionally temperatures [T] "
+    "(f32).\n"
+    "The output gets logits [rows, ids], after softcap, scale and temperature: each is the real number of the last of\n"
+    "these steps, rounded once to the dtype (with --arithmetic fast, the f32 logit rounded to it). It is written "
+    "block\n"
+    "by block and need not fit into memory.\n"
+    "\n"
+    "The JSON object has model, input, rows, first_id, ids (how many), dtype, vocab_size, hidden_size, kernel,\n"
+    "arithmetic, threads, seconds (with writing), logit_fallbacks, output, digest (SHA-256 of the tensor's bytes).\n"
+    "\n"
+    "Exit code: 0, 1 for a failure, 2 for a wrong command line, 130 when interrupted.";
+
+}  // namespace
+
+Verb logits_verb(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("logits", "Write the logits of captured rows, each rounded once");
+  const auto arguments = std::make_shared<Arguments>();
+  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
+      ->required();
+  command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
+  command->add_option("--output", arguments->output, "Where to write the logits")->required()->type_name("FILE");
+  command->add_option("--dtype", arguments->dtype, "f32, the default, bf16 or f16")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
+      ->type_name("A:B");
+  command->add_option("--vocab", arguments->vocab, "Only ids A to B - 1; A or B may be left out")->type_name("A:B");
+  command
+      ->add_option("--temperature", arguments->temperature,
+                   "Divide all logits by T, rounded to f32; not with an input that has temperatures")
+      ->type_name("T");
+  arguments->how.add_to(*command);
+  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
+  command->footer(kFooter);
+  return {command, [arguments] { return run(*arguments); }};
+}
+
+}  // namespace isologit::cli
