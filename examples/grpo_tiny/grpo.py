@@ -31,7 +31,7 @@ MODEL = Path(__file__).parents[1] / "tiny-qwen3"
 PROMPT_TOKENS, NEW_TOKENS = 8, 16
 PROMPTS, GROUP = 8, 8  # completions a step: PROMPTS groups of GROUP
 MICRO_BATCH = 32  # completions that the trainer takes at once
-LEARNING_RATE, CLIP = 3e-4, 0.2
+LEARNING_RATE, CLIP = 5e-4, 0.2
 
 
 def bf16_linear(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def plot(histories: dict[str, list[Step]], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="GRPO on examples/tiny-qwen3, a run for each rollout head.")
-    parser.add_argument("--steps", type=int, default=40, help="of each run")
+    parser.add_argument("--steps", type=int, default=30, help="of each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", metavar="FILE", help="write a plot (needs matplotlib)")
     options = parser.parse_args()
