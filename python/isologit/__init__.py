@@ -1,7 +1,7 @@
 """The last layer of a language model with one right answer.
 
-`score` takes numpy arrays. `linear_logprobs`, `logits` and the modules `nn`, `hf`, `ops` and `integrations` take torch
-tensors; torch is imported when one of them is first used. What the results are is defined in CONTRACT.md.
+`score` takes numpy arrays. `linear_logprobs`, `logits`, `sample` and the modules `nn`, `hf`, `ops` and `integrations`
+take torch tensors; torch is imported when one of them is first used. What the results are is defined in CONTRACT.md.
 """
 
 import importlib
@@ -14,6 +14,7 @@ __version__ = version()
 __all__ = [
     "LogprobsOutput",
     "Report",
+    "SampleOutput",
     "Scores",
     "hf",
     "integrations",
@@ -22,6 +23,7 @@ __all__ = [
     "logits",
     "nn",
     "ops",
+    "sample",
     "score",
     "version",
 ]
@@ -32,6 +34,8 @@ _FOUND_IN = {
     "linear_logprobs": "isologit._functional",
     "logits": "isologit._functional",
     "LogprobsOutput": "isologit._functional",
+    "sample": "isologit._sample",
+    "SampleOutput": "isologit._sample",
 }
 _MODULES = ("hf", "integrations", "nn", "ops")
 

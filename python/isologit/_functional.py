@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from isologit import _arrays, _torch_args, _torch_ops
+from isologit import _torch_args, _torch_inputs, _torch_ops
 
 
 class LogprobsOutput(NamedTuple):
@@ -17,75 +17,6 @@ class LogprobsOutput(NamedTuple):
     lse: Tensor | None = None
     top_k_ids: Tensor | None = None
     top_k_logprobs: Tensor | None = None
-
-
-def _flatten(hidden: Tensor, weight: Tensor) -> Tensor:
-    """hidden as [N, H]. A view where strides allow; else, or when elements of a row are not adjacent, a copy."""
-    if hidden.dim() < 1 or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
-        )
-    count = 1
-    for size in hidden.shape[:-1]:
-        count *= size
-    rows = hidden.reshape(count, hidden.shape[-1])
-    return rows if _torch_args.rows_are_adjacent(rows) else rows.contiguous()
-
-
-def _temperatures(temperature: float | Tensor, hidden: Tensor) -> Tensor:
-    lead = hidden.shape[:-1]
-    if not isinstance(temperature, Tensor):
-        return torch.full((1,), temperature, dtype=torch.float32, device=hidden.device)
-    if temperature.dim() == 0:
-        return temperature.detach().to(torch.float32).reshape(1)
-    if temperature.shape != lead:
-        raise ValueError(
-            f"temperature: shape is {list(temperature.shape)}; expected a number, or {list(lead)}: one for "
-            "each row of hidden"
-        )
-    return temperature.detach().to(torch.float32).reshape(-1).contiguous()
-
-
-def _ids(token_ids: Tensor, hidden: Tensor) -> Tensor:
-    lead = hidden.shape[:-1]
-    if token_ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"token_ids: dtype is {token_ids.dtype}; expected torch.int64")
-    if token_ids.shape == lead:
-        shape: tuple[int, ...] = (-1,) if lead else (1,)
-    elif token_ids.shape[:-1] == lead and token_ids.dim() == len(lead) + 1:
-        count = 1
-        for size in lead:
-            count *= size
-        shape = (count, token_ids.shape[-1])
-    else:
-        raise ValueError(
-            f"token_ids: shape is {list(token_ids.shape)}; expected {list(lead)}, one id a row, or with one "
-            "dimension more at the end, K ids a row"
-        )
-    return token_ids.to(torch.int64).reshape(shape).contiguous()
-
-
-def _mask(mask: Tensor | None, hidden: Tensor, vocab_size: int) -> Tensor | None:
-    if mask is None:
-        return None
-    lead = hidden.shape[:-1]
-    if mask.dtype != torch.bool or mask.shape not in ((vocab_size,), (*lead, vocab_size)):
-        raise ValueError(
-            f"mask: {mask.dtype} {list(mask.shape)}; expected torch.bool [{vocab_size}] or "
-            f"{[*lead, vocab_size]}, True where an id stays"
-        )
-    return mask.reshape(-1, vocab_size)
-
-
-def _lists(lists: Sequence[Sequence[int]] | None, rows: int, name: str) -> tuple[Tensor | None, Tensor | None]:
-    if lists is None:
-        return None, None
-    offsets, ids = _arrays.id_lists(lists, rows, name)
-    return torch.from_numpy(offsets), torch.from_numpy(ids)
-
-
-def _vector(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.contiguous()
 
 
 def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
@@ -143,19 +74,19 @@ def linear_logprobs(
     place of weight.grad.
     """
     _torch_args.require_cpu(hidden=hidden, weight=weight, bias=bias, token_ids=token_ids)
-    rows = _flatten(hidden, weight)
+    rows = _torch_inputs.flatten(hidden, weight)
     lead = hidden.shape[:-1]
     size = weight.shape[0] if vocab_size is None else vocab_size
     if mask is not None and (kept is not None or banned is not None):
         raise ValueError("mask and lists of ids are given; expected one or the other")
-    kept_offsets, kept_ids = _lists(kept, rows.shape[0], "kept")
-    banned_offsets, banned_ids = _lists(banned, rows.shape[0], "banned")
+    kept_offsets, kept_ids = _torch_inputs.lists(kept, rows.shape[0], "kept")
+    banned_offsets, banned_ids = _torch_inputs.lists(banned, rows.shape[0], "banned")
     _check_accumulator(dweight_accumulate, weight)
     logprobs, entropy, lse, top_k_ids, top_k_logprobs = _torch_ops.score(
         rows,
         weight,
-        _vector(bias),
-        _temperatures(temperature, hidden),
+        _torch_inputs.vector(bias),
+        _torch_inputs.temperatures(temperature, hidden),
         size,
         softcap,
         scale,
@@ -163,12 +94,12 @@ def linear_logprobs(
         arithmetic,
         threads,
         kernel,
-        _mask(mask, hidden, size),
+        _torch_inputs.mask(mask, hidden, size),
         kept_offsets,
         kept_ids,
         banned_offsets,
         banned_ids,
-        _ids(token_ids, hidden),
+        _torch_inputs.ids(token_ids, hidden),
         ignore_index,
         return_entropy,
         return_lse,
@@ -207,14 +138,14 @@ def logits(
     Differentiable in hidden, weight and bias; gradients and dweight_accumulate are those of linear_logprobs.
     """
     _torch_args.require_cpu(hidden=hidden, weight=weight, bias=bias)
-    rows = _flatten(hidden, weight)
+    rows = _torch_inputs.flatten(hidden, weight)
     size = weight.shape[0] if vocab_size is None else vocab_size
     _check_accumulator(dweight_accumulate, weight)
     result = _torch_ops.logits(
         rows,
         weight,
-        _vector(bias),
-        _temperatures(temperature, hidden),
+        _torch_inputs.vector(bias),
+        _torch_inputs.temperatures(temperature, hidden),
         size,
         softcap,
         scale,

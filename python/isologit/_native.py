@@ -177,6 +177,55 @@ class _BackwardReport(_Sized):
     ]
 
 
+class SampleRequest(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("hidden", Matrix),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("seeds", c_void_p),
+        ("seed_count", c_int64),
+        ("sequence_ids", c_void_p),
+        ("sequence_id_count", c_int64),
+        ("positions", c_void_p),
+        ("position_count", c_int64),
+        ("min_p", c_void_p),
+        ("min_p_count", c_int64),
+        ("top_k", c_void_p),
+        ("top_k_count", c_int64),
+        ("top_p", c_void_p),
+        ("top_p_count", c_int64),
+        ("has_range", c_int32),
+        ("first_id", c_int64),
+        ("last_id", c_int64),
+        ("kept", IdLists),
+        ("banned", IdLists),
+        ("row_mask", c_void_p),
+        ("row_list", c_void_p),
+        ("row_count", c_int64),
+        ("ids", c_void_p),
+        ("logprobs", c_void_p),
+        ("cut_logprobs", c_void_p),
+        ("log_kept_cut", c_void_p),
+    ]
+
+
+class _SampleReport(_Sized):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("kernel", c_char * 32),
+        ("threads", c_int32),
+        ("rounds", c_int32),
+        ("rows", c_int64),
+        ("logit_fallbacks", c_int64),
+        ("further_rows", c_int64),
+        ("undecided_rows", c_int64),
+        ("second_words", c_int64),
+        ("exact_draws", c_int64),
+        ("arithmetic", c_int32),
+    ]
+
+
 class _KernelInfo(_Sized):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -224,6 +273,7 @@ def _load() -> ctypes.CDLL:
     for name, request, options, report in (
         ("score", ScoreRequest, _ScoreOptions, _ScoreReport),
         ("backward", BackwardRequest, _BackwardOptions, _BackwardReport),
+        ("sample", SampleRequest, _ScoreOptions, _SampleReport),
     ):
         function = getattr(library, f"isologit_{name}")
         function.restype = c_int
@@ -326,7 +376,7 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
 
 
 def _watched(function: Any, head: Head, request: _Sized, options: Any, report: _Sized) -> None:
-    """Calls score or backward. A signal's handler that raises, such as that of Ctrl-C, stops it between tiles."""
+    """Calls the function. A signal's handler that raises, such as that of Ctrl-C, stops it between tiles."""
     raised: list[BaseException] = []
     if threading.current_thread() is threading.main_thread():  # no other runs handlers
         answers = _run_signal_handlers(raised)
@@ -376,6 +426,14 @@ def backward(
         kernel=kernel.encode(),
     )
     _watched(_library.isologit_backward, head, request, options, _BackwardReport())
+
+
+def sample(
+    head: Head, request: SampleRequest, *, arithmetic: str = "exact", threads: int = 0, kernel: str = ""
+) -> None:
+    """isologit_sample."""
+    options = _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
+    _watched(_library.isologit_sample, head, request, options, _SampleReport())
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:

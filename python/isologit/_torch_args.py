@@ -17,6 +17,9 @@ HEAD = (
 SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_offsets, Tensor? banned_ids"
 
 
+Request = _native.ScoreRequest | _native.BackwardRequest | _native.SampleRequest
+
+
 class HeadArgs(NamedTuple):
     """hidden [N, H], temperatures [1] or [N]."""
 
@@ -55,7 +58,7 @@ class HeadArgs(NamedTuple):
             divide=self.divide,
         )
 
-    def set_rows(self, request: _native.ScoreRequest | _native.BackwardRequest) -> None:
+    def set_rows(self, request: Request) -> None:
         request.hidden = matrix(self.hidden, "hidden")
         request.temperatures, request.temperature_count = self.temperatures.data_ptr(), self.temperatures.shape[0]
 
@@ -69,7 +72,7 @@ class SupportArgs(NamedTuple):
     banned_offsets: Tensor | None
     banned_ids: Tensor | None
 
-    def set_lists(self, request: _native.ScoreRequest | _native.BackwardRequest, rows: int) -> tuple[np.ndarray, ...]:
+    def set_lists(self, request: Request, rows: int) -> tuple[np.ndarray, ...]:
         """Returns the arrays that must outlive the call."""
         if self.kept_offsets is not None and self.kept_ids is not None:
             request.kept = _native.IdLists(self.kept_offsets.data_ptr(), self.kept_ids.data_ptr())

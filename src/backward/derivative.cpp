@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backward/pair_sums.hpp"
 #include "exact/elementary.hpp"
 
 namespace isologit::gradient {
@@ -61,8 +62,15 @@ Parts parts_of(const RowSums& sums, float top, float z, const Upstream& upstream
     const Ball second = exact::multiply(exact::multiply(k, c, limbs), mean_gap, limbs);
     const Ball sum = tidy(exact::negate(exact::add(first, second, limbs)), limbs);
     parts.delta = tidy(exact::divide(sum, exact::multiply(k, total, limbs), limbs), limbs);
-    // Two terms of known signs, for when both are below all granularity.
-    parts.sign = b_sign * c_sign >= 0 ? -(b_sign != 0 ? b_sign : c_sign) : proven_sign(parts.delta);
+    // Two terms of known signs, for when both are below all granularity. Where they oppose one another and all gaps are
+    // at least 2^50, so that epsilon and E are held by bounds alone, k E / s is at least 2^49 epsilon.
+    if (b_sign * c_sign >= 0) {
+      parts.sign = -(b_sign != 0 ? b_sign : c_sign);
+      return parts;
+    }
+    const bool all_far = sums.limbs >= kPairLimbs && sums.mass.middle.is_zero();
+    const bool moment_wins = all_far && exact::highest_bit(c.middle) + 48 > exact::highest_bit(upstream.b);
+    parts.sign = moment_wins ? -c_sign : proven_sign(parts.delta);
     return parts;
   }
   const BigFloat gap = exact::add(of(top), exact::negate(of(z)));

@@ -215,6 +215,30 @@ TEST(Exact, VanishingTermsDecideMidpoints) {
   expect_exact(capped, "a softcap's slope of 1 - 2^-200");
 }
 
+// The same where the two vanishing terms pull to different sides, which the oracle has not the bits for. At the top, dz
+// = B - (eB + c E) with E = d e: far out the entropy's term is d times the other, so that dz lies beyond B on the side
+// of -c.
+TEST(Exact, OpposedVanishingTermsDecideMidpoints) {
+  for (const float far : {-0x1p51F, -1e30F, -3e38F}) {
+    for (const float c : {1.0F, -1.0F, 0x1p-20F, -0x1p-20F}) {
+      Problem problem = from_logits({{0.0F, far}});
+      const float sign = c < 0 ? 1.0F : -1.0F;
+      problem.ids = {1};
+      problem.d_logprobs = {sign * -0x1p-24F};
+      problem.d_lse = {sign};  // B = 1 + 2^-24 or minus that, a tie
+      problem.d_entropy = {c};
+      for (const std::string& kernel : runnable_kernels()) {
+        BackwardOptions options;
+        options.arithmetic = Arithmetic::exact;
+        options.kernel = kernel;
+        const Gradients gradients = run(problem, options);
+        EXPECT_EQ(gradients.dbias[0], sign * (1.0F + 0x1p-23F)) << far << " " << c << " " << kernel;
+        EXPECT_EQ(gradients.dbias[1], sign * -0x1p-24F) << far << " " << c << " " << kernel;
+      }
+    }
+  }
+}
+
 TEST(Exact, SaturatedSoftcap) {
   Problem problem = from_logits({{-infinity, infinity, 3e38F, 1.0F, -40.0F}});
   problem.ids = {1};
