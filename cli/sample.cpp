@@ -12,8 +12,10 @@
 #include "cli/destination.hpp"
 #include "cli/head_text.hpp"
 #include "cli/how.hpp"
+#include "cli/input_rows.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
+#include "cli/row_support.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
 #include "cli/watched.hpp"
@@ -35,19 +37,28 @@ struct Arguments {
   std::string seed = "0";
   std::string sequence_id = "0";
   std::optional<std::string> rows;
+  std::optional<std::string> vocab;
   How how;
   bool json = false;
 };
 
 // The rows to draw for, and how.
 struct Job {
-  MatrixView hidden;
-  std::vector<float> temperatures;  // none, one for all rows, or one each
+  InputRows rows;
+  RowSupport support;
   std::vector<std::uint32_t> positions;
-  std::uint64_t seed = 0;
-  std::uint64_t sequence_id = 0;
+};
+
+// The command line's values, before any file is opened.
+struct Options {
+  ScoreOptions how;
+  std::optional<float> temperature;
+  std::optional<RowSlice> rows;
+  std::optional<RowSlice> vocab;
   float top_p = 1;
   float min_p = 0;
+  std::uint64_t seed = 0;
+  std::uint64_t sequence_id = 0;
 };
 
 struct Samples {
@@ -59,76 +70,96 @@ struct Samples {
   double seconds = 0;
 };
 
-bool is_temperature(float t) { return t >= 0 && std::isfinite(t); }
-
-Outcome<Job> make_job(const Arguments& arguments, const io::Captured& captured, const RowRange& range) {
-  Job job;
-  job.hidden = captured.hidden;
-  const auto row_bytes = static_cast<std::int64_t>(dtype_size(job.hidden.dtype)) * job.hidden.cols;
-  job.hidden.data = static_cast<const std::byte*>(captured.hidden.data) + range.begin * row_bytes;
-  job.hidden.rows = range.end - range.begin;
-  if (arguments.temperature && !captured.temperatures.empty()) {
-    return usage_error(fmt::format(
-        "--temperature was given, but '{}' has a temperature for each row (tensor temperatures); use one of the two",
-        arguments.input));
-  }
+Outcome<void> parse_numbers(const Arguments& arguments, Options& options) {
   if (arguments.temperature) {
-    const Outcome<float> parsed = parse_f32("--temperature", *arguments.temperature,
-                                            "a finite number, 0 (greedy) or above, such as 0.7", is_temperature);
+    const Outcome<float> parsed =
+        parse_f32("--temperature", *arguments.temperature, "a finite number, 0 (greedy) or above, such as 0.7",
+                  [](float t) { return t >= 0 && std::isfinite(t); });
     if (!parsed) return tl::unexpected(parsed.error());
-    job.temperatures = {*parsed};
+    options.temperature = *parsed;
   }
   if (arguments.top_p) {
     const Outcome<float> parsed = parse_f32("--top-p", *arguments.top_p, "a number above 0, up to 1, such as 0.9",
                                             [](float p) { return p > 0 && p <= 1; });
     if (!parsed) return tl::unexpected(parsed.error());
-    job.top_p = *parsed;
+    options.top_p = *parsed;
   }
   if (arguments.min_p) {
     const Outcome<float> parsed = parse_f32("--min-p", *arguments.min_p, "a number from 0 to 1, such as 0.05",
                                             [](float p) { return p >= 0 && p <= 1; });
     if (!parsed) return tl::unexpected(parsed.error());
-    job.min_p = *parsed;
+    options.min_p = *parsed;
   }
   const Outcome<std::uint64_t> seed = parse_u64("--seed", arguments.seed);
   if (!seed) return tl::unexpected(seed.error());
-  job.seed = *seed;
+  options.seed = *seed;
   const Outcome<std::uint64_t> sequence_id = parse_u64("--sequence-id", arguments.sequence_id);
   if (!sequence_id) return tl::unexpected(sequence_id.error());
-  job.sequence_id = *sequence_id;
-  for (std::int64_t row = range.begin; row < range.end; ++row) {
+  options.sequence_id = *sequence_id;
+  return {};
+}
+
+Outcome<Options> parse(const Arguments& arguments) {
+  Options options;
+  if (const auto parsed = parse_numbers(arguments, options); !parsed) return tl::unexpected(parsed.error());
+  if (arguments.rows) {
+    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.rows = *parsed;
+  }
+  if (arguments.vocab) {
+    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.vocab = *parsed;
+  }
+  const Outcome<ScoreOptions> how = arguments.how.options();
+  if (!how) return tl::unexpected(how.error());
+  options.how = *how;
+  if (!arguments.output.empty()) {
+    const auto checked = check_destination(arguments.output, arguments.input);
+    if (!checked) return tl::unexpected(checked.error());
+  }
+  return options;
+}
+
+Outcome<Job> make_job(const Arguments& arguments, const Options& options, const io::Captured& captured,
+                      const io::Checkpoint& checkpoint) {
+  const Outcome<InputRows> rows =
+      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, true);
+  if (!rows) return tl::unexpected(rows.error());
+  Outcome<RowSupport> support =
+      choose_support(arguments.input, captured, rows->range, checkpoint.head.vocab_size, options.vocab);
+  if (!support) return tl::unexpected(support.error());
+  Job job{*rows, std::move(*support), {}};
+  for (std::int64_t row = rows->range.begin; row < rows->range.end; ++row) {
     job.positions.push_back(static_cast<std::uint32_t>(row));
-    if (captured.temperatures.empty()) continue;
-    const float temperature = captured.temperatures[static_cast<std::size_t>(row)];
-    if (!is_temperature(temperature)) {
-      return failure(fmt::format("'{}': temperatures[{}] is {}; expected a finite number, 0 (greedy) or above",
-                                 arguments.input, row, temperature));
-    }
-    job.temperatures.push_back(temperature);
   }
   return job;
 }
 
-Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
+Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments, const Options& options) {
   Samples samples;
-  const auto rows = static_cast<std::size_t>(job.hidden.rows);
+  const std::size_t rows = job.rows.count();
   samples.ids.resize(rows);
   samples.logprobs.resize(rows);
   samples.cut_logprobs.resize(rows);
   samples.log_kept_cut.resize(rows);
-  SampleRequest request{.hidden = job.hidden, .temperatures = job.temperatures};
-  request.seeds = {&job.seed, 1};
-  request.sequence_ids = {&job.sequence_id, 1};
+  SampleRequest request;
+  request.hidden = job.rows.hidden;
+  request.temperatures = job.rows.temperatures;
+  request.support = job.support.view();
+  request.seeds = {&options.seed, 1};
+  request.sequence_ids = {&options.sequence_id, 1};
   request.positions = job.positions;
-  request.min_p = {&job.min_p, 1};
+  request.min_p = {&options.min_p, 1};
   request.top_k = {&arguments.top_k, 1};
-  request.top_p = {&job.top_p, 1};
+  request.top_p = {&options.top_p, 1};
   request.ids = samples.ids.data();
   request.logprobs = samples.logprobs.data();
   request.cut_logprobs = samples.cut_logprobs.data();
   request.log_kept_cut = samples.log_kept_cut.data();
   const auto call = [&](const ScoreOptions& how) { return sample(head, request, how); };
-  const auto done = watched(options, call, samples.report, samples.seconds);
+  const auto done = watched(options.how, call, samples.report, samples.seconds);
   if (!done) return tl::unexpected(done.error());
   return samples;
 }
@@ -145,31 +176,33 @@ Outcome<void> write(const std::string& path, const Samples& samples) {
   return {};
 }
 
-std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const Job& job,
-                    const Samples& samples) {
+std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const Options& options,
+                    const Samples& samples, const std::string& support) {
   const SampleReport& report = samples.report;
-  const nlohmann::ordered_json json = {{"model", arguments.model},
-                                       {"input", arguments.input},
-                                       {"rows", report.rows},
-                                       {"vocab_size", checkpoint.head.vocab_size},
-                                       {"hidden_size", checkpoint.head.weight.cols},
-                                       {"seed", job.seed},
-                                       {"sequence_id", job.sequence_id},
-                                       {"kernel", report.kernel},
-                                       {"arithmetic", arithmetic_name(report.arithmetic)},
-                                       {"threads", report.threads},
-                                       {"seconds", samples.seconds},
-                                       {"logit_fallbacks", report.logit_fallbacks},
-                                       {"rounds", report.rounds},
-                                       {"further_rows", report.further_rows},
-                                       {"undecided_rows", report.undecided_rows},
-                                       {"second_words", report.second_words},
-                                       {"exact_draws", report.exact_draws},
-                                       {"ids", samples.ids}};
+  nlohmann::ordered_json json = {{"model", arguments.model},
+                                 {"input", arguments.input},
+                                 {"rows", report.rows},
+                                 {"vocab_size", checkpoint.head.vocab_size},
+                                 {"hidden_size", checkpoint.head.weight.cols},
+                                 {"seed", options.seed},
+                                 {"sequence_id", options.sequence_id},
+                                 {"kernel", report.kernel},
+                                 {"arithmetic", arithmetic_name(report.arithmetic)},
+                                 {"threads", report.threads},
+                                 {"seconds", samples.seconds},
+                                 {"logit_fallbacks", report.logit_fallbacks},
+                                 {"rounds", report.rounds},
+                                 {"further_rows", report.further_rows},
+                                 {"undecided_rows", report.undecided_rows},
+                                 {"second_words", report.second_words},
+                                 {"exact_draws", report.exact_draws},
+                                 {"ids", samples.ids}};
+  if (!support.empty()) json["support"] = support;
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoint, const Samples& samples) {
+std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoint, const Samples& samples,
+                     const std::string& support) {
   const SampleReport& report = samples.report;
   std::vector<std::pair<std::string, std::string>> fields = {
       {"model", arguments.model},
@@ -183,6 +216,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
       {"settled again",
        fmt::format("{} logits by exact accumulation, {} rows by further passes, {} rows at a wider precision",
                    report.logit_fallbacks, report.further_rows, report.undecided_rows)}};
+  if (!support.empty()) fields.emplace_back("support", support);
   if (!arguments.output.empty()) fields.emplace_back("output", arguments.output);
   constexpr std::size_t kShown = 16;
   std::string ids;
@@ -194,29 +228,13 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
 }
 
 Outcome<std::string> run(const Arguments& arguments) {
-  std::optional<RowSlice> slice;
-  if (arguments.rows) {
-    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
-    if (!parsed) return tl::unexpected(parsed.error());
-    slice = *parsed;
-  }
-  const Outcome<ScoreOptions> options = arguments.how.options();
+  const Outcome<Options> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
-  if (!arguments.output.empty()) {
-    const auto checked = check_destination(arguments.output, arguments.input);
-    if (!checked) return tl::unexpected(checked.error());
-  }
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
   if (!checkpoint) return failure(checkpoint.error());
   const Result<io::Captured> captured = io::read_hidden_rows(arguments.input);
   if (!captured) return failure(captured.error());
-  RowRange range{0, captured->hidden.rows};
-  if (slice) {
-    const Outcome<RowRange> resolved = resolve(*slice, captured->hidden.rows);
-    if (!resolved) return tl::unexpected(resolved.error());
-    range = *resolved;
-  }
-  const Outcome<Job> job = make_job(arguments, *captured, range);
+  const Outcome<Job> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
@@ -225,18 +243,21 @@ Outcome<std::string> run(const Arguments& arguments) {
   if (!arguments.output.empty()) {
     if (const auto written = write(arguments.output, *samples); !written) return tl::unexpected(written.error());
   }
-  return arguments.json ? as_json(arguments, *checkpoint, *job, *samples) : as_table(arguments, *checkpoint, *samples);
+  const std::string support = job->support.text(checkpoint->head.vocab_size);
+  return arguments.json ? as_json(arguments, *checkpoint, *options, *samples, support)
+                        : as_table(arguments, *checkpoint, *samples, support);
 }
 
 constexpr const char* kFooter =
-    "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32) and optionally temperatures [T] "
-    "(f32,\n"
-    "0 allowed). A row's draw depends on its logits, the cuts, the seed, the sequence id and its number in the file.\n"
+    "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32) and optionally temperatures [T]\n"
+    "(f32, 0 allowed). A row's draw depends on its logits, the cuts, the seed, the sequence id and its number in the\n"
+    "file. The input may also hold the ids that are drawn from: kept_offsets and kept_ids, banned_offsets and\n"
+    "banned_ids, as for score.\n"
     "The output gets ids [T] (i64) and logprobs, cut_logprobs, log_kept_cut [T] (f32) of the rows asked for.\n"
     "\n"
     "The JSON object has model, input, rows, vocab_size, hidden_size, seed, sequence_id, kernel, arithmetic, threads,\n"
-    "seconds (of sampling alone), logit_fallbacks, rounds, further_rows, undecided_rows, second_words, exact_draws, "
-    "ids.\n"
+    "seconds (of sampling alone), logit_fallbacks, rounds, further_rows, undecided_rows, second_words, exact_draws,\n"
+    "ids; and support, in words, when ids are left out.\n"
     "\n"
     "Exit code: 0, 1 for a failure, 2 for a wrong command line, 130 when interrupted.";
 
@@ -266,6 +287,8 @@ Verb sample_verb(CLI::App& app) {
       ->type_name("P");
   arguments->how.add_to(*command);
   command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
+      ->type_name("A:B");
+  command->add_option("--vocab", arguments->vocab, "Draw from ids A to B - 1 only; A or B may be left out")
       ->type_name("A:B");
   command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
   command->footer(kFooter);

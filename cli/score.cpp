@@ -4,130 +4,139 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <csignal>
-#include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "cli/destination.hpp"
-#include "cli/digest.hpp"
-#include "cli/head_text.hpp"
-#include "cli/how.hpp"
 #include "cli/interrupt.hpp"
 #include "cli/parse.hpp"
-#include "cli/summary.hpp"
-#include "cli/text.hpp"
+#include "cli/score_run.hpp"
 #include "cli/verbs.hpp"
 #include "cli/watched.hpp"
 #include "io/captured.hpp"
-#include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
 
 namespace isologit::cli {
+
+bool ScoreArguments::wants(const char* name) const { return std::find(with.begin(), with.end(), name) != with.end(); }
+
 namespace {
 
-constexpr std::int64_t kIgnore = -100;
-
-struct Arguments {
-  std::string model;
-  std::string input;
-  std::string output;
-  std::optional<std::string> temperature;
-  std::optional<std::string> rows;
-  How how;
-  bool json = false;
+// The command line's values, before any file is opened.
+struct Options {
+  ScoreOptions how;
+  std::optional<float> temperature;
+  std::optional<RowSlice> rows;
+  std::optional<RowSlice> vocab;
 };
 
-// The rows to score: a slice of the captured ones.
-struct Job {
-  std::string input;
-  RowRange range;
-  MatrixView hidden;
-  std::span<const std::int64_t> token_ids;
-  std::vector<float> temperatures;  // none, one for all rows, or one each
-
-  std::size_t rows() const { return token_ids.size(); }
-};
-
-struct Scores {
-  std::vector<float> logprobs;
-  std::vector<float> lse;
-  std::vector<float> entropy;
-  std::vector<std::int64_t> argmax;
-  std::vector<std::int64_t> rank;
-  ScoreReport report;
-  double seconds = 0;
-};
-
-// What the core would refuse as well, but by the rows of the file rather than of the slice.
-Outcome<void> check_values(const Job& job, const io::Checkpoint& checkpoint) {
-  const Head& head = checkpoint.head;
-  if (job.hidden.cols != head.weight.cols) {
-    return failure(fmt::format("'{}': hidden_states has rows of {} elements, but those of {} have {}", job.input,
-                               job.hidden.cols, checkpoint.weight_name, head.weight.cols));
+Outcome<Options> parse(const ScoreArguments& arguments) {
+  Options options;
+  if (arguments.temperature) {
+    const Outcome<float> parsed = parse_temperature(*arguments.temperature);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.temperature = *parsed;
   }
-  for (std::size_t i = 0; i < job.rows(); ++i) {
-    const std::int64_t id = job.token_ids[i];
-    if (id != kIgnore && (id < 0 || id >= head.vocab_size)) {
-      return failure(
-          fmt::format("'{}': token_ids[{}] is {}; expected an id of the vocabulary, 0 to {}, or {} for a row to ignore",
-                      job.input, job.range.begin + static_cast<std::int64_t>(i), id, head.vocab_size - 1, kIgnore));
-    }
+  if (arguments.rows) {
+    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.rows = *parsed;
   }
-  for (std::size_t i = 0; i < job.temperatures.size(); ++i) {
-    const float temperature = job.temperatures[i];
-    if (!(temperature > 0) || !std::isfinite(temperature)) {
-      return failure(fmt::format("'{}': temperatures[{}] is {}; expected a finite number above 0", job.input,
-                                 job.range.begin + static_cast<std::int64_t>(i), temperature));
-    }
+  if (arguments.vocab) {
+    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
+    if (!parsed) return tl::unexpected(parsed.error());
+    options.vocab = *parsed;
   }
-  return {};
+  const Outcome<ScoreOptions> how = arguments.how.options();
+  if (!how) return tl::unexpected(how.error());
+  options.how = *how;
+  if (!arguments.output.empty()) {
+    const auto checked = check_destination(arguments.output, arguments.input);
+    if (!checked) return tl::unexpected(checked.error());
+  } else if (arguments.top_k > 0 || !arguments.with.empty()) {
+    return usage_error(
+        fmt::format("{}: needs --output, which is where the values go", arguments.top_k > 0 ? "--top-k" : "--with"));
+  }
+  return options;
 }
 
-Outcome<Job> make_job(const Arguments& arguments, const io::Captured& captured, std::optional<float> temperature,
-                      const std::optional<RowSlice>& slice) {
-  Job job{arguments.input, {0, captured.hidden.rows}, captured.hidden, {}, {}};
-  if (temperature && !captured.temperatures.empty()) {
-    return usage_error(fmt::format(
-        "--temperature was given, but '{}' has a temperature for each row (tensor temperatures); use one of the two",
-        arguments.input));
+// What the core would refuse as well, but by the rows of the file rather than of the slice.
+Outcome<void> check_ids(const std::string& input, const ScoreJob& job, std::int64_t vocab_size) {
+  const auto check = [&](const char* name, const std::vector<std::int64_t>& ids, std::int64_t per_row,
+                         const char* meaning) -> Outcome<void> {
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] == kIgnore || (ids[i] >= 0 && ids[i] < vocab_size)) continue;
+      const auto at = static_cast<std::int64_t>(i);
+      const std::int64_t row = job.rows.range.begin + at / per_row;
+      const std::string place = per_row == 1 ? fmt::format("{}", row) : fmt::format("{}, {}", row, at % per_row);
+      return failure(fmt::format("'{}': {}[{}] is {}; expected an id of the vocabulary, 0 to {}, or {} for {}", input,
+                                 name, place, ids[i], vocab_size - 1, kIgnore, meaning));
+    }
+    return {};
+  };
+  if (const auto checked = check("token_ids", job.token_ids, 1, "a row to ignore"); !checked) return checked;
+  return check("ids", job.given.ids, std::max<std::int64_t>(job.given.per_row, 1), "none");
+}
+
+Outcome<ScoreJob> make_job(const ScoreArguments& arguments, const Options& options, const io::Captured& captured,
+                           const io::Checkpoint& checkpoint) {
+  const Outcome<InputRows> rows =
+      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, false);
+  if (!rows) return tl::unexpected(rows.error());
+  ScoreJob job{*rows, {}, {}, {}, !captured.temperatures.empty()};
+  const RowRange& range = rows->range;
+  job.token_ids.assign(captured.token_ids.begin() + range.begin, captured.token_ids.begin() + range.end);
+  if (!arguments.output.empty()) {
+    Result<io::GivenIds> given = io::read_given_ids(captured);
+    if (!given) return failure(given.error());
+    job.given.per_row = given->per_row;
+    job.given.ids.assign(given->ids.begin() + range.begin * given->per_row,
+                         given->ids.begin() + range.end * given->per_row);
   }
-  if (slice) {
-    const Outcome<RowRange> range = resolve(*slice, captured.hidden.rows);
-    if (!range) return tl::unexpected(range.error());
-    job.range = *range;
-  }
-  const auto first = static_cast<std::size_t>(job.range.begin);
-  const auto count = static_cast<std::size_t>(job.range.end) - first;
-  const auto row_bytes = static_cast<std::size_t>(job.hidden.cols) * dtype_size(job.hidden.dtype);
-  job.hidden.data = static_cast<const std::byte*>(captured.hidden.data) + first * row_bytes;
-  job.hidden.rows = static_cast<std::int64_t>(count);
-  job.token_ids = std::span(captured.token_ids).subspan(first, count);
-  if (temperature) job.temperatures = {*temperature};
-  if (!captured.temperatures.empty()) {
-    const auto from = captured.temperatures.begin() + job.range.begin;
-    job.temperatures.assign(from, from + static_cast<std::ptrdiff_t>(count));
+  Outcome<RowSupport> support =
+      choose_support(arguments.input, captured, range, checkpoint.head.vocab_size, options.vocab);
+  if (!support) return tl::unexpected(support.error());
+  job.support = std::move(*support);
+  if (const auto checked = check_ids(arguments.input, job, checkpoint.head.vocab_size); !checked) {
+    return tl::unexpected(checked.error());
   }
   return job;
 }
 
-Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
+Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArguments& arguments,
+                        const ScoreOptions& options) {
   Scores scores;
-  scores.logprobs.resize(job.rows());
-  ScoreRequest request{.hidden = job.hidden, .token_ids = job.token_ids, .temperatures = job.temperatures};
+  const std::size_t rows = job.rows.count();
+  const auto room = [rows](auto& values, std::size_t per_row = 1) {
+    values.resize(rows * per_row);
+    return values.data();
+  };
+  ScoreRequest request;
+  request.hidden = job.rows.hidden;
+  request.token_ids = job.token_ids;
+  request.temperatures = job.rows.temperatures;
   request.ignore_index = kIgnore;
-  request.logprobs = scores.logprobs.data();
+  request.support = job.support.view();
+  request.logprobs = room(scores.logprobs);
   if (!arguments.output.empty()) {
-    scores.lse.resize(job.rows());
-    scores.entropy.resize(job.rows());
-    scores.argmax.resize(job.rows());
-    scores.rank.resize(job.rows());
-    request.lse = scores.lse.data();
-    request.entropy = scores.entropy.data();
-    request.argmax = scores.argmax.data();
-    request.rank = scores.rank.data();
+    request.lse = room(scores.lse);
+    request.entropy = room(scores.entropy);
+    request.argmax = room(scores.argmax);
+    request.rank = room(scores.rank);
+  }
+  if (arguments.wants("raw_logprobs")) request.raw_logprobs = room(scores.raw_logprobs);
+  if (arguments.wants("sum_p2")) request.sum_p2 = room(scores.sum_p2);
+  if (arguments.wants("log_kept")) request.log_kept = room(scores.log_kept);
+  if (job.given.per_row > 0) {
+    request.ids_per_row = job.given.per_row;
+    request.ids = job.given.ids;
+    request.ids_logprobs = room(scores.ids_logprobs, static_cast<std::size_t>(job.given.per_row));
+  }
+  if (arguments.top_k > 0) {
+    request.top_k = arguments.top_k;
+    request.top_k_ids = room(scores.top_k_ids, static_cast<std::size_t>(arguments.top_k));
+    request.top_k_logprobs = room(scores.top_k_logprobs, static_cast<std::size_t>(arguments.top_k));
   }
   const auto call = [&](const ScoreOptions& how) { return score(head, request, how); };
   const auto done = watched(options, call, scores.report, scores.seconds);
@@ -135,148 +144,66 @@ Outcome<Scores> compute(const Head& head, const Job& job, const Arguments& argum
   return scores;
 }
 
-Outcome<void> write(const std::string& path, const Scores& scores) {
-  const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(scores.logprobs.size())};
-  const auto tensor = [&](const char* name, const char* dtype, const auto& values) {
-    return io::TensorToWrite{name, dtype, shape, std::as_bytes(std::span(values))};
+Outcome<void> write(const ScoreArguments& arguments, const ScoreJob& job, const Scores& scores) {
+  const auto rows = static_cast<std::int64_t>(job.rows.count());
+  std::vector<io::TensorToWrite> tensors;
+  const auto add = [&](const char* name, const char* dtype, const auto& values, std::int64_t per_row = 0) {
+    std::vector<std::int64_t> shape = {rows};
+    if (per_row > 0) shape.push_back(per_row);
+    tensors.push_back({name, dtype, std::move(shape), std::as_bytes(std::span(values))});
   };
-  const std::vector<io::TensorToWrite> tensors = {
-      tensor("logprobs", "F32", scores.logprobs), tensor("lse", "F32", scores.lse),
-      tensor("entropy", "F32", scores.entropy), tensor("argmax", "I64", scores.argmax),
-      tensor("rank", "I64", scores.rank)};
-  if (const Result<void> written = io::write_safetensors(path, tensors); !written) return failure(written.error());
+  add("logprobs", "F32", scores.logprobs);
+  add("lse", "F32", scores.lse);
+  add("entropy", "F32", scores.entropy);
+  add("argmax", "I64", scores.argmax);
+  add("rank", "I64", scores.rank);
+  if (arguments.wants("raw_logprobs")) add("raw_logprobs", "F32", scores.raw_logprobs);
+  if (arguments.wants("sum_p2")) add("sum_p2", "F32", scores.sum_p2);
+  if (arguments.wants("log_kept")) add("log_kept", "F32", scores.log_kept);
+  if (job.given.per_row > 0) add("ids_logprobs", "F32", scores.ids_logprobs, job.given.per_row);
+  if (arguments.top_k > 0) {
+    add("top_k_ids", "I64", scores.top_k_ids, arguments.top_k);
+    add("top_k_logprobs", "F32", scores.top_k_logprobs, arguments.top_k);
+  }
+  const Result<void> written = io::write_safetensors(arguments.output, tensors);
+  if (!written) return failure(written.error());
   return {};
 }
 
-// What is told of a run, as JSON or as a table.
-struct Told {
-  const Arguments& arguments;
-  const io::Checkpoint& checkpoint;
-  const Job& job;
-  const Scores& scores;
-  std::int64_t ignored;
-  std::optional<Summary> summary;
-  std::string digest;
-};
-
-std::string as_json(const Told& told) {
-  const ScoreReport& report = told.scores.report;
-  const auto finite_or_null = [](std::optional<double> x) {
-    return x && std::isfinite(*x) ? nlohmann::ordered_json(*x) : nlohmann::ordered_json(nullptr);
-  };
-  const auto& summary = told.summary;
-  const nlohmann::ordered_json json = {
-      {"model", told.arguments.model},
-      {"input", told.arguments.input},
-      {"rows", told.job.rows()},
-      {"ignored", told.ignored},
-      {"vocab_size", told.checkpoint.head.vocab_size},
-      {"hidden_size", told.checkpoint.head.weight.cols},
-      {"kernel", report.kernel},
-      {"arithmetic", arithmetic_name(report.arithmetic)},
-      {"threads", report.threads},
-      {"seconds", told.scores.seconds},
-      {"logit_fallbacks", report.logit_fallbacks},
-      {"undecided_rows", report.undecided_rows},
-      {"rounds", report.rounds},
-      {"mean_logprob", finite_or_null(summary ? std::optional(summary->mean) : std::nullopt)},
-      {"perplexity", finite_or_null(summary ? std::optional(summary->perplexity) : std::nullopt)},
-      {"digest", told.digest}};
-  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-}
-
-std::string temperature_text(const Job& job, bool per_row) {
-  if (per_row) return "one per row";
-  return job.temperatures.empty() ? "1" : fmt::format("{}", job.temperatures[0]);
-}
-
-std::string as_table(const Told& told, bool per_row_temperatures) {
-  const ScoreReport& report = told.scores.report;
-  const Job& job = told.job;
-  const auto value = [&](double Summary::*member) {
-    return told.summary ? fmt::format("{}", (*told.summary).*member) : std::string("none: no row is scored");
-  };
-  std::string rows = fmt::format("{}", job.rows());
-  if (told.arguments.rows) rows += fmt::format(" ({} to {})", job.range.begin, job.range.end - 1);
-  if (told.ignored > 0) rows += fmt::format(", {} of them ignored", told.ignored);
-  std::vector<std::pair<std::string, std::string>> fields = {
-      {"model", told.arguments.model},
-      {"head", head_text(told.checkpoint)},
-      {"transforms", transforms_text(told.checkpoint.head.transforms)},
-      {"vocabulary", fmt::format("{}", told.checkpoint.head.vocab_size)},
-      {"input", fmt::format("{}  hidden_states {} [*, {}]", told.arguments.input, dtype_name(job.hidden.dtype),
-                            job.hidden.cols)},
-      {"rows", rows},
-      {"temperature", temperature_text(job, per_row_temperatures)},
-      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
-      {"time", duration_text(told.scores.seconds)},
-      {"settled again", fmt::format("{} logits by exact accumulation, {} rows at a wider precision",
-                                    report.logit_fallbacks, report.undecided_rows)}};
-  if (!told.arguments.output.empty()) fields.emplace_back("output", told.arguments.output);
-  fields.emplace_back("", "");
-  fields.emplace_back("mean logprob", value(&Summary::mean));
-  fields.emplace_back("perplexity", value(&Summary::perplexity));
-  fields.emplace_back("digest", "sha256 " + told.digest);
-  return field_table(fields);
-}
-
-Outcome<std::string> tell(const Arguments& arguments, const io::Checkpoint& checkpoint, const Job& job,
-                          const Scores& scores, bool per_row_temperatures) {
-  std::vector<float> counted;
-  for (std::size_t i = 0; i < job.rows(); ++i) {
-    if (job.token_ids[i] != kIgnore) counted.push_back(scores.logprobs[i]);
-  }
-  const Told told{
-      arguments,          checkpoint,         job, scores, static_cast<std::int64_t>(job.rows() - counted.size()),
-      summarise(counted), f32_digest(counted)};
-  return arguments.json ? as_json(told) : as_table(told, per_row_temperatures);
-}
-
-Outcome<std::string> run(const Arguments& arguments) {
-  std::optional<float> temperature;
-  if (arguments.temperature) {
-    const Outcome<float> parsed = parse_temperature(*arguments.temperature);
-    if (!parsed) return tl::unexpected(parsed.error());
-    temperature = *parsed;
-  }
-  std::optional<RowSlice> slice;
-  if (arguments.rows) {
-    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
-    if (!parsed) return tl::unexpected(parsed.error());
-    slice = *parsed;
-  }
-  const Outcome<ScoreOptions> options = arguments.how.options();
+Outcome<std::string> run(const ScoreArguments& arguments) {
+  const Outcome<Options> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
-  if (!arguments.output.empty()) {
-    const auto checked = check_destination(arguments.output, arguments.input);
-    if (!checked) return tl::unexpected(checked.error());
-  }
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
   if (!checkpoint) return failure(checkpoint.error());
   const Result<io::Captured> captured = io::read_captured(arguments.input);
   if (!captured) return failure(captured.error());
-  const Outcome<Job> job = make_job(arguments, *captured, temperature, slice);
+  const Outcome<ScoreJob> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
-  if (const auto checked = check_values(*job, *checkpoint); !checked) return tl::unexpected(checked.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, *options);
+  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->how);
   if (!scores) return tl::unexpected(scores.error());
   if (!arguments.output.empty()) {
-    if (const auto written = write(arguments.output, *scores); !written) return tl::unexpected(written.error());
+    if (const auto written = write(arguments, *job, *scores); !written) return tl::unexpected(written.error());
   }
-  return tell(arguments, *checkpoint, *job, *scores, !captured->temperatures.empty());
+  return tell_scores(arguments, *checkpoint, *job, *scores);
 }
 
 constexpr const char* kFooter =
     "The input is a safetensors file with hidden_states [T, H] (bf16, f16 or f32), token_ids [T] (i64 or i32; -100\n"
     "marks a row to ignore) and optionally temperatures [T] (f32). token_ids[i] is scored from hidden_states[i].\n"
-    "The output gets logprobs, lse, entropy [T] (f32) and argmax, rank [T] (i64) of the rows asked for.\n"
+    "It may also hold kept_offsets [T + 1] and kept_ids (i64 or i32), the ids that each row's distribution is over:\n"
+    "those of row i are kept_ids[kept_offsets[i]] to kept_ids[kept_offsets[i + 1] - 1], ascending; banned_offsets and\n"
+    "banned_ids, the ids that it leaves out; and ids [T, K], more ids to score in each row (-100 for none).\n"
+    "The output gets logprobs, lse, entropy [T] (f32) and argmax, rank [T] (i64) of the rows asked for; with ids in "
+    "the\n"
+    "input ids_logprobs [T, K], with --top-k top_k_ids, top_k_logprobs [T, k], and what --with names [T].\n"
     "\n"
     "The JSON object has model, input, rows (all rows asked for), ignored (those of them with id -100), vocab_size,\n"
     "hidden_size, kernel, arithmetic, threads, seconds (of scoring alone), logit_fallbacks, undecided_rows, rounds,\n"
     "mean_logprob and perplexity (each the real number rounded once to f64; null when every row is ignored or the\n"
-    "result is not finite), digest (SHA-256 of the little-endian f32 logprobs of the rows not ignored, in order).\n"
+    "result is not finite), digest (SHA-256 of the little-endian f32 logprobs of the rows not ignored, in order);\n"
+    "and support, in words, when ids are left out.\n"
     "\n"
     "Exit code: 0, 1 for a failure, 2 for a wrong command line, 130 when interrupted.";
 
@@ -285,11 +212,22 @@ constexpr const char* kFooter =
 Verb score_verb(CLI::App& app) {
   CLI::App* command =
       app.add_subcommand("score", "Score captured tokens: log-probabilities that are right to the last bit");
-  const auto arguments = std::make_shared<Arguments>();
+  const auto arguments = std::make_shared<ScoreArguments>();
   command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
       ->required();
   command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
   command->add_option("--output", arguments->output, "Where to write the result of each row")->type_name("FILE");
+  command
+      ->add_option("--top-k", arguments->top_k, "Also write the K first ids of each row, 1 to 1024, and their logprobs")
+      ->type_name("K")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--with", arguments->with, "Also write these: raw_logprobs, sum_p2, log_kept")
+      ->type_name("NAMES")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember({"raw_logprobs", "sum_p2", "log_kept"}));
+  command->add_option("--vocab", arguments->vocab, "Distributions over ids A to B - 1 only; A or B may be left out")
+      ->type_name("A:B");
   command
       ->add_option("--temperature", arguments->temperature,
                    "Divide all logits by T, rounded to f32; not with an input that has temperatures")

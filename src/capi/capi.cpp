@@ -10,22 +10,6 @@
 namespace isologit::capi {
 namespace {
 
-Result<void> add_selection(const isologit_score_request& c, ScoreRequest& request) {
-  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
-  if (c.row_mask != nullptr) request.row_mask = {c.row_mask, static_cast<std::size_t>(rows)};
-  if (c.row_list != nullptr) {
-    if (c.row_count < 0) {
-      return fail(StatusCode::invalid_argument, base::concat("row_count: ", c.row_count, "; expected 0 or more"));
-    }
-    request.use_row_list = true;
-    request.row_list = {c.row_list, static_cast<std::size_t>(c.row_count)};
-  }
-  const auto support = to_support(c, rows);
-  if (!support) return tl::unexpected(support.error());
-  request.support = *support;
-  return {};
-}
-
 Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& request) {
   const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
   constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
@@ -69,17 +53,6 @@ Result<ScoreRequest> to_request(const isologit_score_request* from) {
   if (auto added = add_selection(*c, request); !added) return tl::unexpected(added.error());
   if (auto added = add_ids_and_logits(*c, request); !added) return tl::unexpected(added.error());
   return request;
-}
-
-Result<ScoreOptions> to_options(const isologit_score_options* from) {
-  if (from == nullptr) return ScoreOptions{};
-  const auto c = read(from, "options");
-  if (!c) return tl::unexpected(c.error());
-  auto options = to_common_options<ScoreOptions>(*c);
-  const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
-  if (!arithmetic) return tl::unexpected(arithmetic.error());
-  options.arithmetic = *arithmetic;
-  return options;
 }
 
 Result<void> score_structs(const isologit_head* c_head, const isologit_score_request* c_request,

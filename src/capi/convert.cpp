@@ -69,4 +69,15 @@ IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
           {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
 }
 
+Result<ScoreOptions> to_options(const isologit_score_options* from) {
+  if (from == nullptr) return ScoreOptions{};
+  const auto c = read(from, "options");
+  if (!c) return tl::unexpected(c.error());
+  auto options = to_common_options<ScoreOptions>(*c);
+  const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
+  if (!arithmetic) return tl::unexpected(arithmetic.error());
+  options.arithmetic = *arithmetic;
+  return options;
+}
+
 }  // namespace isologit::capi

@@ -48,6 +48,26 @@ Result<Support> to_support(const Struct& c, std::int64_t rows) {
   return support;
 }
 
+// Adds the support and the row selection of a structure that also has the members row_mask, row_list and row_count.
+template <class Struct, class Request>
+Result<void> add_selection(const Struct& c, Request& request) {
+  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
+  if (c.row_mask != nullptr) request.row_mask = {c.row_mask, static_cast<std::size_t>(rows)};
+  if (c.row_list != nullptr) {
+    if (c.row_count < 0) {
+      return fail(StatusCode::invalid_argument, base::concat("row_count: ", c.row_count, "; expected 0 or more"));
+    }
+    request.use_row_list = true;
+    request.row_list = {c.row_list, static_cast<std::size_t>(c.row_count)};
+  }
+  const auto support = to_support(c, rows);
+  if (!support) return tl::unexpected(support.error());
+  request.support = *support;
+  return {};
+}
+
+Result<ScoreOptions> to_options(const isologit_score_options* from);
+
 // The C++ options of a structure with the members threads, kernel, progress and user; the rest is the caller's.
 template <class Options, class Struct>
 Options to_common_options(const Struct& c) {

@@ -2,8 +2,6 @@
 
 #include "isologit/sample.hpp"
 
-#include <algorithm>
-
 #include "capi/convert.hpp"
 
 namespace isologit::capi {
@@ -35,17 +33,6 @@ Result<void> add_parameters(const isologit_sample_request& c, SampleRequest& req
   return {};
 }
 
-Result<void> add_rows(const isologit_sample_request& c, SampleRequest& request) {
-  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
-  const auto support = to_support(c, rows);
-  if (!support) return tl::unexpected(support.error());
-  request.support = *support;
-  if (c.row_mask != nullptr) request.row_mask = {c.row_mask, static_cast<std::size_t>(rows)};
-  if (c.row_list == nullptr) return {};
-  request.use_row_list = true;
-  return add_values(c.row_list, c.row_count, "row_list", request.row_list);
-}
-
 Result<SampleRequest> to_request(const isologit_sample_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
@@ -54,7 +41,7 @@ Result<SampleRequest> to_request(const isologit_sample_request* from) {
   SampleRequest request;
   request.hidden = *hidden;
   if (auto added = add_parameters(*c, request); !added) return tl::unexpected(added.error());
-  if (auto added = add_rows(*c, request); !added) return tl::unexpected(added.error());
+  if (auto added = add_selection(*c, request); !added) return tl::unexpected(added.error());
   request.ids = c->ids;
   request.logprobs = c->logprobs;
   request.cut_logprobs = c->cut_logprobs;
@@ -68,17 +55,10 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
   if (!head) return tl::unexpected(head.error());
   const auto request = to_request(c_request);
   if (!request) return tl::unexpected(request.error());
-  ScoreOptions options;
-  if (c_options != nullptr) {
-    const auto c = read(c_options, "options");
-    if (!c) return tl::unexpected(c.error());
-    options = to_common_options<ScoreOptions>(*c);
-    const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
-    if (!arithmetic) return tl::unexpected(arithmetic.error());
-    options.arithmetic = *arithmetic;
-  }
+  const auto options = to_options(c_options);
+  if (!options) return tl::unexpected(options.error());
   if (auto checked = check_report(c_report); !checked) return checked;
-  const auto report = sample(*head, *request, options);
+  const auto report = sample(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());
   if (c_report != nullptr) {
     isologit_sample_report filled{};

@@ -47,9 +47,8 @@ struct Panel {
   static constexpr auto kParts = static_cast<std::size_t>(kGroup / kWidth);
   // 64 bytes more keep rows of a chunk out of one another's cache sets.
   static constexpr std::int64_t kStride = kChunk + 64 / static_cast<std::int64_t>(sizeof(Element));
-  // Up to so many hidden rows, weight rows are widened in registers: the work of widening is done anew for each group
-  // of kHiddenRows.
-  static constexpr std::int64_t kFewRows = static_cast<std::int64_t>(Vector::kHiddenRows);
+  // Up to so many hidden rows, weight rows are widened in registers; that is done anew for each kHiddenRows of them.
+  static constexpr std::int64_t kFewRows = 2 * static_cast<std::int64_t>(Vector::kHiddenRows);
 
   // The most roundings that a term of a sum over `size` elements passes through, where a multiply_add counts as two
   // (one where it is fused).
@@ -111,18 +110,19 @@ struct Panel {
 
   // Kernel::multiply_adds: the accumulators of multiply_4, without its loads.
   static std::int64_t multiply_adds(std::int64_t steps) {
-    V sum[Vector::kHiddenRows * 4];
-    for (V& v : sum) v = Vector::zero();
+    constexpr std::size_t kSums = Vector::kHiddenRows * 4;
+    V sum[kSums];
     Element values[static_cast<std::size_t>(kWidth)] = {};
     asm volatile("" : "+m"(values));  // so that nothing is known of them
     const V factor = Vector::load(values);
+    for (std::size_t i = 0; i < kSums; ++i) sum[i] = factor;
     for (std::int64_t step = 0; step < steps; ++step) {
-      for (V& v : sum) v = Vector::multiply_add(v, factor, factor);
+      for (std::size_t i = 0; i < kSums; ++i) sum[i] = Vector::multiply_add(sum[i], factor, factor);
     }
-    V total = Vector::zero();
-    for (const V& v : sum) total = Vector::multiply_add(v, factor, total);
+    V total = factor;
+    for (std::size_t i = 0; i < kSums; ++i) total = Vector::multiply_add(sum[i], factor, total);
     asm volatile("" : "+m"(total));  // so that the sums are needed
-    return steps * static_cast<std::int64_t>(Vector::kHiddenRows) * 4 * kWidth;
+    return steps * static_cast<std::int64_t>(kSums) * kWidth;
   }
 
  private:
@@ -233,46 +233,59 @@ struct Panel {
     }
   }
 
-  template <DType kDType, std::size_t kH = Vector::kHiddenRows, class Visit>
+  template <DType kDType, class Visit>
   static void sums_few(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* panel,
                        Visit& visit) {
-    if constexpr (kH > 0) {
-      if (rows != static_cast<std::int64_t>(kH)) return sums_few<kDType, kH - 1>(block, rows, tile, sums, panel, visit);
-      constexpr std::size_t kW = kH == 1 ? 8 : 4;  // so that the accumulators hide the latency of one another
-      const std::int64_t size = tile.weight->cols;
-      for (std::int64_t j = 0; j < tile.count; j += static_cast<std::int64_t>(kW)) {
-        const char* weight[kW];
-        for (std::size_t i = 0; i < kW; ++i) {
-          const std::int64_t at = j + static_cast<std::int64_t>(i);
-          const std::int64_t row = tile.first + (at < tile.count ? at : tile.count - 1);
-          weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
-        }
-        const Element* hidden = block;
-        for (std::int64_t k = 0; k < size; k += kChunk, hidden += rows * kStride) {
-          multiply_chunk<kDType, kW, kH>(weight, hidden, count_at(k, size), sums + j, panel);
-        }
-        const std::int64_t next = j + static_cast<std::int64_t>(kW);
-        visit(j, next < tile.count ? next : tile.count);
+    // 8 weight rows at a time beside one hidden row, so that the accumulators hide the latency of one another.
+    if (rows == 1) return sums_narrow<kDType, 8, 1>(block, rows, tile, sums, panel, visit);
+    sums_narrow<kDType, 4, Vector::kHiddenRows>(block, rows, tile, sums, panel, visit);
+  }
+
+  // kW weight rows at a time, each chunk against at most kH hidden rows at a time.
+  template <DType kDType, std::size_t kW, std::size_t kH, class Visit>
+  static void sums_narrow(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
+                          Element* panel, Visit& visit) {
+    const std::int64_t size = tile.weight->cols;
+    const std::int64_t groups = (rows + static_cast<std::int64_t>(kH) - 1) / static_cast<std::int64_t>(kH);
+    const std::int64_t most = (rows + groups - 1) / groups;
+    for (std::int64_t j = 0; j < tile.count; j += static_cast<std::int64_t>(kW)) {
+      const char* weight[kW];
+      for (std::size_t i = 0; i < kW; ++i) {
+        const std::int64_t at = j + static_cast<std::int64_t>(i);
+        const std::int64_t row = tile.first + (at < tile.count ? at : tile.count - 1);
+        weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
       }
+      const Element* hidden = block;
+      for (std::int64_t k = 0; k < size; k += kChunk, hidden += rows * kStride) {
+        const std::int64_t count = count_at(k, size);
+        for (std::int64_t r = 0; r < rows; r += most) {
+          const std::int64_t these = rows - r < most ? rows - r : most;
+          multiply_chunk<kDType, kW, kH>(weight, hidden + r * kStride, these, count, sums + r * kTile + j, panel);
+        }
+        for (const char*& row : weight) row += count * static_cast<std::int64_t>(dtype_size(kDType));
+      }
+      const std::int64_t next = j + static_cast<std::int64_t>(kW);
+      visit(j, next < tile.count ? next : tile.count);
     }
   }
 
-  // One chunk of kW weight rows and kH hidden rows; the weight pointers go on to the next.
+  // One chunk of kW weight rows and `rows` hidden rows, at most kH.
   template <DType kDType, std::size_t kW, std::size_t kH>
-  static void multiply_chunk(const char* (&weight)[kW], const Element* hidden, std::int64_t count, Element* sums,
-                             Element* panel) {
-    if (count % kGroup == 0) {
-      multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
-    } else {
-      const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
-      for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); ++i) {
-        widen_chunk<kDType>(weight[i], count, panel + i * kStride);
-      }
-      for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); i += 4) {
-        multiply_4<kH>(panel + i * kStride, hidden, padded, sums + i);
+  static void multiply_chunk(const char* const (&weight)[kW], const Element* hidden, std::int64_t rows,
+                             std::int64_t count, Element* sums, Element* panel) {
+    if constexpr (kH > 1) {
+      if (rows < static_cast<std::int64_t>(kH)) {
+        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums, panel);
       }
     }
-    for (const char*& row : weight) row += count * static_cast<std::int64_t>(dtype_size(kDType));
+    if (count % kGroup == 0) return multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
+    const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); ++i) {
+      widen_chunk<kDType>(weight[i], count, panel + i * kStride);
+    }
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); i += 4) {
+      multiply_4<kH>(panel + i * kStride, hidden, padded, sums + i);
+    }
   }
 };
 

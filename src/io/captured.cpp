@@ -27,12 +27,39 @@ class CapturedReader {
   Result<std::vector<std::int64_t>> token_ids(std::int64_t rows) const {
     const Tensor* tensor = file_.find("token_ids");
     if (tensor == nullptr) return missing("token_ids", "[T] in I64 or I32");
-    const bool wide = tensor->dtype == "I64";
-    if (!wide && tensor->dtype != "I32") return wrong_dtype(*tensor, "I64 or I32");
+    auto values = integers(*tensor);
+    if (!values) return values;
     if (auto valid = check_rows(*tensor, rows); !valid) return tl::unexpected(valid.error());
-    if (wide) return copy<std::int64_t>(*tensor);
-    const std::vector<std::int32_t> narrow = copy<std::int32_t>(*tensor);
-    return std::vector<std::int64_t>(narrow.begin(), narrow.end());
+    return values;
+  }
+
+  Result<GivenIds> given_ids(std::int64_t rows) const {
+    const Tensor* tensor = file_.find("ids");
+    if (tensor == nullptr) return GivenIds{};
+    auto values = integers(*tensor);
+    if (!values) return tl::unexpected(values.error());
+    if (tensor->shape.size() != 2 || tensor->shape[0] != rows || tensor->shape[1] == 0) {
+      return wrong_shape(*tensor, base::concat("[", rows, ", K], K ids per row of hidden_states"));
+    }
+    return GivenIds{tensor->shape[1], std::move(*values)};
+  }
+
+  Result<ListedIds> lists(const std::string& name, std::int64_t rows) const {
+    const std::string names[] = {name + "_offsets", name + "_ids"};
+    const Tensor* offsets = file_.find(names[0]);
+    const Tensor* ids = file_.find(names[1]);
+    if (offsets == nullptr && ids == nullptr) return ListedIds{};
+    if (offsets == nullptr) return missing(names[0].c_str(), "[T + 1] in I64 or I32 beside " + names[1]);
+    if (ids == nullptr) return missing(names[1].c_str(), "[n] in I64 or I32 beside " + names[0]);
+    auto places = integers(*offsets);
+    if (!places) return tl::unexpected(places.error());
+    auto values = integers(*ids);
+    if (!values) return tl::unexpected(values.error());
+    if (offsets->shape.size() != 1 || offsets->shape[0] != rows + 1) {
+      return wrong_shape(*offsets, base::concat("[", rows + 1, "], one element more than there are rows"));
+    }
+    if (ids->shape.size() != 1) return wrong_shape(*ids, "[n]");
+    return ListedIds{std::move(*places), std::move(*values)};
   }
 
   Result<std::vector<float>> temperatures(std::int64_t rows) const {
@@ -44,7 +71,14 @@ class CapturedReader {
   }
 
  private:
-  tl::unexpected<Error> missing(const char* name, const char* expected) const {
+  Result<std::vector<std::int64_t>> integers(const Tensor& tensor) const {
+    if (tensor.dtype == "I64") return copy<std::int64_t>(tensor);
+    if (tensor.dtype != "I32") return wrong_dtype(tensor, "I64 or I32");
+    const std::vector<std::int32_t> narrow = copy<std::int32_t>(tensor);
+    return std::vector<std::int64_t>(narrow.begin(), narrow.end());
+  }
+
+  tl::unexpected<Error> missing(const char* name, const std::string& expected) const {
     return fail(StatusCode::not_found,
                 base::concat(base::in_quotes(file_.path()), " has no tensor \"", name, "\", expected ", expected));
   }
@@ -98,5 +132,14 @@ Result<Captured> read(const std::string& path, bool with_ids) {
 Result<Captured> read_captured(const std::string& path) { return read(path, true); }
 
 Result<Captured> read_hidden_rows(const std::string& path) { return read(path, false); }
+
+Result<GivenIds> read_given_ids(const Captured& captured) {
+  return guarded("reading ids", [&] { return CapturedReader(captured.file).given_ids(captured.hidden.rows); });
+}
+
+Result<ListedIds> read_lists(const Captured& captured, const std::string& name) {
+  return guarded("reading lists of ids",
+                 [&] { return CapturedReader(captured.file).lists(name, captured.hidden.rows); });
+}
 
 }  // namespace isologit::io

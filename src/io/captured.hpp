@@ -25,4 +25,21 @@ Result<Captured> read_captured(const std::string& path);
 // The same without token_ids, which need not be there and are not read.
 Result<Captured> read_hidden_rows(const std::string& path);
 
+// What a file of captured rows may hold besides, each in I64 or I32; values are not judged here.
+
+// ids [T, K]: more ids to score in each row. None: per_row 0.
+struct GivenIds {
+  std::int64_t per_row = 0;
+  std::vector<std::int64_t> ids;  // T * K
+};
+Result<GivenIds> read_given_ids(const Captured& captured);
+
+// Lists of ids, one a row: that of row i is ids[offsets[i]] to ids[offsets[i + 1] - 1]. None: no offsets.
+struct ListedIds {
+  std::vector<std::int64_t> offsets;  // T + 1
+  std::vector<std::int64_t> ids;
+};
+// Tensors kept_offsets and kept_ids for the name "kept", and so on: both or neither.
+Result<ListedIds> read_lists(const Captured& captured, const std::string& name);
+
 }  // namespace isologit::io

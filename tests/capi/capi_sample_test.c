@@ -197,7 +197,7 @@ static void refuses_nonsense(void) {
   bad = request;
   bad.row_list = ids;
   bad.row_count = -1;
-  refuses(&head, &bad, "row_list: the count is -1");
+  refuses(&head, &bad, "row_count: -1");
   bad = request;
   bad.logprobs = (float*)ids;
   refuses(&head, &bad, "overlaps");

@@ -1,4 +1,5 @@
 /* The C interface from C11: a head small enough to know its results by hand, and every way to ask wrongly. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,10 @@ static const int64_t kIds[kRows] = {1, 3};
 static const float kLnFour = 1.38629436111989061883446424291635313615100026872051F;
 static const float kLse = 3.44018969856119533049272230132616007334961314847871F;
 static const float kLogprob = 0.44018969856119533049272230132616007334961314847871F;
+/* ln 2, ln(1 + e) and ln(1 + 1 / e). */
+static const float kLnTwo = 0.69314718055994530941723212145817656807550013436026F;
+static const float kLnFirst = 1.31326168751822283404899549496785564191528008567035F;
+static const float kLnLast = 0.31326168751822283404899549496785564191528008567035F;
 
 static isologit_score_request make_request(float* logprobs) {
   isologit_score_request request = {.struct_size = sizeof request};
@@ -43,6 +48,68 @@ static void scores_by_hand(void) {
   CHECK(argmax[1] == 3 && rank[1] == 1);
   CHECK(report.rows == kRows && report.rounds >= 1 && report.threads >= 1 && report.kernel[0] != '\0');
   CHECK(report.struct_size == sizeof report);
+}
+
+/* The second row's logits are 0, 1, 2 and 3; over ids 1 to 3 less 2, they are 1 and 3. */
+static void scores_over_a_support(void) {
+  const int64_t kept_offsets[kRows + 1] = {0, 2, 5};
+  const int64_t kept[] = {1, 2, 0, 1, 3};
+  const int64_t banned_offsets[kRows + 1] = {0, 0, 1};
+  const int64_t banned[] = {0};
+  const int64_t more_ids[kRows * 2] = {2, -100, 1, 0};
+  const float two = 2;
+  float logprobs[kRows], raw[kRows], sum_p2[kRows], log_kept[kRows], more[kRows * 2], top[kRows * 3];
+  int64_t top_ids[kRows * 3], argmax[kRows], rank[kRows];
+  uint16_t logits[kRows * 4];
+  const isologit_head head = make_head();
+  isologit_score_request request = make_request(logprobs);
+  request.temperatures = &two;
+  request.temperature_count = 1;
+  request.has_range = 1;
+  request.first_id = 0;
+  request.last_id = 4;
+  request.kept = (isologit_id_lists){kept_offsets, kept};
+  request.banned = (isologit_id_lists){banned_offsets, banned};
+  request.raw_logprobs = raw;
+  request.sum_p2 = sum_p2;
+  request.log_kept = log_kept;
+  request.argmax = argmax;
+  request.rank = rank;
+  request.ids_per_row = 2;
+  request.ids = more_ids;
+  request.ids_logprobs = more;
+  request.top_k = 3;
+  request.top_k_ids = top_ids;
+  request.top_k_logprobs = top;
+  request.logits = logits;
+  request.logits_dtype = ISOLOGIT_BF16;
+  request.logits_row_stride = 4;
+  request.logits_first_id = 1;
+  request.logits_count = 3;
+  memset(logits, 0xFF, sizeof logits);
+  CHECK(isologit_score(&head, &request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  /* ids 1 and 2 of four equal ones; then logits 1/2 and 3/2 of ids 1 and 3 */
+  CHECK(logprobs[0] == -kLnTwo && log_kept[0] == -kLnTwo && sum_p2[0] == 0.5F && raw[0] == -kLnFour);
+  CHECK(argmax[0] == 1 && rank[0] == 1 && more[0] == -kLnTwo && more[1] == 0);
+  CHECK(top_ids[0] == 1 && top_ids[1] == 2 && top_ids[2] == -1 && top[1] == -kLnTwo && top[2] == -INFINITY);
+  CHECK(logprobs[1] == -kLnLast && raw[1] == -kLogprob && argmax[1] == 3 && rank[1] == 1);
+  CHECK(more[2] == -kLnFirst && more[3] == -INFINITY);
+  CHECK(top_ids[3] == 3 && top_ids[4] == 1 && top_ids[5] == -1 && top[3] == -kLnLast && top[4] == -kLnFirst);
+  /* 1/2, 1 and 3/2 as bf16, and nothing where no logit belongs */
+  CHECK(logits[0] == 0 && logits[2] == 0 && logits[3] == 0xFFFF);
+  CHECK(logits[4] == 0x3F00 && logits[5] == 0x3F80 && logits[6] == 0x3FC0 && logits[7] == 0xFFFF);
+
+  const uint8_t mask[kRows] = {0, 1};
+  const int64_t list[1] = {0};
+  isologit_score_report report = {.struct_size = sizeof report};
+  request.row_mask = mask;
+  CHECK(isologit_score(&head, &request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(report.rows == 1 && logprobs[0] == 0 && rank[0] == 0 && top_ids[1] == 0 && logprobs[1] == -kLnLast);
+  request.row_mask = NULL;
+  request.row_list = list;
+  request.row_count = 1;
+  CHECK(isologit_score(&head, &request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(report.rows == 1 && logprobs[0] == -kLnTwo && logprobs[1] == 0 && logits[4] == 0);
 }
 
 static void ignores_rows(void) {
@@ -177,6 +244,36 @@ static void refuses_nonsense(void) {
   refuses(&head, &bad, "temperature_count");
   bad.temperature_count = -1;
   refuses(&head, &bad, "temperature_count");
+  const int64_t offsets[kRows + 1] = {0, 0, 2};
+  const int64_t falling[] = {3, 1};
+  bad = request;
+  bad.kept = (isologit_id_lists){offsets, falling};
+  refuses(&head, &bad, "kept ids: row 1 has id 1 after 3");
+  bad = request;
+  bad.banned = (isologit_id_lists){offsets, NULL};
+  refuses(&head, &bad, "banned ids: ");
+  bad = request;
+  bad.has_range = 1;
+  bad.last_id = kVocab + 1;
+  refuses(&head, &bad, "support: range [0, 5)");
+  bad.last_id = -1;
+  refuses(&head, &bad, "last_id: -1");
+  bad = request;
+  bad.row_list = kIds;
+  bad.row_count = -1;
+  refuses(&head, &bad, "row_count: -1");
+  bad.row_count = kRows;
+  refuses(&head, &bad, "row_list[1]: 3 after 1");
+  bad = request;
+  bad.logits = logprobs;
+  bad.logits_dtype = 77;
+  refuses(&head, &bad, "logits: dtype is 77");
+  bad = request;
+  bad.ids_per_row = -1;
+  refuses(&head, &bad, "ids_per_row: -1");
+  bad = request;
+  bad.top_k_logprobs = logprobs;
+  refuses(&head, &bad, "top_k: 0");
   refuses(NULL, &request, "head: NULL");
   refuses(&head, NULL, "request: NULL");
 
@@ -222,7 +319,8 @@ static void lists_kernels(void) {
   CHECK(count >= 2);
   for (int i = 0; i < count; ++i) {
     CHECK(isologit_kernel(i, &info) == ISOLOGIT_OK);
-    CHECK(info.name[0] != '\0' && info.instruction_set[0] != '\0' && (strcmp(info.arithmetic, "exact") == 0 || strcmp(info.arithmetic, "fast") == 0));
+    CHECK(info.name[0] != '\0' && info.instruction_set[0] != '\0' &&
+          (strcmp(info.arithmetic, "exact") == 0 || strcmp(info.arithmetic, "fast") == 0));
     CHECK((info.runnable != 0) == (info.why_not[0] == '\0'));
     CHECK(info.dtypes != 0 && info.dtypes < (1U << (ISOLOGIT_F32 + 1)));
     chosen += info.chosen;
@@ -238,6 +336,7 @@ int main(void) {
   const char* version = isologit_version();
   CHECK(version[0] >= '0' && version[0] <= '9' && strchr(version, '.') != NULL);
   scores_by_hand();
+  scores_over_a_support();
   ignores_rows();
   applies_bias_scale_softcap_and_temperature();
   obeys_options();

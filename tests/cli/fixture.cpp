@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <list>
 #include <span>
 
 #include "io/safetensors_writer.hpp"
@@ -52,14 +53,26 @@ std::string Workspace::write_model(const std::string& name, const std::vector<fl
 
 std::string Workspace::write_input(const std::string& name, const Input& input, std::int64_t hidden) const {
   const auto rows = static_cast<std::int64_t>(input.token_ids.size());
-  const std::vector<std::int32_t> narrow(input.token_ids.begin(), input.token_ids.end());
   std::vector<io::TensorToWrite> tensors = {
       {"hidden_states", "F32", {rows, hidden}, std::as_bytes(std::span(input.hidden))}};
-  if (input.narrow_ids) {
-    tensors.push_back({"token_ids", "I32", {rows}, std::as_bytes(std::span(narrow))});
-  } else {
-    tensors.push_back({"token_ids", "I64", {rows}, std::as_bytes(std::span(input.token_ids))});
-  }
+  std::list<std::vector<std::int32_t>> narrow;  // what tensors point to
+  const auto add = [&](const char* tensor, std::vector<std::int64_t> shape, const std::vector<std::int64_t>& values) {
+    if (!input.narrow_ids) {
+      tensors.push_back({tensor, "I64", std::move(shape), std::as_bytes(std::span(values))});
+      return;
+    }
+    narrow.emplace_back(values.begin(), values.end());
+    tensors.push_back({tensor, "I32", std::move(shape), std::as_bytes(std::span(narrow.back()))});
+  };
+  add("token_ids", {rows}, input.token_ids);
+  if (!input.ids.empty()) add("ids", {rows, static_cast<std::int64_t>(input.ids.size()) / rows}, input.ids);
+  const auto add_list = [&](const char* tensor, const std::vector<std::int64_t>& values) {
+    if (!values.empty()) add(tensor, {static_cast<std::int64_t>(values.size())}, values);
+  };
+  add_list("kept_offsets", input.kept_offsets);
+  add_list("kept_ids", input.kept_ids);
+  add_list("banned_offsets", input.banned_offsets);
+  add_list("banned_ids", input.banned_ids);
   if (!input.temperatures.empty()) {
     tensors.push_back({"temperatures", "F32", {rows}, std::as_bytes(std::span(input.temperatures))});
   }

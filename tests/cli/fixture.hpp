@@ -20,7 +20,9 @@ struct Input {
   std::vector<float> hidden;  // [T, H]
   std::vector<std::int64_t> token_ids;
   std::vector<float> temperatures;
-  bool narrow_ids = false;  // write them as I32
+  bool narrow_ids = false;                                                       // write all ids as I32
+  std::vector<std::int64_t> kept_offsets, kept_ids, banned_offsets, banned_ids;  // each written if not empty
+  std::vector<std::int64_t> ids;                                                 // [T, K], likewise
 };
 
 class Workspace : public ::testing::Test {

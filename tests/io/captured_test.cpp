@@ -105,6 +105,54 @@ TEST_F(CapturedTest, WrongTemperatures) {
                "temperatures has shape [2], expected [1]");
 }
 
+// One row of one hidden element, and more tensors: "name":{...} with their bytes.
+TEST_F(CapturedTest, IdsAndLists) {
+  const auto with = [&](const std::string& more, const std::string& bytes) {
+    return read(R"({"hidden_states":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},)"
+                R"("token_ids":{"dtype":"I32","shape":[1],"data_offsets":[4,8]})" +
+                    more + "}",
+                std::string(8, '\0') + bytes);
+  };
+  const auto none = with("", "");
+  ASSERT_TRUE(none);
+  EXPECT_EQ(read_given_ids(*none)->per_row, 0);
+  EXPECT_TRUE(read_lists(*none, "kept")->offsets.empty());
+
+  const std::string ids = R"(,"ids":{"dtype":"I32","shape":[1,3],"data_offsets":[8,20]})";
+  const auto given = with(ids, bytes_of<std::int32_t>({5, -100, 7}));
+  ASSERT_TRUE(given) << given.error().message;
+  EXPECT_EQ(read_given_ids(*given)->per_row, 3);
+  EXPECT_EQ(read_given_ids(*given)->ids, (std::vector<std::int64_t>{5, -100, 7}));
+
+  const auto listed = with(R"(,"kept_offsets":{"dtype":"I64","shape":[2],"data_offsets":[8,24]},)"
+                           R"("kept_ids":{"dtype":"I32","shape":[2],"data_offsets":[24,32]},)"
+                           R"("banned_ids":{"dtype":"I32","shape":[0],"data_offsets":[32,32]})",
+                           bytes_of<std::int64_t>({0, 2}) + bytes_of<std::int32_t>({3, 9}));
+  ASSERT_TRUE(listed) << listed.error().message;
+  EXPECT_EQ(read_lists(*listed, "kept")->offsets, (std::vector<std::int64_t>{0, 2}));
+  EXPECT_EQ(read_lists(*listed, "kept")->ids, (std::vector<std::int64_t>{3, 9}));
+  EXPECT_FAILS(read_lists(*listed, "banned"), StatusCode::not_found, "no tensor \"banned_offsets\"",
+               "beside banned_ids");
+  const auto wrong = [&](const std::string& dtype, const std::string& shape, std::size_t bytes) {
+    return *with(R"(,"ids":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":[8,)" +
+                     std::to_string(8 + bytes) + "]}",
+                 std::string(bytes, '\0'));
+  };
+  EXPECT_FAILS(read_given_ids(wrong("F32", "[1,1]", 4)), StatusCode::invalid_argument,
+               "ids has dtype F32, expected I64 or I32");
+  EXPECT_FAILS(read_given_ids(wrong("I32", "[1]", 4)), StatusCode::invalid_argument,
+               "ids has shape [1], expected [1, K]");
+  EXPECT_FAILS(read_given_ids(wrong("I32", "[2,1]", 8)), StatusCode::invalid_argument,
+               "ids has shape [2, 1], expected [1, K]");
+  EXPECT_FAILS(read_given_ids(wrong("I32", "[1,0]", 0)), StatusCode::invalid_argument,
+               "ids has shape [1, 0], expected [1, K]");
+  const auto offsets = with(R"(,"kept_offsets":{"dtype":"I32","shape":[3],"data_offsets":[8,20]},)"
+                            R"("kept_ids":{"dtype":"I32","shape":[1,1],"data_offsets":[20,24]})",
+                            std::string(16, '\0'));
+  EXPECT_FAILS(read_lists(*offsets, "kept"), StatusCode::invalid_argument,
+               "kept_offsets has shape [3], expected [2], one element more than there are rows");
+}
+
 TEST_F(CapturedTest, UnusableFile) {
   EXPECT_FAILS(read_captured(dir_.path("none")), StatusCode::not_found, dir_.path("none"));
 }
