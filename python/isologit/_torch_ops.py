@@ -157,7 +157,7 @@ def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
     args = _ScoreArgs.of(inputs)
     _save_head(ctx, args, *args.support, args.token_ids, output[3], output[4])
     ctx.mark_non_differentiable(output[3])
-    ctx.ignore_index, ctx.top_k, ctx.inputs = args.ignore_index, args.top_k, len(inputs)
+    ctx.ignore_index, ctx.inputs = args.ignore_index, len(inputs)
 
 
 def _backward_score(
