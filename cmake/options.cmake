@@ -5,7 +5,7 @@ target_compile_options(isologit_options INTERFACE
   -ffp-contract=off
   # The library reads neither errno nor the exception flags, so selects and conversions may be vectorised.
   -fno-math-errno -fno-trapping-math
-  -Wall -Wextra -Wno-restrict -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wno-missing-field-initializers
+  -Wall -Wextra $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wno-missing-field-initializers
   $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast>
   $<$<BOOL:${ISOLOGIT_WERROR}>:-Werror>)
 if(ISOLOGIT_SANITIZE)
