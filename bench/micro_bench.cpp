@@ -81,9 +81,10 @@ void exact_logit(benchmark::State& state) {
 }
 
 void register_all() {
-  for (const dot::Kernel* kernel : dot::registry()) {
-    if (!kernel->why_not().empty()) continue;
-    const std::string name(kernel->name());
+  for (const dot::Entry& entry : dot::registry()) {
+    if (!entry.why_not().empty()) continue;
+    const dot::Kernel* kernel = &entry.kernel();
+    const std::string name(entry.name);
     benchmark::RegisterBenchmark(("tile/" + name).c_str(), [kernel](benchmark::State& state) { tile(state, *kernel); })
         ->Arg(1)
         ->Arg(4)

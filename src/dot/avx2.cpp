@@ -1,7 +1,6 @@
 // AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
 #include <immintrin.h>
 
-#include "base/cpu.hpp"
 #include "dot/f32_tile.hpp"
 #include "dot/f64_tile.hpp"
 
@@ -59,35 +58,27 @@ struct Floats {
   }
 };
 
-std::string missing() {
-  return base::cpu().avx2_fma && base::cpu().f16c ? "" : "the processor has no AVX2 with FMA and F16C";
-}
-
 class Avx2 final : public F64Kernel<Doubles> {
  public:
-  std::string_view name() const override { return "avx2"; }
-  std::string_view instruction_set() const override { return "AVX2 FMA"; }
-  std::string why_not() const override { return missing(); }
+  using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
 class Avx2Fast final : public F32Kernel<Floats> {
  public:
-  std::string_view name() const override { return "avx2_fast"; }
-  std::string_view instruction_set() const override { return "AVX2 FMA"; }
-  std::string why_not() const override { return missing(); }
+  using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
 }  // namespace
 
-const Kernel& avx2_kernel() {
-  static const Avx2 kernel;
+const Kernel& avx2_kernel(const Entry& entry) {
+  static const Avx2 kernel(entry);
   return kernel;
 }
 
-const Kernel& avx2_fast_kernel() {
-  static const Avx2Fast kernel;
+const Kernel& avx2_fast_kernel(const Entry& entry) {
+  static const Avx2Fast kernel(entry);
   return kernel;
 }
 

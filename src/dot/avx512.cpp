@@ -1,7 +1,6 @@
 // AVX-512: twenty-four accumulators of eight doubles (avx512) or sixteen floats (avx512_fast).
 #include <immintrin.h>
 
-#include "base/cpu.hpp"
 #include "dot/f32_tile.hpp"
 #include "dot/f64_tile.hpp"
 
@@ -70,33 +69,27 @@ struct Floats {
   static __m256 add_halves(V v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); }
 };
 
-std::string missing() { return base::cpu().avx512 ? "" : "the processor has no AVX-512 (F, BW, DQ, VL)"; }
-
 class Avx512 final : public F64Kernel<Doubles> {
  public:
-  std::string_view name() const override { return "avx512"; }
-  std::string_view instruction_set() const override { return "AVX-512"; }
-  std::string why_not() const override { return missing(); }
+  using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
 class Avx512Fast final : public F32Kernel<Floats> {
  public:
-  std::string_view name() const override { return "avx512_fast"; }
-  std::string_view instruction_set() const override { return "AVX-512"; }
-  std::string why_not() const override { return missing(); }
+  using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
 }  // namespace
 
-const Kernel& avx512_kernel() {
-  static const Avx512 kernel;
+const Kernel& avx512_kernel(const Entry& entry) {
+  static const Avx512 kernel(entry);
   return kernel;
 }
 
-const Kernel& avx512_fast_kernel() {
-  static const Avx512Fast kernel;
+const Kernel& avx512_fast_kernel(const Entry& entry) {
+  static const Avx512Fast kernel(entry);
   return kernel;
 }
 

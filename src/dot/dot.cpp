@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/cpu.hpp"
 #include "base/text.hpp"
 #include "dot/registry.hpp"
 #include "exact/element.hpp"
@@ -10,13 +11,26 @@
 
 namespace isologit::dot {
 
-#define ISOLOGIT_DECLARE(name) const Kernel& name##_kernel();
+#define ISOLOGIT_DECLARE(name, instruction_set, arithmetic, why_not) const Kernel& name##_kernel(const Entry& entry);
 ISOLOGIT_KERNELS(ISOLOGIT_DECLARE)
 #undef ISOLOGIT_DECLARE
 
-const std::vector<const Kernel*>& registry() {
-#define ISOLOGIT_ENTRY(name) &name##_kernel(),
-  static const std::vector<const Kernel*> list = {ISOLOGIT_KERNELS(ISOLOGIT_ENTRY)};
+namespace {
+
+std::string runs_anywhere() { return {}; }
+#if defined(__x86_64__)
+std::string needs_avx2() {
+  return base::cpu().avx2_fma && base::cpu().f16c ? "" : "the processor has no AVX2 with FMA and F16C";
+}
+std::string needs_avx512() { return base::cpu().avx512 ? "" : "the processor has no AVX-512 (F, BW, DQ, VL)"; }
+#endif
+
+}  // namespace
+
+std::span<const Entry> registry() {
+#define ISOLOGIT_ENTRY(name, instruction_set, arithmetic, why_not) \
+  {#name, instruction_set, Arithmetic::arithmetic, why_not, name##_kernel},
+  static constexpr Entry list[] = {ISOLOGIT_KERNELS(ISOLOGIT_ENTRY)};
 #undef ISOLOGIT_ENTRY
   return list;
 }
@@ -31,15 +45,15 @@ Result<const Kernel*> choose(std::string_view name, Arithmetic arithmetic) {
     }
   }
   std::string known;
-  for (const Kernel* kernel : registry()) {
-    known += base::concat(known.empty() ? "" : ", ", kernel->name());
-    if (!name.empty() && name != kernel->name()) continue;
-    const std::string why_not = kernel->why_not();
-    const bool fits = kernel->arithmetic() == arithmetic;
-    if (fits && why_not.empty()) return kernel;
+  for (const Entry& entry : registry()) {
+    known += base::concat(known.empty() ? "" : ", ", entry.name);
+    if (!name.empty() && name != entry.name) continue;
+    const std::string why_not = entry.why_not();
+    const bool fits = entry.arithmetic == arithmetic;
+    if (fits && why_not.empty()) return &entry.kernel();
     if (name.empty()) continue;
     const std::string why = fits ? "does not run here: " + why_not
-                                 : base::concat("is of ", arithmetic_name(kernel->arithmetic()), " arithmetic; ",
+                                 : base::concat("is of ", arithmetic_name(entry.arithmetic), " arithmetic; ",
                                                 arithmetic_name(arithmetic), " was asked for");
     return fail(StatusCode::unsupported, base::concat(origin, ": '", name, "' ", why));
   }
@@ -63,15 +77,16 @@ std::vector<KernelInfo> kernels() {
   std::vector<KernelInfo> list;
   const Result<const dot::Kernel*> exact = dot::choose("", Arithmetic::exact);
   const Result<const dot::Kernel*> fast = dot::choose("", Arithmetic::fast);
-  for (const dot::Kernel* kernel : dot::registry()) {
+  for (const dot::Entry& entry : dot::registry()) {
     KernelInfo info;
-    info.name = kernel->name();
-    info.instruction_set = kernel->instruction_set();
-    info.arithmetic = kernel->arithmetic();
+    info.name = entry.name;
+    info.instruction_set = entry.instruction_set;
+    info.arithmetic = entry.arithmetic;
     info.dtypes = {DType::bf16, DType::f16, DType::f32};
-    info.why_not = kernel->why_not();
+    info.why_not = entry.why_not();
     info.runnable = info.why_not.empty();
-    info.chosen = (exact && *exact == kernel) || (fast && *fast == kernel);
+    const auto is_it = [&](const Result<const dot::Kernel*>& one) { return one && (*one)->name() == entry.name; };
+    info.chosen = is_it(exact) || is_it(fast);
     list.push_back(std::move(info));
   }
   return list;

@@ -8,9 +8,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "fold/lanes.hpp"
 #include "isologit/arithmetic.hpp"
@@ -33,18 +33,28 @@ struct WeightTile {
   std::int64_t count;
 };
 
+class Kernel;
+
+// A kernel on the list, told without running a line of code that was compiled for its instruction set.
+struct Entry {
+  std::string_view name;
+  std::string_view instruction_set;
+  Arithmetic arithmetic;
+  std::string (*why_not)();  // empty when the kernel runs on this machine, else what is missing
+  const Kernel& (*make)(const Entry& entry);
+
+  const Kernel& kernel() const { return make(*this); }  // where why_not() is empty
+};
+
 class Kernel {
  public:
-  Kernel() = default;
+  explicit Kernel(const Entry& entry) : entry_(entry) {}
   Kernel(const Kernel&) = delete;
   Kernel& operator=(const Kernel&) = delete;
   virtual ~Kernel() = default;
 
-  virtual std::string_view name() const = 0;
-  virtual std::string_view instruction_set() const = 0;
-  virtual Arithmetic arithmetic() const = 0;
-  // Empty when the kernel runs on this machine, else what is missing.
-  virtual std::string why_not() const = 0;
+  std::string_view name() const { return entry_.name; }
+  Arithmetic arithmetic() const { return entry_.arithmetic; }
 
   // The most hidden rows a block should hold, and the most weight rows a tile may hold.
   virtual std::int64_t block_rows() const = 0;
@@ -75,10 +85,13 @@ class Kernel {
 
   // The folds' loops for the same instruction set.
   virtual const fold::Lanes& lanes() const = 0;
+
+ private:
+  const Entry& entry_;
 };
 
-// Best first; the reference is last.
-const std::vector<const Kernel*>& registry();
+// Of each arithmetic the best first; the reference is last.
+std::span<const Entry> registry();
 
 // The kernel of that name and arithmetic; an empty name takes ISOLOGIT_KERNEL, and without it the best that runs here.
 Result<const Kernel*> choose(std::string_view name, Arithmetic arithmetic);

@@ -20,7 +20,8 @@ namespace {
 template <class Vector>
 class F32Kernel : public Kernel {
  public:
-  Arithmetic arithmetic() const final { return Arithmetic::fast; }
+  using Kernel::Kernel;
+
   std::int64_t block_rows() const final { return 2 * kBlockRows; }  // of half the size
   std::int64_t tile_vocab() const final { return kTile; }
   std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {

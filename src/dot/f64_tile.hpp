@@ -51,7 +51,8 @@ inline double l1_bound(const void* row, DType dtype, std::int64_t count) {
 template <class Vector>
 class F64Kernel : public Kernel {
  public:
-  Arithmetic arithmetic() const final { return Arithmetic::exact; }
+  using Kernel::Kernel;
+
   std::int64_t block_rows() const final { return kBlockRows; }
   std::int64_t tile_vocab() const final { return kTile; }
   std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {

@@ -63,29 +63,25 @@ struct Floats {
 
 class Neon final : public F64Kernel<Doubles> {
  public:
-  std::string_view name() const override { return "neon"; }
-  std::string_view instruction_set() const override { return "NEON"; }
-  std::string why_not() const override { return {}; }
+  using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
 class NeonFast final : public F32Kernel<Floats> {
  public:
-  std::string_view name() const override { return "neon_fast"; }
-  std::string_view instruction_set() const override { return "NEON"; }
-  std::string why_not() const override { return {}; }
+  using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
 }  // namespace
 
-const Kernel& neon_kernel() {
-  static const Neon kernel;
+const Kernel& neon_kernel(const Entry& entry) {
+  static const Neon kernel(entry);
   return kernel;
 }
 
-const Kernel& neon_fast_kernel() {
-  static const NeonFast kernel;
+const Kernel& neon_fast_kernel(const Entry& entry) {
+  static const NeonFast kernel(entry);
   return kernel;
 }
 

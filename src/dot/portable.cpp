@@ -42,29 +42,25 @@ struct Vector {
 
 class Portable final : public F64Kernel<Vector<double>> {
  public:
-  std::string_view name() const override { return "portable"; }
-  std::string_view instruction_set() const override { return "any"; }
-  std::string why_not() const override { return {}; }
+  using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
 class PortableFast final : public F32Kernel<Vector<float>> {
  public:
-  std::string_view name() const override { return "portable_fast"; }
-  std::string_view instruction_set() const override { return "any"; }
-  std::string why_not() const override { return {}; }
+  using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
 }  // namespace
 
-const Kernel& portable_kernel() {
-  static const Portable kernel;
+const Kernel& portable_kernel(const Entry& entry) {
+  static const Portable kernel(entry);
   return kernel;
 }
 
-const Kernel& portable_fast_kernel() {
-  static const PortableFast kernel;
+const Kernel& portable_fast_kernel(const Entry& entry) {
+  static const PortableFast kernel(entry);
   return kernel;
 }
 

@@ -9,10 +9,7 @@ namespace {
 
 class Reference final : public Kernel {
  public:
-  std::string_view name() const override { return "reference"; }
-  std::string_view instruction_set() const override { return "any"; }
-  Arithmetic arithmetic() const override { return Arithmetic::exact; }
-  std::string why_not() const override { return {}; }
+  using Kernel::Kernel;
   std::int64_t block_rows() const override { return 64; }
   std::int64_t tile_vocab() const override { return 32; }
   std::size_t prepared_bytes(std::int64_t, std::int64_t) const override { return 0; }
@@ -31,8 +28,8 @@ class Reference final : public Kernel {
 
 }  // namespace
 
-const Kernel& reference_kernel() {
-  static const Reference kernel;
+const Kernel& reference_kernel(const Entry& entry) {
+  static const Reference kernel(entry);
   return kernel;
 }
 

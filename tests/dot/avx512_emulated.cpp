@@ -1,5 +1,5 @@
 // The AVX-512 kernels in emulation, as kernels that run here: compiled without the instruction set, against
-// emulated/immintrin.h, on a processor that claims to have it. Stands in for the library's own object file.
+// emulated/immintrin.h, on a processor that claims to have it. Stands in for the library's own object files.
 #include <immintrin.h>
 
 #include "base/cpu.hpp"
@@ -17,5 +17,6 @@ static const CpuFeatures& emulated_cpu() {
 
 }  // namespace isologit::base
 
-#define cpu emulated_cpu
 #include "dot/avx512.cpp"
+#define cpu emulated_cpu
+#include "dot/dot.cpp"

@@ -108,8 +108,8 @@ TEST_P(Tables, NoContenderIsLeftOut) {
 
 INSTANTIATE_TEST_SUITE_P(All, Tables, testing::ValuesIn([] {
                            std::vector<const dot::Kernel*> runnable;
-                           for (const dot::Kernel* kernel : dot::registry()) {
-                             if (kernel->why_not().empty()) runnable.push_back(kernel);
+                           for (const dot::Entry& entry : dot::registry()) {
+                             if (entry.why_not().empty()) runnable.push_back(&entry.kernel());
                            }
                            return runnable;
                          }()),

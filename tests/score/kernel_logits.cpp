@@ -11,9 +11,9 @@ namespace isologit::testing_score {
 
 KernelLogits kernel_logits(const std::string& kernel, const MatrixView& hidden, const MatrixView& weight,
                            const VectorView& bias, std::int64_t block_rows, std::int64_t tile_vocab) {
-  const auto& list = dot::registry();
+  const auto list = dot::registry();
   const dot::Kernel& chosen =
-      **std::find_if(list.begin(), list.end(), [&](const dot::Kernel* one) { return one->name() == kernel; });
+      std::find_if(list.begin(), list.end(), [&](const dot::Entry& one) { return one.name == kernel; })->kernel();
   const std::int64_t most_rows = block_rows == 0 ? chosen.block_rows() : std::min(block_rows, chosen.block_rows());
   const std::int64_t most_ids = tile_vocab == 0 ? chosen.tile_vocab() : std::min(tile_vocab, chosen.tile_vocab());
   KernelLogits result;
