@@ -117,8 +117,15 @@ def load_onednn(folder: str) -> ctypes.CDLL | None:
     source = Path(__file__).with_name("onednn.cpp")
     command = ["g++", "-O2", "-std=c++17", "-shared", "-fPIC", str(source), "-o", str(library), "-ldnnl"]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        print("left out: oneDNN is not installed", file=sys.stderr)
         return None
-    return ctypes.CDLL(str(library))
+    loaded = ctypes.CDLL(str(library))
+    try:
+        onednn_call(loaded, torch.zeros(1, 64, dtype=torch.bfloat16), torch.zeros(64, 64, dtype=torch.bfloat16))()
+    except RuntimeError:
+        print("left out: this oneDNN has no bf16 product for this processor", file=sys.stderr)
+        return None
+    return loaded
 
 
 def onednn_call(library: ctypes.CDLL, hidden: Tensor, weight: Tensor) -> Call:
