@@ -122,9 +122,11 @@ class F64Kernel : public Kernel {
     const auto depth = static_cast<double>(Sums::depth(block.hidden->cols) + 1);
     const double gamma = depth * 0x1p-53 * (1 + 0x1p-10);  // covers 1/(1 - D u) and the roundings of E, D < 2^40
     const auto* magnitudes = static_cast<const double*>(block.prepared);
+    double biases[kTile];
+    for (std::int64_t j = 0; j < tile.count; ++j) biases[j] = bias_of(tile, j);
     for (std::int64_t r = 0; r < block.rows; ++r) {
       for (std::int64_t j = 0; j < tile.count; ++j) {
-        const double bias = bias_of(tile, j);
+        const double bias = biases[j];
         const double sum = x.sums[r * kTile + j] + bias;
         const double reach = magnitudes[r] * x.greatest[j] + std::fabs(bias);  // no partial sum is larger
         const double error = gamma * reach + std::fabs(sum) * 0x1p-52;         // the latter for rounding the two ends
