@@ -12,7 +12,6 @@ namespace isologit::fold {
 namespace {
 
 using exact::Ball;
-using exact::BigFloat;
 
 constexpr std::int64_t kLastId = std::int64_t{1} << 62;
 constexpr Candidate kEnd{-std::numeric_limits<float>::max(), kLastId};  // behind every finite logit

@@ -119,7 +119,7 @@ class SampleRow {
 
   bool special(const Distribution& support);
   Parts survey_parts(const RelativeSums* sums) const;
-  void settle(const Parts& parts);
+  void settle(const Parts& known);
   bool place_limit(std::int64_t inside);
   bool place_top_p(const Parts& parts, std::size_t limited, bool within, std::size_t& kept);
   void finish(const Parts& parts, std::size_t kept);
