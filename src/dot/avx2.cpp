@@ -65,7 +65,7 @@ struct Floats {
   }
 };
 
-class Avx2 final : public F64Kernel<Doubles> {
+class Avx2 final : public F64Kernel<Panel<Doubles>> {
  public:
   using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }

@@ -22,13 +22,13 @@ class F32Kernel : public Kernel {
  public:
   using Kernel::Kernel;
 
-  std::int64_t block_rows() const final { return 2 * kBlockRows; }  // of half the size
+  std::int64_t block_rows() const final { return Sums::kBlockRows; }
   std::int64_t tile_vocab() const final { return kTile; }
   std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {
     return static_cast<std::size_t>(Sums::block_size(rows, size)) * sizeof(float);
   }
-  std::size_t scratch_bytes(std::int64_t rows, std::int64_t) const final {
-    return static_cast<std::size_t>(kTile * rows + Sums::kScratch) * sizeof(float);
+  std::size_t scratch_bytes(std::int64_t rows, std::int64_t size) const final {
+    return static_cast<std::size_t>(kTile * rows + Sums::scratch_size(rows, size)) * sizeof(float);
   }
   void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
                void* prepared) const final {

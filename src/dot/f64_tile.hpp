@@ -1,5 +1,5 @@
-// Tiles of exact logits by certified f64 accumulation, over the sums of dot/panel.hpp; included by one file per
-// instruction set, which supplies `Vector` with Element = double.
+// Tiles of exact logits by certified f64 accumulation; included by one file per instruction set, which supplies `Sums`:
+// Panel (dot/panel.hpp) of doubles or what is used like it.
 //
 // Why it is right. A product of two elements has at most 48 significant bits and an exponent in [-298, 255]: it is
 // exact in f64, with or without fma. Let p_1..p_n be the products and s their real sum. A sum in which no term passes
@@ -48,18 +48,18 @@ inline double l1_bound(const void* row, DType dtype, std::int64_t count) {
 }
 
 // A prepared block: per row the bound of the sum of magnitudes and the lowest set bit, then the rows as doubles.
-template <class Vector>
+template <class Sums>
 class F64Kernel : public Kernel {
  public:
   using Kernel::Kernel;
 
-  std::int64_t block_rows() const final { return kBlockRows; }
+  std::int64_t block_rows() const final { return Sums::kBlockRows; }
   std::int64_t tile_vocab() const final { return kTile; }
   std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {
     return static_cast<std::size_t>(header(rows) + Sums::block_size(rows, size)) * sizeof(double);
   }
-  std::size_t scratch_bytes(std::int64_t rows, std::int64_t) const final {
-    return static_cast<std::size_t>(kTile * rows + 2 * kTile + Sums::kScratch) * sizeof(double);
+  std::size_t scratch_bytes(std::int64_t rows, std::int64_t size) const final {
+    return static_cast<std::size_t>(kTile * rows + 2 * kTile + Sums::scratch_size(rows, size)) * sizeof(double);
   }
 
   void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
@@ -82,23 +82,22 @@ class F64Kernel : public Kernel {
         units[j] = 0;
       }
     };
-    Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows, tile, sums, units + kTile,
-               bound_rows);
-    round(block, tile, {sums, greatest, units}, logits, counts);
+    const std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows,
+                                          tile, sums, units + kTile, bound_rows);
+    round(block, tile, {sums, greatest, units, depth}, logits, counts);
   }
 
   std::int64_t multiply_adds(std::int64_t steps) const final { return Sums::multiply_adds(steps); }
 
  private:
-  using Sums = Panel<Vector>;
-
   static std::int64_t header(std::int64_t rows) { return (2 * rows + 7) / 8 * 8; }
 
-  // Of a tile: the sums, per weight row its greatest magnitude, and its lowest set bit, 0 while unknown.
+  // Of a tile: the sums, per weight row its greatest magnitude, and its lowest set bit, 0 while unknown; D of the sums.
   struct Tile {
     const double* sums;
     const double* greatest;
     double* units;
+    std::int64_t depth;
   };
 
   static double lowest_bit_of_row(const void* row, DType dtype, std::int64_t size) {
@@ -119,7 +118,7 @@ class F64Kernel : public Kernel {
 
   void round(const Block& block, const WeightTile& tile, const Tile& x, float* logits, Counts& counts) const {
     // One more for the bias.
-    const auto depth = static_cast<double>(Sums::depth(block.hidden->cols) + 1);
+    const auto depth = static_cast<double>(x.depth + 1);
     const double gamma = depth * 0x1p-53 * (1 + 0x1p-10);  // covers 1/(1 - D u) and the roundings of E, D < 2^40
     const auto* magnitudes = static_cast<const double*>(block.prepared);
     double biases[kTile];

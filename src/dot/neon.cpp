@@ -61,7 +61,7 @@ struct Floats {
   }
 };
 
-class Neon final : public F64Kernel<Doubles> {
+class Neon final : public F64Kernel<Panel<Doubles>> {
  public:
   using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }

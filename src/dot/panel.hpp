@@ -34,12 +34,13 @@ namespace {
 constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
 constexpr std::int64_t kTile = 64;
-constexpr std::int64_t kBlockRows = 120;  // hidden rows: one chunk of them as doubles is 253 KB, stays in L2
 
 constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
 
 template <class Vector>
 struct Panel {
+  // The most hidden rows of a block: one chunk of them, 253 KB, stays in L2.
+  static constexpr std::int64_t kBlockRows = 960 / static_cast<std::int64_t>(sizeof(typename Vector::Element));
   using Element = typename Vector::Element;
   using V = typename Vector::V;
   static constexpr std::int64_t kWidth = Vector::kWidth;
@@ -50,13 +51,13 @@ struct Panel {
   // Up to so many hidden rows, weight rows are widened in registers; that is done anew for each kHiddenRows of them.
   static constexpr std::int64_t kFewRows = 2 * static_cast<std::int64_t>(Vector::kHiddenRows);
 
-  // The most roundings that a term of a sum over `size` elements passes through, where a multiply_add counts as two
-  // (one where it is fused).
+  // The roundings that a term of a sum over `size` elements passes through at most, where a multiply_add counts as two
+  // (it is one where it is fused).
   static constexpr std::int64_t depth(std::int64_t size) { return 2 * kChunk / kWidth + kWidth + chunks_of(size); }
 
-  // Elements of a prepared block of rows, and of the scratch that `sums` takes.
+  // Elements of a prepared block of rows, and of the scratch that `sums` takes for it.
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return chunks_of(size) * rows * kStride; }
-  static constexpr std::int64_t kScratch = kPanel * kStride;
+  static constexpr std::int64_t scratch_size(std::int64_t, std::int64_t) { return kPanel * kStride; }
 
   static std::int64_t count_at(std::int64_t k, std::int64_t size) { return size - k < kChunk ? size - k : kChunk; }
 
@@ -93,10 +94,11 @@ struct Panel {
   }
 
   // sums[r * kTile + j] = sum over k of the tile's weight row j and hidden row r, for all rows of the block; what is
-  // past tile.count is not meaningful. visit(first, last) is called for each j once, soon after row j was read.
+  // past tile.count is not meaningful. visit(first, last) is called for each j once, soon after row j was read. Returns
+  // how many roundings a term passed through at most.
   template <class Visit>
-  static void sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
-                   Visit&& visit) {
+  static std::int64_t sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
+                           Element* scratch, Visit&& visit) {
     std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
     with_dtype(tile.weight->dtype, [&]<DType kDType>() {
       if (rows <= kFewRows) {
@@ -106,6 +108,7 @@ struct Panel {
         visit(std::int64_t{0}, tile.count);
       }
     });
+    return depth(tile.weight->cols);
   }
 
   // Kernel::multiply_adds: the accumulators of multiply_4, without its loads.

@@ -40,7 +40,7 @@ struct Vector {
   }
 };
 
-class Portable final : public F64Kernel<Vector<double>> {
+class Portable final : public F64Kernel<Panel<Vector<double>>> {
  public:
   using F64Kernel::F64Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }

@@ -3,6 +3,7 @@
 // own), instruction set, arithmetic, and the function of dot.cpp that tells whether it runs here.
 #if defined(__x86_64__)
 #define ISOLOGIT_NATIVE_KERNELS(X)              \
+  X(amx, "AMX-INT8", exact, needs_amx)          \
   X(avx512, "AVX-512", exact, needs_avx512)     \
   X(avx2, "AVX2 FMA", exact, needs_avx2)        \
   X(avx512_fast, "AVX-512", fast, needs_avx512) \

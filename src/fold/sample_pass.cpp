@@ -42,9 +42,10 @@ void SamplePass::absorb(const Lanes& lanes, const float* logits, std::int64_t co
   float inside[kMaxTile];
   std::fill(inside, inside + kMaxTile, kNothing);
   double terms[kMaxTile];
-  if (plan_->limbs == 0) fast_terms(plan_->top, logits, count, terms);
+  const bool fast = plan_->limbs == 0;
+  if (fast) fast_terms(plan_->top, logits, count, terms);
   bool any_inside = false;
-  const bool searching = plan_->kind == PassPlan::Kind::search;
+  const bool searching = fast && plan_->kind == PassPlan::Kind::search;  // a search is in f64
   for (std::int64_t j = 0; j < count; ++j) {
     const Candidate candidate{logits[j], first_id + j};
     if (!(candidate.logit > kNothing)) continue;
@@ -60,7 +61,7 @@ void SamplePass::absorb(const Lanes& lanes, const float* logits, std::int64_t co
     } else if (!stands_before(plan_->limit, candidate)) {
       part = &middle_;
     }
-    if (plan_->limbs == 0) {
+    if (fast) {
       part->fast().add_unflushed(candidate.logit == plan_->top, terms[j]);
     } else {
       part->add(term_of(plan_->top, candidate.logit, plan_->limbs));

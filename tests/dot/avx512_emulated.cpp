@@ -1,5 +1,5 @@
-// The AVX-512 kernels in emulation, as kernels that run here: compiled without the instruction set, against
-// emulated/immintrin.h, on a processor that claims to have it. Stands in for the library's own object files.
+// The AVX-512 and AMX kernels in emulation, as kernels that run here: compiled without the instruction sets, against
+// emulated/immintrin.h, on a processor that claims to have them. Stands in for the library's own object files.
 #include <immintrin.h>
 
 #include "base/cpu.hpp"
@@ -10,13 +10,18 @@ static const CpuFeatures& emulated_cpu() {
   static const CpuFeatures features = [] {
     CpuFeatures all = cpu();
     all.avx512 = true;
+    all.amx_int8 = true;
     return all;
   }();
   return features;
 }
 
+static bool emulated_request_amx() { return true; }
+
 }  // namespace isologit::base
 
+#include "dot/amx.cpp"
 #include "dot/avx512.cpp"
 #define cpu emulated_cpu
+#define request_amx emulated_request_amx
 #include "dot/dot.cpp"

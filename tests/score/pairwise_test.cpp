@@ -53,6 +53,16 @@ TEST_P(Pairwise, EveryHiddenSize) {
   }
 }
 
+// Enough rows for every way through a kernel.
+TEST_P(Pairwise, EveryFamilyOfManyRows) {
+  for (const DotFamily family : oracle::dot_families) {
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      const DotShape shape{33, 70, instrumented ? 100 : 1100, dtype, DType::bf16, DType::f32};
+      ASSERT_TRUE(equals_the_reference(make_dot(shape, family, 5))) << name_of(family) << " " << dtype_name(dtype);
+    }
+  }
+}
+
 // Bytes at random are numbers of every kind, subnormal, infinite and NaN among them.
 TEST_P(Pairwise, RandomBytes) {
   oracle::Random random(11);

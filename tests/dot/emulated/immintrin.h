@@ -1,13 +1,16 @@
-// Stands before the compiler's own header: AVX-512 intrinsics as plain C (SIMDe), so that the kernels written in them
-// can be tested on processors without it.
+// Stands before the compiler's own header: AVX-512 intrinsics as plain C (SIMDe) and those of AMX, so that the kernels
+// written in them can be tested on processors without.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
 
-// What SIMDe 0.7.4 lacks.
+#include <math.h>
 #include <string.h>
+
+// What SIMDe 0.7.4 lacks.
+typedef simde__mmask16 __mmask16;
 
 static inline __m512i _mm512_cvtepu16_epi32(__m256i a) {
   uint16_t from[16];
@@ -38,3 +41,79 @@ static inline __m256 _mm512_extractf32x8_ps(__m512 a, int half) {
   memcpy(from, &a, sizeof from);
   return _mm256_loadu_ps(from + 8 * half);
 }
+
+static inline __m512i _mm512_cvttps_epi32(__m512 a) {
+  float from[16];
+  int32_t to[16];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 16; ++i) to[i] = from[i] >= -0x1p31F && from[i] < 0x1p31F ? (int32_t)from[i] : INT32_MIN;
+  return _mm512_loadu_si512(to);
+}
+
+static inline __m512 _mm512_cvtepi32_ps(__m512i a) {
+  int32_t from[16];
+  float to[16];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 16; ++i) to[i] = (float)from[i];
+  return _mm512_loadu_ps(to);
+}
+
+// SIMDe's own makes the power an f32, which it may be too large for.
+#undef _mm512_scalef_ps
+static inline __m512 _mm512_scalef_ps(__m512 a, __m512 b) {
+  float from[16];
+  float by[16];
+  memcpy(from, &a, sizeof from);
+  memcpy(by, &b, sizeof by);
+  for (int i = 0; i < 16; ++i) from[i] = ldexpf(from[i], (int)floorf(by[i]));
+  return _mm512_loadu_ps(from);
+}
+
+static inline __mmask16 _mm512_mask_cmplt_epu32_mask(__mmask16 mask, __m512i a, __m512i b) {
+  uint32_t left[16];
+  uint32_t right[16];
+  memcpy(left, &a, sizeof left);
+  memcpy(right, &b, sizeof right);
+  unsigned less = 0;
+  for (int i = 0; i < 16; ++i) less |= (unsigned)(left[i] < right[i]) << i;
+  return (__mmask16)(mask & less);
+}
+
+// AMX: eight tiles of 16 rows of 64 bytes, the only configuration in use (Intel SDM, volume 1, chapter 18). Tiles hold
+// rubbish until the configuration is loaded, which sets them to 0.
+static thread_local unsigned char emulated_tiles[8][16][64];
+
+static inline void _tile_loadconfig(const void* config) {
+  const unsigned char* bytes = (const unsigned char*)config;
+  for (int t = 0; t < 8; ++t) {
+    if (bytes[0] != 1 || bytes[16 + 2 * t] != 64 || bytes[17 + 2 * t] != 0 || bytes[48 + t] != 16) __builtin_trap();
+  }
+  memset(emulated_tiles, 0, sizeof emulated_tiles);
+}
+static inline void _tile_release() { memset(emulated_tiles, 0xA5, sizeof emulated_tiles); }
+static inline void _tile_zero(int t) { memset(emulated_tiles[t], 0, sizeof emulated_tiles[t]); }
+static inline void _tile_loadd(int t, const void* from, long stride) {
+  for (int row = 0; row < 16; ++row) memcpy(emulated_tiles[t][row], (const char*)from + row * stride, 64);
+}
+static inline void _tile_stored(int t, void* to, long stride) {
+  for (int row = 0; row < 16; ++row) memcpy((char*)to + row * stride, emulated_tiles[t][row], 64);
+}
+
+// c[m][n] += the sum over k of a[m][4 k + i] b[k][4 n + i], A and B the types of the bytes.
+template <class A, class B>
+static inline void emulated_multiply(int c, int a, int b) {
+  for (int m = 0; m < 16; ++m) {
+    int32_t sums[16];
+    memcpy(sums, emulated_tiles[c][m], sizeof sums);
+    for (int k = 0; k < 16; ++k) {
+      for (int n = 0; n < 16; ++n) {
+        for (int i = 0; i < 4; ++i) sums[n] += (A)emulated_tiles[a][m][4 * k + i] * (B)emulated_tiles[b][k][4 * n + i];
+      }
+    }
+    memcpy(emulated_tiles[c][m], sums, sizeof sums);
+  }
+}
+static inline void _tile_dpbssd(int c, int a, int b) { emulated_multiply<int8_t, int8_t>(c, a, b); }
+static inline void _tile_dpbsud(int c, int a, int b) { emulated_multiply<int8_t, uint8_t>(c, a, b); }
+static inline void _tile_dpbusd(int c, int a, int b) { emulated_multiply<uint8_t, int8_t>(c, a, b); }
+static inline void _tile_dpbuud(int c, int a, int b) { emulated_multiply<uint8_t, uint8_t>(c, a, b); }
