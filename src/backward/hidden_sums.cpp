@@ -3,16 +3,19 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "backward/tiles.hpp"
 
 namespace isologit::gradient {
 namespace {
 
-// A block of the result, the unit of work: its rows of dz (a piece is 96 KB) and its panels of the weight (a piece is
-// 128 KB) stay in L2 while one passes the other.
+// A block of the result, the unit of work: its sums (192 KB), its rows of dz (a piece is 96 KB) and its panels of the
+// weight (a piece is 64 KB) stay in L2 while one passes the other.
 constexpr std::int64_t kRows = 192;
-constexpr std::int64_t kBlockColumns = 256;
+constexpr std::int64_t kBlockColumns = 128;
+// Rows a power of two apart would share few places in the caches.
+constexpr std::int64_t kPadding = 8;
 
 std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
@@ -26,9 +29,10 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
       exact_(exact),
       threads_(threads),
       output_(request.dhidden),
-      columns_(head.weight.cols) {
+      columns_(head.weight.cols),
+      stride_(columns_ + kPadding) {
   if (!output_.wanted() || table == nullptr) return;
-  const std::size_t elements = rows.size() * static_cast<std::size_t>(columns_);
+  const std::size_t elements = rows.size() * static_cast<std::size_t>(stride_);
   high_.assign(elements, 0);
   if (exact) {
     low_.assign(elements, 0);
@@ -37,6 +41,7 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
   }
   for (int i = 0; i < threads; ++i) {
     workers_.push_back({Left(kRows), base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
+                        base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
                         std::vector<float>(static_cast<std::size_t>(kBlockColumns / table->columns))});
   }
 }
@@ -62,6 +67,7 @@ void HiddenSums::add_block(Worker& own, std::int64_t first_row, std::int64_t fir
     if (depth <= 0) break;
     const float* dz = strip + (i / 2 * all_rows + first_row) * kChunk + i % 2 * kDepth;
     own.left.pack(dz, kChunk, 1, rows, depth);
+    if (!exact_) own.left.scale();
     pack_weight(own, id, depth, first_column, columns);
     if (exact_ && first_row == 0) add_squares(own, depth, first_column, columns);
     for (std::int64_t r = 0; exact_ && first_column == 0 && r < rows; ++r) {
@@ -73,16 +79,16 @@ void HiddenSums::add_block(Worker& own, std::int64_t first_row, std::int64_t fir
     for (std::int64_t p = 0; p * width < columns; ++p) {
       const float* elements = own.panels.as<float>() + p * kDepth * width;
       const std::int64_t held = std::min(width, columns - p * width);
-      const std::int64_t at = first_row * columns_ + first_column + p * width;
+      const std::int64_t at = first_row * stride_ + first_column + p * width;
       if (!exact_) {
         multiply(*table_, own.left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
-                 columns_);
+                 stride_);
         continue;
       }
       for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        const std::int64_t offset = at + g * kBlockRows * columns_;
+        const std::int64_t offset = at + g * kBlockRows * stride_;
         table_->multiply_exact(own.left.group(g), elements, depth, std::min(kBlockRows, rows - g * kBlockRows), held,
-                               high_.data() + offset, low_.data() + offset, columns_);
+                               high_.data() + offset, low_.data() + offset, stride_);
       }
     }
   }
@@ -92,12 +98,16 @@ void HiddenSums::pack_weight(Worker& own, std::int64_t first, std::int64_t depth
                              std::int64_t count) const {
   const std::int64_t width = table_->columns;
   const DType dtype = head_.weight.dtype;
+  const auto size = static_cast<std::int64_t>(dtype_size(dtype));
+  // Copied first: what lies a power of two apart in memory would not stay in the caches from one panel to the next.
+  char* rows = own.rows.as<char>();
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const char* row = static_cast<const char*>(exact::row_data(head_.weight, first + k)) + column * size;
+    std::memcpy(rows + k * kBlockColumns * size, row, static_cast<std::size_t>(count * size));
+  }
   for (std::int64_t p = 0; p * width < count; ++p) {
     const void* from[kDepth];
-    for (std::int64_t k = 0; k < depth; ++k) {
-      from[k] = static_cast<const char*>(exact::row_data(head_.weight, first + k)) +
-                (column + p * width) * static_cast<std::int64_t>(dtype_size(dtype));
-    }
+    for (std::int64_t k = 0; k < depth; ++k) from[k] = rows + (k * kBlockColumns + p * width) * size;
     own.greatest[static_cast<std::size_t>(p)] = std::bit_cast<float>(table_->pack(
         from, dtype, depth, std::min(width, count - p * width), own.panels.as<float>() + p * kDepth * width));
   }
@@ -120,11 +130,11 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
   if (!output_.wanted()) return open;
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     if (table_ != nullptr && !exact_) {
-      output_.store_row(rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(columns_), columns_);
+      output_.store_row(*table_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
       continue;
     }
     for (std::int64_t k = 0; k < columns_; ++k) {
-      const std::size_t at = r * static_cast<std::size_t>(columns_) + static_cast<std::size_t>(k);
+      const std::size_t at = r * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(k);
       if (table_ == nullptr) {
         open.push_back({r, k, {}});
       } else {

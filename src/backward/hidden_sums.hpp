@@ -40,6 +40,7 @@ class HiddenSums {
   struct Worker {
     Left left;
     base::AlignedBuffer panels;
+    base::AlignedBuffer rows;  // of the weight, [kDepth][kBlockColumns]
     std::vector<float> greatest;
   };
 
@@ -56,7 +57,8 @@ class HiddenSums {
   int threads_;
   Output output_;
   std::int64_t columns_;                // H
-  std::vector<double> high_;            // [row][H]
+  std::int64_t stride_;                 // of the sums
+  std::vector<double> high_;            // [row][stride_]
   std::vector<double> low_;             // the same, exact only
   std::vector<double> row_squares_;     // of dz, exact only
   std::vector<double> column_squares_;  // of the weight, exact only

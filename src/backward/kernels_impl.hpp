@@ -172,6 +172,26 @@ void add(const float* block, std::int64_t rows, std::int64_t columns, double* c,
   }
 }
 
+// In the bits: the exponent's bias changed, the significand rounded from 52 bits to 7.
+bool to_bf16(const double* x, std::int64_t count, std::uint16_t* to) {
+  using Shorts = std::uint16_t __attribute__((vector_size(2 * kWidth)));
+  constexpr auto kLeast = std::bit_cast<std::int64_t>(0x1p-126);
+  constexpr auto kMost = std::bit_cast<std::int64_t>(0x1p127);
+  if (count % kWidth != 0) return false;
+  Longs outside = {};
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const auto bits = load<Longs>(x + i);
+    const Longs size = bits & INT64_MAX;
+    outside |= (size != 0) & ((size < kLeast) | (size >= kMost));
+    const Longs rounded = size + ((std::int64_t{1} << 44) - 1) + (size >> 45 & 1);
+    const Longs moved = (rounded >> 45) - ((1023 - 127) << 7);
+    store(to + i, __builtin_convertvector((size != 0) & (moved | (bits >> 48 & 0x8000)), Shorts));
+  }
+  std::int64_t any = 0;
+  for (int lane = 0; lane < kWidth; ++lane) any |= outside[lane];
+  return any == 0;
+}
+
 // Four registers of columns at a time, which hides the latency of the six additions of a two-sum.
 void multiply_exact(const float* group, const float* panel, std::int64_t depth, std::int64_t rows, std::int64_t columns,
                     double* high, double* low, std::int64_t stride) {
@@ -208,7 +228,7 @@ void multiply_exact(const float* group, const float* panel, std::int64_t depth, 
   }
 }
 
-constexpr Kernels kTable{kColumns, dz_of_row, pack, multiply, add, multiply_exact};
+constexpr Kernels kTable{kColumns, dz_of_row, pack, multiply, add, to_bf16, multiply_exact};
 
 }  // namespace
 }  // namespace isologit::gradient

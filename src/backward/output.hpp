@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "backward/kernels.hpp"
 #include "exact/element.hpp"
 #include "exact/rounding.hpp"
 #include "isologit/backward.hpp"
@@ -77,15 +78,19 @@ class Output {
   }
 
   // Stores before + sums[i], rounded, as elements column + i.
-  void store_row(std::int64_t row, std::int64_t column, const double* sums, std::int64_t count) const {
-    if (output_.dtype == DType::f32 && !output_.accumulate) {
-      char* at = static_cast<char*>(output_.data) + 4 * (row * output_.row_stride + column);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const float rounded = static_cast<float>(sums[i]) + 0.0F;
-        const float value = rounded == rounded ? rounded : exact::quiet_nan();
-        std::memcpy(at + 4 * i, &value, sizeof value);
+  void store_row(const Kernels& kernels, std::int64_t row, std::int64_t column, const double* sums,
+                 std::int64_t count) const {
+    void* at = static_cast<char*>(output_.data) +
+               (row * output_.row_stride + column) * static_cast<std::int64_t>(dtype_size(output_.dtype));
+    if (output_.dtype == DType::f32) {
+      return output_.accumulate ? store_f32<true>(at, sums, count) : store_f32<false>(at, sums, count);
+    }
+    if (output_.dtype == DType::bf16 && !output_.accumulate) {
+      std::uint16_t elements[kMostColumns];
+      if (count <= kMostColumns && kernels.to_bf16(sums, count, elements)) {
+        std::memcpy(at, elements, static_cast<std::size_t>(count) * sizeof elements[0]);
+        return;
       }
-      return;
     }
     for (std::int64_t i = 0; i < count; ++i) {
       store(row, column + i, narrow(before(row, column + i) + sums[i], output_.dtype));
@@ -110,6 +115,22 @@ class Output {
   }
 
  private:
+  template <bool kAccumulate>
+  static void store_f32(void* to, const double* sums, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      float value = 0;
+      char* at = static_cast<char*>(to) + i * static_cast<std::int64_t>(sizeof value);
+      double sum = sums[i];
+      if constexpr (kAccumulate) {
+        std::memcpy(&value, at, sizeof value);
+        sum += static_cast<double>(value);
+      }
+      value = static_cast<float>(sum) + 0.0F;
+      value = value == value ? value : exact::quiet_nan();
+      std::memcpy(at, &value, sizeof value);
+    }
+  }
+
   static std::uint16_t bf16_bits(float x) { return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16); }
 
   static std::uint16_t f16_bits(float x) {

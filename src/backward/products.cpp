@@ -25,7 +25,7 @@ void multiply_wide(const Left& left, const Panel& panel, std::int64_t columns, s
     for (std::int64_t k = 0; k < left.depth; ++k) {
       sum += static_cast<double>(a[k * kBlockRows]) * static_cast<double>(panel.elements[k * columns + j]);
     }
-    c[j] += sum;
+    c[j] += sum * left.unit[static_cast<std::size_t>(row)];
   }
 }
 
@@ -53,6 +53,23 @@ void Left::pack(const float* from, std::int64_t row_stride, std::int64_t depth_s
   }
 }
 
+void Left::scale() {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto at = static_cast<std::size_t>(row);
+    unit[at] = 1;
+    const bool usual = greatest[at] >= 0x1p-60F && greatest[at] <= 0x1p60F;
+    if (usual || greatest[at] == 0 || !std::isfinite(greatest[at])) continue;
+    const int exponent = std::ilogb(greatest[at]);
+    const double factor = std::ldexp(1.0, -exponent);
+    float* element = groups.data() + row / kBlockRows * kBlockRows * kDepth + row % kBlockRows;
+    for (std::int64_t k = 0; k < depth; ++k, element += kBlockRows) {
+      *element = static_cast<float>(static_cast<double>(*element) * factor);
+    }
+    greatest[at] = std::ldexp(greatest[at], -exponent);
+    unit[at] = std::ldexp(1.0, exponent);
+  }
+}
+
 void multiply(const Kernels& kernels, const Left& left, const Panel& panel, double* c, std::int64_t stride) {
   alignas(64) float block[kBlockRows * kMostColumns];
   for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
@@ -60,22 +77,27 @@ void multiply(const Kernels& kernels, const Left& left, const Panel& panel, doub
     const std::int64_t rows = std::min(kBlockRows, left.rows - first);
     bool safe[kBlockRows];
     std::int64_t count = 0;
+    std::int64_t plain = 0;
     for (std::int64_t i = 0; i < rows; ++i) {
-      safe[i] = is_safe(left.greatest[static_cast<std::size_t>(first + i)], panel.greatest);
+      const auto at = static_cast<std::size_t>(first + i);
+      safe[i] = is_safe(left.greatest[at], panel.greatest);
       count += static_cast<std::int64_t>(safe[i]);
+      plain += static_cast<std::int64_t>(safe[i] && left.unit[at] == 1);
     }
     if (count > 0) kernels.multiply(left.group(g), panel.elements, left.depth, block);
     double* to = c + first * stride;
-    if (count == rows) {
+    if (plain == rows) {
       kernels.add(block, rows, panel.columns, to, stride);
       continue;
     }
-    for (std::int64_t i = 0; i < rows; ++i) {
-      if (safe[i]) {
-        kernels.add(block + i * kernels.columns, 1, panel.columns, to + i * stride, stride);
-      } else {
-        multiply_wide(left, panel, kernels.columns, first + i, to + i * stride);
+    for (std::int64_t i = 0; i < rows; ++i, to += stride) {
+      if (!safe[i]) {
+        multiply_wide(left, panel, kernels.columns, first + i, to);
+        continue;
       }
+      const double unit = left.unit[static_cast<std::size_t>(first + i)];
+      const float* sums = block + i * kernels.columns;
+      for (std::int64_t j = 0; j < panel.columns; ++j) to[j] += static_cast<double>(sums[j]) * unit;
     }
   }
 }

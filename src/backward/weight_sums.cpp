@@ -23,7 +23,7 @@ WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::sp
   workers_.resize(static_cast<std::size_t>(threads));
   for (Worker& worker : workers_) {
     worker.pieces.assign(static_cast<std::size_t>(depth_pieces()), Left(kChunk));
-    worker.high.resize(static_cast<std::size_t>(kChunk * table->columns));
+    worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? table->columns : kMostColumns)));
     if (exact) worker.low.resize(worker.high.size());
     if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
   }
@@ -85,8 +85,9 @@ void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
   Worker& own = workers_[static_cast<std::size_t>(worker)];
   for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
     const std::int64_t row = piece * kDepth;
-    own.pieces[static_cast<std::size_t>(piece)].pack(dz + row * kChunk, 1, kChunk, ids,
-                                                     std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - row));
+    Left& left = own.pieces[static_cast<std::size_t>(piece)];
+    left.pack(dz + row * kChunk, 1, kChunk, ids, std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - row));
+    if (!exact_) left.scale();
   }
   if (exact_) {
     add_exact(own, first, ids, dz);
@@ -95,16 +96,21 @@ void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
   }
 }
 
+// As many panels at a time as make a cache line of bf16: rows a power of two apart share few places in the caches, and
+// half a line would be gone before its other half is written.
 void WeightSums::add_fast(Worker& own, std::int64_t first, std::int64_t ids) {
   const std::int64_t width = table_->columns;
-  for (std::int64_t p = 0; p * width < columns_; ++p) {
-    const std::int64_t held = std::min(width, columns_ - p * width);
+  for (std::int64_t column = 0; column < columns_; column += kMostColumns) {
+    const std::int64_t held = std::min(kMostColumns, columns_ - column);
     std::fill(own.high.begin(), own.high.end(), 0.0);
-    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-      multiply(*table_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, p), own.high.data(), width);
+    for (std::int64_t at = 0; at < held; at += width) {
+      for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+        multiply(*table_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, (column + at) / width),
+                 own.high.data() + at, kMostColumns);
+      }
     }
     for (std::int64_t j = 0; j < ids; ++j) {
-      weight_.store_row(first + j, p * width, own.high.data() + j * width, held);
+      weight_.store_row(*table_, first + j, column, own.high.data() + j * kMostColumns, held);
     }
   }
 }

@@ -29,7 +29,7 @@ class WeightSums {
  private:
   struct Worker {
     std::vector<Left> pieces;
-    std::vector<double> high;  // [kChunk][panel columns]
+    std::vector<double> high;  // [kChunk][panel columns]; [kChunk][kMostColumns] where not exact
     std::vector<double> low;
     std::vector<double> squares;  // of dz, summed over rows, for each id
   };

@@ -147,6 +147,9 @@ TEST(Fast, KeepsItsBoundFarFromOne) {
     hidden.push_back(0x1.7p-75F);
   }
   expect_bounds(dense_column(g, hidden), "underflow");
+  expect_bounds(dense_column({0x1.3p59F, 0x1.5p59F, -0x1.1p50F}, {0x1.7p60F, 0x1.9p60F, 0x1.1p60F}), "near overflow");
+  expect_bounds(dense_column({0x1.3p-100F, 0x1.5p-149F, -0x1.1p-101F}, {1.5F, 0x1.9p60F, -2.0F}), "small");
+  expect_bounds(dense_column({0x1.3p100F, 0x1.5p-20F, -0x1.1p99F}, {1.5F, 0x1.9p10F, -2.0F}), "great");
 }
 
 TEST(Fast, NearCertainRowsKeepRelativePrecision) {
