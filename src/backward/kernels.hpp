@@ -50,8 +50,8 @@ struct Kernels {
   // c[r * stride + j] += block[r][j] in f64.
   void (*add)(const float* block, std::int64_t rows, std::int64_t columns, double* c, std::int64_t stride);
 
-  // to[i] = x[i] rounded to bf16, or false where one of them is not 0 and not in [2^-126, 2^127), or the table has no
-  // loop for that count: then `to` is undefined.
+  // to[i] = x[i] rounded to bf16, or false where one of them rounds to a subnormal number or is 2^127 or more, or the
+  // table has no loop for that count: then `to` is undefined.
   bool (*to_bf16)(const double* x, std::int64_t count, std::uint16_t* to);
 
   // high + low += A B, term by term by two-sum: low collects what high rounds off.

@@ -175,6 +175,7 @@ void add(const float* block, std::int64_t rows, std::int64_t columns, double* c,
 // In the bits: the exponent's bias changed, the significand rounded from 52 bits to 7.
 bool to_bf16(const double* x, std::int64_t count, std::uint16_t* to) {
   using Shorts = std::uint16_t __attribute__((vector_size(2 * kWidth)));
+  constexpr auto kNothing = std::bit_cast<std::int64_t>(0x1p-134);  // half of the least number
   constexpr auto kLeast = std::bit_cast<std::int64_t>(0x1p-126);
   constexpr auto kMost = std::bit_cast<std::int64_t>(0x1p127);
   if (count % kWidth != 0) return false;
@@ -182,10 +183,10 @@ bool to_bf16(const double* x, std::int64_t count, std::uint16_t* to) {
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const auto bits = load<Longs>(x + i);
     const Longs size = bits & INT64_MAX;
-    outside |= (size != 0) & ((size < kLeast) | (size >= kMost));
+    outside |= ((size > kNothing) & (size < kLeast)) | (size >= kMost);
     const Longs rounded = size + ((std::int64_t{1} << 44) - 1) + (size >> 45 & 1);
     const Longs moved = (rounded >> 45) - ((1023 - 127) << 7);
-    store(to + i, __builtin_convertvector((size != 0) & (moved | (bits >> 48 & 0x8000)), Shorts));
+    store(to + i, __builtin_convertvector((size > kNothing) & (moved | (bits >> 48 & 0x8000)), Shorts));
   }
   std::int64_t any = 0;
   for (int lane = 0; lane < kWidth; ++lane) any |= outside[lane];
