@@ -137,7 +137,7 @@ def main() -> None:
         f"{vocab * size * 2 / 2**20:.0f} MiB in bf16. Median ms; in brackets as a multiple of {PEER}."
     )
     for call in calls.values():  # what a first call loads is not its cost
-        call[0](data.hidden[:1].to(call[1].dtype), call[1], data.ids[:1])
+        Measured(*call).run(data, 1)
     for rows in arguments.rows:
         right = float64_gradients(data, rows) if arguments.error else None
         measured = {name: Measured(*call) for name, call in calls.items()}

@@ -27,19 +27,6 @@
 namespace isologit::dot {
 namespace {
 
-// The least of the lowest set bits of `count` doubles, +inf when all are 0. Written for integer lanes.
-inline double lowest_bit(const double* values, std::int64_t count) {
-  std::int64_t least = std::bit_cast<std::int64_t>(std::numeric_limits<double>::infinity());
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto bits = std::bit_cast<std::int64_t>(values[i]);
-    // Clearing the lowest set bit of the significand leaves a number below; the difference is exact.
-    const std::int64_t cleared = (bits & 0xFFFFFFFFFFFFF) != 0 ? bits & (bits - 1) : 0;
-    const std::int64_t bit = std::bit_cast<std::int64_t>(std::fabs(values[i] - std::bit_cast<double>(cleared)));
-    least = bit != 0 && bit < least ? bit : least;
-  }
-  return std::bit_cast<double>(least);
-}
-
 // An upper bound of the sum of |elements|: n < 2^40 additions lose less than 2^-12 of it.
 inline double l1_bound(const void* row, DType dtype, std::int64_t count) {
   double sum = 0;
@@ -67,7 +54,7 @@ class F64Kernel : public Kernel {
     auto* bounds = static_cast<double*>(prepared);
     const void* elements = exact::row_data(hidden, row);
     bounds[index] = l1_bound(elements, hidden.dtype, hidden.cols);
-    bounds[rows + index] = lowest_bit_of_row(elements, hidden.dtype, hidden.cols);
+    bounds[rows + index] = lowest_bit(elements, hidden.dtype, hidden.cols);
     Sums::prepare(elements, hidden.dtype, hidden.cols, index, rows, bounds + header(rows));
   }
 
@@ -99,17 +86,6 @@ class F64Kernel : public Kernel {
     double* units;
     std::int64_t depth;
   };
-
-  static double lowest_bit_of_row(const void* row, DType dtype, std::int64_t size) {
-    double lowest = std::numeric_limits<double>::infinity();
-    double chunk[kChunk];
-    for (std::int64_t k = 0; k < size; k += kChunk) {
-      const std::int64_t count = Sums::count_at(k, size);
-      Sums::widen_at(row, dtype, k, count, chunk);
-      lowest = std::fmin(lowest, lowest_bit(chunk, count));
-    }
-    return lowest;
-  }
 
   static double bias_of(const WeightTile& tile, std::int64_t j) {
     if (tile.bias->data == nullptr) return 0;
@@ -150,11 +126,12 @@ class F64Kernel : public Kernel {
     if (std::isnan(x.sum)) return exact::quiet_nan();
     if (std::isinf(x.sum)) return static_cast<float>(x.sum);
     if (weight_unit == 0) {
-      weight_unit =
-          lowest_bit_of_row(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols);
+      weight_unit = lowest_bit(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols);
     }
+    const auto bias = static_cast<float>(x.bias);  // it was one
+    const double bias_unit = lowest_bit(&bias, DType::f32, 1);
     const double hidden_unit = static_cast<const double*>(block.prepared)[block.rows + r];
-    const double unit = std::fmin(hidden_unit * weight_unit, lowest_bit(&x.bias, 1));
+    const double unit = std::fmin(hidden_unit * weight_unit, bias_unit);
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;
     return exact_logit(block, r, tile, j);

@@ -1,8 +1,12 @@
-// The greatest magnitude of a row, found in the bits: among numbers of one sign, a greater pattern is a greater number.
+// The greatest magnitude and the lowest set bit of a row, found in the bits: among numbers of one sign, a greater
+// pattern is a greater number.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "exact/element.hpp"
 
@@ -28,6 +32,33 @@ inline double greatest_magnitude(const void* row, DType dtype, std::int64_t coun
   const auto value = [dtype](auto bits) { return static_cast<double>(exact::load_element(&bits, dtype, 0)); };
   if (dtype == DType::f32) return value(greatest_bits<std::uint32_t>(row, count, 0x7FFFFFFF));
   return value(greatest_bits<std::uint16_t>(row, count, 0x7FFF));
+}
+
+template <DType kDType>
+std::uint32_t lowest_bits(const char* from, std::int64_t count) {
+  std::uint32_t least = 0xFFFFFFFF;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float x = exact::load_element(from, kDType, i);
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    // Clearing the lowest set bit of the significand leaves a number below; the difference is exact.
+    const std::uint32_t cleared = (bits & 0x7FFFFF) != 0 ? bits & (bits - 1) : 0;
+    const std::uint32_t bit = std::bit_cast<std::uint32_t>(x - std::bit_cast<float>(cleared)) & 0x7FFFFFFF;
+    least = std::min(least, bit - 1);  // that of 0 is the greatest
+  }
+  return least;
+}
+
+// The least of the lowest set bits of a row of finite elements, +inf when all are 0.
+inline double lowest_bit(const void* row, DType dtype, std::int64_t count) {
+  const auto* from = static_cast<const char*>(row);
+  std::uint32_t least = 0;
+  switch (dtype) {
+    case DType::bf16: least = lowest_bits<DType::bf16>(from, count); break;
+    case DType::f16: least = lowest_bits<DType::f16>(from, count); break;
+    case DType::f32: least = lowest_bits<DType::f32>(from, count); break;
+  }
+  if (least == 0xFFFFFFFF) return std::numeric_limits<double>::infinity();
+  return static_cast<double>(std::bit_cast<float>(least + 1));
 }
 
 }  // namespace

@@ -66,15 +66,21 @@ struct Panel {
   static void widen_chunk(const char* from, std::int64_t count, Element* to) {
     const std::int64_t whole = count / kGroup * kGroup;
     for (std::int64_t k = 0; k < whole; k += kGroup) {
-      V parts[kParts];
-      Vector::template widen<kDType>(from + k * static_cast<std::int64_t>(dtype_size(kDType)), parts);
-      std::memcpy(to + k, parts, sizeof parts);
+      widen_group<kDType>(from + k * static_cast<std::int64_t>(dtype_size(kDType)), to + k);
     }
     if (whole == count) return;
-    V parts[kParts];
     Tail<kDType> tail;
-    Vector::template widen<kDType>(tail.fill(from, whole, count), parts);
-    std::memcpy(to + whole, parts, sizeof parts);
+    widen_group<kDType>(tail.fill(from, whole, count), to + whole);
+  }
+
+  template <DType kDType>
+  static void widen_group(const char* from, Element* to) {
+    V parts[kParts];
+    Vector::template widen<kDType>(from, parts);
+    // One by one: GCC 12 copies the array whole by way of the stack.
+    for (std::size_t p = 0; p < kParts; ++p) {
+      std::memcpy(to + static_cast<std::int64_t>(p) * kWidth, &parts[p], sizeof parts[p]);
+    }
   }
 
   // Elements [k, k + count) of a row, at most a chunk, and zeros to the end of the group.
