@@ -1,11 +1,12 @@
 // AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
 //
 // Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16; docs/performance.md). Predicted for one row: 8 elements cost a
-// load and shift, 2 conversions and 2 multiply-adds, half a cycle each, so the read floor (57 ms). Measured: 89 ms;
-// reading the greatest magnitude by a loop over 64 separate lanes had doubled it. Predicted for 64 rows: 8
-// multiply-adds a cycle, 970 ms; measured 1520. avx2_fast: the floor at one row, 62 % of its multiply-adds at 64.
+// load and shift, 2 conversions and 2 multiply-adds, half a cycle each, so the read floor (52 ms). Measured: 81 ms, a
+// sixth of it for the greatest magnitudes, read again from L2. Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms;
+// measured 1175, 85 % of it in the loop of multiply_4.
 // Tried: a lambda in the loop of multiply_narrow, or its tail in the same function, put the accumulators into memory
-// (GCC 12).
+// (GCC 12). Lowest set bits by scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a
+// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower.
 #include <immintrin.h>
 
 #include "dot/f32_tile.hpp"
