@@ -17,43 +17,19 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dot/amx_tiles.hpp"
 #include "dot/digits.hpp"
 #include "dot/f64_tile.hpp"
 
 namespace isologit::dot {
 namespace {
 
-constexpr std::int64_t kSide = 16;  // rows of a tile
-constexpr std::int64_t kTileBytes = 1024;
 constexpr std::int64_t kStepBytes = kDigits * kTileBytes;
 constexpr std::int64_t kSteps = 16;
 constexpr std::int64_t kLevels = 2 * kDigits - 1;  // sums of products by what they count, 2^0, 2^8, ... 2^32
 constexpr std::int64_t kMostSize = 65536;
 
 using Levels = std::int32_t[kLevels][kSide][kSide];
-
-constexpr std::int64_t groups_of(std::int64_t rows) { return (rows + kSide - 1) / kSide; }
-
-// Eight tiles of sixteen rows of 64 bytes, while it lives.
-class TileRegisters {
- public:
-  TileRegisters() {
-    struct alignas(64) {
-      std::uint8_t palette = 1;
-      std::uint8_t start_row = 0;
-      std::uint8_t reserved[14] = {};
-      std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } config;
-    _tile_loadconfig(&config);
-  }
-  TileRegisters(const TileRegisters&) = delete;
-  TileRegisters& operator=(const TileRegisters&) = delete;
-  ~TileRegisters() { _tile_release(); }
-};
-
-// GCC 12 does not tell its optimiser that the tile instructions touch memory.
-inline void memory_is_needed() { asm volatile("" ::: "memory"); }
 
 // The nine products of one step. Tiles 0 to 4 are the levels, 5 holds weight digits, 6 and 7 hidden ones; the hidden
 // digits take turns so that the middle one is loaded once.

@@ -72,7 +72,7 @@ class Avx2 final : public F64Kernel<Panel<Doubles>> {
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
-class Avx2Fast final : public F32Kernel<Floats> {
+class Avx2Fast final : public F32Kernel<Panel<Floats>> {
  public:
   using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }

@@ -12,7 +12,7 @@ class Avx512 final : public F64Kernel<Panel<Doubles>> {
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }
 };
 
-class Avx512Fast final : public F32Kernel<Floats> {
+class Avx512Fast final : public F32Kernel<Panel<Floats>> {
  public:
   using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::avx2_lanes(); }

@@ -1,5 +1,5 @@
 // Tiles of logits accumulated in f32 (CONTRACT.md 6), in the order of dot/panel.hpp; included by one file per
-// instruction set, which supplies `Vector` with Element = float.
+// instruction set, which supplies `Sums`: Panel of floats or what is used like it.
 //
 // Error. With D roundings on the way of a term (Panel::depth and one for the bias), u = 2^-24 and real sum s,
 // |z - s| <= gamma_D sum |h_i w_i| + |b| gamma_1 + H 2^-149, the last for products below the normal range (Higham,
@@ -17,7 +17,7 @@
 namespace isologit::dot {
 namespace {
 
-template <class Vector>
+template <class Sums>
 class F32Kernel : public Kernel {
  public:
   using Kernel::Kernel;
@@ -52,9 +52,6 @@ class F32Kernel : public Kernel {
   }
 
   std::int64_t multiply_adds(std::int64_t steps) const final { return Sums::multiply_adds(steps); }
-
- private:
-  using Sums = Panel<Vector>;
 };
 
 }  // namespace

@@ -67,7 +67,7 @@ class Neon final : public F64Kernel<Panel<Doubles>> {
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
-class NeonFast final : public F32Kernel<Floats> {
+class NeonFast final : public F32Kernel<Panel<Floats>> {
  public:
   using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }

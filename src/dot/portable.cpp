@@ -46,7 +46,7 @@ class Portable final : public F64Kernel<Panel<Vector<double>>> {
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }
 };
 
-class PortableFast final : public F32Kernel<Vector<float>> {
+class PortableFast final : public F32Kernel<Panel<Vector<float>>> {
  public:
   using F32Kernel::F32Kernel;
   const fold::Lanes& lanes() const override { return fold::portable_lanes(); }

@@ -6,6 +6,7 @@
   X(amx, "AMX-INT8", exact, needs_amx)          \
   X(avx512, "AVX-512", exact, needs_avx512)     \
   X(avx2, "AVX2 FMA", exact, needs_avx2)        \
+  X(amx_fast, "AMX-BF16", fast, needs_amx_bf16) \
   X(avx512_fast, "AVX-512", fast, needs_avx512) \
   X(avx2_fast, "AVX2 FMA", fast, needs_avx2)
 #elif defined(__aarch64__)

@@ -11,6 +11,7 @@ static const CpuFeatures& emulated_cpu() {
     CpuFeatures all = cpu();
     all.avx512 = true;
     all.amx_int8 = true;
+    all.amx_bf16 = true;
     return all;
   }();
   return features;
@@ -21,6 +22,7 @@ static bool emulated_request_amx() { return true; }
 }  // namespace isologit::base
 
 #include "dot/amx.cpp"
+#include "dot/amx_bf16.cpp"
 #include "dot/avx512.cpp"
 #define cpu emulated_cpu
 #define request_amx emulated_request_amx

@@ -117,3 +117,40 @@ static inline void _tile_dpbssd(int c, int a, int b) { emulated_multiply<int8_t,
 static inline void _tile_dpbsud(int c, int a, int b) { emulated_multiply<int8_t, uint8_t>(c, a, b); }
 static inline void _tile_dpbusd(int c, int a, int b) { emulated_multiply<uint8_t, int8_t>(c, a, b); }
 static inline void _tile_dpbuud(int c, int a, int b) { emulated_multiply<uint8_t, uint8_t>(c, a, b); }
+
+// c[m][n] += even + odd, where even and odd are the sums over k, each a chain of fused multiply-adds from 0, of
+// a[m][2 k + i] b[k][2 n + i] with i = 0 and 1; subnormal elements and results count as 0 (Intel SDM, TDPBF16PS). The
+// product is exact in f64; that a sum is rounded to f64 first can be seen in its last bit only, and seldom.
+static inline float emulated_flush(float x) { return fabsf(x) < 0x1p-126F ? copysignf(0.0F, x) : x; }
+static inline void emulated_decode(int t, float (*elements)[32]) {
+  for (int row = 0; row < 16; ++row) {
+    for (int i = 0; i < 32; ++i) {
+      uint16_t half;
+      memcpy(&half, &emulated_tiles[t][row][2 * i], sizeof half);
+      const uint32_t bits = (uint32_t)half << 16;
+      memcpy(&elements[row][i], &bits, sizeof bits);
+      elements[row][i] = emulated_flush(elements[row][i]);
+    }
+  }
+}
+static inline void _tile_dpbf16ps(int c, int a, int b) {
+  float left[16][32];
+  float right[16][32];
+  emulated_decode(a, left);
+  emulated_decode(b, right);
+  for (int m = 0; m < 16; ++m) {
+    float chains[2][16] = {};
+    for (int k = 0; k < 16; ++k) {
+      for (int i = 0; i < 2; ++i) {
+        for (int n = 0; n < 16; ++n) {
+          const double product = (double)left[m][2 * k + i] * (double)right[k][2 * n + i];
+          chains[i][n] = emulated_flush((float)(product + (double)chains[i][n]));
+        }
+      }
+    }
+    float sums[16];
+    memcpy(sums, emulated_tiles[c][m], sizeof sums);
+    for (int n = 0; n < 16; ++n) sums[n] = emulated_flush(sums[n] + emulated_flush(chains[0][n] + chains[1][n]));
+    memcpy(emulated_tiles[c][m], sums, sizeof sums);
+  }
+}
