@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "backward/pair_sums.hpp"
 #include "exact/elementary.hpp"
@@ -45,6 +46,30 @@ Ball tidy(Ball x, std::size_t limbs) {
   return x;
 }
 
+// The sign of epsilon B + k c E/s where B and c have opposite signs and all gaps are so great that e^-gap is beyond any
+// precision. With g the least gap and sums in units of e^-g, E/s is E/k but for a share below epsilon, and what is left
+// is a sum of (B + c d) e^-(d - g).
+int opposed_sign(const RowSums& sums, float top, const Upstream& upstream, std::size_t limbs) {
+  const NearSums& near = sums.near;
+  if (near.mass.middle.is_zero()) return kUnknown;
+  const BigFloat c = of(upstream.c);
+  const BigFloat gap = exact::add(of(top), exact::negate(of(near.second)));
+  if (exact::add(upstream.b, exact::multiply(c, gap)).is_zero()) {
+    // B = -c g, and s / k times the expression is c (sum of (d - g) e^-d over the others - g epsilon^2 / k). Logits
+    // differ by 2^-149 or more and gaps are below 2^130, so e^512 outweighs all factors. (A gap nearer
+    // to 2 g than that takes as many bits as g has nats.)
+    const int c_sign = sign_of(c);
+    if (near.third == -std::numeric_limits<float>::infinity()) return -c_sign;
+    const BigFloat next_gap = exact::add(of(top), exact::negate(of(near.third)));
+    const BigFloat beyond = exact::add(next_gap, exact::negate(exact::scale_by_power_of_two(gap, 1)));
+    if (!beyond.is_zero() && exact::highest_bit(beyond) >= 9) return beyond.negative ? c_sign : -c_sign;
+  }
+  const Ball c_moment = exact::multiply(Ball{c, {}}, near.moment, limbs);
+  Ball sum = exact::add(exact::multiply(Ball{upstream.b, {}}, near.mass, limbs), c_moment, limbs);
+  sum.radius = sum.radius + exact::magnitude(c_moment) * exact::magnitude(sums.mass);
+  return proven_sign(tidy(std::move(sum), limbs));
+}
+
 Parts parts_of(const RowSums& sums, float top, float z, const Upstream& upstream, std::size_t limbs) {
   Parts parts{upstream.a, BigFloat::from_double(1), {}, 0};
   if (z == -std::numeric_limits<float>::infinity()) return parts;
@@ -62,15 +87,15 @@ Parts parts_of(const RowSums& sums, float top, float z, const Upstream& upstream
     const Ball second = exact::multiply(exact::multiply(k, c, limbs), mean_gap, limbs);
     const Ball sum = tidy(exact::negate(exact::add(first, second, limbs)), limbs);
     parts.delta = tidy(exact::divide(sum, exact::multiply(k, total, limbs), limbs), limbs);
-    // Two terms of known signs, for when both are below all granularity. Where they oppose one another and all gaps are
-    // at least 2^50, so that epsilon and E are held by bounds alone, k E / s is at least 2^49 epsilon.
+    // Two terms of known signs, for when both are below all granularity.
     if (b_sign * c_sign >= 0) {
       parts.sign = -(b_sign != 0 ? b_sign : c_sign);
       return parts;
     }
-    const bool all_far = sums.limbs >= kPairLimbs && sums.mass.middle.is_zero();
-    const bool moment_wins = all_far && exact::highest_bit(c.middle) + 48 > exact::highest_bit(upstream.b);
-    parts.sign = moment_wins ? -c_sign : proven_sign(parts.delta);
+    parts.sign = proven_sign(parts.delta);
+    if (parts.sign != kUnknown) return parts;
+    const int opposed = opposed_sign(sums, top, upstream, limbs);
+    if (opposed != kUnknown) parts.sign = -opposed;
     return parts;
   }
   const BigFloat gap = exact::add(of(top), exact::negate(of(z)));

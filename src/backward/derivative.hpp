@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 #include "backward/kernels.hpp"
@@ -21,6 +22,15 @@
 
 namespace isologit::gradient {
 
+// The same sums in units of e^-(top - second), for rows whose other logits are all kFar below the top or more.
+struct NearSums {
+  static constexpr double kFar = 0x1p12;
+  float second = -std::numeric_limits<float>::infinity();  // the greatest logit below the top
+  float third = -std::numeric_limits<float>::infinity();   // the next one that is less
+  exact::Ball mass;
+  exact::Ball moment;
+};
+
 // A row's sums over the logits below its top.
 struct RowSums {
   std::size_t limbs = 0;  // the precision they were made with
@@ -28,6 +38,7 @@ struct RowSums {
   bool others = false;    // whether there are logits above -inf below the top, so that epsilon > 0
   exact::Ball mass;       // epsilon
   exact::Ball moment;     // E
+  NearSums near;          // made with the balls of Normalizer only; without a mass where they are not
 };
 
 // The upstream of one row as far as one logit sees it.

@@ -69,39 +69,84 @@ struct Tail {
     const double gap = static_cast<double>(top) - static_cast<double>(z);
     if (nearest < 0x1p50 && gap > nearest + reach(sums.limbs)) {
       ++far;
+      sums.near.third = std::max(sums.near.third, z);
       return;
     }
     nearest = std::min(nearest, gap);
-    const Ball exact_gap{
-        exact::add(BigFloat::from_double(static_cast<double>(top)), BigFloat::from_double(-static_cast<double>(z))),
-        {}};
+    const Ball exact_gap{difference(top, z), {}};
     const Ball term = exp_minus(exact_gap.middle, sums.limbs);
     sums.mass = exact::add(sums.mass, term, sums.limbs);
     sums.moment = exact::add(sums.moment, exact::multiply(term, exact_gap, sums.limbs), sums.limbs);
+    if (nearest >= NearSums::kFar) add_near(z, exact_gap);
   }
 
-  void merge(const Tail& other) {
+  // As if the sums were in units of e^-(top - z) from now on, if z is nearer than all others.
+  void move_near(float z) {
+    NearSums& near = sums.near;
+    if (!(z > near.second)) return;
+    if (near.second > kNothing) {
+      const Ball factor = exp_minus(difference(z, near.second), sums.limbs);
+      near.mass = exact::multiply(near.mass, factor, sums.limbs);
+      near.moment = exact::multiply(near.moment, factor, sums.limbs);
+    }
+    near.third = near.second;
+    near.second = z;
+  }
+
+  void add_near(float z, const Ball& gap) {
+    move_near(z);
+    NearSums& near = sums.near;
+    if (z < near.second) near.third = std::max(near.third, z);
+    const Ball term = z == near.second ? Ball::exact(1) : exp_minus(difference(near.second, z), sums.limbs);
+    near.mass = exact::add(near.mass, term, sums.limbs);
+    near.moment = exact::add(near.moment, exact::multiply(term, gap, sums.limbs), sums.limbs);
+  }
+
+  static BigFloat difference(float a, float b) {
+    return exact::add(BigFloat::from_double(static_cast<double>(a)), BigFloat::from_double(-static_cast<double>(b)));
+  }
+
+  void merge(Tail other) {
     sums.ties += other.sums.ties;
     sums.others = sums.others || other.sums.others;
     far += other.far;
     nearest = std::min(nearest, other.nearest);
     sums.mass = exact::add(sums.mass, other.sums.mass, sums.limbs);
     sums.moment = exact::add(sums.moment, other.sums.moment, sums.limbs);
+    if (nearest >= NearSums::kFar) merge_near(other);
+  }
+
+  void merge_near(Tail& other) {
+    NearSums& near = sums.near;
+    if (other.sums.near.second == kNothing) return;
+    if (near.second == kNothing) {
+      near = other.sums.near;
+      return;
+    }
+    move_near(other.sums.near.second);
+    other.move_near(near.second);
+    const auto below = [&](float z) { return z < near.second ? z : kNothing; };
+    near.third = std::max(below(near.third), below(other.sums.near.third));
+    near.mass = exact::add(near.mass, other.sums.near.mass, sums.limbs);
+    near.moment = exact::add(near.moment, other.sums.near.moment, sums.limbs);
   }
 
   RowSums finish() const {
     RowSums total = sums;
+    if (nearest < NearSums::kFar) total.near = {};
     if (far == 0) return total;
     // x e^-x falls, so a far logit's part of the moment is at most its gap's least value times e^-that.
-    const Ball nearest_term = exp_minus(BigFloat::from_double(nearest), 3);
-    const auto widen = [&](Ball& sum, double times) {
-      const exact::Bound bound = exact::magnitude(nearest_term) *
-                                 exact::Bound::of(BigFloat::from_double(static_cast<double>(far) * times)) *
+    const exact::Bound nearest_term = exact::magnitude(exp_minus(BigFloat::from_double(nearest), 3));
+    const exact::Bound one = exact::Bound::power_of_two(0);
+    const auto widen = [&](Ball& sum, double times, const exact::Bound& unit) {
+      const exact::Bound bound = unit * exact::Bound::of(BigFloat::from_double(static_cast<double>(far) * times)) *
                                  exact::Bound::power_of_two(-92 * static_cast<std::int64_t>(sums.limbs));
       sum.radius = sum.radius + bound;
     };
-    widen(total.mass, 1);
-    widen(total.moment, nearest + reach(sums.limbs) + 1);
+    widen(total.mass, 1, nearest_term);
+    widen(total.moment, nearest + reach(sums.limbs) + 1, nearest_term);
+    widen(total.near.mass, 1, one);
+    widen(total.near.moment, nearest + reach(sums.limbs) + 1, one);
     return total;
   }
 };

@@ -239,6 +239,44 @@ TEST(Exact, OpposedVanishingTermsDecideMidpoints) {
   }
 }
 
+// The sign of epsilon B + c E/s by hand. At the top dz = B - that, B = 1 + 2^-24 is a tie, and the other logits are so
+// far below the top that no number holds their shares: B + c g decides, g the least gap, and where it is 0 the next
+// gap.
+TEST(Exact, OpposedVanishingTermsOfOneSize) {
+  struct Case {
+    std::vector<float> logits;
+    float c;
+    bool above;  // dz at the top is above the tie
+  };
+  const std::vector<Case> cases = {
+      {{0.0F, -0x1p60F}, -0x1p-50F, true},
+      {{0.0F, -0x1p60F}, -0x1p-70F, false},
+      {{0.0F, -0x1p60F, -0x1p61F}, -0x1p-70F, false},
+      {{0.0F, -0x1p61F, -0x1p60F, -0x1p60F}, -0x1.8p-60F, true},
+      {{0.0F, -5e5F}, -0x1p-10F, true},
+      {{0.0F, -5e5F, -6e5F}, -0x1p-30F, false},
+      {{0x1p36F, -0x1p60F}, -0x1p-60F, false},
+      {{0x1p36F, -0x1p60F, -0x1.8p60F}, -0x1p-60F, true},
+      {{0x1p36F, -0x1.8p60F, -0x1.9p60F, -0x1p60F}, -0x1p-60F, true},
+      {{0x1p36F, -0x1p60F, -0x1.8p61F}, -0x1p-60F, false},
+  };
+  for (const Case& one : cases) {
+    Problem problem = from_logits({one.logits});
+    problem.ids = {1};
+    problem.d_logprobs = {-0x1p-24F};
+    problem.d_lse = {1.0F};
+    problem.d_entropy = {one.c};
+    for (const std::string& kernel : runnable_kernels()) {
+      BackwardOptions options;
+      options.arithmetic = Arithmetic::exact;
+      options.kernel = kernel;
+      const Gradients gradients = run(problem, options);
+      EXPECT_EQ(gradients.dbias[0], one.above ? 1.0F + 0x1p-23F : 1.0F)
+          << one.logits[1] << " " << one.c << " " << kernel;
+    }
+  }
+}
+
 TEST(Exact, SaturatedSoftcap) {
   Problem problem = from_logits({{-infinity, infinity, 3e38F, 1.0F, -40.0F}});
   problem.ids = {1};
