@@ -3,10 +3,9 @@
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
+#include <math.h>
 #include <simde/x86/avx512.h>
 #include <simde/x86/f16c.h>
-
-#include <math.h>
 #include <string.h>
 
 // What SIMDe 0.7.4 lacks.
