@@ -44,7 +44,7 @@ struct WeightRows {
 // Sums as those of Panel<Floats>, whose prepared block it keeps in front of its own.
 struct Bf16Sums : Panel<Floats> {
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) {
-    return marks_at(rows, size) + (rows + 15) / 16 * 16;
+    return marks_at(rows, size) + groups_of(rows) * kSide;
   }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
     return kTile * rows + kCopy * steps_of(size) + Panel::scratch_size(rows, size);

@@ -75,8 +75,8 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
   const __m512 minus_scale = _mm512_set1_ps(static_cast<float>(-unit));
   row.unit = std::ldexp(1.0, unit);
   row.outside = 0;
+  alignas(64) char tail[static_cast<std::size_t>(kStep * kSize)] = {};  // the last step's, where it is not whole
   for (std::int64_t k = 0; k < size; k += kStep) {
-    alignas(64) char tail[static_cast<std::size_t>(kStep * kSize)] = {};
     const char* at = from + k * kSize;
     if (size - k < kStep) {
       std::memcpy(tail, at, static_cast<std::size_t>((size - k) * kSize));
