@@ -10,6 +10,7 @@
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
+#include "isologit/summary.hpp"
 #include "isologit/support.hpp"
 
 namespace isologit {
@@ -45,6 +46,11 @@ struct BackwardRequest {
   const float* d_lse = nullptr;       // [N]
   const float* d_entropy = nullptr;   // [N]
   MatrixView d_logits;                // [N, vocab_size], f32, or none
+
+  // Empty, or N: what `score` wrote for the same rows, of the same operands and support. They save a pass over the
+  // weight and change no bit. Where the logits are not those they were made of (somebody wrote into an operand
+  // meanwhile), the call fails as soon as it sees that, or the gradients are of no use.
+  std::span<const RowSummary> summaries;
 
   GradientOutput dhidden;  // [N, H]
   GradientOutput dweight;  // [V, H]: rows of the vocabulary only; later rows of a padded weight are not written

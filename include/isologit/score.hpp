@@ -10,6 +10,7 @@
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
+#include "isologit/summary.hpp"
 #include "isologit/support.hpp"
 
 namespace isologit {
@@ -58,6 +59,8 @@ struct ScoreRequest {
   float* top_k_logprobs = nullptr;
 
   LogitsOutput logits;
+
+  RowSummary* summaries = nullptr;  // for BackwardRequest
 };
 
 struct ScoreOptions {

@@ -1,5 +1,6 @@
-// isologit::backward: one pass over the vocabulary for the normaliser, then strips of dz, from which dweight is made
-// chunk by chunk and dhidden is summed up. Exact sums that stay unproven take one more pass.
+// isologit::backward: one pass over the vocabulary for the normaliser, of the rows without a summary, then strips of
+// dz, from which dweight is made chunk by chunk and dhidden is summed up. Exact sums that stay unproven take one more
+// pass.
 #include "isologit/backward.hpp"
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "backward/weight_sums.hpp"
 #include "base/cpu.hpp"
 #include "base/fp_env.hpp"
+#include "base/text.hpp"
 
 namespace isologit {
 namespace gradient {
@@ -54,16 +56,18 @@ class Backward {
     Derivatives derivatives(head_, request_, rows_, kernel_, table_, exact_, threads_);
     WeightSums weight(head_, request_, rows_.active(), table_, exact_, threads_);
     HiddenSums hidden(head_, request_, rows_.active(), table_, exact_, threads_);
-    span(0, 0.3);
+    const double first_pass = request_.summaries.empty() ? 0.3 : 0;
+    span(0, first_pass);
     if (!derivatives.normalize(progress())) return cancelled();
-    span(0.3, 1);
+    span(first_pass, 1);
     const bool finished = strips(derivatives, [&](std::int64_t first, std::int64_t count, const float* strip) {
       const std::int64_t stride = report_.rows * kChunk;
       for_each(threads_, count,
                [&](int worker, std::int64_t i) { weight.add_chunk(worker, first + i, strip + i * stride); });
       hidden.add_strip(first, count, strip);
     });
-    if (!finished) return cancelled();
+    if (!finished) return stopped(derivatives);
+    if (const std::int64_t row = derivatives.mismatch(true); row >= 0) return contradicted(row);
     std::vector<HiddenSums::Open> open = hidden.finish();
     if (!settle(derivatives, hidden, open)) return cancelled();
     report_.logit_fallbacks += derivatives.logit_fallbacks();
@@ -75,6 +79,19 @@ class Backward {
  private:
   static tl::unexpected<Error> cancelled() {
     return fail(StatusCode::cancelled, "cancelled by the progress callback; the gradients are of no use");
+  }
+
+  static tl::unexpected<Error> contradicted(std::int64_t row) {
+    return fail(
+        StatusCode::invalid_argument,
+        base::concat("summaries[", row,
+                     "]: the logits of this row are not those it was made of; expected hidden, "
+                     "weight, bias, temperature, support and kernel as in the forward pass, none of them written to "
+                     "since. The gradients are of no use"));
+  }
+  static tl::unexpected<Error> stopped(const Derivatives& derivatives) {
+    const std::int64_t row = derivatives.mismatch(false);
+    return row >= 0 ? contradicted(row) : cancelled();
   }
 
   // Rows that do not contribute have a gradient of 0, and so has all else if none does.

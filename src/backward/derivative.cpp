@@ -225,17 +225,32 @@ double factor_of(const Factors& factors) {
   return factor;
 }
 
-DzRow dz_row(const RowSums& sums, float top, const BigFloat& b, float c, const Factors& factors) {
+std::optional<DzRow> dz_row(const RowSums& sums, float top, const BigFloat& b, float c, const Factors& factors,
+                            bool exact) {
+  if (sums.limbs == 0) return std::nullopt;
   const auto upper = [](const Bound& bound) {
     return bound.exponent < -1000 ? 0x1p-999 : std::ldexp(bound.mantissa, static_cast<int>(bound.exponent));
   };
   DzRow row;
   row.top = static_cast<double>(top);
-  const double total = static_cast<double>(sums.ties) + near(sums.mass.middle);
-  row.inverse_total = 1 / total;
   row.mass = near(sums.mass.middle);
-  row.mean_gap = near(sums.moment.middle) / total;
-  row.mean_gap_error = upper(sums.moment.radius) / total + row.mean_gap * 0x1p-42;
+  double moment = near(sums.moment.middle);
+  double moment_error = upper(sums.moment.radius);
+  row.error = 0x1p-42;
+  if (!exact) {
+    constexpr exact::Format kRounded{34, -800, exact::kF64.emax};  // what is below counts for no dz
+    const auto rounded_mass = exact::try_round(sums.mass, kRounded);
+    const auto rounded_moment = exact::try_round(sums.moment, kRounded);
+    if (!rounded_mass || !rounded_moment) return std::nullopt;
+    row.mass = *rounded_mass;
+    moment = *rounded_moment;
+    row.error = 0x1p-33;
+    moment_error = moment * row.error;
+  }
+  const double total = static_cast<double>(sums.ties) + row.mass;
+  row.inverse_total = 1 / total;
+  row.mean_gap = moment / total;
+  row.mean_gap_error = moment_error / total + row.mean_gap * row.error;
   row.b = near(b);
   row.b_error = std::fabs(row.b) * 0x1p-50;
   row.c = static_cast<double>(c);
@@ -255,14 +270,15 @@ Estimate estimate_dz(const DzRow& row, std::int64_t ties, const Logit& logit, do
     const double p = std::exp(-d) * row.inverse_total;
     const double bracket = row.b + row.c * (d - row.mean_gap);
     value += p * bracket;
-    error += p * (std::fabs(bracket) * 0x1p-41 + row.b_error + std::fabs(row.c) * (d * 0x1p-50 + row.mean_gap_error));
+    error +=
+        p * (std::fabs(bracket) * 2 * row.error + row.b_error + std::fabs(row.c) * (d * 0x1p-50 + row.mean_gap_error));
   } else {
     const auto k = static_cast<double>(ties);
     const double main = ties == 1 ? a_plus_b : a + row.b / k;
     const double first = row.mass * row.b / k;
     const double second = row.c * row.mean_gap;
     value = main - (first + second) * row.inverse_total;
-    error = (std::fabs(first) + std::fabs(second)) * row.inverse_total * 0x1p-41 +
+    error = (std::fabs(first) + std::fabs(second)) * row.inverse_total * 2 * row.error +
             std::fabs(row.c) * row.mean_gap_error * row.inverse_total + std::fabs(main) * 0x1p-51;
     if (ties > 1) error += (std::fabs(a) + row.b_error) * 0x1p-50 + row.b_error;
   }

@@ -60,8 +60,11 @@ struct Logit {
   float last;   // z
 };
 
-// The row's numbers in f64, from sums of 3 limbs or more and B.
-DzRow dz_row(const RowSums& sums, float top, const exact::BigFloat& b, float c, const Factors& factors);
+// The row's numbers in f64, from its sums and B; nothing where there are no sums. With fast derivatives the f64 sums'
+// own errors would show in dz, and those depend on the order they were made in: so the sums are rounded to 34 bits, and
+// there is nothing where they do not prove to what.
+std::optional<DzRow> dz_row(const RowSums& sums, float top, const exact::BigFloat& b, float c, const Factors& factors,
+                            bool exact);
 
 // e^-gap, gap > 0. From 2^50 on, past every granularity, only that it is small.
 exact::Ball exp_minus(const exact::BigFloat& gap, std::size_t limbs);

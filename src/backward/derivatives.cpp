@@ -28,8 +28,10 @@ Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const
       exact_(exact),
       threads_(threads),
       finite_(false),
-      normalizer_(head, request.hidden, rows, kernel, threads),
-      tiles_(head, request.hidden, rows.support(), rows.active(), kernel, threads) {
+      normalizer_(head, request.hidden, rows, kernel, exact, threads),
+      tiles_(head, request.hidden, rows.support(), rows.active(), kernel, threads),
+      lanes_(kernel.lanes()),
+      tops_(rows.active().size(), 0) {
   if (!rows.dense() || kernel.arithmetic() == Arithmetic::fast) return;
   // Finite operands make no NaN, so a dense upstream can do without the first pass. (Sums in f32 may overflow.)
   std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
@@ -59,7 +61,6 @@ bool Derivatives::needs_logits() const { return !rows_.dense() || head_.transfor
 
 bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
                        const std::function<bool(double)>& progress) {
-  std::mutex mutex;
   std::vector<Open> open;
   const auto stride = static_cast<std::int64_t>(rows()) * kChunk;
   const bool finished = for_each(
@@ -77,23 +78,47 @@ bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
           const std::int64_t ids = std::min(kChunk, head_.vocab_size - begin);
           for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, begin, ids, nullptr});
         }
-        const std::lock_guard lock(mutex);
+        const std::lock_guard lock(mutex_);
         open.insert(open.end(), own.begin(), own.end());
       },
       progress);
-  if (!finished) return false;
+  if (!finished || std::find(tops_.begin(), tops_.end(), -1) != tops_.end()) return false;
   settle_all(std::move(open));
   return true;
 }
 
-void Derivatives::make_row(const TileRow& tile, float* dz, std::vector<Open>& open) const {
+bool Derivatives::bears_out(const TileRow& tile) {
+  const float top = states_[tile.row].top;
+  if (!lanes_.any_not_below(tile.last, tile.count, top)) return true;
+  const std::lock_guard lock(mutex_);
+  std::int64_t& tops = tops_[tile.row];
+  for (std::int64_t j = 0; j < tile.count && tops >= 0; ++j) {
+    if (tile.last[j] == top) {
+      ++tops;
+    } else if (!(tile.last[j] < top)) {
+      tops = -1;
+    }
+  }
+  return tops >= 0;
+}
+
+std::int64_t Derivatives::mismatch(bool all_made) const {
+  for (std::size_t i = 0; i < tops_.size(); ++i) {
+    const Row& row = rows_.active()[i];
+    if (tops_[i] < 0) return row.index;
+    if (all_made && states_[i].summarized && !row.poisoned && tops_[i] != 1) return row.index;
+  }
+  return -1;
+}
+
+void Derivatives::make_row(const TileRow& tile, float* dz, std::vector<Open>& open) {
   const Row& row = rows_.active()[tile.row];
   const RowState& state = states_[tile.row];
   if (row.poisoned || state.has_nan || (!rows_.dense() && !state.ordinary)) {
     std::fill(dz, dz + tile.count, exact::quiet_nan());
   } else if (rows_.dense()) {
     make_dense(row, tile, dz, open);
-  } else {
+  } else if (!state.summarized || bears_out(tile)) {
     make_ordinary(tile, dz, open);
   }
   if (tile.in_support == nullptr) return;

@@ -24,8 +24,13 @@ class Derivatives {
   // What `all` has found out of its rows `which`, which are the rows of this one.
   void take_states(const Derivatives& all, std::span<const std::size_t> which);
 
-  // Writes chunks [first, first + count) to `strip`. False when progress returned false.
+  // Writes chunks [first, first + count) to `strip`. False when progress returned false, or the logits do not bear out
+  // a summary.
   bool make(std::int64_t first, std::int64_t count, float* strip, const std::function<bool(double)>& progress);
+
+  // The first row (of `hidden`) whose summary the logits do not bear out, all chunks or some of them being made; -1:
+  // none.
+  std::int64_t mismatch(bool all_made) const;
 
   std::int64_t logit_fallbacks() const { return tiles_.fallbacks(); }
   std::int64_t fallbacks() const { return fallbacks_; }
@@ -39,7 +44,9 @@ class Derivatives {
   };
 
   bool needs_logits() const;
-  void make_row(const TileRow& tile, float* dz, std::vector<Open>& open) const;
+  // Whether no logit of the tile is above its row's top; counts those equal to it.
+  bool bears_out(const TileRow& tile);
+  void make_row(const TileRow& tile, float* dz, std::vector<Open>& open);
   void make_dense(const Row& row, const TileRow& tile, float* dz, std::vector<Open>& open) const;
   void make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const;
   void settle_all(std::vector<Open> open);
@@ -53,7 +60,10 @@ class Derivatives {
   bool finite_;  // hidden, weight and bias
   Normalizer normalizer_;
   Tiles tiles_;
+  const fold::Lanes& lanes_;
   std::vector<RowState> states_;
+  std::mutex mutex_;
+  std::vector<std::int64_t> tops_;  // how often each row's top was seen; -1: a logit was above it or NaN
   std::int64_t fallbacks_ = 0;
 };
 

@@ -22,7 +22,8 @@ inline constexpr std::int64_t kMostColumns = 32;  // of a panel, in any table
 struct DzRow {
   double top = 0;
   double inverse_total = 0;
-  double mass = 0;  // epsilon
+  double mass = 0;   // epsilon
+  double error = 0;  // bound of the relative errors of mass and total, and of mean_gap beside its own
   double mean_gap = 0;
   double b = 0;
   double c = 0;

@@ -2,11 +2,11 @@
 // which defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see dot/f64_tile.hpp.
 //
 // Errors of dz, u = 2^-53. d = top - z is one rounding, at most 2^-44.5 absolutely for d <= 690, and so is e^-d
-// relatively; exp_scaled adds 2^-51.5. total and mean_gap come with at most 2^-42 (mean_gap's own bound is in the row).
+// relatively; exp_scaled adds 2^-51.5. The errors of total and mean_gap are in the row.
 // Of sigma = 4s / (1 + s)^2, s = e^-x, x = 2 |z0| / softcap <= 690: x has two roundings, 2^-42.5 absolutely, and
-// |d ln sigma / dx| <= 1. All products together stay below 2^-40.5 relatively: kRelative. The bracket b + c (d -
-// mean_gap) is the only place where terms cancel; its error is bounded by those of its terms. Past d = 690 dz is below
-// 2^-400 whatever the parameters, as it is for x > 690, so clamping both there changes no f32.
+// |d ln sigma / dx| <= 1. All products together stay below 2^-40.5 relatively: kRelative, and total's error. The
+// bracket b + c (d - mean_gap) is the only place where terms cancel; its error is bounded by those of its terms. Past d
+// = 690 dz is below 2^-400 whatever the parameters, as it is for x > 690, so clamping both there changes no f32.
 #pragma once
 
 #include <bit>
@@ -62,6 +62,7 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
   const std::int64_t lift = std::bit_cast<std::int64_t>(fold::kRound);
   const double b_error = row.b_error;
   const double c = std::fabs(row.c);
+  const double relative = kRelative + row.error;
   std::int64_t opened = 0;
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Doubles d0 = row.top - __builtin_convertvector(load<HalfFloats>(z + i), Doubles);
@@ -75,7 +76,7 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
     const Doubles bracket = row.b + row.c * (d - row.mean_gap);
     const Doubles value = scale * bracket;
     const Doubles error =
-        magnitude(scale) * (magnitude(bracket) * kRelative + b_error + c * (d * 0x1p-50 + row.mean_gap_error));
+        magnitude(scale) * (magnitude(bracket) * relative + b_error + c * (d * 0x1p-50 + row.mean_gap_error));
     Longs settled;
     HalfFloats result;
     if constexpr (kExact) {

@@ -6,6 +6,7 @@
 
 #include "backward/pair_sums.hpp"
 #include "fold/distribution.hpp"
+#include "fold/summary.hpp"
 
 namespace isologit::gradient {
 namespace {
@@ -14,33 +15,6 @@ using exact::Ball;
 using exact::BigFloat;
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-
-// What a thread keeps of a row: a distribution, and how many logits equal its top.
-struct Fold {
-  fold::Distribution distribution;
-  float top = kNothing;
-  std::int64_t ties = 0;
-
-  void absorb(const fold::Lanes& lanes, const TileRow& tile) {
-    distribution.absorb(lanes, tile.last, tile.count, tile.first);
-    if (distribution.top > top) {
-      top = distribution.top;
-      ties = lanes.count_above(tile.last, tile.count, top, true);
-    } else if (lanes.any_not_below(tile.last, tile.count, top)) {
-      ties += lanes.count_above(tile.last, tile.count, top, true);
-    }
-  }
-
-  void merge(const fold::Lanes& lanes, const Fold& other) {
-    distribution.merge(lanes, other.distribution);
-    if (other.top > top) {
-      top = other.top;
-      ties = other.ties;
-    } else if (other.top == top) {
-      ties += other.ties;
-    }
-  }
-};
 
 // The sums below a known top at any precision. Logits further below the top than the nearest one by more than `reach`
 // only widen the radius; they are at most e^-reach < 2^(-92 limbs) of the nearest one's share.
@@ -155,49 +129,100 @@ struct Tail {
 
 bool Normalizer::run(Tiles& tiles, std::vector<RowState>& states, const std::function<bool(double)>& progress) const {
   const std::size_t count = rows_.active().size();
+  states.assign(count, {});
+  const std::vector<std::size_t> without = take_summaries(states);
+  if (without.size() == count) {
+    if (!pass(tiles, without, states, progress)) return false;
+  } else if (!without.empty()) {
+    const std::vector<Row> rows = rows_of(without);
+    Tiles few(head_, hidden_, rows_.support(), rows, kernel_, threads_);
+    if (!pass(few, without, states, progress)) return false;
+  }
+  if (rows_.dense()) return true;
+  std::vector<std::size_t> open;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (states[i].ordinary && !rows_.active()[i].poisoned) open.push_back(i);
+  }
+  open = parametrize(open, states);
+  for (std::size_t limbs = kPairLimbs; !open.empty(); limbs *= 2) {
+    widen(open, limbs, states);
+    open = parametrize(open, states);
+  }
+  return true;
+}
+
+std::vector<std::size_t> Normalizer::take_summaries(std::vector<RowState>& states) const {
+  std::vector<std::size_t> without;
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    const RowSummary* summary = rows_.summary(rows_.active()[i]);
+    if (summary == nullptr) {
+      without.push_back(i);
+      continue;
+    }
+    RowState& state = states[i];
+    state.top = static_cast<float>(summary->top);
+    state.ordinary = state.summarized = true;
+    const fold::RelativeSums sums = fold::relative_sums(*summary);
+    state.sums = {3, 1, summary->mass_error > 0, sums.rest, sums.moment, {}};
+  }
+  return without;
+}
+
+bool Normalizer::pass(Tiles& tiles, std::span<const std::size_t> which, std::vector<RowState>& states,
+                      const std::function<bool(double)>& progress) const {
   const auto threads = static_cast<std::size_t>(threads_);
   const fold::Lanes& lanes = kernel_.lanes();
-  std::vector<Fold> folds(threads * count);
+  std::vector<fold::Distribution> folds(threads * which.size());
   const bool finished = for_each(
       threads_, chunks_of(head_.vocab_size),
       [&](int worker, std::int64_t chunk) {
-        const std::size_t first = static_cast<std::size_t>(worker) * count;
-        tiles.visit(worker, chunk, [&](const TileRow& tile) { folds[first + tile.row].absorb(lanes, tile); });
+        const std::size_t first = static_cast<std::size_t>(worker) * which.size();
+        tiles.visit(worker, chunk, [&](const TileRow& tile) {
+          folds[first + tile.row].absorb(lanes, tile.last, tile.count, tile.first);
+        });
       },
       progress);
   if (!finished) return false;
-  states.assign(count, {});
-  std::vector<std::size_t> unsummed;
-  for (std::size_t i = 0; i < count; ++i) {
-    Fold& fold = folds[i];
-    for (std::size_t t = 1; t < threads; ++t) fold.merge(lanes, folds[t * count + i]);
-    RowState& state = states[i];
-    state.top = fold.top;
-    state.has_nan = fold.distribution.first_nan >= 0;
-    state.ordinary = !state.has_nan && std::isfinite(fold.top);
-    if (!state.ordinary || rows_.dense()) continue;
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    fold::Distribution& row = folds[i];
+    for (std::size_t t = 1; t < threads; ++t) row.merge(lanes, folds[t * which.size() + i]);
+    RowState& state = states[which[i]];
+    state.top = row.top;
+    state.has_nan = row.first_nan >= 0;
+    state.ordinary = row.ordinary();
     fold::RelativeSums sums;
-    if (fold.ties > 1 || !relative_sums(fold.distribution, sums)) {
-      unsummed.push_back(i);
-      continue;
-    }
-    state.sums = {3, 1, fold.distribution.above_nothing > 1, sums.rest, sums.moment};
-  }
-  widen(unsummed, kPairLimbs, states);
-  for (std::size_t i = 0; i < count; ++i) {
-    RowState& state = states[i];
-    const Row& row = rows_.active()[i];
-    if (!state.ordinary || row.poisoned || rows_.dense()) continue;
-    state.dz = dz_row(state.sums, state.top, rows_.b(row), rows_.c(row), factors(i));
+    if (!state.ordinary || rows_.dense() || row.ties > 1 || !relative_sums(row, sums)) continue;
+    state.sums = {3, 1, row.above_nothing > 1, sums.rest, sums.moment, {}};
   }
   return true;
+}
+
+std::vector<std::size_t> Normalizer::parametrize(std::span<const std::size_t> which,
+                                                 std::vector<RowState>& states) const {
+  std::vector<std::size_t> open;
+  for (const std::size_t i : which) {
+    const Row& row = rows_.active()[i];
+    RowState& state = states[i];
+    const auto dz = dz_row(state.sums, state.top, rows_.b(row), rows_.c(row), factors(i), exact_);
+    if (dz) {
+      state.dz = *dz;
+    } else {
+      open.push_back(i);
+    }
+  }
+  return open;
+}
+
+std::vector<Row> Normalizer::rows_of(std::span<const std::size_t> which) const {
+  std::vector<Row> rows;
+  for (const std::size_t i : which) rows.push_back(rows_.active()[i]);
+  return rows;
 }
 
 template <class Sums, class Make, class Take>
 void Normalizer::sum_again(std::span<const std::size_t> which, Make make, Take take) const {
   const auto threads = static_cast<std::size_t>(threads_);
-  std::vector<Row> rows;
-  for (const std::size_t row : which) rows.push_back(rows_.active()[row]);
+  const std::vector<Row> rows = rows_of(which);
   std::vector<Sums> sums;
   for (std::size_t t = 0; t < threads; ++t) {
     for (const std::size_t row : which) sums.push_back(make(row));

@@ -91,6 +91,12 @@ Upstream Rows::of_id(const Row& row, std::int64_t id) const {
   return upstream;
 }
 
+const RowSummary* Rows::summary(const Row& row) const {
+  if (request_.summaries.empty() || dense()) return nullptr;
+  const RowSummary& summary = request_.summaries[static_cast<std::size_t>(row.index)];
+  return std::isnan(summary.top) ? nullptr : &summary;
+}
+
 const float* Rows::d_logits(const Row& row) const {
   return static_cast<const float*>(exact::row_data(request_.d_logits, row.index));
 }

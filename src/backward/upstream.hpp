@@ -44,6 +44,8 @@ class Rows {
   exact::BigFloat b(const Row& row) const;  // B
   float c(const Row& row) const { return request_.d_entropy == nullptr ? 0.0F : request_.d_entropy[row.index]; }
   Upstream of_id(const Row& row, std::int64_t id) const;
+  // Null: none.
+  const RowSummary* summary(const Row& row) const;
   // Element [row, 0] of d_logits.
   const float* d_logits(const Row& row) const;
 

@@ -1,6 +1,7 @@
 #include "backward/validate.hpp"
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -81,6 +82,27 @@ Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
   return {};
 }
 
+Result<void> check_summaries(const BackwardRequest& request) {
+  const auto count = static_cast<std::int64_t>(request.summaries.size());
+  if (count != 0 && count != request.hidden.rows) {
+    return invalid(base::concat("summaries: ", count, " for ", request.hidden.rows, " hidden rows"));
+  }
+  const auto is_size = [](double x) { return x >= 0 && std::isfinite(x); };
+  for (std::size_t i = 0; i < request.summaries.size(); ++i) {
+    const RowSummary& row = request.summaries[i];
+    if (std::isnan(row.top)) continue;
+    const bool is_f32 = std::fabs(row.top) <= std::numeric_limits<float>::max() &&
+                        static_cast<double>(static_cast<float>(row.top)) == row.top;
+    if (is_f32 && is_size(row.mass) && is_size(row.mass_error) && is_size(row.moment) && is_size(row.moment_error)) {
+      continue;
+    }
+    return invalid(base::concat("summaries[", i,
+                                "]: not what score writes; expected a top that is NaN or an f32, "
+                                "and sums and errors from 0 up"));
+  }
+  return {};
+}
+
 head::Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
   return head::range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
 }
@@ -117,6 +139,7 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
                              head::range_of("d_lse", request.d_lse, floats(rows)),
                              head::range_of("d_entropy", request.d_entropy, floats(rows)),
                              head::range_of("d_logits", request.d_logits),
+                             head::range_of("summaries", request.summaries),
                              head::range_of("kept ids", request.support.kept.ids),
                              head::range_of("kept offsets", request.support.kept.offsets),
                              head::range_of("banned ids", request.support.banned.ids),
@@ -132,6 +155,7 @@ Result<void> validate(const Head& head, const BackwardRequest& request, const Ba
   const std::int64_t rows = request.hidden.rows;
   if (auto checked = head::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
   if (auto checked = check_upstream(head, request); !checked) return checked;
+  if (auto checked = check_summaries(request); !checked) return checked;
   return check_outputs(head, request);
 }
 

@@ -83,8 +83,10 @@ void Distribution::absorb(const Lanes& lanes, float* logits, std::int64_t count,
     return;
   }
   const std::int64_t at = find_first(logits, count, scan.greatest);
+  const std::int64_t equal = lanes.count_above(logits, count, scan.greatest, true);
   if (scan.greatest == top) {
     top_id = std::min(top_id, first_id + at);
+    ties += equal;
     add_sums(lanes, logits, padded);
     return;
   }
@@ -92,6 +94,7 @@ void Distribution::absorb(const Lanes& lanes, float* logits, std::int64_t count,
   logits[at] = top;
   raise(scan.greatest);
   top_id = first_id + at;
+  ties = equal;
   add_sums(lanes, logits, padded);
   logits[at] = scan.greatest;
 }
@@ -103,6 +106,7 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
   above_nothing += lower.above_nothing;
   if (lower.first_nan >= 0 && (first_nan < 0 || lower.first_nan < first_nan)) first_nan = lower.first_nan;
   if (first_nan >= 0 || lower.top_id < 0) return;
+  if (lower.top == top) ties += lower.ties;
   rises += lower.rises;
   unsummed = unsummed || lower.unsummed;
   skipped_low = skipped_low || lower.skipped_low;
@@ -124,6 +128,7 @@ bool Distribution::ordinary() const { return first_nan < 0 && above_nothing > 0 
 void Distribution::write(base::ByteWriter& bytes) const {
   bytes.put(top);
   bytes.put(top_id);
+  bytes.put(ties);
   bytes.put(first_nan);
   bytes.put(above_nothing);
   bytes.put(absorbed);
@@ -138,8 +143,9 @@ void Distribution::write(base::ByteWriter& bytes) const {
 
 bool Distribution::read(base::ByteReader& bytes) {
   unsigned char flags[2] = {};
-  bool read = bytes.get(top) && bytes.get(top_id) && bytes.get(first_nan) && bytes.get_count(above_nothing) &&
-              bytes.get_count(absorbed) && bytes.get_count(rises) && bytes.get(flags[0]) && bytes.get(flags[1]);
+  bool read = bytes.get(top) && bytes.get(top_id) && bytes.get_count(ties) && bytes.get(first_nan) &&
+              bytes.get_count(above_nothing) && bytes.get_count(absorbed) && bytes.get_count(rises) &&
+              bytes.get(flags[0]) && bytes.get(flags[1]);
   for (Compensated* sum : {&mass, &moment, &squares}) {
     read = read && bytes.get(sum->high) && bytes.get(sum->low) && std::isfinite(sum->high) && sum->high >= 0 &&
            std::isfinite(sum->low);

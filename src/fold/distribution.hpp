@@ -31,6 +31,7 @@ struct Compensated {
 struct Distribution {
   float top = -std::numeric_limits<float>::infinity();
   std::int64_t top_id = -1;
+  std::int64_t ties = 0;           // logits equal to top
   std::int64_t first_nan = -1;     // lowest id whose logit is NaN
   std::int64_t above_nothing = 0;  // logits above -inf
   std::int64_t absorbed = 0;       // all logits

@@ -36,7 +36,8 @@ PartialScore::Rounds::Rounds(std::int64_t vocab_size, std::int64_t cols, const T
 void PartialScore::Rounds::plan() {
   const bool floats = request_.logprobs != nullptr || request_.lse != nullptr || request_.entropy != nullptr ||
                       request_.sum_p2 != nullptr || request_.ids_logprobs != nullptr ||
-                      request_.top_k_logprobs != nullptr || request_.log_kept != nullptr;
+                      request_.top_k_logprobs != nullptr || request_.log_kept != nullptr ||
+                      request_.summaries != nullptr;
   plan_.rank = request_.rank != nullptr;
   plan_.top_k = request_.top_k_ids != nullptr || request_.top_k_logprobs != nullptr ? request_.top_k : 0;
   const bool heated =

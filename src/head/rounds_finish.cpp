@@ -8,6 +8,7 @@
 #include "base/text.hpp"
 #include "exact/rounding.hpp"
 #include "fold/normalizer.hpp"
+#include "fold/summary.hpp"
 #include "head/logits_output.hpp"
 #include "head/rounds.hpp"
 
@@ -97,7 +98,10 @@ void PartialScore::Rounds::begin_exact_round(std::vector<RowState> undecided) {
 }
 
 bool PartialScore::Rounds::finish_row(const RowState& row) {
-  if (phase_ == Phase::first) finish_ids(row);
+  if (phase_ == Phase::first) {
+    finish_ids(row);
+    if (request_.summaries != nullptr) request_.summaries[row.index] = fold::summarize(row.folds.kept);
+  }
   return finish_floats(row);
 }
 
@@ -212,6 +216,7 @@ void PartialScore::Rounds::store_ignored(std::int64_t i) {
     request_.top_k_ids[i * request_.top_k + k] = 0;
   }
   if (request_.logits.data != nullptr) head::write_zeros(request_.logits, i);
+  if (request_.summaries != nullptr) request_.summaries[i] = {};
 }
 
 }  // namespace isologit

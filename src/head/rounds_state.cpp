@@ -7,7 +7,7 @@
 namespace isologit {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x31534C49;  // "ILS1"; the digit is the layout's version
+constexpr std::uint32_t kMagic = 0x32534C49;  // "ILS2"; the digit is the layout's version
 
 // The name of a kernel of fast arithmetic, whose bits no other may be mixed with; empty for exact ones.
 using Maker = std::array<char, 32>;

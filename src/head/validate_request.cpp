@@ -142,6 +142,7 @@ std::vector<Range> outputs_of(const ScoreRequest& request) {
       range_of("ids_logprobs", request.ids_logprobs, 4 * rows * request.ids_per_row),
       range_of("top_k_ids", request.top_k_ids, 8 * rows * request.top_k),
       range_of("top_k_logprobs", request.top_k_logprobs, 4 * rows * request.top_k),
+      range_of("summaries", request.summaries, static_cast<std::int64_t>(sizeof(RowSummary)) * rows),
       range_of("logits", logits.data, rows == 0 ? 0 : ((rows - 1) * logits.row_stride + logits.count) * logit_size)};
 }
 

@@ -74,6 +74,7 @@ BackwardRequest Problem::request() const {
   request.ids_per_row = ids_per_row;
   request.temperatures = temperatures;
   request.support = support;
+  request.summaries = summaries;
   if (!d_logprobs.empty()) request.d_logprobs = d_logprobs.data();
   if (!d_lse.empty()) request.d_lse = d_lse.data();
   if (!d_entropy.empty()) request.d_entropy = d_entropy.data();

@@ -33,6 +33,7 @@ struct Problem {
   std::vector<std::uint8_t> mask;      // empty, or N times V: 1 where an id is in the row's support
   Support support;                     // says the same; points into `lists`
   std::vector<std::int64_t> lists[2];  // offsets, ids
+  std::vector<RowSummary> summaries;   // empty, or N
   DType output = DType::f32;
   bool accumulate = false;
   // What the buffers hold beforehand, decoded; used where accumulate is set.
