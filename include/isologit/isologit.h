@@ -77,6 +77,17 @@ typedef struct isologit_id_lists {
   const int64_t* ids;
 } isologit_id_lists;
 
+/* What a forward pass can leave to the backward one about a row: of its logits z, after temperature, over its support,
+ * the greatest, and two sums over all others with proven bounds of their errors. The top is NaN where there is none: in
+ * rows that were not computed or are special, hold their top more than once, or were too much for f64. */
+typedef struct isologit_row_summary {
+  double top;
+  double mass; /* sum of e^(z - top) */
+  double mass_error;
+  double moment; /* sum of e^(z - top) (top - z) */
+  double moment_error;
+} isologit_row_summary;
+
 typedef struct isologit_score_request {
   size_t struct_size;
   isologit_matrix hidden;    /* [N, H] */
@@ -120,6 +131,8 @@ typedef struct isologit_score_request {
   int64_t logits_row_stride; /* in elements */
   int64_t logits_first_id;
   int64_t logits_count;
+
+  isologit_row_summary* summaries; /* N, for isologit_backward_request */
 } isologit_score_request;
 
 typedef struct isologit_score_options {
@@ -182,6 +195,11 @@ typedef struct isologit_backward_request {
   isologit_gradient dhidden; /* [N, H] */
   isologit_gradient dweight; /* [vocab_size, H] */
   isologit_gradient dbias;   /* [vocab_size] */
+
+  /* N, what isologit_score wrote for the same rows of the same operands and support; NULL: none. They save a pass over
+   * the weight and change no bit. Where the logits are not those they were made of, the call fails as soon as it sees
+   * that, or the gradients are of no use. */
+  const isologit_row_summary* summaries;
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {

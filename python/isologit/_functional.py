@@ -82,7 +82,7 @@ def linear_logprobs(
     kept_offsets, kept_ids = _torch_inputs.lists(kept, rows.shape[0], "kept")
     banned_offsets, banned_ids = _torch_inputs.lists(banned, rows.shape[0], "banned")
     _check_accumulator(dweight_accumulate, weight)
-    logprobs, entropy, lse, top_k_ids, top_k_logprobs = _torch_ops.score(
+    logprobs, entropy, lse, top_k_ids, top_k_logprobs, _ = _torch_ops.score(
         rows,
         weight,
         _torch_inputs.vector(bias),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
 _ARITHMETICS = ("exact", "fast")
+SUMMARY_DOUBLES = 5  # of an isologit_row_summary
 
 _SCALE_MULTIPLY, _SCALE_DIVIDE = 1, 2
 
@@ -94,6 +95,7 @@ class ScoreRequest(_Sized):
         ("logits_row_stride", c_int64),
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
+        ("summaries", c_void_p),
     ]
 
 
@@ -148,6 +150,7 @@ class BackwardRequest(_Sized):
         ("dhidden", Gradient),
         ("dweight", Gradient),
         ("dbias", Gradient),
+        ("summaries", c_void_p),
     ]
 
 

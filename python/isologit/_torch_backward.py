@@ -15,12 +15,13 @@ _HEAD_SIZE = len(HeadArgs._fields)
 
 
 class _Upstream(NamedTuple):
-    """Of what isologit::score returned: token_ids [N] or [N, K], top_k_* [N, k], or [0] without."""
+    """Of what isologit::score returned: token_ids [N] or [N, K], top_k_* [N, k], or [0] without; summaries [N, 5]."""
 
     token_ids: Tensor
     ignore_index: int
     top_k_ids: Tensor
     top_k_logprobs: Tensor
+    summaries: Tensor
     d_logprobs: Tensor | None
     d_entropy: Tensor | None
     d_lse: Tensor | None
@@ -37,8 +38,8 @@ class _Wanted(NamedTuple):
 
 
 _UPSTREAM = (
-    "Tensor token_ids, SymInt ignore_index, Tensor top_k_ids, Tensor top_k_logprobs, Tensor? d_logprobs, "
-    "Tensor? d_entropy, Tensor? d_lse, Tensor? d_top_k"
+    "Tensor token_ids, SymInt ignore_index, Tensor top_k_ids, Tensor top_k_logprobs, Tensor summaries, "
+    "Tensor? d_logprobs, Tensor? d_entropy, Tensor? d_lse, Tensor? d_top_k"
 )
 _WANTED = "str gradients, bool dhidden, bool dweight, bool dbias"
 _WANTED_INTO = "str gradients, bool dhidden, Tensor(a!) dweight, bool dbias"
@@ -128,6 +129,7 @@ def _score_backward(flat: tuple[Any, ...]) -> tuple[Tensor, ...]:
         if values is not None and values.numel() == rows:
             d_rows[name] = _flat_f32(values.masked_fill(~counts, 0))
             setattr(request, name, d_rows[name].data_ptr())
+    request.summaries = upstream.summaries.data_ptr()
     keep_alive = support.set_lists(request, rows)
     results = _run(head, wanted, request)
     del keep_alive

@@ -55,6 +55,7 @@ def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k:
         hidden.new_zeros(rows if lse else 0, dtype=torch.float32),
         hidden.new_zeros(top_k_shape, dtype=torch.int64),
         hidden.new_zeros(top_k_shape, dtype=torch.float32),
+        hidden.new_zeros((rows, _native.SUMMARY_DOUBLES), dtype=torch.float64),
     )
 
 
@@ -62,10 +63,10 @@ def _outputs(hidden: Tensor, token_ids: Tensor, entropy: bool, lse: bool, top_k:
     "isologit::score",
     mutates_args=(),
     schema=f"({HEAD}, {SUPPORT}, Tensor token_ids, SymInt ignore_index, bool entropy, bool lse, SymInt top_k, "
-    "str gradients, Tensor? dweight_accumulate) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "str gradients, Tensor? dweight_accumulate) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def score(*flat: Any) -> tuple[Tensor, ...]:
-    """logprobs, entropy, lse, top_k_ids, top_k_logprobs; empty where not asked for."""
+    """logprobs, entropy, lse, top_k_ids, top_k_logprobs, empty where not asked for; and summaries for backward."""
     args = _ScoreArgs.of(flat)
     _native.arithmetic_code(args.gradients, "gradients")  # rather now than in backward
     head = args.head.native()
@@ -86,6 +87,7 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
     if args.top_k:
         request.top_k = args.top_k
         request.top_k_ids, request.top_k_logprobs = results[3].data_ptr(), results[4].data_ptr()
+    request.summaries = results[5].data_ptr()
     if rows > 0:
         _native.score(head, request, **args.head.how())
     del keep_alive
@@ -155,8 +157,8 @@ def _differentiate(ctx: Any, op: Any, op_into: Any, args: tuple[Any, ...]) -> tu
 
 def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     args = _ScoreArgs.of(inputs)
-    _save_head(ctx, args, *args.support, args.token_ids, output[3], output[4])
-    ctx.mark_non_differentiable(output[3])
+    _save_head(ctx, args, *args.support, args.token_ids, *output[3:6])
+    ctx.mark_non_differentiable(output[3], output[5])
     ctx.ignore_index, ctx.inputs = args.ignore_index, len(inputs)
 
 
@@ -167,6 +169,7 @@ def _backward_score(
     d_lse: Tensor | None,
     _: None,
     d_top_k: Tensor | None,
+    __: None,
 ) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     args = (
@@ -174,8 +177,7 @@ def _backward_score(
         *ctx.rest_of_head,
         *saved[4:10],
         ctx.ignore_index,
-        saved[10],
-        saved[11],
+        *saved[10:13],
         d_logprobs,
         d_entropy,
         d_lse,

@@ -128,6 +128,14 @@ def head_args(hidden, weight, bias=None, temperatures=None):
     return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, "exact", 0, "")
 
 
+def test_backward_uses_what_forward_summed():
+    hidden, weight, _, ids = tensors()
+    scored = isologit.linear_logprobs(hidden, weight, ids, return_entropy=True)
+    hidden.data.mul_(2)  # unseen by autograd, but not by backward: these are not the logits of forward
+    with pytest.raises(ValueError, match=r"summaries\[0\]: the logits of this row are not those it was made of"):
+        scored.entropy.sum().backward()
+
+
 def test_opcheck():
     hidden, weight, bias, ids = tensors(torch.float32, torch.float32, torch.float32)
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
@@ -140,7 +148,8 @@ def test_opcheck():
     torch.library.opcheck(logits, (*head, torch.bfloat16, "fast", None))
 
     frozen = head_args(hidden.detach(), weight.detach(), bias.detach())
-    nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0))
+    no_summaries = torch.full((ROWS, 5), math.nan, dtype=torch.float64)
+    nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0), no_summaries)
     upstream = (ids, -100, *nothing, randn(ROWS), randn(ROWS, seed=1), None, None)
     ops = torch.ops.isologit
     for wanted in ((True, True, True), (False, True, False)):

@@ -51,6 +51,9 @@ Result<BackwardRequest> to_request(const isologit_backward_request* from, std::i
   request.d_logprobs = c->d_logprobs;
   request.d_lse = c->d_lse;
   request.d_entropy = c->d_entropy;
+  if (c->summaries != nullptr) {
+    request.summaries = {reinterpret_cast<const RowSummary*>(c->summaries), static_cast<std::size_t>(rows)};
+  }
   if (c->d_logits != nullptr) {
     request.d_logits = {c->d_logits, DType::f32, rows, vocab_size, c->d_logits_row_stride};
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
@@ -22,6 +23,13 @@ template <class Enum>
 constexpr int value(Enum e) {
   return static_cast<int>(e);
 }
+
+// The same members in the same places, so that arrays of them need no copy.
+static_assert(sizeof(RowSummary) == sizeof(isologit_row_summary) &&
+              offsetof(RowSummary, mass) == offsetof(isologit_row_summary, mass) &&
+              offsetof(RowSummary, mass_error) == offsetof(isologit_row_summary, mass_error) &&
+              offsetof(RowSummary, moment) == offsetof(isologit_row_summary, moment) &&
+              offsetof(RowSummary, moment_error) == offsetof(isologit_row_summary, moment_error));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name);
 Result<Arithmetic> to_arithmetic(std::int32_t arithmetic, const char* name);

@@ -143,6 +143,34 @@ static void differentiates_logits_and_accumulates(void) {
   CHECK(((unsigned char*)got.dhidden)[0] == 0x77 && ((unsigned char*)got.dweight)[0] == 0x77);
 }
 
+/* Those of equal logits have no summary, which is NaN; the other row's logits are 0 to 3. */
+static void takes_summaries_of_the_forward_pass(void) {
+  gradients got;
+  gradients without;
+  char message[256];
+  isologit_row_summary summaries[kRows];
+  const isologit_head head = make_head();
+  isologit_backward_request request = make_request(&without);
+  isologit_score_request forward = {.struct_size = sizeof forward};
+  compute(&request);
+  forward.hidden = request.hidden;
+  forward.summaries = summaries;
+  CHECK(isologit_score(&head, &forward, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(isnan(summaries[0].top) && summaries[1].top == 3);
+  const double mass = exp(-1) + exp(-2) + exp(-3);
+  const double moment = exp(-1) + 2 * exp(-2) + 3 * exp(-3);
+  CHECK(fabs(summaries[1].mass - mass) < 1e-12 && fabs(summaries[1].moment - moment) < 1e-12);
+  CHECK(summaries[1].mass_error > 0 && summaries[1].mass_error < 1e-12);
+  CHECK(summaries[1].moment_error > 0 && summaries[1].moment_error < 1e-12);
+  request = make_request(&got);
+  request.summaries = summaries;
+  compute(&request);
+  CHECK(memcmp(&got, &without, sizeof got) == 0);
+  summaries[1].top = 2;
+  CHECK(isologit_backward(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strstr(message, "summaries[1]: the logits of this row are not those") != NULL);
+}
+
 static int stop(void* user, double share) {
   CHECK(share >= 0 && share <= 1);
   ++*(int*)user;
@@ -242,6 +270,7 @@ int main(void) {
   adds_upstreams_and_divides_by_the_temperature();
   takes_several_ids_and_an_id_to_ignore();
   stays_in_the_support();
+  takes_summaries_of_the_forward_pass();
   differentiates_logits_and_accumulates();
   obeys_options();
   refuses_nonsense();
