@@ -29,7 +29,7 @@ const Kernels* table_for(const dot::Kernel& kernel) {
 }
 
 // A strip is at most this large unless the threads need more chunks to be busy.
-constexpr std::int64_t kStripBytes = std::int64_t{16} << 20;
+constexpr std::int64_t kStripBytes = std::int64_t{8} << 20;
 constexpr std::int64_t kMostChunks = 64;
 
 class Backward {

@@ -30,7 +30,9 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
       threads_(threads),
       output_(request.dhidden),
       columns_(head.weight.cols),
-      stride_(columns_ + kPadding) {
+      stride_(columns_ + kPadding),
+      row_blocks_(blocks_of(static_cast<std::int64_t>(rows.size()), kRows)),
+      block_rows_(groups_of(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_)) * kBlockRows) {
   if (!output_.wanted() || table == nullptr) return;
   const std::size_t elements = rows.size() * static_cast<std::size_t>(stride_);
   high_.assign(elements, 0);
@@ -40,55 +42,79 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
     column_squares_.assign(static_cast<std::size_t>(columns_), 0);
   }
   for (int i = 0; i < threads; ++i) {
-    workers_.push_back({Left(kRows), base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
+    workers_.push_back({base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
                         base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
                         std::vector<float>(static_cast<std::size_t>(kBlockColumns / table->columns))});
   }
 }
 
-void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* strip) {
+void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* dz) {
   if (!output_.wanted() || table_ == nullptr) return;
-  const std::int64_t row_blocks = blocks_of(static_cast<std::int64_t>(rows_.size()), kRows);
-  for_each(threads_, row_blocks * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
-    add_block(workers_[static_cast<std::size_t>(worker)], i % row_blocks * kRows, i / row_blocks * kBlockColumns, first,
-              count, strip);
+  const std::int64_t id = first * kChunk;
+  const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kDepth)};
+  const std::int64_t lefts = strip.pieces * row_blocks_;
+  while (lefts_.size() < static_cast<std::size_t>(lefts)) lefts_.emplace_back(block_rows_);
+  for_each(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
+  for_each(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
+    add_block(workers_[static_cast<std::size_t>(worker)], strip, i % row_blocks_, i / row_blocks_ * kBlockColumns);
   });
 }
 
-void HiddenSums::add_block(Worker& own, std::int64_t first_row, std::int64_t first_column, std::int64_t first_chunk,
-                           std::int64_t chunks, const float* strip) {
-  const auto all_rows = static_cast<std::int64_t>(rows_.size());
-  const std::int64_t rows = std::min(kRows, all_rows - first_row);
+const float* HiddenSums::dz_of(const Strip& strip, std::int64_t piece, std::int64_t row_block) const {
+  const auto rows = static_cast<std::int64_t>(rows_.size());
+  return strip.dz + (piece / 2 * rows + row_block * block_rows_) * kChunk + piece % 2 * kDepth;
+}
+
+std::int64_t HiddenSums::depth_of(const Strip& strip, std::int64_t piece) const {
+  return std::min(kDepth, head_.vocab_size - strip.first_id - piece * kDepth);
+}
+
+std::int64_t HiddenSums::rows_of(std::int64_t row_block) const {
+  return std::min(block_rows_, static_cast<std::int64_t>(rows_.size()) - row_block * block_rows_);
+}
+
+void HiddenSums::pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block) {
+  Left& left = lefts_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
+  left.pack(dz_of(strip, piece, row_block), kChunk, 1, rows_of(row_block), depth_of(strip, piece));
+  if (!exact_) left.scale();
+}
+
+void HiddenSums::add_block(Worker& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column) {
+  const std::int64_t rows = rows_of(row_block);
   const std::int64_t columns = std::min(kBlockColumns, columns_ - first_column);
   const std::int64_t width = table_->columns;
-  for (std::int64_t i = 0; i < 2 * chunks; ++i) {
-    const std::int64_t id = first_chunk * kChunk + i * kDepth;
-    const std::int64_t depth = std::min(kDepth, head_.vocab_size - id);
-    if (depth <= 0) break;
-    const float* dz = strip + (i / 2 * all_rows + first_row) * kChunk + i % 2 * kDepth;
-    own.left.pack(dz, kChunk, 1, rows, depth);
-    if (!exact_) own.left.scale();
-    pack_weight(own, id, depth, first_column, columns);
-    if (exact_ && first_row == 0) add_squares(own, depth, first_column, columns);
-    for (std::int64_t r = 0; exact_ && first_column == 0 && r < rows; ++r) {
-      for (std::int64_t k = 0; k < depth; ++k) {
-        const auto x = static_cast<double>(dz[r * kChunk + k]);
-        row_squares_[static_cast<std::size_t>(first_row + r)] += x * x;
-      }
-    }
+  if (exact_ && first_column == 0) add_row_squares(strip, row_block);
+  for (std::int64_t piece = 0; piece < strip.pieces; ++piece) {
+    const std::int64_t depth = depth_of(strip, piece);
+    const Left& left = lefts_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
+    pack_weight(own, strip.first_id + piece * kDepth, depth, first_column, columns);
+    if (exact_ && row_block == 0) add_column_squares(own, depth, first_column, columns);
     for (std::int64_t p = 0; p * width < columns; ++p) {
       const float* elements = own.panels.as<float>() + p * kDepth * width;
       const std::int64_t held = std::min(width, columns - p * width);
-      const std::int64_t at = first_row * stride_ + first_column + p * width;
+      const std::int64_t at = row_block * block_rows_ * stride_ + first_column + p * width;
       if (!exact_) {
-        multiply(*table_, own.left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
+        multiply(*table_, left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
                  stride_);
         continue;
       }
       for (std::int64_t g = 0; g < groups_of(rows); ++g) {
         const std::int64_t offset = at + g * kBlockRows * stride_;
-        table_->multiply_exact(own.left.group(g), elements, depth, std::min(kBlockRows, rows - g * kBlockRows), held,
+        table_->multiply_exact(left.group(g), elements, depth, std::min(kBlockRows, rows - g * kBlockRows), held,
                                high_.data() + offset, low_.data() + offset, stride_);
+      }
+    }
+  }
+}
+
+void HiddenSums::add_row_squares(const Strip& strip, std::int64_t row_block) {
+  for (std::int64_t piece = 0; piece < strip.pieces; ++piece) {
+    const float* dz = dz_of(strip, piece, row_block);
+    for (std::int64_t r = 0; r < rows_of(row_block); ++r) {
+      double& sum = row_squares_[static_cast<std::size_t>(row_block * block_rows_ + r)];
+      for (std::int64_t k = 0; k < depth_of(strip, piece); ++k) {
+        const auto x = static_cast<double>(dz[r * kChunk + k]);
+        sum += x * x;
       }
     }
   }
@@ -113,7 +139,7 @@ void HiddenSums::pack_weight(Worker& own, std::int64_t first, std::int64_t depth
   }
 }
 
-void HiddenSums::add_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count) {
+void HiddenSums::add_column_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count) {
   const std::int64_t width = table_->columns;
   for (std::int64_t c = 0; c < count; ++c) {
     const float* element = own.panels.as<float>() + c / width * kDepth * width + c % width;

@@ -22,7 +22,7 @@ class HiddenSums {
              bool exact, int threads);
 
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
-  void add_strip(std::int64_t first, std::int64_t count, const float* strip);
+  void add_strip(std::int64_t first, std::int64_t count, const float* dz);
 
   // An element that is not written yet.
   struct Open {
@@ -38,17 +38,27 @@ class HiddenSums {
 
  private:
   struct Worker {
-    Left left;
     base::AlignedBuffer panels;
     base::AlignedBuffer rows;  // of the weight, [kDepth][kBlockColumns]
     std::vector<float> greatest;
   };
 
-  void add_block(Worker& own, std::int64_t first_row, std::int64_t first_column, std::int64_t first_chunk,
-                 std::int64_t chunks, const float* strip);
+  // A strip's dz, pieces of kDepth ids.
+  struct Strip {
+    const float* dz;
+    std::int64_t first_id;
+    std::int64_t pieces;
+  };
+  // dz of a row block's first row and a piece's first id; the rows are kChunk apart.
+  const float* dz_of(const Strip& strip, std::int64_t piece, std::int64_t row_block) const;
+  std::int64_t depth_of(const Strip& strip, std::int64_t piece) const;
+  std::int64_t rows_of(std::int64_t row_block) const;
+  void pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block);
+  void add_block(Worker& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column);
   // Packs ids [first, first + depth) of the weight, columns [column, column + count), as panels.
   void pack_weight(Worker& own, std::int64_t first, std::int64_t depth, std::int64_t column, std::int64_t count) const;
-  void add_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count);
+  void add_row_squares(const Strip& strip, std::int64_t row_block);
+  void add_column_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count);
 
   const Head& head_;
   std::span<const Row> rows_;
@@ -62,6 +72,9 @@ class HiddenSums {
   std::vector<double> low_;             // the same, exact only
   std::vector<double> row_squares_;     // of dz, exact only
   std::vector<double> column_squares_;  // of the weight, exact only
+  std::int64_t row_blocks_;
+  std::int64_t block_rows_;
+  std::vector<Left> lefts_;  // a strip's dz packed, [piece][row block]
   std::vector<Worker> workers_;
 };
 

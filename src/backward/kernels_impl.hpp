@@ -145,6 +145,7 @@ std::uint32_t pack(const void* const* rows, DType dtype, std::int64_t depth, std
 void multiply(const float* group, const float* panel, std::int64_t depth, float* block) {
   Floats left[kBlockRows];
   Floats right[kBlockRows];
+#pragma GCC unroll 6  // or it becomes a call that clears memory
   for (std::int64_t i = 0; i < kBlockRows; ++i) left[i] = right[i] = Floats{};
   for (std::int64_t k = 0; k < depth; ++k) {
     const auto b_left = load<Floats>(panel + k * kColumns);
