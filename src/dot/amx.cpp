@@ -110,9 +110,9 @@ struct DigitSums : Panel<Doubles> {
     }
   }
 
-  template <class Visit>
+  template <class See>
   static std::int64_t sums(const double* block, std::int64_t rows, const WeightTile& tile, double* sums,
-                           double* scratch, Visit&& visit) {
+                           double* scratch, See&& see) {
     const std::int64_t size = tile.weight->cols;
     if (rows >= kDigitsFrom && size <= kMostSize) {
       const Hidden hidden(block, rows, size);
@@ -125,11 +125,16 @@ struct DigitSums : Panel<Doubles> {
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, hidden, rows, tile, own, sums);
         if (outside_hidden > 0) add_outside_hidden(hidden, rows, tile, own, sums);
-        visit(std::int64_t{0}, tile.count);
+        with_dtype(tile.weight->dtype, [&]<DType kDType>() {
+          for (std::int64_t j = 0; j < tile.count; ++j) {
+            see.template operator()<kDType>(j, static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j)),
+                                            size);
+          }
+        });
         return 1 + outside_hidden + outside_weight;
       }
     }
-    return Panel::sums(block, rows, tile, sums, scratch, visit);
+    return Panel::sums(block, rows, tile, sums, scratch, see);
   }
 
   static std::int64_t multiply_adds(std::int64_t steps) {

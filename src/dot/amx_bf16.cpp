@@ -61,9 +61,9 @@ struct Bf16Sums : Panel<Floats> {
     for (std::int64_t column = rows % kSide; column % kSide != 0; ++column) store_column(pairs, column, nullptr, size);
   }
 
-  template <class Visit>
+  template <class See>
   static std::int64_t sums(const float* block, std::int64_t rows, const WeightTile& tile, float* sums, float* scratch,
-                           Visit&& visit) {
+                           See&& see) {
     const std::int64_t size = tile.weight->cols;
     const float* hidden_marks = block + marks_at(rows, size);
     bool weight_marks[kTile] = {};
@@ -72,16 +72,13 @@ struct Bf16Sums : Panel<Floats> {
     }
     const bool any_hidden = std::count(hidden_marks, hidden_marks + rows, 1.0F) > 0;
     const bool any_weight = std::count(weight_marks, weight_marks + tile.count, true) > 0;
-    if (!any_hidden || !any_weight) return Panel::sums(block, rows, tile, sums, scratch, visit);
+    if (!any_hidden || !any_weight) return Panel::sums(block, rows, tile, sums, scratch, see);
     multiply(reinterpret_cast<const char*>(block + pairs_at(rows, size)), rows, tile, sums, scratch);
     const bool all = std::count(hidden_marks, hidden_marks + rows, 1.0F) == rows &&
                      std::count(weight_marks, weight_marks + tile.count, true) == tile.count;
-    if (all) {
-      visit(std::int64_t{0}, tile.count);
-      return depth(size);
-    }
+    if (all) return depth(size);
     float* others = scratch;
-    const std::int64_t deepest = Panel::sums(block, rows, tile, others, scratch + kTile * rows, visit);
+    const std::int64_t deepest = Panel::sums(block, rows, tile, others, scratch + kTile * rows, see);
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t j = 0; j < tile.count; ++j) {
         if (hidden_marks[r] == 0 || !weight_marks[j]) sums[r * kTile + j] = others[r * kTile + j];

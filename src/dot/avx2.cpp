@@ -23,12 +23,18 @@ __m256 load_floats(const char* from) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 
+// Elements of a weight widen to 2^-896 times themselves: the bits of a bf16, three places further right in a double,
+// are that number, subnormal or not, without a conversion. Neither that (whose last bit is 2^-1045 or more) nor 2^896
+// times a hidden element (below 2^1024) is rounded. Register p of a group of 16 holds elements p, p + 4, p + 8 and p +
+// 12, so that a shift of 64-bit lanes brings them into place.
 struct Doubles {
   using Element = double;
   using V = __m256d;
   static constexpr std::int64_t kWidth = 4;
-  static constexpr std::int64_t kGroup = 8;
+  static constexpr std::int64_t kGroup = 16;
+  static constexpr double kUnscale = 0x1p896;
   static constexpr std::size_t kHiddenRows = 3;
+  static constexpr std::size_t kWeightRows = 2;
   static V zero() { return _mm256_setzero_pd(); }
   static V load(const double* from) { return _mm256_loadu_pd(from); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
@@ -38,11 +44,31 @@ struct Doubles {
     const V sums = _mm256_add_pd(_mm256_permute2f128_pd(low, high, 0x21), _mm256_blend_pd(low, high, 0b1100));
     _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), sums));
   }
+  // Of a bf16 in the upper bits of each lane.
+  static V from_bf16(__m256i lanes) {
+    const __m256i sign_and_rest = _mm256_set1_epi64x(static_cast<std::int64_t>(0x8FFFE00000000000));
+    return _mm256_castsi256_pd(_mm256_and_si256(_mm256_srai_epi32(lanes, 3), sign_and_rest));
+  }
   template <DType kDType>
-  static void widen(const char* from, V (&to)[2]) {
-    const __m256 floats = load_floats<kDType>(from);
-    to[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(floats));
-    to[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(floats, 1));
+  static void widen(const char* from, V (&to)[4]) {
+    if constexpr (kDType == DType::bf16) {
+      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+      to[0] = from_bf16(_mm256_slli_epi64(lanes, 48));
+      to[1] = from_bf16(_mm256_slli_epi64(lanes, 32));
+      to[2] = from_bf16(_mm256_slli_epi64(lanes, 16));
+      to[3] = from_bf16(lanes);
+    } else {
+      const __m256 first = load_floats<kDType>(from);
+      const __m256 second = load_floats<kDType>(from + 8 * dtype_size(kDType));
+      const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+      const __m256 low = _mm256_permutevar8x32_ps(_mm256_unpacklo_ps(first, second), order);
+      const __m256 high = _mm256_permutevar8x32_ps(_mm256_unpackhi_ps(first, second), order);
+      const __m256d scale = _mm256_set1_pd(1 / kUnscale);
+      to[0] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(low)), scale);
+      to[1] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(low, 1)), scale);
+      to[2] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(high)), scale);
+      to[3] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(high, 1)), scale);
+    }
   }
 };
 
@@ -52,6 +78,7 @@ struct Floats {
   static constexpr std::int64_t kWidth = 8;
   static constexpr std::int64_t kGroup = 8;
   static constexpr std::size_t kHiddenRows = 3;
+  static constexpr std::size_t kWeightRows = 4;
   static V zero() { return _mm256_setzero_ps(); }
   static V load(const float* from) { return _mm256_loadu_ps(from); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }

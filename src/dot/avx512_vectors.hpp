@@ -30,6 +30,7 @@ struct Doubles {
   static constexpr std::int64_t kWidth = 8;
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
+  static constexpr std::size_t kWeightRows = 2;
   static V zero() { return _mm512_setzero_pd(); }
   static V load(const double* from) { return _mm512_loadu_pd(from); }
   static V multiply_add(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
@@ -57,6 +58,7 @@ struct Floats {
   static constexpr std::int64_t kWidth = 16;
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
+  static constexpr std::size_t kWeightRows = 4;
   static V zero() { return _mm512_setzero_ps(); }
   static V load(const float* from) { return _mm512_loadu_ps(from); }
   static V multiply_add(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }

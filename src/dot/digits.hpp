@@ -139,14 +139,11 @@ template <class Store>
 void pack_row(const void* from, DType dtype, std::int64_t size, DigitRow& row, Store&& store) {
   const auto pack = [&](int unit) {
     const auto* bytes = static_cast<const char*>(from);
-    switch (dtype) {
-      case DType::bf16: return pack_in_units<DType::bf16>(bytes, size, unit, row, store);
-      case DType::f16: return pack_in_units<DType::f16>(bytes, size, unit, row, store);
-      case DType::f32: return pack_in_units<DType::f32>(bytes, size, unit, row, store);
-    }
-    return false;
+    return with_dtype(dtype, [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
   };
-  const double greatest = greatest_magnitude(from, dtype, size);
+  GreatestMagnitude magnitude;
+  with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(from), size); });
+  const double greatest = magnitude.of(dtype);
   const bool usual = std::isfinite(greatest) && greatest > 0;
   row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size));
 }

@@ -38,7 +38,7 @@ class F32Kernel : public Kernel {
   void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts&) const final {
     auto* sums = static_cast<float*>(scratch);
     Sums::sums(static_cast<const float*>(block.prepared), block.rows, tile, sums, sums + kTile * block.rows,
-               [](std::int64_t, std::int64_t) {});
+               []<DType>(std::int64_t, const char*, std::int64_t) {});
     float bias[kTile] = {};
     for (std::int64_t j = 0; tile.bias->data != nullptr && j < tile.count; ++j) {
       bias[j] = exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j);

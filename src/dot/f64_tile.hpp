@@ -10,7 +10,8 @@
 // the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
 // where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
 // happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If any product
-// is infinite or NaN, so is the computed sum, by the rules of CONTRACT.md 1: no sum of finite products overflows f64.
+// is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of finite
+// products overflows f64.
 //
 // Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
 #pragma once
@@ -62,15 +63,16 @@ class F64Kernel : public Kernel {
     auto* sums = static_cast<double*>(scratch);
     double* greatest = sums + kTile * block.rows;
     double* units = greatest + kTile;
-    const auto bound_rows = [&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t j = first; j < last; ++j) {
-        const void* row = exact::row_data(*tile.weight, tile.first + j);
-        greatest[j] = greatest_magnitude(row, tile.weight->dtype, tile.weight->cols);
-        units[j] = 0;
-      }
+    GreatestMagnitude magnitudes[kTile];
+    const auto see = [&]<DType kDType>(std::int64_t j, const char* from, std::int64_t count) {
+      magnitudes[j].see<kDType>(from, count);
     };
     const std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows,
-                                          tile, sums, units + kTile, bound_rows);
+                                          tile, sums, units + kTile, see);
+    for (std::int64_t j = 0; j < tile.count; ++j) {
+      greatest[j] = magnitudes[j].of(tile.weight->dtype);
+      units[j] = 0;
+    }
     round(block, tile, {sums, greatest, units, depth}, logits, counts);
   }
 
@@ -108,7 +110,7 @@ class F64Kernel : public Kernel {
         const auto low = static_cast<float>(sum - error);
         const auto high = static_cast<float>(sum + error);
         float logit = low + 0.0F;  // -0 becomes +0
-        if (!(low == high)) logit = settle(block, r, tile, j, {sum, reach, bias}, x.units[j], counts);
+        if (!(low == high)) logit = settle(block, r, tile, j, {sum, reach, bias, x.greatest[j]}, x.units[j], counts);
         logits[r * kTile + j] = logit;
       }
     }
@@ -118,12 +120,15 @@ class F64Kernel : public Kernel {
     double sum;
     double reach;
     double bias;
+    double greatest;  // magnitude of the weight row
   };
 
   // A logit that the rounding test left open.
   float settle(const Block& block, std::int64_t r, const WeightTile& tile, std::int64_t j, const Unsettled& x,
                double& weight_unit, Counts& counts) const {
-    if (std::isnan(x.sum)) return exact::quiet_nan();
+    if (std::isnan(x.reach) || std::isnan(x.sum)) return exact::quiet_nan();
+    // What is not finite in a weight row the sums may not know, nor hidden NaN from inf.
+    if (std::isinf(x.greatest)) return exact_logit(block, r, tile, j);
     if (std::isinf(x.sum)) return static_cast<float>(x.sum);
     if (weight_unit == 0) {
       weight_unit = lowest_bit(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols);

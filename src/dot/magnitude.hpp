@@ -6,33 +6,64 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
+#include "dot/with_dtype.hpp"
 #include "exact/element.hpp"
 
 namespace isologit::dot {
 namespace {
 
-// A plain loop that the compiler vectorises for the including file's instruction set.
-template <class Bits>
-Bits greatest_bits(const void* row, std::int64_t count, Bits mask) {
-  const char* from = static_cast<const char*>(row);
-  Bits greatest = 0;
-  for (std::int64_t i = 0; i < count; ++i, from += sizeof(Bits)) {
-    Bits bits = 0;
-    std::memcpy(&bits, from, sizeof bits);
-    const auto magnitude = static_cast<Bits>(bits & mask);
-    greatest = magnitude > greatest ? magnitude : greatest;
+// The greatest magnitude of the elements seen so far, infinite or NaN when one of them is. Kept lane by lane until it
+// is asked for.
+class GreatestMagnitude {
+ public:
+  template <DType kDType>
+  void see(const char* from, std::int64_t count) {
+    if constexpr (kDType == DType::f32) {
+      raise<Words, std::int32_t>(from, count);
+    } else {
+      raise<Shorts, std::int16_t>(from, count);
+    }
   }
-  return greatest;
-}
 
-// Infinite or NaN when an element is.
-inline double greatest_magnitude(const void* row, DType dtype, std::int64_t count) {
-  const auto value = [dtype](auto bits) { return static_cast<double>(exact::load_element(&bits, dtype, 0)); };
-  if (dtype == DType::f32) return value(greatest_bits<std::uint32_t>(row, count, 0x7FFFFFFF));
-  return value(greatest_bits<std::uint16_t>(row, count, 0x7FFF));
-}
+  double of(DType dtype) const {
+    return dtype == DType::f32 ? greatest<std::int32_t>(dtype) : greatest<std::int16_t>(dtype);
+  }
+
+ private:
+  static constexpr std::size_t kBytes = 32;
+  using Words = std::int32_t __attribute__((vector_size(kBytes)));
+  using Shorts = std::int16_t __attribute__((vector_size(kBytes)));
+
+  template <class Lanes, class Bits>
+  void raise(const char* from, std::int64_t count) {
+    constexpr auto kLanes = static_cast<std::int64_t>(kBytes / sizeof(Bits));
+    Lanes greatest;
+    std::memcpy(&greatest, lanes_, kBytes);
+    const auto take = [&](const char* at, std::size_t bytes) {
+      Lanes lanes = {};
+      std::memcpy(&lanes, at, bytes);
+      lanes &= std::numeric_limits<Bits>::max();
+      greatest = lanes > greatest ? lanes : greatest;
+    };
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes, from += kBytes) take(from, kBytes);
+    if (i < count) take(from, static_cast<std::size_t>(count - i) * sizeof(Bits));
+    std::memcpy(lanes_, &greatest, kBytes);
+  }
+
+  template <class Bits>
+  double greatest(DType dtype) const {
+    Bits lanes[kBytes / sizeof(Bits)];
+    std::memcpy(lanes, lanes_, kBytes);
+    const Bits bits = *std::max_element(std::begin(lanes), std::end(lanes));
+    return static_cast<double>(exact::load_element(&bits, dtype, 0));
+  }
+
+  alignas(kBytes) char lanes_[kBytes] = {};
+};
 
 template <DType kDType>
 std::uint32_t lowest_bits(const char* from, std::int64_t count) {
@@ -50,13 +81,8 @@ std::uint32_t lowest_bits(const char* from, std::int64_t count) {
 
 // The least of the lowest set bits of a row of finite elements, +inf when all are 0.
 inline double lowest_bit(const void* row, DType dtype, std::int64_t count) {
-  const auto* from = static_cast<const char*>(row);
-  std::uint32_t least = 0;
-  switch (dtype) {
-    case DType::bf16: least = lowest_bits<DType::bf16>(from, count); break;
-    case DType::f16: least = lowest_bits<DType::f16>(from, count); break;
-    case DType::f32: least = lowest_bits<DType::f32>(from, count); break;
-  }
+  const std::uint32_t least =
+      with_dtype(dtype, [&]<DType kDType>() { return lowest_bits<kDType>(static_cast<const char*>(row), count); });
   if (least == 0xFFFFFFFF) return std::numeric_limits<double>::infinity();
   return static_cast<double>(std::bit_cast<float>(least + 1));
 }

@@ -5,15 +5,19 @@
 //   V, kWidth        a register of so many elements
 //   kGroup           elements that are widened together, a multiple of kWidth
 //   kHiddenRows      how many hidden rows 4 weight rows meet at a time: 4 * kHiddenRows accumulators fit the registers
+//   kWeightRows      4 or 2: how many weight rows few hidden rows meet at a time; 2 where widening is dear
 //   zero, load, multiply_add
 //   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
-//   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers
+//   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers, in any
+//                           order that is the same for all dtypes
+//   kUnscale         optional: what hidden rows are multiplied by, twice, after widen, whose values are scaled by its
+//                    inverse. An inf or NaN of a weight row may come out as any number
 //
 // Everything is in an unnamed namespace, so code compiled for one instruction set cannot be linked into another's.
 //
-// The order: the elements of k are taken in chunks of kChunk. Within a chunk, lane i of one accumulator adds up the
-// products of elements i, i + kWidth, ... in turn; the lanes are added by add_sums; the chunks' sums are added in turn.
-// So no term passes through more than depth(size) roundings.
+// The order: the elements of k, as widen puts them, are taken in chunks of kChunk. Within a chunk, lane i of one
+// accumulator adds up the products of elements i, i + kWidth, ... in turn; the lanes are added by add_sums; the chunks'
+// sums are added in turn. So no term passes through more than depth(size) roundings.
 //
 // Two ways through the same order. Few hidden rows: weight rows are widened in registers as they are read, whole rows
 // in turn, which the memory prefetcher follows (bound by reading the weight). Many: a panel of weight rows is widened
@@ -26,6 +30,7 @@
 #include <cstring>
 
 #include "dot/dot.hpp"
+#include "dot/with_dtype.hpp"
 #include "exact/element.hpp"
 
 namespace isologit::dot {
@@ -48,8 +53,8 @@ struct Panel {
   static constexpr auto kParts = static_cast<std::size_t>(kGroup / kWidth);
   // 64 bytes more keep rows of a chunk out of one another's cache sets.
   static constexpr std::int64_t kStride = kChunk + 64 / static_cast<std::int64_t>(sizeof(Element));
-  // Up to so many hidden rows, weight rows are widened in registers; that is done anew for each kHiddenRows of them.
-  static constexpr std::int64_t kFewRows = 2 * static_cast<std::int64_t>(Vector::kHiddenRows);
+  // Up to so many hidden rows, weight rows are widened in registers; anew for each 4 kHiddenRows / kWeightRows.
+  static constexpr std::int64_t kFewRows = 4 * static_cast<std::int64_t>(Vector::kHiddenRows);
 
   // The roundings that a term of a sum over `size` elements passes through at most, where a multiply_add counts as two
   // (it is one where it is fused).
@@ -77,7 +82,8 @@ struct Panel {
   static void widen_group(const char* from, Element* to) {
     V parts[kParts];
     Vector::template widen<kDType>(from, parts);
-    // One by one: GCC 12 copies the array whole by way of the stack.
+    // One by one and unrolled: GCC 12 copies an array by way of the stack.
+#pragma GCC unroll 4
     for (std::size_t p = 0; p < kParts; ++p) {
       std::memcpy(to + static_cast<std::int64_t>(p) * kWidth, &parts[p], sizeof parts[p]);
     }
@@ -96,22 +102,24 @@ struct Panel {
     Element* to = block + index * kStride;
     for (std::int64_t k = 0; k < size; k += kChunk, to += rows * kStride) {
       widen_at(row, dtype, k, count_at(k, size), to);
+      if constexpr (requires { Vector::kUnscale; }) {
+        for (std::int64_t i = 0; i < kChunk; ++i) to[i] = to[i] * Vector::kUnscale * Vector::kUnscale;
+      }
     }
   }
 
   // sums[r * kTile + j] = sum over k of the tile's weight row j and hidden row r, for all rows of the block; what is
-  // past tile.count is not meaningful. visit(first, last) is called for each j once, soon after row j was read. Returns
-  // how many roundings a term passed through at most.
-  template <class Visit>
+  // past tile.count is not meaningful. see<dtype>(j, from, count) is called for all of weight row j, part by part,
+  // while it is in a cache. Returns how many roundings a term passed through at most.
+  template <class See>
   static std::int64_t sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
-                           Element* scratch, Visit&& visit) {
+                           Element* scratch, See&& see) {
     std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
     with_dtype(tile.weight->dtype, [&]<DType kDType>() {
       if (rows <= kFewRows) {
-        sums_few<kDType>(block, rows, tile, sums, scratch, visit);
+        sums_few<kDType>(block, rows, tile, sums, scratch, see);
       } else {
-        sums_many<kDType>(block, rows, tile, sums, scratch);
-        visit(std::int64_t{0}, tile.count);
+        sums_many<kDType>(block, rows, tile, sums, scratch, see);
       }
     });
     return depth(tile.weight->cols);
@@ -147,15 +155,6 @@ struct Panel {
     alignas(64) char bytes[static_cast<std::size_t>(kGroup) * dtype_size(kDType)] = {};
   };
 
-  template <class Work>
-  static void with_dtype(DType dtype, Work&& work) {
-    switch (dtype) {
-      case DType::bf16: return work.template operator()<DType::bf16>();
-      case DType::f16: return work.template operator()<DType::f16>();
-      case DType::f32: return work.template operator()<DType::f32>();
-    }
-  }
-
   // One chunk of 4 widened weight rows and kH hidden rows.
   template <std::size_t kH>
   static void multiply_4(const Element* weight, const Element* hidden, std::int64_t count, Element* sums) {
@@ -186,9 +185,9 @@ struct Panel {
     }
   }
 
-  template <DType kDType>
-  static void sums_many(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
-                        Element* panel) {
+  template <DType kDType, class See>
+  static void sums_many(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* panel,
+                        See& see) {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     constexpr auto kH = static_cast<std::int64_t>(Vector::kHiddenRows);
     const std::int64_t size = tile.weight->cols;
@@ -201,6 +200,7 @@ struct Panel {
           const std::int64_t row = tile.first + (j + i < tile.count ? j + i : tile.count - 1);
           const char* from = static_cast<const char*>(exact::row_data(*tile.weight, row)) + k * kSize;
           widen_chunk<kDType>(from, count, panel + i * kStride);
+          if (j + i < tile.count) see.template operator()<kDType>(j + i, from, count);
         }
         std::int64_t r = 0;
         for (; r + kH <= rows; r += kH) {
@@ -213,10 +213,22 @@ struct Panel {
     }
   }
 
+  // sums[r * kTile + j] += the sum of v[r][j].
+  template <std::size_t kW, std::size_t kH>
+  static void add_all(const V (&v)[kH][kW], Element* sums) {
+    constexpr std::size_t kSums = kW * kH;
+    for (std::size_t i = 0; i < kSums; i += 4) {
+      V four[4];
+      Element totals[4] = {};
+      for (std::size_t p = 0; p < 4; ++p) four[p] = i + p < kSums ? v[(i + p) / kW][(i + p) % kW] : Vector::zero();
+      Vector::add_sums(totals, four);
+      for (std::size_t p = i; p < i + 4 && p < kSums; ++p) sums[p / kW * kTile + p % kW] += totals[p - i];
+    }
+  }
+
   // One chunk, of whole groups, of kW weight rows, widened as they are read, and kH hidden rows.
   template <DType kDType, std::size_t kW, std::size_t kH>
-  static void multiply_narrow(const char* const (&weight)[kW], const Element* hidden, std::int64_t count,
-                              Element* sums) {
+  static void multiply_narrow(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums) {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     V sum[kH][kW];
     for (auto& row : sum) {
@@ -226,75 +238,81 @@ struct Panel {
       for (std::size_t j = 0; j < kW; ++j) {
         V w[kParts];
         Vector::template widen<kDType>(weight[j] + k * kSize, w);
-        for (std::size_t r = 0; r < kH; ++r) {
-          const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
-          for (std::size_t p = 0; p < kParts; ++p) {
+        for (std::size_t p = 0; p < kParts; ++p) {
+          for (std::size_t r = 0; r < kH; ++r) {
+            const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
             sum[r][j] = Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
           }
         }
       }
     }
-    for (std::size_t r = 0; r < kH; ++r) {
-      for (std::size_t j = 0; j < kW; j += 4) {
-        const V four[4] = {sum[r][j], sum[r][j + 1], sum[r][j + 2], sum[r][j + 3]};
-        Vector::add_sums(sums + static_cast<std::int64_t>(r) * kTile + static_cast<std::int64_t>(j), four);
-      }
-    }
+    add_all(sum, sums);
   }
 
-  template <DType kDType, class Visit>
-  static void sums_few(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* panel,
-                       Visit& visit) {
-    // 8 weight rows at a time beside one hidden row, so that the accumulators hide the latency of one another.
-    if (rows == 1) return sums_narrow<kDType, 8, 1>(block, rows, tile, sums, panel, visit);
-    sums_narrow<kDType, 4, Vector::kHiddenRows>(block, rows, tile, sums, panel, visit);
+  template <DType kDType, class See>
+  static void sums_few(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
+                       See& see) {
+    // With one or two hidden rows enough accumulators to hide the latency of one another.
+    if (rows <= 2) return sums_narrow<kDType, 4, 2>(block, rows, tile, sums, scratch, see);
+    constexpr std::size_t kW = Vector::kWeightRows;
+    sums_narrow<kDType, kW, 4 * Vector::kHiddenRows / kW>(block, rows, tile, sums, scratch, see);
   }
 
-  // kW weight rows at a time, each chunk against at most kH hidden rows at a time.
-  template <DType kDType, std::size_t kW, std::size_t kH, class Visit>
+  // kPanel weight rows in turn, chunk by chunk, so that a chunk of hidden rows is in L1 for all of them; kW of them
+  // against at most kH hidden rows at a time.
+  template <DType kDType, std::size_t kW, std::size_t kH, class See>
   static void sums_narrow(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
-                          Element* panel, Visit& visit) {
+                          Element* scratch, See& see) {
     const std::int64_t size = tile.weight->cols;
-    const std::int64_t groups = (rows + static_cast<std::int64_t>(kH) - 1) / static_cast<std::int64_t>(kH);
-    const std::int64_t most = (rows + groups - 1) / groups;
-    for (std::int64_t j = 0; j < tile.count; j += static_cast<std::int64_t>(kW)) {
-      const char* weight[kW];
-      for (std::size_t i = 0; i < kW; ++i) {
-        const std::int64_t at = j + static_cast<std::int64_t>(i);
-        const std::int64_t row = tile.first + (at < tile.count ? at : tile.count - 1);
+    const std::int64_t passes = (rows + static_cast<std::int64_t>(kH) - 1) / static_cast<std::int64_t>(kH);
+    const std::int64_t most = (rows + passes - 1) / passes;
+    for (std::int64_t j = 0; j < tile.count; j += kPanel) {
+      const char* weight[kPanel];
+      for (std::int64_t i = 0; i < kPanel; ++i) {
+        const std::int64_t row = tile.first + (j + i < tile.count ? j + i : tile.count - 1);
         weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
       }
       const Element* hidden = block;
       for (std::int64_t k = 0; k < size; k += kChunk, hidden += rows * kStride) {
         const std::int64_t count = count_at(k, size);
+        if (count % kGroup != 0) fill_groups<kDType>(weight, count, reinterpret_cast<char*>(scratch));
+        const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
         for (std::int64_t r = 0; r < rows; r += most) {
           const std::int64_t these = rows - r < most ? rows - r : most;
-          multiply_chunk<kDType, kW, kH>(weight, hidden + r * kStride, these, count, sums + r * kTile + j, panel);
+          for (std::int64_t i = 0; i < kPanel; i += static_cast<std::int64_t>(kW)) {
+            multiply_chunk<kDType, kW, kH>(weight + i, hidden + r * kStride, these, padded, sums + r * kTile + j + i);
+          }
         }
-        for (const char*& row : weight) row += count * static_cast<std::int64_t>(dtype_size(kDType));
+        for (std::int64_t i = 0; i < kPanel; ++i) {
+          if (j + i < tile.count) see.template operator()<kDType>(j + i, weight[i], count);
+          weight[i] += count * static_cast<std::int64_t>(dtype_size(kDType));
+        }
       }
-      const std::int64_t next = j + static_cast<std::int64_t>(kW);
-      visit(j, next < tile.count ? next : tile.count);
+    }
+  }
+
+  // Moves the last chunk of the rows to `buffer`, where zeros follow to the end of the group.
+  template <DType kDType>
+  static void fill_groups(const char* (&weight)[kPanel], std::int64_t count, char* buffer) {
+    constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+    for (const char*& row : weight) {
+      std::memcpy(buffer, row, static_cast<std::size_t>(count * kSize));
+      std::memset(buffer + count * kSize, 0, static_cast<std::size_t>((kGroup - count % kGroup) * kSize));
+      row = buffer;
+      buffer += kStride * kSize;
     }
   }
 
   // One chunk of kW weight rows and `rows` hidden rows, at most kH.
   template <DType kDType, std::size_t kW, std::size_t kH>
-  static void multiply_chunk(const char* const (&weight)[kW], const Element* hidden, std::int64_t rows,
-                             std::int64_t count, Element* sums, Element* panel) {
+  static void multiply_chunk(const char* const* weight, const Element* hidden, std::int64_t rows, std::int64_t count,
+                             Element* sums) {
     if constexpr (kH > 1) {
       if (rows < static_cast<std::int64_t>(kH)) {
-        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums, panel);
+        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums);
       }
     }
-    if (count % kGroup == 0) return multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
-    const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); ++i) {
-      widen_chunk<kDType>(weight[i], count, panel + i * kStride);
-    }
-    for (std::int64_t i = 0; i < static_cast<std::int64_t>(kW); i += 4) {
-      multiply_4<kH>(panel + i * kStride, hidden, padded, sums + i);
-    }
+    multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
   }
 };
 
