@@ -69,7 +69,7 @@ class Measured:
         self.both: list[float] = []
         self.peak_mib = 0.0
 
-    def run(self, data: Data, rows: int) -> tuple[Tensor, Tensor]:
+    def run(self, data: Data, rows: int, backward: bool = True) -> tuple[Tensor | None, Tensor | None]:
         """Returns the gradients of hidden and weight."""
         hidden = data.hidden[:rows].to(self.weight.dtype, copy=True).requires_grad_()
         weight = self.weight.detach().requires_grad_()
@@ -82,7 +82,8 @@ class Measured:
         start = time.perf_counter()
         value = self.loss(hidden, weight, ids)
         middle = time.perf_counter()
-        value.backward()
+        if backward:
+            value.backward()
         end = time.perf_counter()
         self.peak_mib = max(self.peak_mib, (status_kib("VmHWM") - before) / 1024)
         self.forward.append(middle - start)
@@ -109,6 +110,7 @@ def main() -> None:
     parser.add_argument("--repeats", default=3, type=int)
     parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
     parser.add_argument("--error", action="store_true", help="the gradients' error against float64")
+    parser.add_argument("--forward", action="store_true", help="leave out backward, not what forward keeps for it")
     parser.add_argument("--only", action="append", help="only calls whose name holds this")
     arguments = parser.parse_args()
 
@@ -126,9 +128,11 @@ def main() -> None:
     into_buffer = isologit_loss("exact", "fast", arguments.threads, buffer)
     calls["isologit exact, dweight into f32"] = (into_buffer, data.weight, buffer)
     calls[PEER] = (materialising, data.weight)
-    calls["torch linear_cross_entropy"] = (F.linear_cross_entropy, data.weight)
+    calls["torch linear_cross_entropy, plain"] = (F.linear_cross_entropy, data.weight)
     calls["torch linear_cross_entropy, chunked"] = (chunked, data.weight)
     calls["torch f32, materialising"] = (materialising, wide)
+    if arguments.error and arguments.forward:
+        parser.error("--error is that of gradients, which --forward leaves out")
     if arguments.only:
         calls = {name: call for name, call in calls.items() if any(part in name for part in arguments.only)}
     print(
@@ -137,14 +141,15 @@ def main() -> None:
         f"{vocab * size * 2 / 2**20:.0f} MiB in bf16. Median ms; in brackets as a multiple of {PEER}."
     )
     for call in calls.values():  # what a first call loads is not its cost
-        Measured(*call).run(data, 1)
+        Measured(*call).run(data, 1, not arguments.forward)
     for rows in arguments.rows:
         right = float64_gradients(data, rows) if arguments.error else None
         measured = {name: Measured(*call) for name, call in calls.items()}
         errors = {}
         for turn in range(arguments.repeats):
             for name, one in measured.items():
-                gradients = one.run(data, rows)
+                gradients = one.run(data, rows, not arguments.forward)
+                print(f"{rows} rows, {name}: {one.both[-1]:.1f} s", file=sys.stderr)
                 if right is not None and turn == 0:
                     errors[name] = [error(*pair) for pair in zip(gradients, right, strict=True)]
                 del gradients

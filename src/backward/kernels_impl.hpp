@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "backward/kernels.hpp"
+#include "dot/with_dtype.hpp"
 #include "exact/element.hpp"
 #include "fold/lanes_impl.hpp"
 
@@ -134,12 +135,7 @@ std::uint32_t pack_rows(const void* const* rows, std::int64_t depth, std::int64_
 }
 
 std::uint32_t pack(const void* const* rows, DType dtype, std::int64_t depth, std::int64_t count, float* panel) {
-  switch (dtype) {
-    case DType::bf16: return pack_rows<DType::bf16>(rows, depth, count, panel);
-    case DType::f16: return pack_rows<DType::f16>(rows, depth, count, panel);
-    case DType::f32: return pack_rows<DType::f32>(rows, depth, count, panel);
-  }
-  return 0;
+  return dot::with_dtype(dtype, [&]<DType kDType>() { return pack_rows<kDType>(rows, depth, count, panel); });
 }
 
 void multiply(const float* group, const float* panel, std::int64_t depth, float* block) {

@@ -1,12 +1,14 @@
 // AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
 //
-// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16; docs/performance.md). Predicted for one row: 8 elements cost a
-// load and shift, 2 conversions and 2 multiply-adds, half a cycle each, so the read floor (52 ms). Measured: 81 ms, a
-// sixth of it for the greatest magnitudes, read again from L2. Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms;
-// measured 1175, 85 % of it in the loop of multiply_4.
+// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16; docs/performance.md). Floor of one row: 52 ms. By conversions
+// (load, shift, two conversions for 8 elements) 0.18 ns an element and thread with the weight in a cache, 81 ms in all;
+// by shifts (11 operations for 16 elements, none of them a shuffle) 0.13 ns and 66 ms, no more bound by the core alone.
+// The greatest magnitudes cost a sixth when they were read again from L2 row by row, and little chunk by chunk.
+// Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms; measured 1175, 85 % of it in the loop of multiply_4.
 // Tried: a lambda in the loop of multiply_narrow, or its tail in the same function, put the accumulators into memory
 // (GCC 12). Lowest set bits by scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a
-// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower.
+// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower. Prefetching the
+// next chunk by hand: a tenth slower.
 #include <immintrin.h>
 
 #include "dot/f32_tile.hpp"
@@ -34,6 +36,7 @@ struct Doubles {
   static constexpr std::int64_t kGroup = 16;
   static constexpr double kUnscale = 0x1p896;
   static constexpr std::size_t kHiddenRows = 3;
+  static constexpr std::int64_t kFewRows = 12;
   static constexpr std::size_t kWeightRows = 2;
   static V zero() { return _mm256_setzero_pd(); }
   static V load(const double* from) { return _mm256_loadu_pd(from); }
@@ -78,6 +81,7 @@ struct Floats {
   static constexpr std::int64_t kWidth = 8;
   static constexpr std::int64_t kGroup = 8;
   static constexpr std::size_t kHiddenRows = 3;
+  static constexpr std::int64_t kFewRows = 12;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return _mm256_setzero_ps(); }
   static V load(const float* from) { return _mm256_loadu_ps(from); }

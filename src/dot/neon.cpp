@@ -28,6 +28,7 @@ struct Doubles {
   static constexpr std::int64_t kWidth = 2;
   static constexpr std::int64_t kGroup = 4;
   static constexpr std::size_t kHiddenRows = 6;
+  static constexpr std::int64_t kFewRows = 12;
   static constexpr std::size_t kWeightRows = 2;
   static V zero() { return vdupq_n_f64(0); }
   static V load(const double* from) { return vld1q_f64(from); }
@@ -50,6 +51,7 @@ struct Floats {
   static constexpr std::int64_t kWidth = 4;
   static constexpr std::int64_t kGroup = 4;
   static constexpr std::size_t kHiddenRows = 6;
+  static constexpr std::int64_t kFewRows = 12;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return vdupq_n_f32(0); }
   static V load(const float* from) { return vld1q_f32(from); }

@@ -5,6 +5,8 @@
 //   V, kWidth        a register of so many elements
 //   kGroup           elements that are widened together, a multiple of kWidth
 //   kHiddenRows      how many hidden rows 4 weight rows meet at a time: 4 * kHiddenRows accumulators fit the registers
+//   kFewRows         up to so many hidden rows, weight rows are widened in registers, anew for each 4 kHiddenRows /
+//                    kWeightRows of them
 //   kWeightRows      4 or 2: how many weight rows few hidden rows meet at a time; 2 where widening is dear
 //   zero, load, multiply_add
 //   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
@@ -53,8 +55,6 @@ struct Panel {
   static constexpr auto kParts = static_cast<std::size_t>(kGroup / kWidth);
   // 64 bytes more keep rows of a chunk out of one another's cache sets.
   static constexpr std::int64_t kStride = kChunk + 64 / static_cast<std::int64_t>(sizeof(Element));
-  // Up to so many hidden rows, weight rows are widened in registers; anew for each 4 kHiddenRows / kWeightRows.
-  static constexpr std::int64_t kFewRows = 4 * static_cast<std::int64_t>(Vector::kHiddenRows);
 
   // The roundings that a term of a sum over `size` elements passes through at most, where a multiply_add counts as two
   // (it is one where it is fused).
@@ -116,7 +116,7 @@ struct Panel {
                            Element* scratch, See&& see) {
     std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
     with_dtype(tile.weight->dtype, [&]<DType kDType>() {
-      if (rows <= kFewRows) {
+      if (rows <= Vector::kFewRows) {
         sums_few<kDType>(block, rows, tile, sums, scratch, see);
       } else {
         sums_many<kDType>(block, rows, tile, sums, scratch, see);

@@ -18,6 +18,7 @@ struct Vector {
   static constexpr auto kWidth = static_cast<std::int64_t>(16 / sizeof(T));
   static constexpr std::int64_t kGroup = 8;
   static constexpr std::size_t kHiddenRows = 3;
+  static constexpr std::int64_t kFewRows = 6;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return V{}; }
   static V load(const T* from) {
