@@ -32,7 +32,7 @@ struct Tail {
     for (std::int64_t j = 0; j < count; ++j) {
       if (logits[j] == top) {
         ++sums.ties;
-      } else if (logits[j] > kNothing) {
+      } else if (logits[j] < top && logits[j] > kNothing) {
         add(logits[j]);
       }
     }
@@ -250,10 +250,13 @@ void Normalizer::widen(std::span<const std::size_t> which, std::size_t limbs, st
         });
     left = std::move(still);
   }
-  if (left.empty()) return;
-  sum_again<Tail>(
-      left, [&](std::size_t row) { return Tail(states[row].top, limbs); },
-      [&](std::size_t row, const Tail& tail) { states[row].sums = tail.finish(); });
+  if (!left.empty()) {
+    sum_again<Tail>(
+        left, [&](std::size_t row) { return Tail(states[row].top, limbs); },
+        [&](std::size_t row, const Tail& tail) { states[row].sums = tail.finish(); });
+  }
+  // A summary of other logits may have told a top that none reaches. Derivatives will see that; meanwhile no sum is 0.
+  for (const std::size_t row : which) states[row].sums.ties = std::max<std::int64_t>(states[row].sums.ties, 1);
 }
 
 }  // namespace isologit::gradient

@@ -106,7 +106,7 @@ void PairSums::absorb(const float* logits, std::int64_t count) {
   for (std::int64_t j = 0; j < count; ++j) {
     if (logits[j] == top_) {
       ++ties_;
-    } else if (logits[j] > -std::numeric_limits<float>::infinity()) {
+    } else if (logits[j] < top_ && logits[j] > -std::numeric_limits<float>::infinity()) {
       add(logits[j]);
     }
   }

@@ -25,7 +25,7 @@ class PairSums {
  public:
   explicit PairSums(float top) : top_(top) {}
 
-  // Logits above the top and NaN must not occur.
+  // Logits above the top and NaN are left out.
   void absorb(const float* logits, std::int64_t count);
   void merge(const PairSums& other);
 

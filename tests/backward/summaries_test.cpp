@@ -202,6 +202,35 @@ TEST(Summaries, ThatScoreDoesNotWriteAreRefused) {
   }
 }
 
+// Whatever a summary says, the call ends: with an error, or where it happens to fit.
+TEST(Summaries, OfAnyNumbersEnd) {
+  oracle::Random random(17);
+  int refused = 0;
+  for (int i = 0; i < 300; ++i) {
+    Problem problem = make_problem({3, 70, 5, DType::f32, DType::f32, {}}, DotFamily::normal, 60, 2);
+    if (i % 3 == 0) problem.d_entropy.clear();
+    problem.summaries = summaries_of(problem, {});
+    const auto size = [&] { return std::ldexp(random.normal(), static_cast<int>(random.below(260)) - 130); };
+    for (RowSummary& row : problem.summaries) {
+      if (random.below(2) == 0) row.top = static_cast<double>(static_cast<float>(row.top + size()));
+      if (random.below(2) == 0) row.mass = random.below(2) == 0 ? 0 : std::fabs(size());
+      if (random.below(2) == 0) row.moment = random.below(2) == 0 ? 0 : std::fabs(size());
+      row.mass_error = random.below(2) == 0 ? 0 : (row.mass + 1) * 0x1p-31;
+      row.moment_error = random.below(2) == 0 ? 0 : (row.moment + 1) * 0x1p-31;
+    }
+    std::vector<float> dhidden(15);
+    BackwardRequest request = problem.request();
+    request.dhidden = {dhidden.data(), DType::f32, 5, false};
+    BackwardOptions options;
+    options.arithmetic = i % 2 == 0 ? Arithmetic::fast : Arithmetic::exact;
+    const auto result = backward(problem.head(), request, options);
+    if (result) continue;
+    ++refused;
+    EXPECT_EQ(result.error().code, StatusCode::invalid_argument) << result.error().message;
+  }
+  EXPECT_GT(refused, 100);
+}
+
 // The f64 sums depend on the order they were made in; fast derivatives must not.
 TEST(Summaries, FastParametersAreThoseOfAllSumsWithinTheError) {
   oracle::Random random(7);
