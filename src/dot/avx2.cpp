@@ -7,8 +7,8 @@
 // Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms; measured 1175, 85 % of it in the loop of multiply_4.
 // Tried: a lambda in the loop of multiply_narrow, or its tail in the same function, put the accumulators into memory
 // (GCC 12). Lowest set bits by scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a
-// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower. Prefetching the
-// next chunk by hand: a tenth slower.
+// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower. Prefetching
+// the next chunk by hand: a tenth slower.
 #include <immintrin.h>
 
 #include "dot/f32_tile.hpp"

@@ -10,8 +10,8 @@
 // the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
 // where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
 // happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If any product
-// is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of finite
-// products overflows f64.
+// is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
+// finite products overflows f64.
 //
 // Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
 #pragma once
