@@ -15,6 +15,7 @@ from expected import same_bits  # noqa: E402
 from gradient_problem import ROWS, SIZE, VOCAB, dz_of, randn, random_mask, tensors  # noqa: E402
 
 import isologit  # noqa: E402
+import isologit._torch_ops  # noqa: E402  (registers the operators)
 
 
 @pytest.mark.parametrize("gradients", ["exact", "fast"])

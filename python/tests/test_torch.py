@@ -14,6 +14,7 @@ from expected import same_bits  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import isologit  # noqa: E402
+import isologit._torch_ops  # noqa: E402  (registers the operators)
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
