@@ -101,9 +101,11 @@ struct Panel {
                       Element* block) {
     Element* to = block + index * kStride;
     for (std::int64_t k = 0; k < size; k += kChunk, to += rows * kStride) {
-      widen_at(row, dtype, k, count_at(k, size), to);
+      const std::int64_t count = count_at(k, size);
+      widen_at(row, dtype, k, count, to);
       if constexpr (requires { Vector::kUnscale; }) {
-        for (std::int64_t i = 0; i < kChunk; ++i) to[i] = to[i] * Vector::kUnscale * Vector::kUnscale;
+        const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+        for (std::int64_t i = 0; i < padded; ++i) to[i] = to[i] * Vector::kUnscale * Vector::kUnscale;
       }
     }
   }
