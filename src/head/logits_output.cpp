@@ -37,22 +37,23 @@ double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, cons
                       bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id), format);
 }
 
-// The row's logit of `id` with its last step rounded to `format` instead of f32.
+// The row's logit of `id` with its last step rounded to `format` instead of f32. A step that changes nothing (a factor,
+// a divisor or a temperature of 1) is none.
 double last_step(std::int64_t id, const LogitRow& row, const LogitSource& source, const exact::Format& format) {
   const Transforms& transforms = source.head.transforms;
-  const bool scaled = transforms.scale_kind != ScaleKind::none;
-  const std::int64_t local = id - source.first_id;
-  const bool dot_is_last = !transforms.has_softcap && !scaled && !row.has_temperature;
-  const double dot = dot_of(local, row.row, source, dot_is_last ? format : exact::kF32);
+  const bool scaled = transforms.scale_kind != ScaleKind::none && transforms.scale != 1;
+  const bool heated = row.temperature != 1;
+  const bool dot_is_last = !transforms.has_softcap && !scaled && !heated;
+  const double dot = dot_of(id - source.first_id, row.row, source, dot_is_last ? format : exact::kF32);
   if (dot_is_last) return dot;
   auto z = static_cast<float>(dot);
   if (transforms.has_softcap) {
-    const bool last = !scaled && !row.has_temperature;
+    const bool last = !scaled && !heated;
     const double capped = exact::softcap(z, transforms.softcap, last ? format : exact::kF32);
     if (last) return capped;
     z = static_cast<float>(capped);
   }
-  if (scaled && !row.has_temperature) {
+  if (scaled && !heated) {
     if (transforms.scale_kind == ScaleKind::divide) return divide(z, transforms.scale, format);
     return round_double(static_cast<double>(z) * static_cast<double>(transforms.scale), format);  // exact product
   }

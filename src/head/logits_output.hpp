@@ -8,15 +8,13 @@
 
 namespace isologit::head {
 
-// The part of one row's logits that a tile holds, after all transforms; the row's temperature, and whether one was
-// asked for at all: it decides which step is the last.
+// The part of one row's logits that a tile holds, after all transforms.
 struct LogitRow {
   const float* logits;
   std::int64_t first_id;  // of the whole vocabulary
   std::int64_t count;
   std::int64_t row;
   float temperature;
-  bool has_temperature;
 };
 
 // Where the row comes from: needed when an f32 logit lies on a midpoint of bf16 or f16, so that rounding it again would

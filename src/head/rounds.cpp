@@ -209,8 +209,7 @@ void PartialScore::Rounds::absorb_row(const Shard& shard, const head::Stream& st
   }
   if (phase_ == Phase::first && request_.logits.data != nullptr) {
     head::write_logits(
-        request_.logits,
-        {logits, first_id, tile.count, state.index, temperature(state.index), !request_.temperatures.empty()},
+        request_.logits, {logits, first_id, tile.count, state.index, temperature(state.index)},
         {shard.head, request_.hidden, shard.first_id, kernel_.arithmetic() == Arithmetic::fast ? &stream : nullptr});
   }
   absorb_kept(state, slot, worker, logits, tile.count, first_id);

@@ -125,14 +125,15 @@ float transform(float z, const Transforms& transforms, float t) {
   return temperature(z, t);
 }
 
-float last_logit(const Terms& terms, double bias, const Transforms& transforms, std::optional<float> t, DType result) {
-  const bool scaled = transforms.scale_kind != ScaleKind::none;
+float last_logit(const Terms& terms, double bias, const Transforms& transforms, float t, DType result) {
+  const bool scaled = transforms.scale_kind != ScaleKind::none && transforms.scale != 1;
+  const bool heated = t != 1;
   const auto type = [&](bool more_follows) { return more_follows ? DType::f32 : result; };
-  float z = dot(terms, bias, type(transforms.has_softcap || scaled || t));
-  if (transforms.has_softcap) z = softcap(z, transforms.softcap, type(scaled || t));
-  if (transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale, type(t.has_value()));
-  if (transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale, type(t.has_value()));
-  if (t) z = temperature(z, *t, result);
+  float z = dot(terms, bias, type(transforms.has_softcap || scaled || heated));
+  if (transforms.has_softcap) z = softcap(z, transforms.softcap, type(scaled || heated));
+  if (scaled && transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale, type(heated));
+  if (scaled && transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale, type(heated));
+  if (heated) z = temperature(z, t, result);
   return z;
 }
 

@@ -4,7 +4,6 @@
 #include <gmpxx.h>
 
 #include <cstddef>
-#include <optional>
 
 #include "isologit/head.hpp"
 #include "oracle/values.hpp"
@@ -35,8 +34,8 @@ float temperature(float z, float t, DType result = DType::f32);
 // Softcap and scale as the head says, then the temperature.
 float transform(float z, const Transforms& transforms, float t = 1.0F);
 
-// The logit in logits_dtype: of the steps asked for (the sum, softcap, scale, temperature) the last one is rounded to
-// `result`, those before it to f32.
-float last_logit(const Terms& terms, double bias, const Transforms& transforms, std::optional<float> t, DType result);
+// The logit in logits_dtype: of the steps (the sum, softcap, scale, temperature) the last one is rounded to `result`,
+// those before it to f32. A factor, divisor or temperature of 1 is no step.
+float last_logit(const Terms& terms, double bias, const Transforms& transforms, float t, DType result);
 
 }  // namespace isologit::oracle

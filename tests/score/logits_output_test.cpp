@@ -30,8 +30,8 @@ struct Problem {
 
   Head head() const { return {data.weight_view(), data.bias_view(), vocab, transforms}; }
   std::int64_t rows() const { return data.shape.rows; }
-  std::optional<float> temperature(std::int64_t row) const {
-    if (temperatures.empty()) return std::nullopt;
+  float temperature(std::int64_t row) const {
+    if (temperatures.empty()) return 1;
     return temperatures[temperatures.size() == 1 ? 0 : static_cast<std::size_t>(row)];
   }
   float expected(std::int64_t row, std::int64_t id, DType dtype) const {
@@ -178,10 +178,15 @@ TEST_P(LogitsOutputs, SumsBesideAMidpointAreRoundedOnce) {
         weight.push_back(middle * beside);
       }
     }
-    const Problem problem = given({1, 1}, weight, {}, {});
-    EXPECT_GT(spoilt_by_two_roundings(problem, dtype), 20) << dtype_name(dtype);
-    EXPECT_TRUE(are_right(problem, 0, problem.vocab, problem.vocab, dtype));
-    EXPECT_TRUE(are_right(problem, 3, 50, 51, dtype));
+    // Steps that change nothing are no steps, so they add no rounding.
+    for (const ScaleKind kind : {ScaleKind::none, ScaleKind::multiply, ScaleKind::divide}) {
+      for (const std::vector<float>& temperature : {std::vector<float>{}, {1}}) {
+        const Problem problem = given({1, 1}, weight, {false, 0, kind, 1}, temperature);
+        EXPECT_GT(spoilt_by_two_roundings(problem, dtype), 20) << dtype_name(dtype);
+        EXPECT_TRUE(are_right(problem, 0, problem.vocab, problem.vocab, dtype));
+        EXPECT_TRUE(are_right(problem, 3, 50, 51, dtype));
+      }
+    }
   }
 }
 
