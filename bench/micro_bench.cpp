@@ -8,9 +8,9 @@
 
 #include "base/aligned.hpp"
 #include "cli/bench_data.hpp"
-#include "dot/dot.hpp"
 #include "fold/distribution.hpp"
 #include "fold/rank.hpp"
+#include "kernels/target.hpp"
 
 namespace isologit {
 namespace {
@@ -25,26 +25,26 @@ struct Operands {
   MatrixView weight_view;
 
   Operands(std::int64_t rows, std::int64_t vocab)
-      : hidden(cli::normal_bf16(rows * kSize, 1.0F, 1, 1)),
-        weight(cli::normal_bf16(vocab * kSize, 0.02F, 2, 1)),
+      : hidden(detail::cli::normal_bf16(rows * kSize, 1.0F, 1, 1)),
+        weight(detail::cli::normal_bf16(vocab * kSize, 0.02F, 2, 1)),
         hidden_view{hidden.data(), DType::bf16, rows, kSize, kSize},
         weight_view{weight.data(), DType::bf16, vocab, kSize, kSize} {}
 };
 
-void tile(benchmark::State& state, const dot::Kernel& kernel) {
+void tile(benchmark::State& state, const detail::kernels::Target& kernel) {
   const std::int64_t rows = std::min(state.range(0), kernel.block_rows());
   const Operands operands(rows, kernel.tile_vocab());
-  base::AlignedBuffer prepared(kernel.prepared_bytes(rows, kSize));
-  base::AlignedBuffer scratch(kernel.scratch_bytes(rows, kSize));
+  detail::base::AlignedBuffer prepared(kernel.prepared_bytes(rows, kSize));
+  detail::base::AlignedBuffer scratch(kernel.scratch_bytes(rows, kSize));
   std::vector<float> logits(static_cast<std::size_t>(rows * kernel.tile_vocab()));
   std::vector<std::int64_t> indices(static_cast<std::size_t>(rows));
   std::iota(indices.begin(), indices.end(), 0);
   for (const std::int64_t i : indices) {
     kernel.prepare(operands.hidden_view, i, i, rows, prepared.as<std::byte>());
   }
-  const dot::Kernel::Block block{&operands.hidden_view, indices.data(), rows, prepared.as<std::byte>()};
+  const detail::kernels::Block block{&operands.hidden_view, indices.data(), rows, prepared.as<std::byte>()};
   const VectorView bias{};
-  dot::Counts counts;
+  detail::kernels::Counts counts;
   for (auto _ : state) {
     kernel.logits(block, {&operands.weight_view, &bias, 0, kernel.tile_vocab()}, logits.data(), scratch.as<std::byte>(),
                   counts);
@@ -54,12 +54,12 @@ void tile(benchmark::State& state, const dot::Kernel& kernel) {
   state.counters["flop/s"] = benchmark::Counter(2 * products, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void folds(benchmark::State& state, const dot::Kernel& kernel) {
+void folds(benchmark::State& state, const detail::kernels::Target& kernel) {
   const std::int64_t count = kernel.tile_vocab();
   std::vector<float> logits(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i * 37 % 101) / 10;
-  fold::Distribution distribution;
-  fold::Rank rank{5.0F, 7, 0};
+  detail::fold::Distribution distribution;
+  detail::fold::Rank rank{5.0F, 7, 0};
   for (auto _ : state) {
     distribution.absorb(kernel.lanes(), logits.data(), count, 0);
     rank.absorb(kernel.lanes(), logits.data(), nullptr, count, 0);
@@ -75,15 +75,15 @@ void exact_logit(benchmark::State& state) {
   const std::int64_t row = 0;
   const VectorView bias{};
   for (auto _ : state) {
-    benchmark::DoNotOptimize(
-        dot::exact_logit({&operands.hidden_view, &row, 1, nullptr}, 0, {&operands.weight_view, &bias, 0, 1}, 0));
+    benchmark::DoNotOptimize(detail::kernels::exact_logit({&operands.hidden_view, &row, 1, nullptr}, 0,
+                                                          {&operands.weight_view, &bias, 0, 1}, 0));
   }
 }
 
 void register_all() {
-  for (const dot::Entry& entry : dot::registry()) {
+  for (const detail::kernels::Entry& entry : detail::kernels::registry()) {
     if (!entry.why_not().empty()) continue;
-    const dot::Kernel* kernel = &entry.kernel();
+    const detail::kernels::Target* kernel = &entry.target();
     const std::string name(entry.name);
     benchmark::RegisterBenchmark(("tile/" + name).c_str(), [kernel](benchmark::State& state) { tile(state, *kernel); })
         ->Arg(1)

@@ -17,10 +17,10 @@
 #include "cli/progress.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
-#include "head/stream.hpp"
 #include "isologit/score.hpp"
+#include "tiles/tiles.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 struct Arguments {
@@ -50,7 +50,7 @@ struct Measured {
 struct Bench {
   BenchShape shape;
   int threads;
-  std::vector<const dot::Kernel*> kernels;
+  std::vector<const kernels::Target*> kernels;
   std::vector<std::uint16_t> weight;
   std::vector<std::uint16_t> hidden;
   std::vector<std::int64_t> token_ids;
@@ -68,20 +68,20 @@ struct Bench {
 };
 
 // The named kernels, or the best of each arithmetic.
-Outcome<std::vector<const dot::Kernel*>> choose_kernels(const std::vector<std::string>& names) {
-  std::vector<const dot::Kernel*> chosen;
+Outcome<std::vector<const kernels::Target*>> choose_kernels(const std::vector<std::string>& names) {
+  std::vector<const kernels::Target*> chosen;
   if (names.empty()) {
     for (const Arithmetic arithmetic : {Arithmetic::exact, Arithmetic::fast}) {
-      const Result<const dot::Kernel*> kernel = dot::choose("", arithmetic);
+      const Result<const kernels::Target*> kernel = kernels::choose("", arithmetic);
       if (kernel) chosen.push_back(*kernel);
     }
-    if (chosen.empty()) return failure(dot::choose("", Arithmetic::exact).error());
+    if (chosen.empty()) return failure(kernels::choose("", Arithmetic::exact).error());
     return chosen;
   }
   for (const std::string& name : names) {
-    Result<const dot::Kernel*> kernel = dot::choose(name, Arithmetic::exact);
+    Result<const kernels::Target*> kernel = kernels::choose(name, Arithmetic::exact);
     if (!kernel) {
-      if (Result<const dot::Kernel*> fast = dot::choose(name, Arithmetic::fast)) kernel = fast;
+      if (Result<const kernels::Target*> fast = kernels::choose(name, Arithmetic::fast)) kernel = fast;
     }
     if (!kernel) return usage_error("--" + kernel.error().message);
     chosen.push_back(*kernel);
@@ -89,7 +89,7 @@ Outcome<std::vector<const dot::Kernel*>> choose_kernels(const std::vector<std::s
   return chosen;
 }
 
-Bench make_bench(BenchShape shape, std::vector<const dot::Kernel*> kernels, int threads, std::int64_t most_rows,
+Bench make_bench(BenchShape shape, std::vector<const kernels::Target*> kernels, int threads, std::int64_t most_rows,
                  std::optional<float> outliers) {
   Bench bench{std::move(shape), threads, std::move(kernels), {}, {}, {}, {}};
   const std::int64_t size = bench.shape.hidden_size;
@@ -105,19 +105,20 @@ Bench make_bench(BenchShape shape, std::vector<const dot::Kernel*> kernels, int 
 }
 
 // All tiles of logits, which nothing reads.
-void make_logits(const Bench& bench, const dot::Kernel& kernel, std::int64_t rows) {
+void make_logits(const Bench& bench, const kernels::Target& kernel, std::int64_t rows) {
   const MatrixView hidden = bench.rows(rows);
-  head::Stream stream(bench.head, hidden, {}, kernel, bench.threads);
-  const std::int64_t block = stream.block_rows(rows);
+  tiles::Tiles tiles({bench.head, 0}, hidden, {}, kernel, bench.threads);
+  const std::int64_t block = tiles.block_rows(rows);
   for (std::int64_t begin = 0; begin < rows; begin += block) {
     std::vector<std::int64_t> indices;
     for (std::int64_t i = begin; i < std::min(begin + block, rows); ++i) indices.push_back(i);
-    stream.run(indices, [](int, const head::LogitTile&) {}, {});
+    tiles.take(indices);
+    tiles.run([](int, const tiles::RowTile&) {}, {});
   }
 }
 
 // What `score` computes, or with `everything` all that one pass can give.
-void make_score(const Bench& bench, const dot::Kernel& kernel, std::int64_t rows, bool everything) {
+void make_score(const Bench& bench, const kernels::Target& kernel, std::int64_t rows, bool everything) {
   constexpr std::int64_t kIds = 8;
   constexpr std::int64_t kTop = 20;
   const auto count = static_cast<std::size_t>(rows);
@@ -159,13 +160,13 @@ void make_score(const Bench& bench, const dot::Kernel& kernel, std::int64_t rows
   options.threads = bench.threads;
   options.kernel = kernel.name();
   options.arithmetic = kernel.arithmetic();
-  if (const auto scored = score(bench.head, request, options); !scored) throw std::bad_alloc();
+  if (const auto scored = isologit::score(bench.head, request, options); !scored) throw std::bad_alloc();
 }
 
 std::vector<Timed> make_calls(const Bench& bench, const std::vector<Measured>& lines) {
   std::vector<Timed> calls;
   for (const Measured& line : lines) {
-    const dot::Kernel& kernel = *bench.kernels[line.kernel];
+    const kernels::Target& kernel = *bench.kernels[line.kernel];
     calls.push_back({[&bench, &kernel, line] {
                        if (line.what == "logits") {
                          make_logits(bench, kernel, line.rows);
@@ -210,7 +211,7 @@ std::string as_json(const Told& told) {
   for (std::size_t i = 0; i < told.lines.size(); ++i) {
     const Measured& line = told.lines[i];
     const Timed& timed = told.calls[i];
-    const dot::Kernel& kernel = *bench.kernels[line.kernel];
+    const kernels::Target& kernel = *bench.kernels[line.kernel];
     json["results"].push_back({{"rows", line.rows},
                                {"kernel", kernel.name()},
                                {"arithmetic", arithmetic_name(kernel.arithmetic())},
@@ -277,7 +278,7 @@ Outcome<std::string> run(const Arguments& arguments) {
       for (const std::string& what : arguments.what) lines.push_back({rows, k, what});
     }
   }
-  for (const dot::Kernel* kernel : bench.kernels) {
+  for (const kernels::Target* kernel : bench.kernels) {
     ceilings.operations_per_second.push_back(multiply_add_rate(*kernel, threads));
   }
   std::vector<Timed> calls = make_calls(bench, lines);
@@ -330,4 +331,4 @@ Verb bench_verb(CLI::App& app) {
   return {command, [arguments] { return run(*arguments); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

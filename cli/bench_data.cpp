@@ -10,7 +10,7 @@
 
 #include "base/thread_pool.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 const std::array<BenchShape, 6>& shapes() {
@@ -103,4 +103,4 @@ void scale_outliers(std::vector<std::uint16_t>& rows, std::int64_t cols, float f
   }
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -9,7 +9,7 @@
 #include "cli/outcome.hpp"
 #include "isologit/head.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct BenchShape {
   std::string name;
@@ -31,4 +31,4 @@ std::vector<std::uint16_t> normal_bf16(std::int64_t count, float deviation, std:
 // Multiplies 8 of every 4096 channels of rows of `cols` by `factor`, the outlier channels of real hidden states.
 void scale_outliers(std::vector<std::uint16_t>& rows, std::int64_t cols, float factor);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

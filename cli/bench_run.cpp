@@ -9,7 +9,7 @@
 
 #include "base/thread_pool.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -54,7 +54,7 @@ double read_rate(std::span<const std::byte> memory, int threads) {
   return best;
 }
 
-double multiply_add_rate(const dot::Kernel& kernel, int threads) {
+double multiply_add_rate(const kernels::Target& kernel, int threads) {
   constexpr std::int64_t kSteps = 4'000'000;
   constexpr int kPasses = 5;
   double best = 0;
@@ -94,4 +94,4 @@ void time_in_turn(std::vector<Timed>& calls, double enough, const std::function<
   for (Timed& timed : calls) std::sort(timed.seconds.begin(), timed.seconds.end());
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

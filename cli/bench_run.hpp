@@ -7,16 +7,16 @@
 #include <string>
 #include <vector>
 
-#include "dot/dot.hpp"
+#include "kernels/target.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // Bytes per second at which `threads` threads read memory in turn; the best of a few passes.
 double read_rate(std::span<const std::byte> memory, int threads);
 
 // Floating-point operations per second of the kernel's own multiply-adds on `threads` threads, out of registers; 0
 // when it has none.
-double multiply_add_rate(const dot::Kernel& kernel, int threads);
+double multiply_add_rate(const kernels::Target& kernel, int threads);
 
 // "AMD EPYC 7763"
 std::string processor_name();
@@ -34,4 +34,4 @@ struct Timed {
 // calls.
 void time_in_turn(std::vector<Timed>& calls, double enough, const std::function<void(double)>& told);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

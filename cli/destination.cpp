@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <system_error>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 Outcome<void> check_destination(const std::string& output, const std::string& input) {
   std::error_code ignored;
@@ -23,4 +23,4 @@ Outcome<void> check_destination(const std::string& output, const std::string& in
   return {};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

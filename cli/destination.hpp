@@ -5,10 +5,10 @@
 
 #include "cli/outcome.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // The folder of `output` must take new files, and `output` must not be the input. What only writing can tell, such as
 // a full disk, is told by writing.
 Outcome<void> check_destination(const std::string& output, const std::string& input);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

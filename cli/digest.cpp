@@ -8,7 +8,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct Digest::State {
   SHA256_CTX context;
@@ -40,4 +40,4 @@ std::string f32_digest(std::span<const float> values) {
   return digest.text();
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -6,7 +6,7 @@
 #include <span>
 #include <string>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // SHA-256 of bytes that come in parts.
 class Digest {
@@ -28,4 +28,4 @@ class Digest {
 // SHA-256 of the values as little-endian f32, in lower-case hexadecimal.
 std::string f32_digest(std::span<const float> values);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 std::string head_text(const io::Checkpoint& checkpoint) {
   const MatrixView& weight = checkpoint.head.weight;
@@ -19,4 +19,4 @@ std::string transforms_text(const Transforms& transforms) {
          fmt::format("{} {}", transforms.scale_kind == ScaleKind::multiply ? "times" : "divided by", transforms.scale);
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

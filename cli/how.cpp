@@ -4,7 +4,7 @@
 
 #include "isologit/kernels.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 void How::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "Threads, 1 to 1024; 0, the default: all this process may use")
@@ -40,4 +40,4 @@ std::string how_text(const std::string& kernel, int threads, Arithmetic arithmet
   return fmt::format("{}, threads {}, {} arithmetic", kernel, threads, arithmetic_name(arithmetic));
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

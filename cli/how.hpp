@@ -7,7 +7,7 @@
 #include "cli/outcome.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct How {
   int threads = 0;
@@ -23,4 +23,4 @@ struct How {
 // "avx2, threads 2, exact arithmetic"
 std::string how_text(const std::string& kernel, int threads, Arithmetic arithmetic);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -8,10 +8,10 @@
 #include "cli/head_text.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
-#include "dot/dot.hpp"
 #include "io/checkpoint.hpp"
+#include "kernels/target.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 struct Memory {
@@ -22,9 +22,9 @@ struct Memory {
 };
 
 Outcome<Memory> memory_of(const Head& head) {
-  const Result<const dot::Kernel*> chosen = dot::choose("", Arithmetic::exact);
+  const Result<const kernels::Target*> chosen = kernels::choose("", Arithmetic::exact);
   if (!chosen) return failure(chosen.error());
-  const dot::Kernel& kernel = **chosen;
+  const kernels::Target& kernel = **chosen;
   Memory memory{0, 0, std::string(kernel.name()), base::available_threads()};
   memory.mapped = static_cast<std::uint64_t>(head.weight.rows) * static_cast<std::uint64_t>(head.weight.cols) *
                       dtype_size(head.weight.dtype) +
@@ -118,4 +118,4 @@ Verb info_verb(CLI::App& app) {
   return {command, [arguments] { return run(arguments->model, arguments->json); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

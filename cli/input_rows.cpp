@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 Outcome<InputRows> choose_rows(const std::string& input, const io::Captured& captured, const io::Checkpoint& checkpoint,
                                const std::optional<RowSlice>& slice, std::optional<float> temperature, bool zero) {
@@ -39,4 +39,4 @@ Outcome<InputRows> choose_rows(const std::string& input, const io::Captured& cap
   return rows;
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

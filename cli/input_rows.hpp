@@ -10,7 +10,7 @@
 #include "io/captured.hpp"
 #include "io/checkpoint.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct InputRows {
   RowRange range;  // in the file
@@ -25,4 +25,4 @@ struct InputRows {
 Outcome<InputRows> choose_rows(const std::string& input, const io::Captured& captured, const io::Checkpoint& checkpoint,
                                const std::optional<RowSlice>& slice, std::optional<float> temperature, bool zero);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

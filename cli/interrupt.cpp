@@ -2,7 +2,7 @@
 
 #include <atomic>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 std::atomic<int> noted = 0;
@@ -29,4 +29,4 @@ InterruptGuard::~InterruptGuard() {
 
 int InterruptGuard::signal_number() { return noted; }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

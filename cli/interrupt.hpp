@@ -3,7 +3,7 @@
 
 #include <csignal>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // While one lives, the first SIGINT or SIGTERM is only noted; a second one ends the process at once, as without it.
 class InterruptGuard {
@@ -21,4 +21,4 @@ class InterruptGuard {
   struct sigaction old_term_ {};
 };
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -10,7 +10,7 @@
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 std::string as_json(const std::vector<KernelInfo>& list) {
@@ -67,4 +67,4 @@ Verb kernels_verb(CLI::App& app) {
   return {command, [json]() -> Outcome<std::string> { return *json ? as_json(kernels()) : as_table(kernels()); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

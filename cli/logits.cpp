@@ -19,7 +19,7 @@
 #include "io/safetensors_writer.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 struct Arguments {
@@ -268,4 +268,4 @@ Verb logits_verb(CLI::App& app) {
   return {command, [arguments] { return run(*arguments); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

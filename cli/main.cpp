@@ -11,7 +11,7 @@
 #include "cli/verbs.hpp"
 #include "isologit/version.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 int report(const Failure& problem) {
@@ -60,13 +60,13 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli
 
 int main(int argc, char** argv) {
-  using isologit::cli::kExitFailure;
-  using isologit::cli::report;
+  using isologit::detail::cli::kExitFailure;
+  using isologit::detail::cli::report;
   try {
-    return isologit::cli::run(argc, argv);
+    return isologit::detail::cli::run(argc, argv);
   } catch (const std::bad_alloc&) {
     return report({kExitFailure, "out of memory"});
   } catch (const std::exception& error) {

@@ -7,7 +7,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 inline constexpr int kExitFailure = 1;  // bad data, a missing file, something unsupported
 inline constexpr int kExitUsage = 2;    // the command line itself is wrong
@@ -28,4 +28,4 @@ inline tl::unexpected<Failure> failure(std::string message) {
 }
 inline tl::unexpected<Failure> failure(const Error& error) { return failure(error.message); }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

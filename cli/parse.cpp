@@ -8,7 +8,7 @@
 
 #include "isologit/kernels.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 // The whole text as a number.
@@ -89,4 +89,4 @@ Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total) { return re
 
 Outcome<RowRange> resolve_ids(const RowSlice& slice, std::int64_t total) { return resolve_slice(kIds, slice, total); }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -8,7 +8,7 @@
 
 #include "cli/outcome.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // The text of --temperature, rounded once to f32: a finite number above 0.
 Outcome<float> parse_temperature(std::string_view text);
@@ -38,4 +38,4 @@ struct RowRange {
 Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total);
 Outcome<RowRange> resolve_ids(const RowSlice& slice, std::int64_t total);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -4,7 +4,7 @@
 
 #include "cli/text.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 std::string Progress::update(double share, Clock::time_point now) {
   using std::chrono::milliseconds;
@@ -24,4 +24,4 @@ std::string Progress::clear() {
   return "\r\x1b[K";
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 class Progress {
  public:
@@ -24,4 +24,4 @@ class Progress {
   std::optional<Clock::time_point> drawn_;
 };
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

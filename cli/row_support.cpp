@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 // The lists of these rows alone, whose ids are checked here because messages name the rows of the file.
@@ -70,4 +70,4 @@ Outcome<RowSupport> choose_support(const std::string& input, const io::Captured&
   return support;
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

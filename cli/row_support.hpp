@@ -11,7 +11,7 @@
 #include "io/captured.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct RowSupport {
   RowRange ids;  // of the vocabulary
@@ -27,4 +27,4 @@ struct RowSupport {
 Outcome<RowSupport> choose_support(const std::string& input, const io::Captured& captured, const RowRange& range,
                                    std::int64_t vocab_size, const std::optional<RowSlice>& vocab);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

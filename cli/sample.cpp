@@ -23,7 +23,7 @@
 #include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 struct Arguments {
@@ -295,4 +295,4 @@ Verb sample_verb(CLI::App& app) {
   return {command, [arguments] { return run(*arguments); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

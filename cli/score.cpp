@@ -17,7 +17,7 @@
 #include "io/captured.hpp"
 #include "io/safetensors_writer.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 bool ScoreArguments::wants(const char* name) const { return std::find(with.begin(), with.end(), name) != with.end(); }
 
@@ -240,4 +240,4 @@ Verb score_verb(CLI::App& app) {
   return {command, [arguments] { return run(*arguments); }};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

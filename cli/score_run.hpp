@@ -12,7 +12,7 @@
 #include "io/checkpoint.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct ScoreArguments {
   std::string model;
@@ -52,4 +52,4 @@ inline constexpr std::int64_t kIgnore = -100;
 std::string tell_scores(const ScoreArguments& arguments, const io::Checkpoint& checkpoint, const ScoreJob& job,
                         const Scores& scores);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -10,7 +10,7 @@
 #include "cli/summary.hpp"
 #include "cli/text.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 // What is told of a run, as JSON or as a table.
@@ -102,4 +102,4 @@ std::string tell_scores(const ScoreArguments& arguments, const io::Checkpoint& c
   return arguments.json ? as_json(told) : as_table(told);
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

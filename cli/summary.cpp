@@ -8,7 +8,7 @@
 #include "exact/elementary.hpp"
 #include "exact/superaccumulator.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 using exact::Ball;
@@ -73,4 +73,4 @@ std::optional<Summary> summarise(std::span<const float> logprobs) {
   return summarise_finite(logprobs);
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -4,7 +4,7 @@
 #include <optional>
 #include <span>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct Summary {
   double mean;        // RN64(sum of the values / their number)
@@ -15,4 +15,4 @@ struct Summary {
 // else a value of -inf makes the mean -inf and the perplexity +inf. The perplexity may be +inf by overflow as well.
 std::optional<Summary> summarise(std::span<const float> logprobs);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <array>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 std::string field_table(const std::vector<std::pair<std::string, std::string>>& fields) {
   std::size_t width = 0;
@@ -51,4 +51,4 @@ std::string bytes_text(std::uint64_t bytes) {
   return fmt::format("{:.{}f} {}", value, value < 10 ? 2 : value < 100 ? 1 : 0, kUnits[unit]);
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // One "  label   value" a line, the values aligned. A field with an empty label and value is an empty line.
 std::string field_table(const std::vector<std::pair<std::string, std::string>>& fields);
@@ -20,4 +20,4 @@ std::string duration_text(double seconds);
 // "512 bytes", "1.3 kB", "1.24 GB"; 1 kB is 1000 bytes.
 std::string bytes_text(std::uint64_t bytes);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -7,7 +7,7 @@
 
 #include "cli/outcome.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 struct Verb {
   CLI::App* command;
@@ -22,4 +22,4 @@ Verb info_verb(CLI::App& app);
 Verb kernels_verb(CLI::App& app);
 Verb bench_verb(CLI::App& app);
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

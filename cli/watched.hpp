@@ -12,7 +12,7 @@
 #include "cli/progress.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 
 // call(options) returns a Result of a report, which goes to `report`; the time it took goes to `seconds`.
 template <class Call, class Report>
@@ -34,4 +34,4 @@ Outcome<void> watched(ScoreOptions options, Call&& call, Report& report, double&
   return {};
 }
 
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -11,7 +11,7 @@
 
 namespace {
 
-void check_config(const isologit::io::HfConfig& config) {
+void check_config(const isologit::detail::io::HfConfig& config) {
   if (config.vocab_size < 1 || config.hidden_size < 1) std::abort();
   const isologit::Transforms& transforms = config.transforms;
   if (transforms.has_softcap && !(std::isfinite(transforms.softcap) && transforms.softcap > 0.0F)) std::abort();
@@ -23,13 +23,13 @@ void check_config(const isologit::io::HfConfig& config) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  const auto config = isologit::io::parse_hf_config(text, "fuzz");
+  const auto config = isologit::detail::io::parse_hf_config(text, "fuzz");
   if (config) {
     check_config(*config);
   } else if (config.error().message.empty()) {
     std::abort();
   }
-  const auto index = isologit::io::parse_weight_index(text, "fuzz");
+  const auto index = isologit::detail::io::parse_weight_index(text, "fuzz");
   if (index) {
     for (const auto& [tensor, file] : *index) {
       if (file.empty() || file.front() == '/' || file == ".." || file.starts_with("../")) std::abort();

@@ -9,14 +9,14 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto file = std::as_bytes(std::span(data, size));
-  const auto contents = isologit::io::parse_safetensors(file, "fuzz");
+  const auto contents = isologit::detail::io::parse_safetensors(file, "fuzz");
   if (!contents) {
     if (contents.error().message.empty()) std::abort();
     return 0;
   }
   const std::byte* end = file.data() + file.size();
   const std::byte* next = nullptr;
-  for (const isologit::io::Tensor& tensor : contents->tensors) {
+  for (const isologit::detail::io::Tensor& tensor : contents->tensors) {
     if (tensor.data < file.data() + 8 || tensor.data > end) std::abort();
     if (tensor.bytes > static_cast<std::size_t>(end - tensor.data)) std::abort();
     if (next != nullptr && tensor.data != next) std::abort();

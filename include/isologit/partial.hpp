@@ -11,6 +11,10 @@
 
 namespace isologit {
 
+namespace detail::score {
+class Rounds;
+}
+
 // A block of the vocabulary: ids [first_id, first_id + head.vocab_size). The transforms of all blocks must agree.
 struct Shard {
   Head head;
@@ -50,9 +54,8 @@ class PartialScore {
   const ScoreReport& report() const;
 
  private:
-  class Rounds;
-  explicit PartialScore(std::unique_ptr<Rounds> rounds);
-  std::unique_ptr<Rounds> rounds_;
+  explicit PartialScore(std::unique_ptr<detail::score::Rounds> rounds);
+  std::unique_ptr<detail::score::Rounds> rounds_;
 };
 
 }  // namespace isologit

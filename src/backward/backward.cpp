@@ -13,20 +13,12 @@
 #include "backward/weight_sums.hpp"
 #include "base/cpu.hpp"
 #include "base/fp_env.hpp"
+#include "base/parallel_for.hpp"
 #include "base/text.hpp"
 
 namespace isologit {
-namespace gradient {
+namespace detail::backward {
 namespace {
-
-// Null: the reference has no loops of its own, it settles everything by definition.
-const Kernels* table_for(const dot::Kernel& kernel) {
-  if (kernel.name() == "reference") return nullptr;
-#if defined(__x86_64__)
-  if (!kernel.name().starts_with("portable") && base::cpu().avx2_fma) return &avx2_kernels();
-#endif
-  return &portable_kernels();
-}
 
 // A strip is at most this large unless the threads need more chunks to be busy.
 constexpr std::int64_t kStripBytes = std::int64_t{8} << 20;
@@ -34,17 +26,17 @@ constexpr std::int64_t kMostChunks = 64;
 
 class Backward {
  public:
-  Backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options, const dot::Kernel& kernel,
-           int threads)
+  Backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options,
+           const kernels::Target& target, int threads)
       : head_(head),
         request_(request),
         options_(options),
-        kernel_(kernel),
-        table_(table_for(kernel)),
-        exact_(table_ == nullptr || options.arithmetic == Arithmetic::exact),
+        target_(target),
+        loops_(target.backward_loops()),
+        exact_(loops_ == nullptr || options.arithmetic == Arithmetic::exact),
         threads_(threads),
         rows_(request, head.vocab_size) {
-    report_.kernel = kernel.name();
+    report_.kernel = target.name();
     report_.arithmetic = exact_ ? Arithmetic::exact : Arithmetic::fast;
     report_.threads = threads;
     report_.rows = static_cast<std::int64_t>(rows_.active().size());
@@ -53,17 +45,17 @@ class Backward {
   Result<BackwardReport> run() {
     clear();
     if (rows_.active().empty()) return report_;
-    Derivatives derivatives(head_, request_, rows_, kernel_, table_, exact_, threads_);
-    WeightSums weight(head_, request_, rows_.active(), table_, exact_, threads_);
-    HiddenSums hidden(head_, request_, rows_.active(), table_, exact_, threads_);
+    Derivatives derivatives(head_, request_, rows_, target_, loops_, exact_, threads_);
+    WeightSums weight(head_, request_, rows_.active(), loops_, exact_, threads_);
+    HiddenSums hidden(head_, request_, rows_.active(), loops_, exact_, threads_);
     const double first_pass = request_.summaries.empty() ? 0.3 : 0;
     span(0, first_pass);
     if (!derivatives.normalize(progress())) return cancelled();
     span(first_pass, 1);
     const bool finished = strips(derivatives, [&](std::int64_t first, std::int64_t count, const float* strip) {
       const std::int64_t stride = report_.rows * kChunk;
-      for_each(threads_, count,
-               [&](int worker, std::int64_t i) { weight.add_chunk(worker, first + i, strip + i * stride); });
+      base::parallel_for(threads_, count,
+                         [&](int worker, std::int64_t i) { weight.add_chunk(worker, first + i, strip + i * stride); });
       hidden.add_strip(first, count, strip);
     });
     if (!finished) return stopped(derivatives);
@@ -94,7 +86,7 @@ class Backward {
     return row >= 0 ? contradicted(row) : cancelled();
   }
 
-  // Rows that do not contribute have a gradient of 0, and so has all else if none does.
+  // ActiveRows that do not contribute have a gradient of 0, and so has all else if none does.
   void clear() const {
     const auto zero = [](const GradientOutput& to, std::int64_t rows, std::int64_t columns) {
       const Output output(to);
@@ -148,9 +140,9 @@ class Backward {
       if (which.empty() || which.back() != element.row) which.push_back(element.row);
     }
     span(1, 1);
-    Rows few = rows_;
+    ActiveRows few = rows_;
     few.keep(which);
-    Derivatives again(head_, request_, few, kernel_, table_, exact_, threads_);
+    Derivatives again(head_, request_, few, target_, loops_, exact_, threads_);
     again.take_states(derivatives, which);
     const bool finished = strips(again, [&](std::int64_t first, std::int64_t count, const float* strip) {
       hidden.add_strip(open, which, first, count, strip);
@@ -163,27 +155,28 @@ class Backward {
   const Head& head_;
   const BackwardRequest& request_;
   const BackwardOptions& options_;
-  const dot::Kernel& kernel_;
-  const Kernels* table_;
+  const kernels::Target& target_;
+  const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
-  Rows rows_;
+  ActiveRows rows_;
   double from_ = 0;
   double share_ = 1;
   BackwardReport report_;
 };
 
 }  // namespace
-}  // namespace gradient
+}  // namespace detail::backward
 
 Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
-  if (auto checked = gradient::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const Result<const dot::Kernel*> kernel = dot::choose(options.kernel, options.logits);
-  if (!kernel) return tl::unexpected(kernel.error());
-  const int threads = options.threads > 0 ? options.threads : base::available_threads();
-  const base::FpEnvironment environment;
+  if (auto checked = detail::backward::validate(head, request, options); !checked)
+    return tl::unexpected(checked.error());
+  const auto target = detail::kernels::choose(options.kernel, options.logits);
+  if (!target) return tl::unexpected(target.error());
+  const int threads = options.threads > 0 ? options.threads : detail::base::available_threads();
+  const detail::base::FpEnvironment environment;
   try {
-    return gradient::Backward(head, request, options, **kernel, threads).run();
+    return detail::backward::Backward(head, request, options, **target, threads).run();
   } catch (const std::bad_alloc&) {
     return fail(StatusCode::out_of_memory, "out of memory while making gradients; the output buffers are of no use");
   }

@@ -5,10 +5,11 @@
 #include <limits>
 #include <utility>
 
-#include "backward/pair_sums.hpp"
 #include "exact/elementary.hpp"
+#include "exact/two_sum.hpp"
+#include "fold/pair_sums.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 namespace {
 
 using exact::Ball;
@@ -49,8 +50,8 @@ Ball tidy(Ball x, std::size_t limbs) {
 // The sign of epsilon B + k c E/s where B and c have opposite signs and all gaps are so great that e^-gap is beyond any
 // precision. With g the least gap and sums in units of e^-g, E/s is E/k but for a share below epsilon, and what is left
 // is a sum of (B + c d) e^-(d - g).
-int opposed_sign(const RowSums& sums, float top, const Upstream& upstream, std::size_t limbs) {
-  const NearSums& near = sums.near;
+int opposed_sign(const fold::RowSums& sums, float top, const Upstream& upstream, std::size_t limbs) {
+  const fold::NearSums& near = sums.near;
   if (near.mass.middle.is_zero()) return kUnknown;
   const BigFloat c = of(upstream.c);
   const BigFloat gap = exact::add(of(top), exact::negate(of(near.second)));
@@ -70,7 +71,7 @@ int opposed_sign(const RowSums& sums, float top, const Upstream& upstream, std::
   return proven_sign(tidy(std::move(sum), limbs));
 }
 
-Parts parts_of(const RowSums& sums, float top, float z, const Upstream& upstream, std::size_t limbs) {
+Parts parts_of(const fold::RowSums& sums, float top, float z, const Upstream& upstream, std::size_t limbs) {
   Parts parts{upstream.a, BigFloat::from_double(1), {}, 0};
   if (z == -std::numeric_limits<float>::infinity()) return parts;
   const int c_sign = upstream.c > 0 ? 1 : upstream.c < 0 ? -1 : 0;
@@ -102,7 +103,7 @@ Parts parts_of(const RowSums& sums, float top, float z, const Upstream& upstream
   const BigFloat fixed = exact::add(upstream.b, exact::multiply(c.middle, gap));
   if (fixed.is_zero() && c_sign == 0) return parts;
   const Ball bracket = tidy(exact::subtract(Ball{fixed, {}}, exact::multiply(c, mean_gap, limbs), limbs), limbs);
-  parts.delta = exact::multiply(exact::divide(exp_minus(gap, limbs), total, limbs), bracket, limbs);
+  parts.delta = exact::multiply(exact::divide(fold::exp_minus(gap, limbs), total, limbs), bracket, limbs);
   parts.sign = fixed.is_zero() ? -c_sign : proven_sign(bracket);
   return parts;
 }
@@ -200,18 +201,13 @@ std::optional<float> round_capped(Parts parts, float z0, const Transforms& trans
   return round(parts, limbs);
 }
 
-// 1 - tanh^2 as in Kernels::dz; libm's exp is right to within an ulp or two.
+// 1 - tanh^2 as in kernels::BackwardLoops::dz; libm's exp is right to within an ulp or two.
 double slope_at(float z0, double two_over_softcap) {
   const double s = std::exp(-std::fmin(std::fabs(static_cast<double>(z0)) * two_over_softcap, 740.0));
   return 4 * s / ((1 + s) * (1 + s));
 }
 
 }  // namespace
-
-Ball exp_minus(const BigFloat& gap, std::size_t limbs) {
-  if (exact::highest_bit(gap) >= 50) return {BigFloat{}, Bound::power_of_two(-(std::int64_t{1} << 50))};
-  return exact::exp(Ball{exact::negate(gap), {}}, limbs);
-}
 
 double slope_of(const Factors& factors, float z0) {
   return slope_at(z0, 2 / static_cast<double>(factors.transforms.softcap));
@@ -225,13 +221,13 @@ double factor_of(const Factors& factors) {
   return factor;
 }
 
-std::optional<DzRow> dz_row(const RowSums& sums, float top, const BigFloat& b, float c, const Factors& factors,
-                            bool exact) {
+std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const BigFloat& b, float c,
+                                     const Factors& factors, bool exact) {
   if (sums.limbs == 0) return std::nullopt;
   const auto upper = [](const Bound& bound) {
     return bound.exponent < -1000 ? 0x1p-999 : std::ldexp(bound.mantissa, static_cast<int>(bound.exponent));
   };
-  DzRow row;
+  kernels::DzRow row;
   row.top = static_cast<double>(top);
   row.mass = near(sums.mass.middle);
   double moment = near(sums.moment.middle);
@@ -259,7 +255,7 @@ std::optional<DzRow> dz_row(const RowSums& sums, float top, const BigFloat& b, f
   return row;
 }
 
-Estimate estimate_dz(const DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b) {
+Estimate estimate_dz(const kernels::DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b) {
   double slope = row.factor;
   if (row.two_over_softcap != 0) slope *= slope_at(logit.first, row.two_over_softcap);
   double value = a;
@@ -296,7 +292,7 @@ bool settle(const Estimate& estimate, bool exact, float& dz) {
   return dz == static_cast<float>(estimate.value + estimate.error) + 0.0F;
 }
 
-std::optional<float> exact_dz(const RowSums& sums, float top, const Logit& logit, const Upstream& upstream,
+std::optional<float> exact_dz(const fold::RowSums& sums, float top, const Logit& logit, const Upstream& upstream,
                               const Factors& factors, std::size_t limbs) {
   Parts parts = parts_of(sums, top, logit.last, upstream, limbs);
   scale(parts, factors, limbs);
@@ -316,4 +312,4 @@ float exact_dz_of_logit(float g, float z0, const Factors& factors) {
   }
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -16,30 +16,12 @@
 #include <limits>
 #include <optional>
 
-#include "backward/kernels.hpp"
 #include "exact/ball.hpp"
+#include "fold/sums_below_top.hpp"
 #include "isologit/head.hpp"
+#include "kernels/backward_loops.hpp"
 
-namespace isologit::gradient {
-
-// The same sums in units of e^-(top - second), for rows whose other logits are all kFar below the top or more.
-struct NearSums {
-  static constexpr double kFar = 0x1p12;
-  float second = -std::numeric_limits<float>::infinity();  // the greatest logit below the top
-  float third = -std::numeric_limits<float>::infinity();   // the next one that is less
-  exact::Ball mass;
-  exact::Ball moment;
-};
-
-// A row's sums over the logits below its top.
-struct RowSums {
-  std::size_t limbs = 0;  // the precision they were made with
-  std::int64_t ties = 0;  // k
-  bool others = false;    // whether there are logits above -inf below the top, so that epsilon > 0
-  exact::Ball mass;       // epsilon
-  exact::Ball moment;     // E
-  NearSums near;          // made with the balls of Normalizer only; without a mass where they are not
-};
+namespace isologit::detail::backward {
 
 // The upstream of one row as far as one logit sees it.
 struct Upstream {
@@ -63,11 +45,8 @@ struct Logit {
 // The row's numbers in f64, from its sums and B; nothing where there are no sums. With fast derivatives the f64 sums'
 // own errors would show in dz, and those depend on the order they were made in: so the sums are rounded to 34 bits, and
 // there is nothing where they do not prove to what.
-std::optional<DzRow> dz_row(const RowSums& sums, float top, const exact::BigFloat& b, float c, const Factors& factors,
-                            bool exact);
-
-// e^-gap, gap > 0. From 2^50 on, past every granularity, only that it is small.
-exact::Ball exp_minus(const exact::BigFloat& gap, std::size_t limbs);
+std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const exact::BigFloat& b, float c,
+                                     const Factors& factors, bool exact);
 
 // The factors alone: 1/T and s or 1/d. Within 2^-51 relatively.
 double factor_of(const Factors& factors);
@@ -80,12 +59,12 @@ struct Estimate {
   double error;
 };
 // For any id of an ordinary row; a and a_plus_b (A and the exact A + B) are rounded to the nearest double.
-Estimate estimate_dz(const DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b);
-// Whether the estimate settles dz; see Kernels::dz.
+Estimate estimate_dz(const kernels::DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b);
+// Whether the estimate settles dz; see kernels::BackwardLoops::dz.
 bool settle(const Estimate& estimate, bool exact, float& dz);
 
 // RN32 of dz where the sums prove it, else nothing.
-std::optional<float> exact_dz(const RowSums& sums, float top, const Logit& logit, const Upstream& upstream,
+std::optional<float> exact_dz(const fold::RowSums& sums, float top, const Logit& logit, const Upstream& upstream,
                               const Factors& factors, std::size_t limbs);
 // The same for an upstream g of the last logits; always settled.
 float exact_dz_of_logit(float g, float z0, const Factors& factors);
@@ -93,4 +72,4 @@ float exact_dz_of_logit(float g, float z0, const Factors& factors);
 // RN32(numerator / denominator), denominator > 0.
 float round_quotient(const exact::BigFloat& numerator, const exact::BigFloat& denominator);
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

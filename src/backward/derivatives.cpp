@@ -5,10 +5,11 @@
 #include <cmath>
 #include <limits>
 
-#include "backward/pair_sums.hpp"
+#include "base/parallel_for.hpp"
 #include "exact/element.hpp"
+#include "fold/pair_sums.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 namespace {
 
 bool all_finite(const void* data, DType dtype, std::int64_t count) {
@@ -20,25 +21,28 @@ bool all_finite(const void* data, DType dtype, std::int64_t count) {
 
 }  // namespace
 
-Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const Rows& rows, const dot::Kernel& kernel,
-                         const Kernels* table, bool exact, int threads)
+Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const ActiveRows& rows,
+                         const kernels::Target& target, const kernels::BackwardLoops* loops, bool exact, int threads)
     : head_(head),
       rows_(rows),
-      table_(table),
+      loops_(loops),
       exact_(exact),
       threads_(threads),
       finite_(false),
-      normalizer_(head, request.hidden, rows, kernel, exact, threads),
-      tiles_(head, request.hidden, rows.support(), rows.active(), kernel, threads),
-      lanes_(kernel.lanes()),
+      first_pass_(head, request, rows, target, exact, threads),
+      tiles_({head, 0}, request.hidden, request.temperatures, target, threads, {false, head.transforms.has_softcap}),
+      fold_loops_(target.fold_loops()),
       tops_(rows.active().size(), 0) {
-  if (!rows.dense() || kernel.arithmetic() == Arithmetic::fast) return;
+  std::vector<std::int64_t> indices;
+  for (const ActiveRow& row : rows.active()) indices.push_back(row.index);
+  tiles_.take(indices);
+  if (!rows.dense() || target.arithmetic() == Arithmetic::fast) return;
   // Finite operands make no NaN, so a dense upstream can do without the first pass. (Sums in f32 may overflow.)
   std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
-  for_each(threads, head.vocab_size, [&](int, std::int64_t v) {
+  base::parallel_for(threads, head.vocab_size, [&](int, std::int64_t v) {
     if (finite && !all_finite(exact::row_data(head.weight, v), head.weight.dtype, head.weight.cols)) finite = false;
   });
-  for (const Row& row : rows.active()) {
+  for (const ActiveRow& row : rows.active()) {
     finite = finite && all_finite(exact::row_data(request.hidden, row.index), request.hidden.dtype, head.weight.cols);
   }
   finite_ = finite;
@@ -49,7 +53,7 @@ bool Derivatives::normalize(const std::function<bool(double)>& progress) {
     states_.assign(rows(), {});
     return true;
   }
-  return normalizer_.run(tiles_, states_, progress);
+  return first_pass_.run(tiles_, states_, progress);
 }
 
 void Derivatives::take_states(const Derivatives& all, std::span<const std::size_t> which) {
@@ -63,20 +67,20 @@ bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
                        const std::function<bool(double)>& progress) {
   std::vector<Open> open;
   const auto stride = static_cast<std::int64_t>(rows()) * kChunk;
-  const bool finished = for_each(
+  const bool finished = base::parallel_for(
       threads_, count,
       [&](int worker, std::int64_t i) {
         const std::int64_t begin = (first + i) * kChunk;
+        const std::int64_t ids = std::min(kChunk, head_.vocab_size - begin);
         float* chunk = strip + i * stride;
         std::vector<Open> own;
-        const auto make_one = [&](const TileRow& tile) {
-          make_row(tile, chunk + static_cast<std::int64_t>(tile.row) * kChunk + (tile.first - begin), own);
+        const auto make_one = [&](const tiles::RowTile& tile) {
+          make_row(tile, chunk + static_cast<std::int64_t>(tile.row) * kChunk + (tile.first_id - begin), own);
         };
         if (needs_logits()) {
-          tiles_.visit(worker, first + i, make_one);
+          tiles_.visit(worker, begin, begin + ids, make_one);
         } else {
-          const std::int64_t ids = std::min(kChunk, head_.vocab_size - begin);
-          for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, begin, ids, nullptr});
+          for (std::size_t r = 0; r < rows(); ++r) make_one({r, nullptr, nullptr, nullptr, begin, ids});
         }
         const std::lock_guard lock(mutex_);
         open.insert(open.end(), own.begin(), own.end());
@@ -87,15 +91,15 @@ bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
   return true;
 }
 
-bool Derivatives::bears_out(const TileRow& tile) {
+bool Derivatives::bears_out(const tiles::RowTile& tile) {
   const float top = states_[tile.row].top;
-  if (!lanes_.any_not_below(tile.last, tile.count, top)) return true;
+  if (!fold_loops_.any_not_below(tile.logits, tile.count, top)) return true;
   const std::lock_guard lock(mutex_);
   std::int64_t& tops = tops_[tile.row];
   for (std::int64_t j = 0; j < tile.count && tops >= 0; ++j) {
-    if (tile.last[j] == top) {
+    if (tile.logits[j] == top) {
       ++tops;
-    } else if (!(tile.last[j] < top)) {
+    } else if (!(tile.logits[j] < top)) {
       tops = -1;
     }
   }
@@ -104,87 +108,91 @@ bool Derivatives::bears_out(const TileRow& tile) {
 
 std::int64_t Derivatives::mismatch(bool all_made) const {
   for (std::size_t i = 0; i < tops_.size(); ++i) {
-    const Row& row = rows_.active()[i];
+    const ActiveRow& row = rows_.active()[i];
     if (tops_[i] < 0) return row.index;
     if (all_made && states_[i].summarized && !row.poisoned && tops_[i] != 1) return row.index;
   }
   return -1;
 }
 
-void Derivatives::make_row(const TileRow& tile, float* dz, std::vector<Open>& open) {
-  const Row& row = rows_.active()[tile.row];
-  const RowState& state = states_[tile.row];
+void Derivatives::make_row(const tiles::RowTile& tile, float* dz, std::vector<Open>& open) {
+  const ActiveRow& row = rows_.active()[tile.row];
+  const NormalizedRow& state = states_[tile.row];
+  std::optional<tiles::Masked> masked;
+  if (tile.logits != nullptr) masked.emplace(rows_.support(), row.index, tile);
+  const std::uint8_t* in_support = masked ? masked->in_support : nullptr;
   if (row.poisoned || state.has_nan || (!rows_.dense() && !state.ordinary)) {
     std::fill(dz, dz + tile.count, exact::quiet_nan());
   } else if (rows_.dense()) {
     make_dense(row, tile, dz, open);
   } else if (!state.summarized || bears_out(tile)) {
-    make_ordinary(tile, dz, open);
+    make_ordinary(tile, in_support, dz, open);
   }
-  if (tile.in_support == nullptr) return;
-  for (std::int64_t j = 0; j < tile.count; ++j) {
-    if (tile.in_support[j] == 0) dz[j] = 0;
+  for (std::int64_t j = 0; in_support != nullptr && j < tile.count; ++j) {
+    if (in_support[j] == 0) dz[j] = 0;
   }
 }
 
-void Derivatives::make_dense(const Row& row, const TileRow& tile, float* dz, std::vector<Open>& open) const {
-  const float* g = rows_.d_logits(row) + tile.first;
-  const Factors factors = normalizer_.factors(tile.row);
+void Derivatives::make_dense(const ActiveRow& row, const tiles::RowTile& tile, float* dz,
+                             std::vector<Open>& open) const {
+  const float* g = rows_.d_logits(row) + tile.first_id;
+  const Factors factors = first_pass_.factors(tile.row);
   const double factor = factor_of(factors);
   for (std::int64_t j = 0; j < tile.count; ++j) {
-    const Logit logit{tile.first_logits == nullptr ? 0.0F : tile.first_logits[j], 0};
+    const Logit logit{tile.dot_logits == nullptr ? 0.0F : tile.dot_logits[j], 0};
     Estimate estimate{static_cast<double>(g[j]) * factor, 0};
     if (head_.transforms.has_softcap) estimate.value *= slope_of(factors, logit.first);
     estimate.error = std::fabs(estimate.value) * 0x1p-40;
     if (!std::isfinite(g[j])) {
       dz[j] = std::isnan(estimate.value) ? exact::quiet_nan() : g[j] * (factor < 0 ? -1.0F : 1.0F);
-    } else if (table_ == nullptr || !settle(estimate, exact_, dz[j])) {
-      open.push_back({tile.row, tile.first + j, logit, dz + j});
+    } else if (loops_ == nullptr || !settle(estimate, exact_, dz[j])) {
+      open.push_back({tile.row, tile.first_id + j, logit, dz + j});
     }
   }
 }
 
-void Derivatives::make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const {
-  const RowState& state = states_[tile.row];
+void Derivatives::make_ordinary(const tiles::RowTile& tile, const std::uint8_t* in_support, float* dz,
+                                std::vector<Open>& open) const {
+  const NormalizedRow& state = states_[tile.row];
   const auto leave_open = [&](std::int64_t j) {
-    if (tile.in_support != nullptr && tile.in_support[j] == 0) return;
-    open.push_back({tile.row, tile.first + j, {tile.first_logits[j], tile.last[j]}, dz + j});
+    if (in_support != nullptr && in_support[j] == 0) return;
+    open.push_back({tile.row, tile.first_id + j, {tile.dot_logits[j], tile.logits[j]}, dz + j});
   };
-  if (table_ == nullptr) {
+  if (loops_ == nullptr) {
     for (std::int64_t j = 0; j < tile.count; ++j) leave_open(j);
     return;
   }
   const std::span<const Target> targets = rows_.targets(rows_.active()[tile.row]);
   const auto by_id = [](const Target& target, std::int64_t id) { return target.id < id; };
-  auto target = std::lower_bound(targets.begin(), targets.end(), tile.first, by_id);
-  const auto last_target = std::lower_bound(target, targets.end(), tile.first + tile.count, by_id);
+  auto target = std::lower_bound(targets.begin(), targets.end(), tile.first_id, by_id);
+  const auto last_target = std::lower_bound(target, targets.end(), tile.first_id + tile.count, by_id);
   std::int32_t unproven[kChunk];
-  const std::int64_t count = table_->dz(state.dz, tile.first_logits, tile.last, tile.count, exact_, dz, unproven);
+  const std::int64_t count = loops_->dz(state.dz, tile.dot_logits, tile.logits, tile.count, exact_, dz, unproven);
   const auto settle_at = [&](std::int64_t j, double a, double a_plus_b) {
-    const Logit logit{tile.first_logits[j], tile.last[j]};
+    const Logit logit{tile.dot_logits[j], tile.logits[j]};
     if (!settle(estimate_dz(state.dz, state.sums.ties, logit, a, a_plus_b), exact_, dz[j])) leave_open(j);
   };
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t id = tile.first + unproven[i];
+    const std::int64_t id = tile.first_id + unproven[i];
     const auto at = std::lower_bound(target, last_target, id, by_id);
     if (at == last_target || at->id != id) settle_at(unproven[i], 0, state.dz.b);
   }
-  for (; target != last_target; ++target) settle_at(target->id - tile.first, target->a, target->a_plus_b);
+  for (; target != last_target; ++target) settle_at(target->id - tile.first_id, target->a, target->a_plus_b);
 }
 
 std::optional<float> Derivatives::settle_one(const Open& open) const {
-  const Row& row = rows_.active()[open.row];
-  const Factors factors = normalizer_.factors(open.row);
+  const ActiveRow& row = rows_.active()[open.row];
+  const Factors factors = first_pass_.factors(open.row);
   if (rows_.dense()) return exact_dz_of_logit(rows_.d_logits(row)[open.id], open.logit.first, factors);
-  const RowState& state = states_[open.row];
+  const NormalizedRow& state = states_[open.row];
   return exact_dz(state.sums, state.top, open.logit, rows_.of_id(row, open.id), factors, state.sums.limbs + 1);
 }
 
 void Derivatives::settle_all(std::vector<Open> open) {
   fallbacks_ += static_cast<std::int64_t>(open.size());
-  for (std::size_t limbs = kPairLimbs; !open.empty(); limbs *= 2) {
+  for (std::size_t limbs = fold::kPairLimbs; !open.empty(); limbs *= 2) {
     std::vector<char> settled(open.size());
-    for_each(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
+    base::parallel_for(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);
       if (const auto dz = settle_one(open[at])) {
         *open[at].dz = *dz;
@@ -200,9 +208,9 @@ void Derivatives::settle_all(std::vector<Open> open) {
     }
     std::sort(which.begin(), which.end());
     which.erase(std::unique(which.begin(), which.end()), which.end());
-    normalizer_.widen(which, limbs, states_);
+    first_pass_.widen(which, limbs, states_);
     open = std::move(still);
   }
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

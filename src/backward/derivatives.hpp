@@ -6,15 +6,15 @@
 #include <mutex>
 #include <vector>
 
-#include "backward/normalize.hpp"
+#include "backward/first_pass.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 class Derivatives {
  public:
-  // table: null to settle every dz in multiple precision. Throws std::bad_alloc.
-  Derivatives(const Head& head, const BackwardRequest& request, const Rows& rows, const dot::Kernel& kernel,
-              const Kernels* table, bool exact, int threads);
+  // loops: null to settle every dz in multiple precision. Throws std::bad_alloc.
+  Derivatives(const Head& head, const BackwardRequest& request, const ActiveRows& rows, const kernels::Target& target,
+              const kernels::BackwardLoops* loops, bool exact, int threads);
 
   std::size_t rows() const { return rows_.active().size(); }
   std::int64_t chunks() const { return chunks_of(head_.vocab_size); }
@@ -45,26 +45,27 @@ class Derivatives {
 
   bool needs_logits() const;
   // Whether no logit of the tile is above its row's top; counts those equal to it.
-  bool bears_out(const TileRow& tile);
-  void make_row(const TileRow& tile, float* dz, std::vector<Open>& open);
-  void make_dense(const Row& row, const TileRow& tile, float* dz, std::vector<Open>& open) const;
-  void make_ordinary(const TileRow& tile, float* dz, std::vector<Open>& open) const;
+  bool bears_out(const tiles::RowTile& tile);
+  void make_row(const tiles::RowTile& tile, float* dz, std::vector<Open>& open);
+  void make_dense(const ActiveRow& row, const tiles::RowTile& tile, float* dz, std::vector<Open>& open) const;
+  void make_ordinary(const tiles::RowTile& tile, const std::uint8_t* in_support, float* dz,
+                     std::vector<Open>& open) const;
   void settle_all(std::vector<Open> open);
   std::optional<float> settle_one(const Open& open) const;
 
   const Head& head_;
-  const Rows& rows_;
-  const Kernels* table_;
+  const ActiveRows& rows_;
+  const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
   bool finite_;  // hidden, weight and bias
-  Normalizer normalizer_;
-  Tiles tiles_;
-  const fold::Lanes& lanes_;
-  std::vector<RowState> states_;
+  FirstPass first_pass_;
+  tiles::Tiles tiles_;
+  const kernels::FoldLoops& fold_loops_;
+  std::vector<NormalizedRow> states_;
   std::mutex mutex_;
   std::vector<std::int64_t> tops_;  // how often each row's top was seen; -1: a logit was above it or NaN
   std::int64_t fallbacks_ = 0;
 };
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

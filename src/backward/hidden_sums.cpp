@@ -5,35 +5,36 @@
 #include <cmath>
 #include <cstring>
 
-#include "backward/tiles.hpp"
+#include "base/parallel_for.hpp"
+#include "tiles/tiles.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 namespace {
 
 // A block of the result, the unit of work: its sums (192 KB), its rows of dz (a piece is 96 KB) and its panels of the
 // weight (a piece is 64 KB) stay in L2 while one passes the other.
 constexpr std::int64_t kRows = 192;
 constexpr std::int64_t kBlockColumns = 128;
-// Rows a power of two apart would share few places in the caches.
+// ActiveRows a power of two apart would share few places in the caches.
 constexpr std::int64_t kPadding = 8;
 
 std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
 }  // namespace
 
-HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows,
-                       const Kernels* table, bool exact, int threads)
+HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
+                       const kernels::BackwardLoops* loops, bool exact, int threads)
     : head_(head),
       rows_(rows),
-      table_(table),
+      loops_(loops),
       exact_(exact),
       threads_(threads),
       output_(request.dhidden),
       columns_(head.weight.cols),
       stride_(columns_ + kPadding),
       row_blocks_(blocks_of(static_cast<std::int64_t>(rows.size()), kRows)),
-      block_rows_(groups_of(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_)) * kBlockRows) {
-  if (!output_.wanted() || table == nullptr) return;
+      block_rows_(groups_of(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_)) * kernels::kGroupRows) {
+  if (!output_.wanted() || loops == nullptr) return;
   const std::size_t elements = rows.size() * static_cast<std::size_t>(stride_);
   high_.assign(elements, 0);
   if (exact) {
@@ -42,31 +43,31 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
     column_squares_.assign(static_cast<std::size_t>(columns_), 0);
   }
   for (int i = 0; i < threads; ++i) {
-    workers_.push_back({base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
-                        base::AlignedBuffer(kBlockColumns * kDepth * sizeof(float)),
-                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / table->columns))});
+    workers_.push_back({base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
+                        base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
+                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops->columns))});
   }
 }
 
 void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* dz) {
-  if (!output_.wanted() || table_ == nullptr) return;
+  if (!output_.wanted() || loops_ == nullptr) return;
   const std::int64_t id = first * kChunk;
-  const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kDepth)};
+  const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kernels::kDepth)};
   const std::int64_t lefts = strip.pieces * row_blocks_;
-  while (lefts_.size() < static_cast<std::size_t>(lefts)) lefts_.emplace_back(block_rows_);
-  for_each(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
-  for_each(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
+  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_);
+  base::parallel_for(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
+  base::parallel_for(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
     add_block(workers_[static_cast<std::size_t>(worker)], strip, i % row_blocks_, i / row_blocks_ * kBlockColumns);
   });
 }
 
 const float* HiddenSums::dz_of(const Strip& strip, std::int64_t piece, std::int64_t row_block) const {
   const auto rows = static_cast<std::int64_t>(rows_.size());
-  return strip.dz + (piece / 2 * rows + row_block * block_rows_) * kChunk + piece % 2 * kDepth;
+  return strip.dz + (piece / 2 * rows + row_block * block_rows_) * kChunk + piece % 2 * kernels::kDepth;
 }
 
 std::int64_t HiddenSums::depth_of(const Strip& strip, std::int64_t piece) const {
-  return std::min(kDepth, head_.vocab_size - strip.first_id - piece * kDepth);
+  return std::min(kernels::kDepth, head_.vocab_size - strip.first_id - piece * kernels::kDepth);
 }
 
 std::int64_t HiddenSums::rows_of(std::int64_t row_block) const {
@@ -74,33 +75,34 @@ std::int64_t HiddenSums::rows_of(std::int64_t row_block) const {
 }
 
 void HiddenSums::pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block) {
-  Left& left = lefts_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
+  PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
   left.pack(dz_of(strip, piece, row_block), kChunk, 1, rows_of(row_block), depth_of(strip, piece));
   if (!exact_) left.scale();
 }
 
-void HiddenSums::add_block(Worker& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column) {
+void HiddenSums::add_block(Packing& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column) {
   const std::int64_t rows = rows_of(row_block);
   const std::int64_t columns = std::min(kBlockColumns, columns_ - first_column);
-  const std::int64_t width = table_->columns;
+  const std::int64_t width = loops_->columns;
   if (exact_ && first_column == 0) add_row_squares(strip, row_block);
   for (std::int64_t piece = 0; piece < strip.pieces; ++piece) {
     const std::int64_t depth = depth_of(strip, piece);
-    const Left& left = lefts_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
-    pack_weight(own, strip.first_id + piece * kDepth, depth, first_column, columns);
+    const PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
+    pack_weight(own, strip.first_id + piece * kernels::kDepth, depth, first_column, columns);
     if (exact_ && row_block == 0) add_column_squares(own, depth, first_column, columns);
     for (std::int64_t p = 0; p * width < columns; ++p) {
-      const float* elements = own.panels.as<float>() + p * kDepth * width;
+      const float* elements = own.panels.as<float>() + p * kernels::kDepth * width;
       const std::int64_t held = std::min(width, columns - p * width);
       const std::int64_t at = row_block * block_rows_ * stride_ + first_column + p * width;
       if (!exact_) {
-        multiply(*table_, left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
+        multiply(*loops_, left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
                  stride_);
         continue;
       }
       for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        const std::int64_t offset = at + g * kBlockRows * stride_;
-        table_->multiply_exact(left.group(g), elements, depth, std::min(kBlockRows, rows - g * kBlockRows), held,
+        const std::int64_t offset = at + g * kernels::kGroupRows * stride_;
+        loops_->multiply_exact(left.group(g), elements, depth,
+                               std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows), held,
                                high_.data() + offset, low_.data() + offset, stride_);
       }
     }
@@ -120,9 +122,9 @@ void HiddenSums::add_row_squares(const Strip& strip, std::int64_t row_block) {
   }
 }
 
-void HiddenSums::pack_weight(Worker& own, std::int64_t first, std::int64_t depth, std::int64_t column,
+void HiddenSums::pack_weight(Packing& own, std::int64_t first, std::int64_t depth, std::int64_t column,
                              std::int64_t count) const {
-  const std::int64_t width = table_->columns;
+  const std::int64_t width = loops_->columns;
   const DType dtype = head_.weight.dtype;
   const auto size = static_cast<std::int64_t>(dtype_size(dtype));
   // Copied first: what lies a power of two apart in memory would not stay in the caches from one panel to the next.
@@ -132,17 +134,17 @@ void HiddenSums::pack_weight(Worker& own, std::int64_t first, std::int64_t depth
     std::memcpy(rows + k * kBlockColumns * size, row, static_cast<std::size_t>(count * size));
   }
   for (std::int64_t p = 0; p * width < count; ++p) {
-    const void* from[kDepth];
+    const void* from[kernels::kDepth];
     for (std::int64_t k = 0; k < depth; ++k) from[k] = rows + (k * kBlockColumns + p * width) * size;
-    own.greatest[static_cast<std::size_t>(p)] = std::bit_cast<float>(table_->pack(
-        from, dtype, depth, std::min(width, count - p * width), own.panels.as<float>() + p * kDepth * width));
+    own.greatest[static_cast<std::size_t>(p)] = std::bit_cast<float>(loops_->pack(
+        from, dtype, depth, std::min(width, count - p * width), own.panels.as<float>() + p * kernels::kDepth * width));
   }
 }
 
-void HiddenSums::add_column_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count) {
-  const std::int64_t width = table_->columns;
+void HiddenSums::add_column_squares(const Packing& own, std::int64_t depth, std::int64_t column, std::int64_t count) {
+  const std::int64_t width = loops_->columns;
   for (std::int64_t c = 0; c < count; ++c) {
-    const float* element = own.panels.as<float>() + c / width * kDepth * width + c % width;
+    const float* element = own.panels.as<float>() + c / width * kernels::kDepth * width + c % width;
     double& sum = column_squares_[static_cast<std::size_t>(column + c)];
     for (std::int64_t k = 0; k < depth; ++k) {
       const auto x = static_cast<double>(element[k * width]);
@@ -155,13 +157,13 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
   for (std::size_t r = 0; r < rows_.size(); ++r) {
-    if (table_ != nullptr && !exact_) {
-      output_.store_row(*table_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
+    if (loops_ != nullptr && !exact_) {
+      output_.store_row(*loops_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
       continue;
     }
     for (std::int64_t k = 0; k < columns_; ++k) {
       const std::size_t at = r * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(k);
-      if (table_ == nullptr) {
+      if (loops_ == nullptr) {
         open.push_back({r, k, {}});
       } else {
         // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
@@ -178,7 +180,7 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
 void HiddenSums::add_strip(std::vector<Open>& open, std::span<const std::size_t> strip_rows, std::int64_t first,
                            std::int64_t count, const float* strip) const {
   const auto row_stride = static_cast<std::int64_t>(strip_rows.size()) * kChunk;
-  for_each(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
+  base::parallel_for(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
     Open& element = open[static_cast<std::size_t>(i)];
     const auto row = std::lower_bound(strip_rows.begin(), strip_rows.end(), element.row) - strip_rows.begin();
     for (std::int64_t c = 0; c < count; ++c) {
@@ -197,8 +199,8 @@ void HiddenSums::finish(std::vector<Open>& open) const {
   for (Open& element : open) {
     const std::int64_t index = rows_[element.row].index;
     element.sum.add(output_.before(index, element.column));
-    output_.store(index, element.column, element.sum.round(output_.dtype()));
+    output_.store(index, element.column, element.sum.round(exact::format_of(output_.dtype())));
   }
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -1,25 +1,26 @@
 // dhidden: sums over the vocabulary for all rows, kept in f64 (fast) or in two f64 (exact) from strip to strip. Each
-// element belongs to one thread at a time and its terms come in ascending id, kDepth of them a piece, whatever the
-// strips are.
+// element belongs to one thread at a time and its terms come in ascending id, kernels::kDepth of them a piece, whatever
+// the strips are.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "backward/kernels.hpp"
 #include "backward/output.hpp"
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
+#include "exact/sum.hpp"
+#include "kernels/backward_loops.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 class HiddenSums {
  public:
-  // table: null to leave every element open. Throws std::bad_alloc.
-  HiddenSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows, const Kernels* table,
-             bool exact, int threads);
+  // loops: null to leave every element open. Throws std::bad_alloc.
+  HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
+             const kernels::BackwardLoops* loops, bool exact, int threads);
 
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
   void add_strip(std::int64_t first, std::int64_t count, const float* dz);
@@ -28,7 +29,7 @@ class HiddenSums {
   struct Open {
     std::size_t row;
     std::int64_t column;
-    ExactSum sum;
+    exact::Sum sum;
   };
   // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...) and finish(open).
   std::vector<Open> finish();
@@ -37,13 +38,13 @@ class HiddenSums {
   void finish(std::vector<Open>& open) const;
 
  private:
-  struct Worker {
+  struct Packing {
     base::AlignedBuffer panels;
-    base::AlignedBuffer rows;  // of the weight, [kDepth][kBlockColumns]
+    base::AlignedBuffer rows;  // of the weight, [kernels::kDepth][kBlockColumns]
     std::vector<float> greatest;
   };
 
-  // A strip's dz, pieces of kDepth ids.
+  // A strip's dz, pieces of kernels::kDepth ids.
   struct Strip {
     const float* dz;
     std::int64_t first_id;
@@ -54,15 +55,15 @@ class HiddenSums {
   std::int64_t depth_of(const Strip& strip, std::int64_t piece) const;
   std::int64_t rows_of(std::int64_t row_block) const;
   void pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block);
-  void add_block(Worker& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column);
+  void add_block(Packing& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column);
   // Packs ids [first, first + depth) of the weight, columns [column, column + count), as panels.
-  void pack_weight(Worker& own, std::int64_t first, std::int64_t depth, std::int64_t column, std::int64_t count) const;
+  void pack_weight(Packing& own, std::int64_t first, std::int64_t depth, std::int64_t column, std::int64_t count) const;
   void add_row_squares(const Strip& strip, std::int64_t row_block);
-  void add_column_squares(const Worker& own, std::int64_t depth, std::int64_t column, std::int64_t count);
+  void add_column_squares(const Packing& own, std::int64_t depth, std::int64_t column, std::int64_t count);
 
   const Head& head_;
-  std::span<const Row> rows_;
-  const Kernels* table_;
+  std::span<const ActiveRow> rows_;
+  const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
   Output output_;
@@ -74,8 +75,8 @@ class HiddenSums {
   std::vector<double> column_squares_;  // of the weight, exact only
   std::int64_t row_blocks_;
   std::int64_t block_rows_;
-  std::vector<Left> lefts_;  // a strip's dz packed, [piece][row block]
-  std::vector<Worker> workers_;
+  std::vector<PackedRows> packed_dz_;  // a strip's dz packed, [piece][row block]
+  std::vector<Packing> workers_;
 };
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

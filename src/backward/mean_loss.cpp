@@ -8,6 +8,8 @@
 namespace isologit {
 namespace {
 
+namespace base = detail::base;
+namespace exact = detail::exact;
 using exact::BigFloat;
 
 struct Losses {
@@ -18,7 +20,7 @@ struct Losses {
   float over(std::int64_t n) const {
     if (std::isnan(special)) return exact::quiet_nan();
     if (special != 0) return special;
-    return gradient::round_quotient(sum, BigFloat::from_double(static_cast<double>(n)));
+    return detail::backward::round_quotient(sum, BigFloat::from_double(static_cast<double>(n)));
   }
 };
 
@@ -53,8 +55,8 @@ float mean_loss_upstream(float g, std::int64_t n) {
   const base::FpEnvironment environment;
   if (n < 1 || std::isnan(g)) return exact::quiet_nan();
   if (std::isinf(g)) return -g;
-  return gradient::round_quotient(BigFloat::from_double(-static_cast<double>(g)),
-                                  BigFloat::from_double(static_cast<double>(n)));
+  return detail::backward::round_quotient(BigFloat::from_double(-static_cast<double>(g)),
+                                          BigFloat::from_double(static_cast<double>(n)));
 }
 
 }  // namespace isologit

@@ -4,9 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "backward/output.hpp"
-
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 namespace {
 
 constexpr float kLeast = 0x1p-120F;
@@ -18,12 +16,13 @@ bool is_safe(float a, float b) {
   return product <= kMost && (product >= kLeast || a == 0 || b == 0);
 }
 
-void multiply_wide(const Left& left, const Panel& panel, std::int64_t columns, std::int64_t row, double* c) {
-  const float* a = left.group(row / kBlockRows) + row % kBlockRows;
+void multiply_wide(const PackedRows& left, const PackedPanel& panel, std::int64_t columns, std::int64_t row,
+                   double* c) {
+  const float* a = left.group(row / kernels::kGroupRows) + row % kernels::kGroupRows;
   for (std::int64_t j = 0; j < panel.columns; ++j) {
     double sum = 0;
     for (std::int64_t k = 0; k < left.depth; ++k) {
-      sum += static_cast<double>(a[k * kBlockRows]) * static_cast<double>(panel.elements[k * columns + j]);
+      sum += static_cast<double>(a[k * kernels::kGroupRows]) * static_cast<double>(panel.elements[k * columns + j]);
     }
     c[j] += sum * left.unit[static_cast<std::size_t>(row)];
   }
@@ -31,29 +30,29 @@ void multiply_wide(const Left& left, const Panel& panel, std::int64_t columns, s
 
 }  // namespace
 
-void Left::pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
-                std::int64_t depth_count) {
+void PackedRows::pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
+                      std::int64_t depth_count) {
   rows = row_count;
   depth = depth_count;
   for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-    const std::int64_t held = std::min(kBlockRows, rows - g * kBlockRows);
-    float* to = groups.data() + g * kBlockRows * kDepth;
-    for (std::int64_t i = 0; i < kBlockRows; ++i) {
+    const std::int64_t held = std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows);
+    float* to = groups.data() + g * kernels::kGroupRows * kernels::kDepth;
+    for (std::int64_t i = 0; i < kernels::kGroupRows; ++i) {
       std::uint32_t most = 0;
-      const float* element = from + (g * kBlockRows + i) * row_stride;
-      for (std::int64_t k = 0; k < depth; ++k, to += kBlockRows, element += depth_stride) {
+      const float* element = from + (g * kernels::kGroupRows + i) * row_stride;
+      for (std::int64_t k = 0; k < depth; ++k, to += kernels::kGroupRows, element += depth_stride) {
         *to = 0;
         if (i >= held) continue;
         *to = *element;
         most = std::max(most, std::bit_cast<std::uint32_t>(*element) & 0x7FFFFFFFU);
       }
-      to += 1 - depth * kBlockRows;
-      greatest[static_cast<std::size_t>(g * kBlockRows + i)] = std::bit_cast<float>(most);
+      to += 1 - depth * kernels::kGroupRows;
+      greatest[static_cast<std::size_t>(g * kernels::kGroupRows + i)] = std::bit_cast<float>(most);
     }
   }
 }
 
-void Left::scale() {
+void PackedRows::scale() {
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto at = static_cast<std::size_t>(row);
     unit[at] = 1;
@@ -61,8 +60,9 @@ void Left::scale() {
     if (usual || greatest[at] == 0 || !std::isfinite(greatest[at])) continue;
     const int exponent = std::ilogb(greatest[at]);
     const double factor = std::ldexp(1.0, -exponent);
-    float* element = groups.data() + row / kBlockRows * kBlockRows * kDepth + row % kBlockRows;
-    for (std::int64_t k = 0; k < depth; ++k, element += kBlockRows) {
+    float* element =
+        groups.data() + row / kernels::kGroupRows * kernels::kGroupRows * kernels::kDepth + row % kernels::kGroupRows;
+    for (std::int64_t k = 0; k < depth; ++k, element += kernels::kGroupRows) {
       *element = static_cast<float>(static_cast<double>(*element) * factor);
     }
     greatest[at] = std::ldexp(greatest[at], -exponent);
@@ -70,12 +70,13 @@ void Left::scale() {
   }
 }
 
-void multiply(const Kernels& kernels, const Left& left, const Panel& panel, double* c, std::int64_t stride) {
-  alignas(64) float block[kBlockRows * kMostColumns];
+void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
+              std::int64_t stride) {
+  alignas(64) float block[kernels::kGroupRows * kernels::kMostColumns];
   for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
-    const std::int64_t first = g * kBlockRows;
-    const std::int64_t rows = std::min(kBlockRows, left.rows - first);
-    bool safe[kBlockRows];
+    const std::int64_t first = g * kernels::kGroupRows;
+    const std::int64_t rows = std::min(kernels::kGroupRows, left.rows - first);
+    bool safe[kernels::kGroupRows];
     std::int64_t count = 0;
     std::int64_t plain = 0;
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -102,17 +103,4 @@ void multiply(const Kernels& kernels, const Left& left, const Panel& panel, doub
   }
 }
 
-void ExactSum::add(double term) {
-  if (std::isfinite(term)) {
-    sum_.add(term);
-  } else {
-    special_ += term;
-  }
-}
-
-double ExactSum::round(DType dtype) {
-  if (special_ != 0) return narrow(special_, dtype);  // also true of NaN
-  return sum_.round(format_of(dtype));
-}
-
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

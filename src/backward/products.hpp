@@ -1,23 +1,28 @@
-// Packed operands of the gradient's matrix products (backward/kernels.hpp) and the products of one piece of depth.
+// Packed operands of the gradient's matrix products (kernels/backward_loops.hpp) and the products of one piece of
+// depth.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "backward/kernels.hpp"
-#include "exact/superaccumulator.hpp"
 #include "isologit/view.hpp"
+#include "kernels/backward_loops.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
-inline std::int64_t groups_of(std::int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
+// The vocabulary in chunks, fixed by shape alone.
+inline constexpr std::int64_t kChunk = 2 * kernels::kDepth;
 
-// A piece of A: up to kDepth columns of any number of rows.
-struct Left {
-  explicit Left(std::int64_t most_rows)
-      : groups(static_cast<std::size_t>(groups_of(most_rows) * kBlockRows * kDepth)),
-        greatest(static_cast<std::size_t>(groups_of(most_rows) * kBlockRows)),
-        unit(static_cast<std::size_t>(groups_of(most_rows) * kBlockRows), 1.0) {}
+inline std::int64_t chunks_of(std::int64_t vocab) { return (vocab + kChunk - 1) / kChunk; }
+
+inline std::int64_t groups_of(std::int64_t rows) { return (rows + kernels::kGroupRows - 1) / kernels::kGroupRows; }
+
+// A piece of A: up to kernels::kDepth columns of any number of rows.
+struct PackedRows {
+  explicit PackedRows(std::int64_t most_rows)
+      : groups(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows * kernels::kDepth)),
+        greatest(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows)),
+        unit(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows), 1.0) {}
 
   // Element (row, k) is from[row * row_stride + k * depth_stride].
   void pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
@@ -27,7 +32,7 @@ struct Left {
   // impossible) to [1, 2) by a power of two. For `multiply`; others take the elements as they are.
   void scale();
 
-  const float* group(std::int64_t g) const { return groups.data() + g * kBlockRows * kDepth; }
+  const float* group(std::int64_t g) const { return groups.data() + g * kernels::kGroupRows * kernels::kDepth; }
 
   std::int64_t rows = 0;
   std::int64_t depth = 0;
@@ -37,28 +42,17 @@ struct Left {
 };
 
 // One panel of a piece of B.
-struct Panel {
+struct PackedPanel {
   const float* elements;
   float greatest;
   std::int64_t columns;
 };
 
 // c[row * stride + column] += A B, in f32 within the piece and f64 beyond it, where A is scaled. Each row's result
-// depends on that row alone. The products of the piece are within kDepth 2^-24 of sum |a||b|, as long as the greatest
-// |a| |b| of row and panel lies in [2^-120, 2^118]; outside that range they are summed in f64.
-void multiply(const Kernels& kernels, const Left& left, const Panel& panel, double* c, std::int64_t stride);
-
-// The sum of exact products and of what they are added to, by the rules of CONTRACT.md 1.
-class ExactSum {
- public:
-  void add(double term);
-  // Rounded once; exact as a double.
-  double round(DType dtype);
-
- private:
-  exact::Superaccumulator sum_;
-  double special_ = 0;
-};
+// depends on that row alone. The products of the piece are within kernels::kDepth 2^-24 of sum |a||b|, as long as the
+// greatest |a| |b| of row and panel lies in [2^-120, 2^118]; outside that range they are summed in f64.
+void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
+              std::int64_t stride);
 
 // A bound of the error of `terms` products summed by two-sum, whose magnitudes add up to at most `reach`. With n terms
 // and u = 2^-53, `low` is at most n u reach (1 + small), and each of the n additions to it rounds by u of that; the
@@ -68,4 +62,4 @@ inline double two_sum_error(std::int64_t terms, double reach) {
   return n * n * 0x1p-105 * reach;
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

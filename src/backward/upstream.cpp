@@ -6,12 +6,12 @@
 
 #include "exact/element.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 using exact::BigFloat;
 
 template <class Visit>
-void Rows::each_id(std::int64_t index, Visit visit) const {
+void ActiveRows::each_id(std::int64_t index, Visit visit) const {
   if (request_.d_logprobs == nullptr) return;
   const std::int64_t begin = index * request_.ids_per_row;
   for (std::int64_t j = begin; j < begin + request_.ids_per_row; ++j) {
@@ -20,21 +20,22 @@ void Rows::each_id(std::int64_t index, Visit visit) const {
   }
 }
 
-Rows::Rows(const BackwardRequest& request, std::int64_t vocab) : request_(request), support_(request.support, vocab) {
+ActiveRows::ActiveRows(const BackwardRequest& request, std::int64_t vocab)
+    : request_(request), support_(request.support, vocab) {
   for (std::int64_t i = 0; i < request.hidden.rows; ++i) {
     if (!all_ignored(i)) add(i, vocab);
   }
 }
 
-bool Rows::all_ignored(std::int64_t index) const {
+bool ActiveRows::all_ignored(std::int64_t index) const {
   if (request_.token_ids.empty()) return false;
   const auto ids = request_.token_ids.subspan(static_cast<std::size_t>(index * request_.ids_per_row),
                                               static_cast<std::size_t>(request_.ids_per_row));
   return std::all_of(ids.begin(), ids.end(), [&](std::int64_t id) { return id == request_.ignore_index; });
 }
 
-void Rows::add(std::int64_t index, std::int64_t vocab) {
-  Row row;
+void ActiveRows::add(std::int64_t index, std::int64_t vocab) {
+  ActiveRow row;
   row.index = index;
   const auto temperatures = request_.temperatures;
   if (!temperatures.empty())
@@ -69,13 +70,13 @@ void Rows::add(std::int64_t index, std::int64_t vocab) {
   rows_.push_back(row);
 }
 
-void Rows::keep(std::span<const std::size_t> which) {
-  std::vector<Row> kept;
+void ActiveRows::keep(std::span<const std::size_t> which) {
+  std::vector<ActiveRow> kept;
   for (const std::size_t i : which) kept.push_back(rows_[i]);
   rows_ = std::move(kept);
 }
 
-BigFloat Rows::b(const Row& row) const {
+BigFloat ActiveRows::b(const ActiveRow& row) const {
   BigFloat sum;
   if (request_.d_lse != nullptr) sum = BigFloat::from_double(static_cast<double>(request_.d_lse[row.index]));
   each_id(row.index,
@@ -83,7 +84,7 @@ BigFloat Rows::b(const Row& row) const {
   return sum;
 }
 
-Upstream Rows::of_id(const Row& row, std::int64_t id) const {
+Upstream ActiveRows::of_id(const ActiveRow& row, std::int64_t id) const {
   Upstream upstream{{}, b(row), c(row)};
   each_id(row.index, [&](std::int64_t other, float a) {
     if (other == id) upstream.a = exact::add(upstream.a, BigFloat::from_double(static_cast<double>(a)));
@@ -91,14 +92,14 @@ Upstream Rows::of_id(const Row& row, std::int64_t id) const {
   return upstream;
 }
 
-const RowSummary* Rows::summary(const Row& row) const {
+const RowSummary* ActiveRows::summary(const ActiveRow& row) const {
   if (request_.summaries.empty() || dense()) return nullptr;
   const RowSummary& summary = request_.summaries[static_cast<std::size_t>(row.index)];
   return std::isnan(summary.top) ? nullptr : &summary;
 }
 
-const float* Rows::d_logits(const Row& row) const {
+const float* ActiveRows::d_logits(const ActiveRow& row) const {
   return static_cast<const float*>(exact::row_data(request_.d_logits, row.index));
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "backward/derivative.hpp"
-#include "head/support.hpp"
 #include "isologit/backward.hpp"
+#include "tiles/support.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 // An id with an upstream of its own: A of backward/derivative.hpp, rounded to the nearest double.
 struct Target {
@@ -18,7 +18,7 @@ struct Target {
   double a_plus_b;
 };
 
-struct Row {
+struct ActiveRow {
   std::int64_t index = 0;  // in hidden
   float temperature = 1;
   bool poisoned = false;         // an upstream that is not finite
@@ -26,28 +26,28 @@ struct Row {
   std::size_t last_target = 0;
 };
 
-class Rows {
+class ActiveRows {
  public:
   // Throws std::bad_alloc.
-  explicit Rows(const BackwardRequest& request, std::int64_t vocab);
+  explicit ActiveRows(const BackwardRequest& request, std::int64_t vocab);
 
   // Reduces the active rows to these of them.
   void keep(std::span<const std::size_t> which);
 
-  const head::SupportReader& support() const { return support_; }
+  const tiles::SupportReader& support() const { return support_; }
   bool dense() const { return request_.d_logits.data != nullptr; }
-  const std::vector<Row>& active() const { return rows_; }
-  std::span<const Target> targets(const Row& row) const {
+  const std::vector<ActiveRow>& active() const { return rows_; }
+  std::span<const Target> targets(const ActiveRow& row) const {
     return {targets_.data() + row.first_target, row.last_target - row.first_target};
   }
 
-  exact::BigFloat b(const Row& row) const;  // B
-  float c(const Row& row) const { return request_.d_entropy == nullptr ? 0.0F : request_.d_entropy[row.index]; }
-  Upstream of_id(const Row& row, std::int64_t id) const;
+  exact::BigFloat b(const ActiveRow& row) const;  // B
+  float c(const ActiveRow& row) const { return request_.d_entropy == nullptr ? 0.0F : request_.d_entropy[row.index]; }
+  Upstream of_id(const ActiveRow& row, std::int64_t id) const;
   // Null: none.
-  const RowSummary* summary(const Row& row) const;
+  const RowSummary* summary(const ActiveRow& row) const;
   // Element [row, 0] of d_logits.
-  const float* d_logits(const Row& row) const;
+  const float* d_logits(const ActiveRow& row) const;
 
  private:
   bool all_ignored(std::int64_t index) const;
@@ -57,9 +57,9 @@ class Rows {
   void each_id(std::int64_t index, Visit visit) const;
 
   const BackwardRequest& request_;
-  head::SupportReader support_;
-  std::vector<Row> rows_;
+  tiles::SupportReader support_;
+  std::vector<ActiveRow> rows_;
   std::vector<Target> targets_;
 };
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

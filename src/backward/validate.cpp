@@ -7,12 +7,12 @@
 #include <string_view>
 
 #include "base/text.hpp"
-#include "head/overlap.hpp"
-#include "head/support.hpp"
-#include "head/validate.hpp"
 #include "isologit/score.hpp"
+#include "tiles/overlap.hpp"
+#include "tiles/support.hpp"
+#include "tiles/validate.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 namespace {
 
 Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
@@ -23,16 +23,12 @@ constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() 
 // What the head, the hidden states and the temperatures must satisfy for any use.
 Result<void> check_operands(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
   const Shard whole{head, 0};
-  if (auto checked = head::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
+  if (auto checked = tiles::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
     return checked;
   }
-  if (auto checked = head::validate_matrix("hidden", request.hidden); !checked) return checked;
-  if (request.hidden.cols != head.weight.cols) {
-    return invalid(
-        base::concat("hidden: rows of ", request.hidden.cols, " elements, but the weight's have ", head.weight.cols));
-  }
-  if (auto checked = head::validate_threads(options.threads); !checked) return checked;
-  return head::validate_temperatures(request.temperatures, request.hidden.rows, false);
+  if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
+  if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
+  return tiles::validate_temperatures(request.temperatures, request.hidden.rows, false);
 }
 
 Result<void> check_ids(const Head& head, const BackwardRequest& request) {
@@ -66,7 +62,7 @@ Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
         "d_logits: given together with d_logprobs, d_lse or d_entropy; make two calls, the second with "
         "accumulate set");
   }
-  if (!head::SupportReader(request.support, head.vocab_size).is_everything()) {
+  if (!tiles::SupportReader(request.support, head.vocab_size).is_everything()) {
     return invalid("d_logits: given together with a support, which logits do not have; expected one or the other");
   }
   if (g.dtype != DType::f32) return invalid(base::concat("d_logits: ", dtype_name(g.dtype), "; expected f32"));
@@ -103,8 +99,8 @@ Result<void> check_summaries(const BackwardRequest& request) {
   return {};
 }
 
-head::Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
-  return head::range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
+tiles::Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
+  return tiles::range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
 }
 
 Result<void> check_stride(std::string_view name, const GradientOutput& output, std::int64_t rows,
@@ -130,21 +126,21 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
   const std::array outputs = {range_of("dhidden", request.dhidden, rows, columns),
                               range_of("dweight", request.dweight, head.vocab_size, columns),
                               range_of("dbias", request.dbias, 1, head.vocab_size)};
-  const std::array inputs = {head::range_of("hidden", request.hidden),
-                             head::range_of("weight", head.weight),
-                             head::range_of("bias", head.bias),
-                             head::range_of("token_ids", request.token_ids),
-                             head::range_of("temperatures", request.temperatures),
-                             head::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
-                             head::range_of("d_lse", request.d_lse, floats(rows)),
-                             head::range_of("d_entropy", request.d_entropy, floats(rows)),
-                             head::range_of("d_logits", request.d_logits),
-                             head::range_of("summaries", request.summaries),
-                             head::range_of("kept ids", request.support.kept.ids),
-                             head::range_of("kept offsets", request.support.kept.offsets),
-                             head::range_of("banned ids", request.support.banned.ids),
-                             head::range_of("banned offsets", request.support.banned.offsets)};
-  return head::check_apart(outputs, inputs);
+  const std::array inputs = {tiles::range_of("hidden", request.hidden),
+                             tiles::range_of("weight", head.weight),
+                             tiles::range_of("bias", head.bias),
+                             tiles::range_of("token_ids", request.token_ids),
+                             tiles::range_of("temperatures", request.temperatures),
+                             tiles::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
+                             tiles::range_of("d_lse", request.d_lse, floats(rows)),
+                             tiles::range_of("d_entropy", request.d_entropy, floats(rows)),
+                             tiles::range_of("d_logits", request.d_logits),
+                             tiles::range_of("summaries", request.summaries),
+                             tiles::range_of("kept ids", request.support.kept.ids),
+                             tiles::range_of("kept offsets", request.support.kept.offsets),
+                             tiles::range_of("banned ids", request.support.banned.ids),
+                             tiles::range_of("banned offsets", request.support.banned.offsets)};
+  return tiles::check_apart(outputs, inputs);
 }
 
 }  // namespace
@@ -153,10 +149,10 @@ Result<void> validate(const Head& head, const BackwardRequest& request, const Ba
   if (auto checked = check_operands(head, request, options); !checked) return checked;
   if (auto checked = check_ids(head, request); !checked) return checked;
   const std::int64_t rows = request.hidden.rows;
-  if (auto checked = head::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
+  if (auto checked = tiles::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
   if (auto checked = check_upstream(head, request); !checked) return checked;
   if (auto checked = check_summaries(request); !checked) return checked;
   return check_outputs(head, request);
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -3,8 +3,8 @@
 
 #include "isologit/backward.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options);
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -4,63 +4,65 @@
 #include <bit>
 #include <cmath>
 
-#include "backward/tiles.hpp"
+#include "base/parallel_for.hpp"
+#include "tiles/tiles.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
-WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows,
-                       const Kernels* table, bool exact, int threads)
+WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
+                       const kernels::BackwardLoops* loops, bool exact, int threads)
     : request_(request),
       rows_(rows),
-      table_(table),
+      loops_(loops),
       exact_(exact),
       vocab_(head.vocab_size),
       columns_(head.weight.cols),
       weight_(request.dweight),
       bias_(request.dbias) {
-  if (!weight_.wanted() || table == nullptr) return;
+  if (!weight_.wanted() || loops == nullptr) return;
   pack_hidden(threads);
   workers_.resize(static_cast<std::size_t>(threads));
-  for (Worker& worker : workers_) {
-    worker.pieces.assign(static_cast<std::size_t>(depth_pieces()), Left(kChunk));
-    worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? table->columns : kMostColumns)));
+  for (Accumulators& worker : workers_) {
+    worker.pieces.assign(static_cast<std::size_t>(depth_pieces()), PackedRows(kChunk));
+    worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? loops->columns : kernels::kMostColumns)));
     if (exact) worker.low.resize(worker.high.size());
     if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
   }
 }
 
 std::int64_t WeightSums::depth_pieces() const {
-  return (static_cast<std::int64_t>(rows_.size()) + kDepth - 1) / kDepth;
+  return (static_cast<std::int64_t>(rows_.size()) + kernels::kDepth - 1) / kernels::kDepth;
 }
 
-Panel WeightSums::panel(std::int64_t piece, std::int64_t index) const {
-  const std::int64_t panels = (columns_ + table_->columns - 1) / table_->columns;
+PackedPanel WeightSums::panel(std::int64_t piece, std::int64_t index) const {
+  const std::int64_t panels = (columns_ + loops_->columns - 1) / loops_->columns;
   const std::int64_t at = piece * panels + index;
-  return {hidden_.as<float>() + at * kDepth * table_->columns, greatest_[static_cast<std::size_t>(at)],
-          std::min(table_->columns, columns_ - index * table_->columns)};
+  return {hidden_.as<float>() + at * kernels::kDepth * loops_->columns, greatest_[static_cast<std::size_t>(at)],
+          std::min(loops_->columns, columns_ - index * loops_->columns)};
 }
 
 void WeightSums::pack_hidden(int threads) {
-  const std::int64_t width = table_->columns;
+  const std::int64_t width = loops_->columns;
   const std::int64_t panels = (columns_ + width - 1) / width;
-  hidden_ = base::AlignedBuffer(static_cast<std::size_t>(depth_pieces() * panels * kDepth * width) * sizeof(float));
+  hidden_ =
+      base::AlignedBuffer(static_cast<std::size_t>(depth_pieces() * panels * kernels::kDepth * width) * sizeof(float));
   greatest_.resize(static_cast<std::size_t>(depth_pieces() * panels));
   if (exact_) squares_.assign(static_cast<std::size_t>(columns_), 0);
   const DType dtype = request_.hidden.dtype;
-  for_each(threads, panels, [&](int, std::int64_t p) {
+  base::parallel_for(threads, panels, [&](int, std::int64_t p) {
     const std::int64_t held = std::min(width, columns_ - p * width);
     for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-      const std::int64_t first = piece * kDepth;
-      const std::int64_t depth = std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - first);
-      const void* from[kDepth];
+      const std::int64_t first = piece * kernels::kDepth;
+      const std::int64_t depth = std::min(kernels::kDepth, static_cast<std::int64_t>(rows_.size()) - first);
+      const void* from[kernels::kDepth];
       for (std::int64_t k = 0; k < depth; ++k) {
         from[k] = static_cast<const char*>(
                       exact::row_data(request_.hidden, rows_[static_cast<std::size_t>(first + k)].index)) +
                   p * width * static_cast<std::int64_t>(dtype_size(dtype));
       }
-      float* to = hidden_.as<float>() + (piece * panels + p) * kDepth * width;
+      float* to = hidden_.as<float>() + (piece * panels + p) * kernels::kDepth * width;
       greatest_[static_cast<std::size_t>(piece * panels + p)] =
-          std::bit_cast<float>(table_->pack(from, dtype, depth, held, to));
+          std::bit_cast<float>(loops_->pack(from, dtype, depth, held, to));
       for (std::int64_t k = 0; exact_ && k < depth; ++k) {
         for (std::int64_t j = 0; j < held; ++j) {
           const auto x = static_cast<double>(to[k * width + j]);
@@ -76,17 +78,18 @@ void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
   const std::int64_t ids = std::min(kChunk, vocab_ - first);
   if (bias_.wanted()) add_bias(first, ids, dz);
   if (!weight_.wanted()) return;
-  if (table_ == nullptr) {
+  if (loops_ == nullptr) {
     for (std::int64_t j = 0; j < ids; ++j) {
       for (std::int64_t k = 0; k < columns_; ++k) add_by_definition(first + j, k, dz + j);
     }
     return;
   }
-  Worker& own = workers_[static_cast<std::size_t>(worker)];
+  Accumulators& own = workers_[static_cast<std::size_t>(worker)];
   for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-    const std::int64_t row = piece * kDepth;
-    Left& left = own.pieces[static_cast<std::size_t>(piece)];
-    left.pack(dz + row * kChunk, 1, kChunk, ids, std::min(kDepth, static_cast<std::int64_t>(rows_.size()) - row));
+    const std::int64_t row = piece * kernels::kDepth;
+    PackedRows& left = own.pieces[static_cast<std::size_t>(piece)];
+    left.pack(dz + row * kChunk, 1, kChunk, ids,
+              std::min(kernels::kDepth, static_cast<std::int64_t>(rows_.size()) - row));
     if (!exact_) left.scale();
   }
   if (exact_) {
@@ -98,25 +101,25 @@ void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
 
 // As many panels at a time as make a cache line of bf16: rows a power of two apart share few places in the caches, and
 // half a line would be gone before its other half is written.
-void WeightSums::add_fast(Worker& own, std::int64_t first, std::int64_t ids) {
-  const std::int64_t width = table_->columns;
-  for (std::int64_t column = 0; column < columns_; column += kMostColumns) {
-    const std::int64_t held = std::min(kMostColumns, columns_ - column);
+void WeightSums::add_fast(Accumulators& own, std::int64_t first, std::int64_t ids) {
+  const std::int64_t width = loops_->columns;
+  for (std::int64_t column = 0; column < columns_; column += kernels::kMostColumns) {
+    const std::int64_t held = std::min(kernels::kMostColumns, columns_ - column);
     std::fill(own.high.begin(), own.high.end(), 0.0);
     for (std::int64_t at = 0; at < held; at += width) {
       for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-        multiply(*table_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, (column + at) / width),
-                 own.high.data() + at, kMostColumns);
+        multiply(*loops_, own.pieces[static_cast<std::size_t>(piece)], panel(piece, (column + at) / width),
+                 own.high.data() + at, kernels::kMostColumns);
       }
     }
     for (std::int64_t j = 0; j < ids; ++j) {
-      weight_.store_row(*table_, first + j, column, own.high.data() + j * kMostColumns, held);
+      weight_.store_row(*loops_, first + j, column, own.high.data() + j * kernels::kMostColumns, held);
     }
   }
 }
 
-void WeightSums::add_exact(Worker& own, std::int64_t first, std::int64_t ids, const float* dz) {
-  const std::int64_t width = table_->columns;
+void WeightSums::add_exact(Accumulators& own, std::int64_t first, std::int64_t ids, const float* dz) {
+  const std::int64_t width = loops_->columns;
   const auto count = static_cast<std::int64_t>(rows_.size());
   std::fill(own.squares.begin(), own.squares.end(), 0.0);
   for (std::int64_t n = 0; n < count; ++n) {
@@ -129,12 +132,13 @@ void WeightSums::add_exact(Worker& own, std::int64_t first, std::int64_t ids, co
     std::fill(own.high.begin(), own.high.end(), 0.0);
     std::fill(own.low.begin(), own.low.end(), 0.0);
     for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-      const Panel right = panel(piece, p);
-      const Left& left = own.pieces[static_cast<std::size_t>(piece)];
+      const PackedPanel right = panel(piece, p);
+      const PackedRows& left = own.pieces[static_cast<std::size_t>(piece)];
       for (std::int64_t g = 0; g < groups_of(ids); ++g) {
-        const std::int64_t at = g * kBlockRows * width;
-        table_->multiply_exact(left.group(g), right.elements, left.depth, std::min(kBlockRows, ids - g * kBlockRows),
-                               right.columns, own.high.data() + at, own.low.data() + at, width);
+        const std::int64_t at = g * kernels::kGroupRows * width;
+        loops_->multiply_exact(left.group(g), right.elements, left.depth,
+                               std::min(kernels::kGroupRows, ids - g * kernels::kGroupRows), right.columns,
+                               own.high.data() + at, own.low.data() + at, width);
       }
     }
     const std::int64_t held = std::min(width, columns_ - p * width);
@@ -155,31 +159,31 @@ void WeightSums::add_exact(Worker& own, std::int64_t first, std::int64_t ids, co
 }
 
 void WeightSums::add_by_definition(std::int64_t id, std::int64_t column, const float* dz) {
-  ExactSum sum;
-  for (const Row& row : rows_) {
+  exact::Sum sum;
+  for (const ActiveRow& row : rows_) {
     const float h = exact::load_element(exact::row_data(request_.hidden, row.index), request_.hidden.dtype, column);
     sum.add(static_cast<double>(*dz) * static_cast<double>(h));
     dz += kChunk;
   }
   sum.add(weight_.before(id, column));
-  weight_.store(id, column, sum.round(weight_.dtype()));
+  weight_.store(id, column, sum.round(exact::format_of(weight_.dtype())));
 }
 
 void WeightSums::add_bias(std::int64_t first, std::int64_t ids, const float* dz) {
   const auto count = static_cast<std::int64_t>(rows_.size());
   for (std::int64_t j = 0; j < ids; ++j) {
     const double before = bias_.before(0, first + j);
-    if (exact_ || table_ == nullptr) {
-      ExactSum sum;
+    if (exact_ || loops_ == nullptr) {
+      exact::Sum sum;
       for (std::int64_t n = 0; n < count; ++n) sum.add(static_cast<double>(dz[n * kChunk + j]));
       sum.add(before);
-      bias_.store(0, first + j, sum.round(bias_.dtype()));
+      bias_.store(0, first + j, sum.round(exact::format_of(bias_.dtype())));
     } else {
       double sum = 0;
       for (std::int64_t n = 0; n < count; ++n) sum += static_cast<double>(dz[n * kChunk + j]);
-      bias_.store(0, first + j, narrow(sum + before, bias_.dtype()));
+      bias_.store(0, first + j, exact::narrow(sum + before, bias_.dtype()));
     }
   }
 }
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

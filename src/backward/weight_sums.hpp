@@ -7,19 +7,20 @@
 #include <span>
 #include <vector>
 
-#include "backward/kernels.hpp"
 #include "backward/output.hpp"
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
+#include "exact/sum.hpp"
+#include "kernels/backward_loops.hpp"
 
-namespace isologit::gradient {
+namespace isologit::detail::backward {
 
 class WeightSums {
  public:
-  // table: null to make every element by exact accumulation. Throws std::bad_alloc.
-  WeightSums(const Head& head, const BackwardRequest& request, std::span<const Row> rows, const Kernels* table,
-             bool exact, int threads);
+  // loops: null to make every element by exact accumulation. Throws std::bad_alloc.
+  WeightSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
+             const kernels::BackwardLoops* loops, bool exact, int threads);
 
   // dz [row][kChunk] of the ids of one chunk. Different workers may take different chunks at once.
   void add_chunk(int worker, std::int64_t chunk, const float* dz);
@@ -27,34 +28,34 @@ class WeightSums {
   std::int64_t fallbacks() const { return fallbacks_; }
 
  private:
-  struct Worker {
-    std::vector<Left> pieces;
-    std::vector<double> high;  // [kChunk][panel columns]; [kChunk][kMostColumns] where not exact
+  struct Accumulators {
+    std::vector<PackedRows> pieces;
+    std::vector<double> high;  // [kChunk][panel columns]; [kChunk][kernels::kMostColumns] where not exact
     std::vector<double> low;
     std::vector<double> squares;  // of dz, summed over rows, for each id
   };
 
   std::int64_t depth_pieces() const;
   void pack_hidden(int threads);
-  void add_fast(Worker& own, std::int64_t first, std::int64_t ids);
-  void add_exact(Worker& own, std::int64_t first, std::int64_t ids, const float* dz);
+  void add_fast(Accumulators& own, std::int64_t first, std::int64_t ids);
+  void add_exact(Accumulators& own, std::int64_t first, std::int64_t ids, const float* dz);
   void add_by_definition(std::int64_t id, std::int64_t column, const float* dz);
   void add_bias(std::int64_t first, std::int64_t ids, const float* dz);
-  Panel panel(std::int64_t piece, std::int64_t index) const;
+  PackedPanel panel(std::int64_t piece, std::int64_t index) const;
 
   const BackwardRequest& request_;
-  std::span<const Row> rows_;
-  const Kernels* table_;
+  std::span<const ActiveRow> rows_;
+  const kernels::BackwardLoops* loops_;
   bool exact_;
   std::int64_t vocab_;
   std::int64_t columns_;  // H
   Output weight_;
   Output bias_;
-  base::AlignedBuffer hidden_;   // panels, [piece][panel][kDepth * panel columns]
+  base::AlignedBuffer hidden_;   // panels, [piece][panel][kernels::kDepth * panel columns]
   std::vector<float> greatest_;  // of each panel
   std::vector<double> squares_;  // of each column of hidden
-  std::vector<Worker> workers_;
+  std::vector<Accumulators> workers_;
   std::atomic<std::int64_t> fallbacks_ = 0;
 };
 
-}  // namespace isologit::gradient
+}  // namespace isologit::detail::backward

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // Uninitialised bytes at a 64-byte boundary. An empty buffer holds no memory.
 class AlignedBuffer {
@@ -56,4 +56,4 @@ class AlignedBuffer {
   std::size_t size_ = 0;
 };
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

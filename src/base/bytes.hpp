@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 class ByteWriter {
  public:
@@ -50,4 +50,4 @@ class ByteReader {
   std::span<const std::byte> bytes_;
 };
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -7,7 +7,7 @@
 #include <iterator>
 #include <limits>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -144,4 +144,4 @@ std::optional<int> cgroup_cpu_quota(const std::string& root) {
   return least;
 }
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // Processors granted by the tightest quota on the way from the process's group to the root, rounded up; nothing when
 // no quota is set or none can be read. `root` goes before every path that is read.
@@ -29,4 +29,4 @@ struct CgroupFolder {
 // groups above them, as far up as they are mounted.
 std::vector<CgroupFolder> cgroup_cpu_folders(std::string_view self_cgroup, std::string_view mountinfo);
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

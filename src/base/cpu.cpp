@@ -19,7 +19,7 @@
 #include <memory>
 #endif
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -59,14 +59,11 @@ CpuFeatures detect() {
   const bool os_amx = has_bits(state, bit(17) | bit(18));                      // tile configuration and data
 
   const CpuidLeaf extended = cpuid(7, 0);
-  const CpuidLeaf extended1 = extended.eax >= 1 ? cpuid(7, 1) : CpuidLeaf{};
   const bool avx = os_avx && has_bits(basic.ecx, bit(28));
   features.avx2_fma = avx && has_bits(basic.ecx, bit(12)) && has_bits(extended.ebx, bit(5));
   features.f16c = avx && has_bits(basic.ecx, bit(29));
   const std::uint64_t f_dq_bw_vl = bit(16) | bit(17) | bit(30) | bit(31);
   features.avx512 = os_avx512 && features.avx2_fma && has_bits(extended.ebx, f_dq_bw_vl);
-  features.avx512_vnni = features.avx512 && has_bits(extended.ecx, bit(11));
-  features.avx512_bf16 = features.avx512 && has_bits(extended1.eax, bit(5));
   const bool amx_tile = os_amx && has_bits(extended.edx, bit(24));
   features.amx_bf16 = amx_tile && has_bits(extended.edx, bit(22));
   features.amx_int8 = amx_tile && has_bits(extended.edx, bit(25));
@@ -75,13 +72,7 @@ CpuFeatures detect() {
 
 #else
 
-CpuFeatures detect() {
-  CpuFeatures features;
-#if defined(__ARM_NEON)
-  features.neon = true;
-#endif
-  return features;
-}
+CpuFeatures detect() { return {}; }
 
 #endif
 
@@ -134,4 +125,4 @@ int available_threads() {
   return std::max(threads, 1);
 }
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

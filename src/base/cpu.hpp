@@ -1,18 +1,15 @@
 // What the machine offers: instruction sets, and how many threads the process may use.
 #pragma once
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // Each is true only where both the processor and the operating system support it.
 struct CpuFeatures {
   bool avx2_fma = false;
   bool f16c = false;
-  bool avx512 = false;       // F, BW, DQ and VL
-  bool avx512_vnni = false;  // these two imply avx512
-  bool avx512_bf16 = false;
+  bool avx512 = false;    // F, BW, DQ and VL
   bool amx_bf16 = false;  // these two also need request_amx() before the first tile instruction
   bool amx_int8 = false;
-  bool neon = false;
 };
 
 // Detected once.
@@ -25,4 +22,4 @@ bool request_amx();
 // least 1. Read anew at each call, since both may change while a process runs.
 int available_threads();
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -4,7 +4,7 @@
 #include <xmmintrin.h>
 #endif
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 #if defined(__SSE2__)
 
@@ -78,4 +78,4 @@ FpEnvironment::~FpEnvironment() { std::fesetenv(&environment_); }
 
 #endif
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

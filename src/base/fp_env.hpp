@@ -6,7 +6,7 @@
 #include <cfenv>
 #endif
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // While one lives, its thread rounds to nearest, keeps subnormals (no flush-to-zero, no denormals-are-zero) and masks
 // every floating-point exception. The destructor restores the thread's former control and status bits exactly, so
@@ -33,4 +33,4 @@ class FpEnvironment {
 #endif
 };
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // Four random words: a bijection of the counter for each key, ten rounds.
 constexpr std::array<std::uint32_t, 4> philox4x32_10(std::array<std::uint32_t, 4> counter,
@@ -27,4 +27,4 @@ constexpr std::array<std::uint32_t, 4> philox4x32_10(std::array<std::uint32_t, 4
   return counter;
 }
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

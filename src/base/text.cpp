@@ -4,7 +4,7 @@
 #include <charconv>
 #include <system_error>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 template <class Float>
@@ -46,4 +46,4 @@ std::string shape_text(std::span<const std::int64_t> shape) {
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

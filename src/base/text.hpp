@@ -7,7 +7,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // The shortest decimal that reads back as x.
 std::string decimal(double x);
@@ -56,4 +56,4 @@ std::string shape_text(std::span<const std::int64_t> shape);
 // "No such file or directory"
 std::string errno_text(int error);
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -16,7 +16,7 @@
 
 #include "base/fp_env.hpp"
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 thread_local bool inside_work = false;
@@ -198,4 +198,4 @@ void parallel(int threads, const std::function<void(int)>& work) {
   if (job.error) std::rethrow_exception(job.error);
 }
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -3,7 +3,7 @@
 
 #include <functional>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 
 // Runs work(i) once for each i in [0, threads), as concurrently as the system allows, and returns when all are done.
 //
@@ -18,4 +18,4 @@ namespace isologit::base {
 // - Throws std::bad_alloc, before any work has begun.
 void parallel(int threads, const std::function<void(int)>& work);
 
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -4,7 +4,7 @@
 
 #include "capi/convert.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 namespace {
 
 Result<GradientOutput> to_output(const isologit_gradient& c, const char* name) {
@@ -126,36 +126,36 @@ Result<void> reduce_losses(const Logprobs& logprobs, float* loss, Reduce reduce)
 }
 
 }  // namespace
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi
 
 extern "C" {
 
 isologit_status isologit_backward(const isologit_head* head, const isologit_backward_request* request,
                                   const isologit_backward_options* options, isologit_backward_report* report,
                                   char* message, size_t message_size) {
-  return isologit::capi::guarded(message, message_size,
-                                 [&] { return isologit::capi::backward_structs(head, request, options, report); });
+  return isologit::detail::capi::guarded(
+      message, message_size, [&] { return isologit::detail::capi::backward_structs(head, request, options, report); });
 }
 
 isologit_status isologit_mean_loss(const float* logprobs, int64_t count, const int64_t* token_ids, int64_t ignore_index,
                                    float* loss, char* message, size_t message_size) {
-  return isologit::capi::guarded(message, message_size, [&] {
-    return isologit::capi::reduce_losses({logprobs, count, token_ids, ignore_index}, loss, isologit::mean_loss);
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::reduce_losses({logprobs, count, token_ids, ignore_index}, loss, isologit::mean_loss);
   });
 }
 
 isologit_status isologit_sum_loss(const float* logprobs, int64_t count, const int64_t* token_ids, int64_t ignore_index,
                                   float* loss, char* message, size_t message_size) {
-  return isologit::capi::guarded(message, message_size, [&] {
-    return isologit::capi::reduce_losses({logprobs, count, token_ids, ignore_index}, loss, isologit::sum_loss);
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::reduce_losses({logprobs, count, token_ids, ignore_index}, loss, isologit::sum_loss);
   });
 }
 
 isologit_status isologit_mean_loss_upstream(float g, int64_t n, float* upstream, char* message, size_t message_size) {
-  return isologit::capi::guarded(message, message_size, [&]() -> isologit::Result<void> {
+  return isologit::detail::capi::guarded(message, message_size, [&]() -> isologit::Result<void> {
     if (n < 1) {
       return isologit::fail(isologit::StatusCode::invalid_argument,
-                            isologit::base::concat("n: ", n, "; expected 1 or more logprobs"));
+                            isologit::detail::base::concat("n: ", n, "; expected 1 or more logprobs"));
     }
     if (upstream == nullptr) {
       return isologit::fail(isologit::StatusCode::invalid_argument, "upstream: NULL; expected where to write it");

@@ -7,7 +7,7 @@
 #include "isologit/kernels.hpp"
 #include "isologit/version.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 namespace {
 
 Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& request) {
@@ -82,7 +82,7 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
 }
 
 }  // namespace
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi
 
 extern "C" {
 
@@ -91,8 +91,8 @@ const char* isologit_version(void) { return ISOLOGIT_VERSION; }
 isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
                                const isologit_score_options* options, isologit_score_report* report, char* message,
                                size_t message_size) {
-  return isologit::capi::guarded(message, message_size,
-                                 [&] { return isologit::capi::score_structs(head, request, options, report); });
+  return isologit::detail::capi::guarded(
+      message, message_size, [&] { return isologit::detail::capi::score_structs(head, request, options, report); });
 }
 
 int isologit_kernel_count(void) {
@@ -104,21 +104,21 @@ int isologit_kernel_count(void) {
 }
 
 isologit_status isologit_kernel(int index, isologit_kernel_info* info) {
-  return isologit::capi::guarded(nullptr, 0, [&]() -> isologit::Result<void> {
+  return isologit::detail::capi::guarded(nullptr, 0, [&]() -> isologit::Result<void> {
     const auto list = isologit::kernels();
-    if (!isologit::capi::writable(info) || index < 0 || static_cast<std::size_t>(index) >= list.size()) {
+    if (!isologit::detail::capi::writable(info) || index < 0 || static_cast<std::size_t>(index) >= list.size()) {
       return isologit::fail(isologit::StatusCode::invalid_argument, "");
     }
     const isologit::KernelInfo& kernel = list[static_cast<std::size_t>(index)];
     isologit_kernel_info filled{};
-    isologit::capi::copy_text(kernel.name, filled.name);
-    isologit::capi::copy_text(kernel.instruction_set, filled.instruction_set);
-    isologit::capi::copy_text(isologit::arithmetic_name(kernel.arithmetic), filled.arithmetic);
-    isologit::capi::copy_text(kernel.why_not, filled.why_not);
-    for (isologit::DType dtype : kernel.dtypes) filled.dtypes |= 1U << isologit::capi::value(dtype);
+    isologit::detail::capi::copy_text(kernel.name, filled.name);
+    isologit::detail::capi::copy_text(kernel.instruction_set, filled.instruction_set);
+    isologit::detail::capi::copy_text(isologit::arithmetic_name(kernel.arithmetic), filled.arithmetic);
+    isologit::detail::capi::copy_text(kernel.why_not, filled.why_not);
+    for (isologit::DType dtype : kernel.dtypes) filled.dtypes |= 1U << isologit::detail::capi::value(dtype);
     filled.runnable = kernel.runnable ? 1 : 0;
     filled.chosen = kernel.chosen ? 1 : 0;
-    isologit::capi::write(filled, info);
+    isologit::detail::capi::write(filled, info);
     return {};
   });
 }

@@ -1,6 +1,6 @@
 #include "capi/convert.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 
 static_assert(ISOLOGIT_OK == value(StatusCode::ok) &&
               ISOLOGIT_INVALID_ARGUMENT == value(StatusCode::invalid_argument) &&
@@ -80,4 +80,4 @@ Result<ScoreOptions> to_options(const isologit_score_options* from) {
   return options;
 }
 
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi

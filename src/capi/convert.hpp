@@ -17,7 +17,7 @@
 #include "isologit/isologit.h"
 #include "isologit/score.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 
 template <class Enum>
 constexpr int value(Enum e) {
@@ -123,4 +123,4 @@ isologit_status guarded(char* message, std::size_t message_size, Body&& body) {
   }
 }
 
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi

@@ -4,7 +4,7 @@
 
 #include "capi/convert.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 namespace {
 
 // One value for all rows or one a row: as many as `count` says.
@@ -78,11 +78,11 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
 }
 
 }  // namespace
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi
 
 extern "C" isologit_status isologit_sample(const isologit_head* head, const isologit_sample_request* request,
                                            const isologit_score_options* options, isologit_sample_report* report,
                                            char* message, size_t message_size) {
-  return isologit::capi::guarded(message, message_size,
-                                 [&] { return isologit::capi::sample_structs(head, request, options, report); });
+  return isologit::detail::capi::guarded(
+      message, message_size, [&] { return isologit::detail::capi::sample_structs(head, request, options, report); });
 }

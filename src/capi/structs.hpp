@@ -8,7 +8,7 @@
 #include "base/text.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 
 // A copy of the caller's structure as this version knows it. What the caller does not know is 0; what this version
 // does not know must be 0. Smallest is the size that the structure had in the first version.
@@ -50,4 +50,4 @@ void write(const Struct& from, Struct* to) {
               std::min(size, sizeof(Struct)) - kHead);
 }
 
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi

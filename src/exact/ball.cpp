@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 namespace {
 
 // Each Bound operation makes at most two roundings of relative size 2^-53; this factor exceeds them.
@@ -188,4 +188,4 @@ std::optional<double> try_round_sum(const BigFloat& exact, const Ball& delta, in
   return low;
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

@@ -11,7 +11,7 @@
 #include "base/bytes.hpp"
 #include "exact/bigfloat.hpp"
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 // An upper bound of a nonnegative magnitude: mantissa * 2^exponent, mantissa 0 or in [1, 2]. Operations round upward.
 struct Bound {
@@ -65,4 +65,4 @@ std::optional<double> try_round(const Ball& x, const Format& format);
 // that sign, 0 when delta is exactly 0; the ball tells delta's size and need not prove its sign.
 std::optional<double> try_round_sum(const BigFloat& exact, const Ball& delta, int sign, const Format& format);
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

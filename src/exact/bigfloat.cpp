@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <utility>
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 namespace {
 
 __extension__ using u128 = unsigned __int128;
@@ -176,4 +176,4 @@ double round(const BigFloat& x, const Format& format) {
   return round_to(format, x.negative, leading_bits(x));
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

@@ -7,7 +7,7 @@
 
 #include "exact/rounding.hpp"
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 struct BigFloat {
   bool negative = false;
@@ -55,4 +55,4 @@ Approximation approximate(const BigFloat& x);
 // Rounded once to `format`; exactly zero gives +0.
 double round(const BigFloat& x, const Format& format);
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

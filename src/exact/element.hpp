@@ -11,7 +11,7 @@
 #error "isologit's results are defined operation by operation; build without -ffast-math"
 #endif
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 inline float bf16_to_f32(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
@@ -44,4 +44,4 @@ inline const void* row_data(const MatrixView& matrix, std::int64_t row) {
          row * matrix.row_stride * static_cast<std::int64_t>(dtype_size(matrix.dtype));
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

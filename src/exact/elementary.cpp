@@ -4,7 +4,7 @@
 #include <mutex>
 #include <vector>
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 namespace {
 
 std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
@@ -123,4 +123,4 @@ double softcap(float z, float c, const Format& format) {
   }
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

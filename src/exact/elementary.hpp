@@ -3,7 +3,7 @@
 
 #include "exact/ball.hpp"
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 // ln 2 to about 64 * limbs bits.
 Ball ln2(std::size_t limbs);
@@ -21,4 +21,4 @@ Ball log1p(const Ball& x, std::size_t limbs);
 // NaN.
 double softcap(float z, float c, const Format& format);
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

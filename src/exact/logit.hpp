@@ -6,7 +6,7 @@
 #include "exact/rounding.hpp"
 #include "isologit/view.hpp"
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 // RN( sum over k of hidden[k] * weight[k], + bias ), rounded once to `format`; hidden and weight point to `size`
 // adjacent elements. NaN when a term is NaN, inf * 0 or the infinities disagree; otherwise an infinite term gives its
@@ -14,4 +14,4 @@ namespace isologit::exact {
 double logit(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
              float bias, const Format& format);
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

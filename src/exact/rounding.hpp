@@ -7,17 +7,17 @@
 #include <cstdint>
 #include <limits>
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 struct Format {
   int precision;  // significant bits, the leading one included
   int emin;       // exponent of the smallest normal number
   int emax;       // exponent of the largest finite number
 };
-inline constexpr Format kF64{53, -1022, 1023};
-inline constexpr Format kF32{24, -126, 127};
-inline constexpr Format kBf16{8, -126, 127};
-inline constexpr Format kF16{11, -14, 15};
+constexpr Format kF64{53, -1022, 1023};
+constexpr Format kF32{24, -126, 127};
+constexpr Format kBf16{8, -126, 127};
+constexpr Format kF16{11, -14, 15};
 
 inline float quiet_nan() { return std::bit_cast<float>(0x7FC00000U); }
 
@@ -48,4 +48,4 @@ inline double round_to(const Format& format, bool negative, const Leading& x) {
   return negative ? -magnitude : magnitude;
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

@@ -2,7 +2,7 @@
 
 #include <bit>
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 void Superaccumulator::add(double term) {
   if (term == 0) return;
@@ -73,4 +73,4 @@ double Superaccumulator::round(const Format& format) {
   return round_to(format, negative, {leading, 32 * top + 31 - zeros + kLowest, sticky});
 }
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

@@ -6,7 +6,7 @@
 
 #include "exact/rounding.hpp"
 
-namespace isologit::exact {
+namespace isologit::detail::exact {
 
 // Holds a multiple of 2^-298, the square of the smallest f32 subnormal. A product of two f32 numbers lies below 2^256;
 // 20 digits of 32 bits leave 86 bits above that, more than any count of terms can fill.
@@ -32,4 +32,4 @@ class Superaccumulator {
   int adds_until_carry_ = 1 << 30;              // each add moves a digit by less than 2^32; 2^30 of them fit in 63 bits
 };
 
-}  // namespace isologit::exact
+}  // namespace isologit::detail::exact

@@ -5,29 +5,30 @@
 #include <utility>
 
 #include "exact/elementary.hpp"
+#include "exact/two_sum.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 namespace {
 
-// The range in which Lanes::sums holds.
+// The range in which kernels::FoldLoops::sums holds.
 constexpr float kHighest = 0x1p20F;
 
 std::int64_t find_first(const float* logits, std::int64_t count, float value) {
   return std::find(logits, logits + count, value) - logits;
 }
 
-std::int64_t round_up(std::int64_t count) { return (count + kLaneGroup - 1) / kLaneGroup * kLaneGroup; }
+std::int64_t round_up(std::int64_t count) {
+  return (count + kernels::kLaneGroup - 1) / kernels::kLaneGroup * kernels::kLaneGroup;
+}
 
 int scale_of(float top) { return static_cast<int>(std::nearbyint(static_cast<double>(top) * 1.4426950408889634)); }
 
 }  // namespace
 
 void Compensated::add(double x) {
-  // Knuth's two-sum: high + x = sum + error exactly.
-  const double sum = high + x;
-  const double part = sum - high;
-  low += (high - (sum - part)) + (x - part);
-  high = sum;
+  const exact::TwoSum sum = exact::two_sum(high, x);
+  high = sum.high;
+  low += sum.low;
 }
 
 void Compensated::multiply_by_power_of_two(int exponent) {
@@ -53,41 +54,41 @@ void Distribution::raise(float new_top) {
   top = new_top;
 }
 
-void Distribution::add_sums(const Lanes& lanes, const float* logits, std::int64_t count) {
+void Distribution::add_sums(const kernels::FoldLoops& loops, const float* logits, std::int64_t count) {
   if (!summed) return;
-  if (lanes.sums == nullptr || top > kHighest) {
+  if (loops.sums == nullptr || top > kHighest) {
     unsummed = true;
   } else if (top < -kHighest) {
     skipped_low = true;
   } else {
-    const Sums sums = lanes.sums(logits, count, top, scale);
+    const kernels::Sums sums = loops.sums(logits, count, top, scale);
     mass.add(sums.mass);
     moment.add(sums.moment);
     squares.add(sums.squares);
   }
 }
 
-void Distribution::absorb(const Lanes& lanes, float* logits, std::int64_t count, std::int64_t first_id) {
+void Distribution::absorb(const kernels::FoldLoops& loops, float* logits, std::int64_t count, std::int64_t first_id) {
   const std::int64_t padded = round_up(count);
-  const Scan scan = lanes.scan(logits, padded);
+  const kernels::Scan scan = loops.scan(logits, padded);
   absorbed += count;
-  above_nothing += scan.above_nothing;
+  above_minus_inf += scan.above_minus_inf;
   if (scan.has_nan) {
     const std::int64_t id =
         first_id + (std::find_if(logits, logits + count, [](float z) { return std::isnan(z); }) - logits);
     if (first_nan < 0 || id < first_nan) first_nan = id;
   }
-  if (first_nan >= 0 || scan.above_nothing == 0) return;
+  if (first_nan >= 0 || scan.above_minus_inf == 0) return;
   if (scan.greatest < top) {
-    add_sums(lanes, logits, padded);
+    add_sums(loops, logits, padded);
     return;
   }
   const std::int64_t at = find_first(logits, count, scan.greatest);
-  const std::int64_t equal = lanes.count_above(logits, count, scan.greatest, true);
+  const std::int64_t equal = loops.count_above(logits, count, scan.greatest, true);
   if (scan.greatest == top) {
     top_id = std::min(top_id, first_id + at);
     ties += equal;
-    add_sums(lanes, logits, padded);
+    add_sums(loops, logits, padded);
     return;
   }
   // The new top leaves the sums and the old one enters them in its place.
@@ -95,23 +96,23 @@ void Distribution::absorb(const Lanes& lanes, float* logits, std::int64_t count,
   raise(scan.greatest);
   top_id = first_id + at;
   ties = equal;
-  add_sums(lanes, logits, padded);
+  add_sums(loops, logits, padded);
   logits[at] = scan.greatest;
 }
 
-void Distribution::merge(const Lanes& lanes, const Distribution& other) {
+void Distribution::merge(const kernels::FoldLoops& loops, const Distribution& other) {
   Distribution lower = other;
   if (other.top > top || (other.top == top && other.top_id < top_id)) std::swap(*this, lower);
   absorbed += lower.absorbed;
-  above_nothing += lower.above_nothing;
+  above_minus_inf += lower.above_minus_inf;
   if (lower.first_nan >= 0 && (first_nan < 0 || lower.first_nan < first_nan)) first_nan = lower.first_nan;
   if (first_nan >= 0 || lower.top_id < 0) return;
   if (lower.top == top) ties += lower.ties;
   rises += lower.rises;
   unsummed = unsummed || lower.unsummed;
   skipped_low = skipped_low || lower.skipped_low;
-  float displaced[kLaneGroup];
-  std::fill(displaced, displaced + kLaneGroup, -std::numeric_limits<float>::infinity());
+  float displaced[kernels::kLaneGroup];
+  std::fill(displaced, displaced + kernels::kLaneGroup, -std::numeric_limits<float>::infinity());
   displaced[0] = lower.top;
   lower.raise(top);
   mass.add(lower.mass.high);
@@ -120,17 +121,17 @@ void Distribution::merge(const Lanes& lanes, const Distribution& other) {
   moment.add(lower.moment.low);
   squares.add(lower.squares.high);
   squares.add(lower.squares.low);
-  add_sums(lanes, displaced, kLaneGroup);
+  add_sums(loops, displaced, kernels::kLaneGroup);
 }
 
-bool Distribution::ordinary() const { return first_nan < 0 && above_nothing > 0 && std::isfinite(top); }
+bool Distribution::ordinary() const { return first_nan < 0 && above_minus_inf > 0 && std::isfinite(top); }
 
 void Distribution::write(base::ByteWriter& bytes) const {
   bytes.put(top);
   bytes.put(top_id);
   bytes.put(ties);
   bytes.put(first_nan);
-  bytes.put(above_nothing);
+  bytes.put(above_minus_inf);
   bytes.put(absorbed);
   bytes.put(rises);
   bytes.put(unsummed);
@@ -144,7 +145,7 @@ void Distribution::write(base::ByteWriter& bytes) const {
 bool Distribution::read(base::ByteReader& bytes) {
   unsigned char flags[2] = {};
   bool read = bytes.get(top) && bytes.get(top_id) && bytes.get_count(ties) && bytes.get(first_nan) &&
-              bytes.get_count(above_nothing) && bytes.get_count(absorbed) && bytes.get_count(rises) &&
+              bytes.get_count(above_minus_inf) && bytes.get_count(absorbed) && bytes.get_count(rises) &&
               bytes.get(flags[0]) && bytes.get(flags[1]);
   for (Compensated* sum : {&mass, &moment, &squares}) {
     read = read && bytes.get(sum->high) && bytes.get(sum->low) && std::isfinite(sum->high) && sum->high >= 0 &&
@@ -160,8 +161,8 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
   constexpr std::size_t kLimbs = 3;
   if (state.unsummed || (state.skipped_low && state.top < -kHighest / 2)) return false;
   sums = RelativeSums{};
-  if (state.above_nothing <= 1) return true;  // both are exactly 0
-  // Lanes::sums, two-sums and rescalings; `rises` for the moment alone.
+  if (state.above_minus_inf <= 1) return true;  // both are exactly 0
+  // kernels::FoldLoops::sums, two-sums and rescalings; `rises` for the moment alone.
   const auto bounded = [&](const Compensated& value, double relative) {
     const double total = value.high + value.low;
     exact::Ball ball = exact::Ball::exact(total);
@@ -180,4 +181,4 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
   return true;
 }
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

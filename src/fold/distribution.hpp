@@ -15,9 +15,9 @@
 
 #include "base/bytes.hpp"
 #include "exact/ball.hpp"
-#include "fold/lanes.hpp"
+#include "kernels/fold_loops.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 // An accumulator of positive doubles, error below 2^-80 relative: high + low by two-sum.
 struct Compensated {
@@ -31,11 +31,11 @@ struct Compensated {
 struct Distribution {
   float top = -std::numeric_limits<float>::infinity();
   std::int64_t top_id = -1;
-  std::int64_t ties = 0;           // logits equal to top
-  std::int64_t first_nan = -1;     // lowest id whose logit is NaN
-  std::int64_t above_nothing = 0;  // logits above -inf
-  std::int64_t absorbed = 0;       // all logits
-  std::int64_t rises = 0;          // how often moment was moved to a new top; each costs it 2^-51
+  std::int64_t ties = 0;             // logits equal to top
+  std::int64_t first_nan = -1;       // lowest id whose logit is NaN
+  std::int64_t above_minus_inf = 0;  // logits above -inf
+  std::int64_t absorbed = 0;         // all logits
+  std::int64_t rises = 0;            // how often moment was moved to a new top; each costs it 2^-51
   int scale = 0;
   bool summed = true;        // whether sums are wanted at all
   bool unsummed = false;     // f64 sums were not possible: a top above 2^20, or a table without them
@@ -45,9 +45,9 @@ struct Distribution {
   Compensated squares;
 
   // logits[0, count) are those of ids first_id, first_id + 1, ...; the buffer goes on with -inf to a multiple of
-  // kLaneGroup. It is written to and restored.
-  void absorb(const Lanes& lanes, float* logits, std::int64_t count, std::int64_t first_id);
-  void merge(const Lanes& lanes, const Distribution& other);
+  // kernels::kLaneGroup. It is written to and restored.
+  void absorb(const kernels::FoldLoops& loops, float* logits, std::int64_t count, std::int64_t first_id);
+  void merge(const kernels::FoldLoops& loops, const Distribution& other);
 
   // Finite top, and no special row of CONTRACT.md 3.
   bool ordinary() const;
@@ -58,7 +58,7 @@ struct Distribution {
 
  private:
   void raise(float new_top);
-  void add_sums(const Lanes& lanes, const float* logits, std::int64_t count);
+  void add_sums(const kernels::FoldLoops& loops, const float* logits, std::int64_t count);
 };
 
 // The sums relative to the top, e^top = 1, as balls, over all ids but top_id: rest = sum of e^(z - top), moment = sum
@@ -74,4 +74,4 @@ struct RelativeSums {
 // What the f64 sums prove, or nothing when the logits left the range they hold for.
 bool relative_sums(const Distribution& state, RelativeSums& sums);
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -5,18 +5,18 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "fold/ball_sums.hpp"
 #include "fold/distribution.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 struct ExactDistribution {
   bool wanted = true;
   float top = 0;
   std::int64_t top_id = -1;
-  std::size_t limbs = 0;
   float second = -std::numeric_limits<float>::infinity();  // the greatest logit but that of top_id
-  std::int64_t far = 0;  // logits above -inf so far below the top that they only widen the radius
-  RelativeSums sums;
+  BallSums sums;
+  exact::Ball squares;
 
   void absorb(const float* logits, std::int64_t count, std::int64_t first_id);
   void merge(const ExactDistribution& other);
@@ -29,4 +29,4 @@ struct ExactDistribution {
   RelativeSums finish() const;
 };
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

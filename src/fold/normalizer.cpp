@@ -5,7 +5,7 @@
 
 #include "exact/elementary.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 using exact::Ball;
 using exact::BigFloat;
@@ -103,4 +103,4 @@ int Normalizer::sign_of_excess_over(const Normalizer& others) const {
   return lead.negative ? -1 : 1;
 }
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -8,13 +8,15 @@
 #include "exact/ball.hpp"
 #include "fold/distribution.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 // A distribution whose greatest logit is finite.
 class Normalizer {
  public:
   // several: more than one logit is above -inf, so `rest` is positive, however small.
   Normalizer(const RelativeSums& sums, float top, bool several, std::size_t limbs);
+
+  const RelativeSums& sums() const { return sums_; }
 
   std::optional<float> lse() const;
   std::optional<float> logprob(float logit) const;
@@ -36,4 +38,4 @@ class Normalizer {
   exact::Ball excess_;  // its logarithm
 };
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

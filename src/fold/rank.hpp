@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <limits>
 
-#include "fold/lanes.hpp"
+#include "kernels/fold_loops.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 struct Rank {
   float target = 0;  // the target's logit, known before the first tile
@@ -15,7 +15,7 @@ struct Rank {
   std::int64_t before = 0;
 
   // With in_support, ids outside it hold -inf and do not count; only a target of -inf could take them for its equals.
-  void absorb(const Lanes& lanes, const float* logits, const std::uint8_t* in_support, std::int64_t count,
+  void absorb(const kernels::FoldLoops& loops, const float* logits, const std::uint8_t* in_support, std::int64_t count,
               std::int64_t first_id) {
     if (in_support != nullptr && target == -std::numeric_limits<float>::infinity()) {
       for (std::int64_t j = 0; j < count; ++j) {
@@ -25,10 +25,10 @@ struct Rank {
     }
     // Ids below the target's stand before it when equal as well.
     const std::int64_t lower_ids = std::clamp<std::int64_t>(target_id - first_id, 0, count);
-    before += lanes.count_above(logits, lower_ids, target, true);
-    before += lanes.count_above(logits + lower_ids, count - lower_ids, target, false);
+    before += loops.count_above(logits, lower_ids, target, true);
+    before += loops.count_above(logits + lower_ids, count - lower_ids, target, false);
   }
   void merge(const Rank& other) { before += other.before; }
 };
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -1,11 +1,11 @@
 #include "fold/row.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
-void Row::merge(const Lanes& lanes, const RowPlan& plan, const Row& other) {
-  if (plan.kept) kept.merge(lanes, other.kept);
-  if (plan.dropped) dropped.merge(lanes, other.dropped);
-  if (plan.raw) raw.merge(lanes, other.raw);
+void Row::merge(const kernels::FoldLoops& loops, const RowPlan& plan, const Row& other) {
+  if (plan.kept) kept.merge(loops, other.kept);
+  if (plan.dropped) dropped.merge(loops, other.dropped);
+  if (plan.raw) raw.merge(loops, other.raw);
   if (plan.rank) rank.merge(other.rank);
   if (plan.top_k > 0) top_k.merge(other.top_k);
 }
@@ -23,4 +23,4 @@ bool Row::read(const RowPlan& plan, base::ByteReader& bytes) {
          (!plan.rank || bytes.get_count(rank.before)) && (plan.top_k == 0 || top_k.read(bytes));
 }
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

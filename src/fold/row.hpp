@@ -7,11 +7,11 @@
 
 #include "base/bytes.hpp"
 #include "fold/distribution.hpp"
-#include "fold/lanes.hpp"
 #include "fold/rank.hpp"
 #include "fold/top_k.hpp"
+#include "kernels/fold_loops.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 // Which folds a request needs, the same for all its rows.
 struct RowPlan {
@@ -30,10 +30,10 @@ struct Row {
   Rank rank;
   TopK top_k{0};
 
-  void merge(const Lanes& lanes, const RowPlan& plan, const Row& other);
+  void merge(const kernels::FoldLoops& loops, const RowPlan& plan, const Row& other);
   void write(const RowPlan& plan, base::ByteWriter& bytes) const;
   // False when the bytes are not such a row.
   bool read(const RowPlan& plan, base::ByteReader& bytes);
 };
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

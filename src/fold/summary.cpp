@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 namespace {
 
 using exact::Ball;
@@ -28,10 +28,9 @@ Ball ball(double value, double error) {
 
 }  // namespace
 
-RowSummary summarize(const Distribution& distribution) {
+RowSummary summarize(const Distribution& distribution, const RelativeSums& sums) {
   RowSummary summary;
-  RelativeSums sums;
-  if (!distribution.ordinary() || distribution.ties != 1 || !relative_sums(distribution, sums)) return summary;
+  if (distribution.ties != 1) return summary;
   summary.top = static_cast<double>(distribution.top);
   store(sums.rest, summary.mass, summary.mass_error);
   store(sums.moment, summary.moment, summary.moment_error);
@@ -45,4 +44,4 @@ RelativeSums relative_sums(const RowSummary& summary) {
   return sums;
 }
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -4,11 +4,12 @@
 #include "fold/distribution.hpp"
 #include "isologit/summary.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
-RowSummary summarize(const Distribution& distribution);
+// Of an ordinary distribution and the sums that f64 proved.
+RowSummary summarize(const Distribution& distribution, const RelativeSums& sums);
 
 // Of a summary with a top. The squares are not part of it.
 RelativeSums relative_sums(const RowSummary& summary);
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 bool before(const Candidate& a, const Candidate& b) {
   const bool a_nan = std::isnan(a.logit);
@@ -24,10 +24,10 @@ void TopK::insert(const Candidate& candidate) {
   }
 }
 
-void TopK::absorb(const Lanes& lanes, const float* logits, const std::uint8_t* support, std::int64_t count,
+void TopK::absorb(const kernels::FoldLoops& loops, const float* logits, const std::uint8_t* support, std::int64_t count,
                   std::int64_t first_id) {
   // Most tiles hold nothing that could enter.
-  if (heap_.size() == k_ && !lanes.any_not_below(logits, count, heap_.front().logit)) return;
+  if (heap_.size() == k_ && !loops.any_not_below(logits, count, heap_.front().logit)) return;
   for (std::int64_t j = 0; j < count; ++j) {
     if (support == nullptr || support[j] != 0) insert({logits[j], first_id + j});
   }
@@ -63,4 +63,4 @@ std::vector<Candidate> TopK::sorted() const {
   return list;
 }
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "base/bytes.hpp"
-#include "fold/lanes.hpp"
+#include "kernels/fold_loops.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::fold {
 
 struct Candidate {
   float logit;
@@ -25,7 +25,7 @@ class TopK {
 
   // logits[j] is that of id first_id + j; with `support`, only those with support[j] != 0 count. O(k) memory; a tile
   // without a logit above the k-th costs one vector pass.
-  void absorb(const Lanes& lanes, const float* logits, const std::uint8_t* support, std::int64_t count,
+  void absorb(const kernels::FoldLoops& loops, const float* logits, const std::uint8_t* support, std::int64_t count,
               std::int64_t first_id);
   void merge(const TopK& other);
 
@@ -43,4 +43,4 @@ class TopK {
   std::vector<Candidate> heap_;  // the last in order at the front
 };
 
-}  // namespace isologit::fold
+}  // namespace isologit::detail::fold

@@ -8,7 +8,7 @@
 #include "io/guard.hpp"
 #include "io/safetensors_dtype.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 class CapturedReader {
@@ -142,4 +142,4 @@ Result<ListedIds> read_lists(const Captured& captured, const std::string& name) 
                  [&] { return CapturedReader(captured.file).lists(name, captured.hidden.rows); });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -9,7 +9,7 @@
 #include "isologit/status.hpp"
 #include "isologit/view.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct Captured {
   MatrixView hidden;  // [T, H], in the mapped file: valid while this object, or what it was moved to, lives
@@ -42,4 +42,4 @@ struct ListedIds {
 // Tensors kept_offsets and kept_ids for the name "kept", and so on: both or neither.
 Result<ListedIds> read_lists(const Captured& captured, const std::string& name);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

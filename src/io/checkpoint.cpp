@@ -9,7 +9,7 @@
 #include "io/hf_cache.hpp"
 #include "io/safetensors_dtype.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 // "model.safetensors": tensor "lm_head.weight"
@@ -109,4 +109,4 @@ Result<Checkpoint> open_checkpoint(const std::string& model) {
   });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

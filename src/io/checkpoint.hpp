@@ -8,7 +8,7 @@
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct Checkpoint {
   Head head;  // valid while this object, or what it was moved to, lives
@@ -24,4 +24,4 @@ struct Checkpoint {
 // model is a local directory or an id in the local Hugging Face cache (hf_cache.hpp).
 Result<Checkpoint> open_checkpoint(const std::string& model);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -6,7 +6,7 @@
 
 #include "base/text.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 constexpr const char* single_name = "model.safetensors";
@@ -64,4 +64,4 @@ Result<CheckpointFiles::Found> CheckpointFiles::load(std::string_view name) {
   return Found{tensor, mapped->second.path()};
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -9,7 +9,7 @@
 #include "io/weight_index.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 class CheckpointFiles {
  public:
@@ -31,4 +31,4 @@ class CheckpointFiles {
   std::map<std::string, SafetensorsFile, std::less<>> mapped_;
 };
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

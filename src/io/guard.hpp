@@ -8,7 +8,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // Runs body, which returns a Result; running out of memory becomes StatusCode::out_of_memory.
 template <class Body>
@@ -22,4 +22,4 @@ auto guarded(const char* doing, Body&& body) -> decltype(body()) {
   }
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

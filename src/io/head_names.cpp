@@ -4,7 +4,7 @@
 
 #include "base/text.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 // Modules by the name that their tensors begin with.
@@ -91,4 +91,4 @@ Result<HeadNames> choose_head(const Has& has, const HfConfig& config, const std:
   return names;
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -8,7 +8,7 @@
 #include "io/hf_config.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct HeadNames {
   std::string weight;
@@ -24,4 +24,4 @@ Result<HeadNames> choose_head(const std::function<bool(std::string_view)>& has, 
 Error quantised_head(const std::string& source, std::string_view module, const std::string& found,
                      const HfConfig& config);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -10,7 +10,7 @@
 #include "io/guard.hpp"
 #include "io/mapped_file.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 std::string environment(const char* name) {
@@ -82,4 +82,4 @@ Result<std::string> find_model(const std::string& model) {
   });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -10,7 +10,7 @@
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 // Configurations that are published without vocab_size: what Transformers takes for them.
@@ -149,4 +149,4 @@ Result<HfConfig> read_hf_config(const std::string& path) {
   });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

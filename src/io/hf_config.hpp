@@ -11,7 +11,7 @@
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct Quantization {
   std::string method;                      // quant_method: "fp8", "gptq", ..., or empty
@@ -35,4 +35,4 @@ struct HfConfig {
 Result<HfConfig> parse_hf_config(std::string_view text, const std::string& source);
 Result<HfConfig> read_hf_config(const std::string& path);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -8,7 +8,7 @@
 
 #include "base/text.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 enum class Effect { softcap, multiply, divide, unknown };
@@ -122,4 +122,4 @@ Result<Transforms> parse_transforms(const JsonValue& config, const std::string& 
   return transforms;
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -7,7 +7,7 @@
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // config is the text model's object and model_type its own type; source names the document in messages.
 //
@@ -25,4 +25,4 @@ namespace isologit::io {
 // A number is rounded to f32 once, from its decimal text.
 Result<Transforms> parse_transforms(const JsonValue& config, const std::string& model_type, const std::string& source);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -8,7 +8,7 @@
 #include "base/text.hpp"
 #include "io/guard.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 using Nlohmann = nlohmann::json;
@@ -139,4 +139,4 @@ Result<std::string> json_string(std::string_view text) {
   });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

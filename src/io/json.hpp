@@ -10,7 +10,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // A number with a fraction, an exponent, or more digits than 64 bits hold, as it was written.
 struct JsonReal {
@@ -50,4 +50,4 @@ Result<JsonValue> parse_json(std::string_view text, const std::string& source);
 // text as a JSON string with its quotes. text must be UTF-8.
 Result<std::string> json_string(std::string_view text);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -11,7 +11,7 @@
 #include "base/text.hpp"
 #include "io/guard.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 tl::unexpected<Error> system_failure(const std::string& path, const char* what, int error) {
@@ -64,4 +64,4 @@ MappedFile::~MappedFile() {
 
 std::string_view MappedFile::text() const { return {reinterpret_cast<const char*>(bytes_.data()), bytes_.size()}; }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

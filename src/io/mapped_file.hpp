@@ -8,7 +8,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 class MappedFile {
  public:
@@ -31,4 +31,4 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -10,7 +10,7 @@
 
 #include "base/text.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 tl::unexpected<Error> NewFile::failure(const char* what, int error) const {
   return fail(StatusCode::io_error,
@@ -62,4 +62,4 @@ Result<void> NewFile::finish() {
   return {};
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -7,7 +7,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // A new file beside its final place, removed again unless finish() moved it there.
 class NewFile {
@@ -30,4 +30,4 @@ class NewFile {
   int fd_ = -1;
 };
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

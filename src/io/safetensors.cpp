@@ -10,7 +10,7 @@
 #include "io/json.hpp"
 #include "io/safetensors_dtype.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 constexpr std::size_t length_bytes = 8;
@@ -218,4 +218,4 @@ const Tensor* SafetensorsFile::find(std::string_view name) const {
   return found == by_name_.end() ? nullptr : &contents_.tensors[found->second];
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -13,7 +13,7 @@
 #include "io/mapped_file.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct Tensor {
   std::string name;
@@ -53,4 +53,4 @@ class SafetensorsFile {
   std::map<std::string, std::size_t, std::less<>> by_name_;
 };
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -3,7 +3,7 @@
 #include <array>
 #include <utility>
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 constexpr std::array<std::pair<std::string_view, unsigned>, 22> bits_of{{
@@ -39,4 +39,4 @@ std::optional<DType> core_dtype(std::string_view dtype) {
   return std::nullopt;
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

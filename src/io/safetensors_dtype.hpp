@@ -9,7 +9,7 @@
 
 #include "isologit/dtype.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // Bits of one element of a dtype as safetensors writes it ("BF16", "F4", ...); nothing when the name is unknown.
 std::optional<unsigned> safetensors_bits(std::string_view dtype);
@@ -20,4 +20,4 @@ std::optional<std::uint64_t> element_count(std::span<const std::int64_t> shape);
 // The core's element type for "BF16", "F16" and "F32".
 std::optional<DType> core_dtype(std::string_view dtype);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

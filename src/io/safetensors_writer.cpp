@@ -11,7 +11,7 @@
 #include "io/new_file.hpp"
 #include "io/safetensors_dtype.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 // What the header says of a tensor.
@@ -143,4 +143,4 @@ Result<void> TensorStream::finish() {
   return file_.finish();
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

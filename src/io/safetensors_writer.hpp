@@ -10,7 +10,7 @@
 #include "io/new_file.hpp"
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 struct TensorToWrite {
   std::string name;
@@ -40,4 +40,4 @@ class TensorStream {
   std::uint64_t missing_;  // bytes not yet appended
 };
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

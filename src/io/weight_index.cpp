@@ -5,7 +5,7 @@
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 bool stays_inside(std::string_view file) {
@@ -52,4 +52,4 @@ Result<WeightIndex> read_weight_index(const std::string& path) {
   });
 }
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -7,7 +7,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 // Tensor name to file name, relative to the index's own directory.
 using WeightIndex = std::map<std::string, std::string, std::less<>>;
@@ -16,4 +16,4 @@ using WeightIndex = std::map<std::string, std::string, std::less<>>;
 Result<WeightIndex> parse_weight_index(std::string_view text, const std::string& source);
 Result<WeightIndex> read_weight_index(const std::string& path);
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

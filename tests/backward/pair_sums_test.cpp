@@ -1,5 +1,5 @@
 // Sums in pairs of doubles against the oracle's intervals: within their proven errors.
-#include "backward/pair_sums.hpp"
+#include "fold/pair_sums.hpp"
 
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ double relative_error(const mpq_class& value, const oracle::Interval& exact) {
   return worst == 0 ? -1000 : std::log2(worst);
 }
 
-mpq_class rational(const exact::BigFloat& x) {
+mpq_class rational(const detail::exact::BigFloat& x) {
   mpz_class integer = 0;
   for (std::size_t i = x.limbs.size(); i-- > 0;) {
     integer = integer * mpz_class("18446744073709551616") + mpz_class(static_cast<unsigned long>(x.limbs[i]));
@@ -45,7 +45,7 @@ TEST(PairSums, ExponentialIsGoodTo76Bits) {
   for (int i = 0; i < 20000; ++i) {
     const double high = i < 200 ? std::ldexp(1.0 + random.uniform(), -i) : random.uniform() * 690;
     const double low = high * 0x1p-54 * (2 * random.uniform() - 1);
-    const gradient::Pair term = gradient::exp_minus({high, low});
+    const detail::fold::Pair term = detail::fold::exp_minus({high, low});
     const oracle::Interval exact = exp(oracle::Interval(-(rational(high) + rational(low)), kBits));
     worst = std::max(worst, relative_error(rational(term.high) + rational(term.low), exact));
   }
@@ -58,12 +58,12 @@ TEST(PairSums, HoldTheOraclesSums) {
     for (std::uint64_t seed = 0; seed < 8; ++seed) {
       const std::vector<float> logits = oracle::make_row(family, 500, seed);
       const oracle::Row row(logits);
-      gradient::PairSums first(row.top());
-      gradient::PairSums second(row.top());
+      detail::fold::PairSums first(row.top());
+      detail::fold::PairSums second(row.top());
       first.absorb(logits.data(), 123);
       second.absorb(logits.data() + 123, 377);
       first.merge(second);
-      gradient::RowSums sums;
+      detail::fold::RowSums sums;
       if (!first.finish(sums)) continue;
       EXPECT_EQ(sums.ties, row.ties());
       EXPECT_EQ(sums.others, row.has_others());
@@ -77,12 +77,12 @@ TEST(PairSums, HoldTheOraclesSums) {
 
 TEST(PairSums, RefuseRowsBeyondTheirRange) {
   const float far[] = {0.0F, -301.0F};
-  gradient::PairSums sums(0.0F);
+  detail::fold::PairSums sums(0.0F);
   sums.absorb(far, 2);
-  gradient::RowSums result;
+  detail::fold::RowSums result;
   EXPECT_FALSE(sums.finish(result));
   const float alone[] = {5.0F, -std::numeric_limits<float>::infinity()};
-  gradient::PairSums one(5.0F);
+  detail::fold::PairSums one(5.0F);
   one.absorb(alone, 2);
   ASSERT_TRUE(one.finish(result));
   EXPECT_EQ(result.ties, 1);

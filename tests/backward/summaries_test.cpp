@@ -237,16 +237,16 @@ TEST(Summaries, FastParametersAreThoseOfAllSumsWithinTheError) {
   int settled = 0;
   for (int i = 0; i < 1000; ++i) {
     const auto sums = [&](double shift) {
-      gradient::RowSums made{3, 1, true, {}, {}, {}};
-      made.mass = exact::Ball::exact((1 + i * 0x1p-7) * (1 + shift));
-      made.moment = exact::Ball::exact((3 + i * 0x1p-9) * (1 - shift));
-      made.mass.radius = made.moment.radius = exact::Bound::power_of_two(-41);
+      detail::fold::RowSums made{3, 1, true, {}, {}, {}};
+      made.mass = detail::exact::Ball::exact((1 + i * 0x1p-7) * (1 + shift));
+      made.moment = detail::exact::Ball::exact((3 + i * 0x1p-9) * (1 - shift));
+      made.mass.radius = made.moment.radius = detail::exact::Bound::power_of_two(-41);
       return made;
     };
     const double shift = static_cast<double>(random.below(1000)) * 0x1p-54;
-    const exact::BigFloat b = exact::BigFloat::from_double(0.5);
-    const auto one = gradient::dz_row(sums(0x1p-36), 3, b, 1, {}, false);
-    const auto other = gradient::dz_row(sums(0x1p-36 + shift), 3, b, 1, {}, false);
+    const detail::exact::BigFloat b = detail::exact::BigFloat::from_double(0.5);
+    const auto one = detail::backward::dz_row(sums(0x1p-36), 3, b, 1, {}, false);
+    const auto other = detail::backward::dz_row(sums(0x1p-36 + shift), 3, b, 1, {}, false);
     if (!one || !other) continue;
     ++settled;
     EXPECT_EQ(one->mass, other->mass);

@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 static_assert(!std::is_copy_constructible_v<AlignedBuffer> && !std::is_copy_assignable_v<AlignedBuffer>);
@@ -53,4 +53,4 @@ TEST(AlignedBuffer, ThrowsBadAllocWhenThereIsNoMemory) {
 }
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

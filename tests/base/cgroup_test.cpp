@@ -6,7 +6,7 @@
 #include <fstream>
 #include <limits>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 TEST(CpuMax, IsRoundedUp) {
@@ -128,4 +128,4 @@ TEST_F(CgroupQuota, IsReadFromV1BesideAnEmptyV2) {
 TEST_F(CgroupQuota, IsNothingWhereThereAreNoControlGroups) { EXPECT_EQ(quota(), std::nullopt); }
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

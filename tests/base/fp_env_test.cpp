@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 // Operands and results go through volatile: the arithmetic is done at run time and where it is written.
@@ -156,4 +156,4 @@ TEST_F(FpEnvironmentTest, DoesNotTrapWhereTheCallerHasUnmaskedExceptions) {
 #endif
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 using Block = std::array<std::uint32_t, 4>;
@@ -20,4 +20,4 @@ TEST(Philox, GivesThePublishedAnswers) {
 TEST(Philox, CanBeComputedByTheCompiler) { static_assert(philox4x32_10({0, 0, 0, 0}, {0, 0})[3] == 0x9b00dbd8); }
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

@@ -20,7 +20,7 @@
 
 #include "base/thread_pool.hpp"
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 using namespace std::chrono_literals;
@@ -149,4 +149,4 @@ TEST(ParallelWithoutThreads, StillRunsEveryIndex) {
 }
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

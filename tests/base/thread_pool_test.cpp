@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-namespace isologit::base {
+namespace isologit::detail::base {
 namespace {
 
 using namespace std::chrono_literals;
@@ -188,4 +188,4 @@ TEST(Parallel, LeavesSignalsToTheProgramsThreads) {
 }
 
 }  // namespace
-}  // namespace isologit::base
+}  // namespace isologit::detail::base

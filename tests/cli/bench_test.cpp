@@ -75,9 +75,9 @@ TEST(Bench, WrongOptionsAreUsageErrors) {
 }
 
 TEST(BenchData, IsNormalAndTheSameForEveryNumberOfThreads) {
-  const auto one = cli::normal_bf16(100003, 1.0F, 7, 1);
-  EXPECT_EQ(cli::normal_bf16(100003, 1.0F, 7, 3), one);
-  EXPECT_NE(cli::normal_bf16(100003, 1.0F, 8, 1), one);
+  const auto one = detail::cli::normal_bf16(100003, 1.0F, 7, 1);
+  EXPECT_EQ(detail::cli::normal_bf16(100003, 1.0F, 7, 3), one);
+  EXPECT_NE(detail::cli::normal_bf16(100003, 1.0F, 8, 1), one);
   double sum = 0;
   double squares = 0;
   for (const std::uint16_t bits : one) {

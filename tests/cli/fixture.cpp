@@ -43,17 +43,17 @@ std::string Workspace::write_model(const std::string& name, const std::vector<fl
                                    std::int64_t hidden) const {
   write_config(name, vocab, hidden);
   const std::vector<float> embedding(static_cast<std::size_t>(vocab * hidden), 9.0F);
-  const std::vector<io::TensorToWrite> tensors = {
+  const std::vector<detail::io::TensorToWrite> tensors = {
       {"lm_head.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(weight))},
       {"model.embed_tokens.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(embedding))}};
-  const auto written = io::write_safetensors(path(name) + "/model.safetensors", tensors);
+  const auto written = detail::io::write_safetensors(path(name) + "/model.safetensors", tensors);
   EXPECT_TRUE(written.has_value());
   return path(name);
 }
 
 std::string Workspace::write_input(const std::string& name, const Input& input, std::int64_t hidden) const {
   const auto rows = static_cast<std::int64_t>(input.token_ids.size());
-  std::vector<io::TensorToWrite> tensors = {
+  std::vector<detail::io::TensorToWrite> tensors = {
       {"hidden_states", "F32", {rows, hidden}, std::as_bytes(std::span(input.hidden))}};
   std::list<std::vector<std::int32_t>> narrow;  // what tensors point to
   const auto add = [&](const char* tensor, std::vector<std::int64_t> shape, const std::vector<std::int64_t>& values) {
@@ -76,7 +76,7 @@ std::string Workspace::write_input(const std::string& name, const Input& input, 
   if (!input.temperatures.empty()) {
     tensors.push_back({"temperatures", "F32", {rows}, std::as_bytes(std::span(input.temperatures))});
   }
-  const auto written = io::write_safetensors(path(name), tensors);
+  const auto written = detail::io::write_safetensors(path(name), tensors);
   EXPECT_TRUE(written.has_value());
   return path(name);
 }

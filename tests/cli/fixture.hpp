@@ -52,10 +52,10 @@ class Workspace : public ::testing::Test {
   // A tensor of a safetensors file; fails the test unless dtype and length are as told.
   template <class T>
   static std::vector<T> read_tensor(const std::string& file, const std::string& name, const std::string& dtype) {
-    auto opened = io::SafetensorsFile::open(file);
+    auto opened = detail::io::SafetensorsFile::open(file);
     EXPECT_TRUE(opened.has_value());
     if (!opened) return {};
-    const io::Tensor* tensor = opened->find(name);
+    const detail::io::Tensor* tensor = opened->find(name);
     EXPECT_NE(tensor, nullptr) << name;
     if (tensor == nullptr) return {};
     EXPECT_EQ(tensor->dtype, dtype);

@@ -36,7 +36,7 @@ class Logits : public Workspace {
   std::string out() const { return path("out.safetensors"); }
 
   std::vector<std::int64_t> shape() const {
-    const auto file = io::SafetensorsFile::open(out());
+    const auto file = detail::io::SafetensorsFile::open(out());
     EXPECT_TRUE(file && file->tensors().size() == 1);
     return file ? file->find("logits")->shape : std::vector<std::int64_t>{};
   }
@@ -141,9 +141,9 @@ TEST_F(Logits, AreWrittenInBlocks) {
                                               "--output", out(),        "--threads", "2"};
   const Finished finished = run_command(arguments, little_memory);
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
-  const auto written = io::SafetensorsFile::open(out());
+  const auto written = detail::io::SafetensorsFile::open(out());
   ASSERT_TRUE(written);
-  const io::Tensor* tensor = written->find("logits");
+  const detail::io::Tensor* tensor = written->find("logits");
   ASSERT_EQ(tensor->shape, (std::vector<std::int64_t>{kMany, kIds}));
   for (std::int64_t row = 0; row < kMany; ++row) {
     for (std::int64_t id = row % 7; id < kIds; id += 1001) {

@@ -10,7 +10,7 @@
 #include "cli/progress.hpp"
 #include "cli/text.hpp"
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 TEST(ParseTemperature, RoundsOnceToF32) {
@@ -67,4 +67,4 @@ TEST(Progress, WaitsASecondAndIsNotTooChatty) {
 }
 
 }  // namespace
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

@@ -10,7 +10,7 @@
 #include <random>
 #include <vector>
 
-namespace isologit::cli {
+namespace isologit::detail::cli {
 namespace {
 
 constexpr mpfr_prec_t kWide = 4000;  // holds any sum of the values here exactly
@@ -95,4 +95,4 @@ TEST(Summary, SpecialValues) {
 }
 
 }  // namespace
-}  // namespace isologit::cli
+}  // namespace isologit::detail::cli

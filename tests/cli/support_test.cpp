@@ -105,7 +105,7 @@ TEST_F(RowSupports, ScoreWritesEverythingOfASlice) {
     EXPECT_EQ(ids("argmax"), slice(argmax));
     EXPECT_EQ(ids("rank"), slice(rank));
     EXPECT_EQ(ids("top_k_ids"), slice(top_k_ids, kTop));
-    const auto file = io::SafetensorsFile::open(out);
+    const auto file = detail::io::SafetensorsFile::open(out);
     EXPECT_EQ(file->find("top_k_ids")->shape, (std::vector<std::int64_t>{12, 5}));
     EXPECT_EQ(file->find("ids_logprobs")->shape, (std::vector<std::int64_t>{12, 3}));
     const json told = json::parse(finished.out);
@@ -117,10 +117,10 @@ TEST_F(RowSupports, OutputsThatAreNotAskedForAreNotWritten) {
   input_.ids.clear();
   const std::string out = path("out.safetensors");
   ASSERT_EQ(run("score", write_input("in.safetensors", input_, kHidden), {"--output", out}).exit_code, 0);
-  const auto file = io::SafetensorsFile::open(out);
+  const auto file = detail::io::SafetensorsFile::open(out);
   ASSERT_TRUE(file);
   std::vector<std::string> names;
-  for (const io::Tensor& tensor : file->tensors()) names.push_back(tensor.name);
+  for (const detail::io::Tensor& tensor : file->tensors()) names.push_back(tensor.name);
   EXPECT_EQ(names, (std::vector<std::string>{"argmax", "rank", "entropy", "logprobs", "lse"}));
   const Finished plain = run("score", write_input("plain.safetensors", usual_input(), kHidden), {"--json"});
   EXPECT_FALSE(json::parse(plain.out).contains("support"));

@@ -4,7 +4,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 class CapturedTest : public ::testing::Test {
@@ -158,4 +158,4 @@ TEST_F(CapturedTest, UnusableFile) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

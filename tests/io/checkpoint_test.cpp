@@ -6,7 +6,7 @@
 #include "io/weight_index.hpp"
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 struct Part {
@@ -248,4 +248,4 @@ TEST(WeightIndex, Malformed) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -2,7 +2,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 TEST(Guard, ExhaustedMemoryBecomesAnError) {
@@ -16,4 +16,4 @@ TEST(Guard, ExhaustedMemoryBecomesAnError) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -5,7 +5,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 class HfCache : public ::testing::Test {
@@ -84,4 +84,4 @@ TEST_F(HfCache, ThingsThatAreNoModel) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -2,7 +2,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 Result<HfConfig> parse(const std::string& text) { return parse_hf_config(text, "config.json"); }
@@ -137,4 +137,4 @@ TEST(HfConfig, ReadsAFile) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

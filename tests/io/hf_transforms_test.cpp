@@ -2,7 +2,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 Result<Transforms> parse(const std::string& model_type, const std::string& members) {
@@ -112,4 +112,4 @@ TEST(HfTransforms, BadNumbers) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -3,7 +3,7 @@
 #include "base/text.hpp"
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 TEST(Json, KeepsKindsAndLiteralText) {
@@ -71,4 +71,4 @@ TEST(Text, Shapes) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -6,7 +6,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 TEST(MappedFile, HoldsTheBytesAlsoAfterAMove) {
@@ -60,4 +60,4 @@ TEST(MappedFile, UnreadableFile) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -4,7 +4,7 @@
 
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 Result<SafetensorsContents> parse(const std::string& file) {
@@ -169,4 +169,4 @@ TEST(Safetensors, OpenReportsTheFile) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

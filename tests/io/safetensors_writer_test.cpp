@@ -9,7 +9,7 @@
 #include "io/safetensors.hpp"
 #include "support.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 namespace {
 
 std::string read_all(const std::string& path) {
@@ -180,4 +180,4 @@ TEST(SafetensorsWriter, IsReadBack) {
 }
 
 }  // namespace
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -19,7 +19,7 @@
 
 #include "isologit/status.hpp"
 
-namespace isologit::io {
+namespace isologit::detail::io {
 
 class TempDir {
  public:
@@ -105,6 +105,6 @@ template <class T>
   return ::testing::AssertionSuccess();
 }
 
-#define EXPECT_FAILS(result, code, ...) EXPECT_TRUE(::isologit::io::fails(result, code, {__VA_ARGS__}))
+#define EXPECT_FAILS(result, code, ...) EXPECT_TRUE(::isologit::detail::io::fails(result, code, {__VA_ARGS__}))
 
-}  // namespace isologit::io
+}  // namespace isologit::detail::io

@@ -146,13 +146,14 @@ TEST(Softcap, NarrowResultsSeeWhatF32DoesNot) {
 TEST(LastLogit, OnlyTheLastStepIsNarrow) {
   const double h[] = {1, 0x1p-20};
   const double w[] = {1 + 0x1p-8, 0x1p-20};  // just above the midpoint
-  const auto last = [&](const Transforms& transforms, std::optional<float> t, DType type) {
+  const auto last = [&](const Transforms& transforms, float t, DType type) {
     return last_logit({h, w, 2}, 0, transforms, t, type);
   };
-  EXPECT_EQ(last({}, std::nullopt, DType::f32), 1 + 0x1p-8F);
-  EXPECT_EQ(last({}, std::nullopt, DType::bf16), 1 + 0x1p-7F);
-  EXPECT_EQ(last({}, 1.0F, DType::bf16), 1.0F);  // the f32 sum is the midpoint; dividing it by 1 is a step
-  EXPECT_EQ(last({false, 0, ScaleKind::multiply, 2.0F}, std::nullopt, DType::bf16), 2.0F);
+  EXPECT_EQ(last({}, 1, DType::f32), 1 + 0x1p-8F);
+  EXPECT_EQ(last({}, 1, DType::bf16), 1 + 0x1p-7F);
+  EXPECT_EQ(last({}, 2.0F, DType::bf16), 0.5F);  // the f32 sum is the midpoint
+  EXPECT_EQ(last({false, 0, ScaleKind::divide, 1.0F}, 1, DType::bf16), 1 + 0x1p-7F);  // no step
+  EXPECT_EQ(last({false, 0, ScaleKind::multiply, 2.0F}, 1, DType::bf16), 2.0F);
   EXPECT_EQ(last({false, 0, ScaleKind::divide, 3.0F}, 1.0F, DType::f32), (1 + 0x1p-8F) / 3.0F);
   EXPECT_EQ(last({true, 0x1p-8F, ScaleKind::none, 0}, 0x1p-8F, DType::f16), 1.0F);
 }

@@ -13,9 +13,9 @@ namespace {
 
 TEST(SampleExample, EqualsTheOracle) {
   const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<io::Captured> captured = io::read_hidden_rows(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured = detail::io::read_hidden_rows(model + "/captured.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   const auto cols = static_cast<std::size_t>(head.weight.cols);

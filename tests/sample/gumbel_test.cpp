@@ -1,18 +1,22 @@
 // The pieces of a draw: bounds of Gumbel numbers, the filter of each instruction set, the search for contenders.
-#include "fold/gumbel.hpp"
+#include "sample/gumbel.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "dot/dot.hpp"
+#include "kernels/target.hpp"
 #include "oracle/cases.hpp"
 #include "oracle/interval.hpp"
 #include "oracle/sample.hpp"
 
-namespace isologit::fold {
+namespace isologit::detail::sample {
 namespace {
+
+using kernels::Draw;
+using kernels::Hit;
+using kernels::kMostTile;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
@@ -51,9 +55,9 @@ TEST(Gumbel, RangesHoldTheNumber) {
   }
 }
 
-class Tables : public testing::TestWithParam<const dot::Kernel*> {
+class Tables : public testing::TestWithParam<const kernels::Target*> {
  protected:
-  const Lanes& lanes() const { return GetParam()->lanes(); }
+  const kernels::FoldLoops& loops() const { return GetParam()->fold_loops(); }
 };
 
 TEST_P(Tables, WordsAreTheGenerators) {
@@ -61,8 +65,8 @@ TEST_P(Tables, WordsAreTheGenerators) {
   for (const std::int64_t first_id : {std::int64_t{0}, std::int64_t{1}, std::int64_t{127}, std::int64_t{4098},
                                       (std::int64_t{1} << 32) - 5, (std::int64_t{1} << 33) - 128}) {
     const Draw draw{0x299F31D0A4093822U + static_cast<std::uint64_t>(first_id), 0x0370734413198A2EU, 0x85A308D3U};
-    Hit hits[kMaxTile];
-    ASSERT_EQ(lanes().gumbel_hits(draw, logits.data(), first_id, 128, -infinity, 0, hits), 128);
+    Hit hits[kMostTile];
+    ASSERT_EQ(loops().gumbel_hits(draw, logits.data(), first_id, 128, -infinity, 0, hits), 128);
     for (std::int64_t i = 0; i < 128; ++i) {
       const auto id = static_cast<std::uint64_t>(first_id + i);
       const std::array<std::uint32_t, 4> block =
@@ -87,8 +91,8 @@ TEST_P(Tables, NoContenderIsLeftOut) {
     const Draw draw{trial, 1, 2};
     const float rival = size * static_cast<float>(random.normal());
     const auto gumbel = static_cast<float>(random.between(-40, 240)) / 16;
-    Hit hits[kMaxTile];
-    const std::int64_t found = lanes().gumbel_hits(draw, logits.data(), 4000, count, rival, gumbel, hits);
+    Hit hits[kMostTile];
+    const std::int64_t found = loops().gumbel_hits(draw, logits.data(), 4000, count, rival, gumbel, hits);
     written += found;
     std::vector<char> hit(count);
     for (std::int64_t i = 0; i < found; ++i) hit[static_cast<std::size_t>(hits[i].index)] = 1;
@@ -96,7 +100,8 @@ TEST_P(Tables, NoContenderIsLeftOut) {
     EXPECT_EQ(hit[8], 0);
     for (std::size_t j = 0; j < count; ++j) {
       if (!(logits[j] > -infinity) || hit[j] != 0) continue;
-      const double high = gumbel_range(draw_word(draw, 4000 + static_cast<std::int64_t>(j), Word::first)).high;
+      const double high =
+          gumbel_range(kernels::draw_word(draw, 4000 + static_cast<std::int64_t>(j), kernels::Word::first)).high;
       EXPECT_LT(static_cast<double>(logits[j]) - static_cast<double>(rival) + high, static_cast<double>(gumbel));
     }
   }
@@ -107,9 +112,9 @@ TEST_P(Tables, NoContenderIsLeftOut) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Tables, testing::ValuesIn([] {
-                           std::vector<const dot::Kernel*> runnable;
-                           for (const dot::Entry& entry : dot::registry()) {
-                             if (entry.why_not().empty()) runnable.push_back(&entry.kernel());
+                           std::vector<const kernels::Target*> runnable;
+                           for (const kernels::Entry& entry : kernels::registry()) {
+                             if (entry.why_not().empty()) runnable.push_back(&entry.target());
                            }
                            return runnable;
                          }()),
@@ -120,7 +125,7 @@ TEST(Contenders, ManyCloseOnes) {
   const Draw draw{1, 2, 3};
   std::vector<float> z;
   for (std::uint32_t v = 0; v < 3000; ++v) {
-    z.push_back(static_cast<float>(-gumbel_range(draw_word(draw, v, Word::first)).low));
+    z.push_back(static_cast<float>(-gumbel_range(kernels::draw_word(draw, v, kernels::Word::first)).low));
   }
   Contenders all(draw);
   Contenders parts[2] = {Contenders(draw), Contenders(draw)};
@@ -135,4 +140,4 @@ TEST(Contenders, ManyCloseOnes) {
 }
 
 }  // namespace
-}  // namespace isologit::fold
+}  // namespace isologit::detail::sample

@@ -18,9 +18,9 @@ class Example : public KernelTest {};
 // Every 16th row; the long tests take all.
 TEST_P(Example, CapturedRowsAreTheOracles) {
   const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<io::Captured> captured = io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   MatrixView hidden = captured->hidden;
@@ -57,8 +57,8 @@ TEST_P(Example, CapturedRowsAreTheOracles) {
 TEST_P(Example, EveryOutputIsTheOracles) {
   if (is_reference()) GTEST_SKIP() << "the reference takes the first test's rows";
   const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
-  const Result<io::Captured> captured = io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
+  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
   ASSERT_TRUE(checkpoint && captured);
   const Head& head = checkpoint->head;
   const std::int64_t first = 700;

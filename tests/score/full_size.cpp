@@ -30,7 +30,7 @@ std::int64_t status_kb(const std::string& key) {
   return -1;
 }
 
-bool rows_match(const Head& head, const io::Captured& captured, const Outputs& outputs) {
+bool rows_match(const Head& head, const detail::io::Captured& captured, const Outputs& outputs) {
   const auto cols = static_cast<std::size_t>(head.weight.cols);
   const std::size_t size = dtype_size(head.weight.dtype);
   bool match = true;
@@ -52,8 +52,8 @@ bool rows_match(const Head& head, const io::Captured& captured, const Outputs& o
 }
 
 int run(const std::string& model) {
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
-  const Result<io::Captured> captured = io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
+  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
   if (!checkpoint || !captured) {
     std::fprintf(stderr, "%s\n", (!checkpoint ? checkpoint.error() : captured.error()).message.c_str());
     return 1;

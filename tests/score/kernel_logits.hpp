@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "dot/dot.hpp"
+#include "kernels/target.hpp"
 
 namespace isologit::testing_score {
 

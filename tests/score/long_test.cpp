@@ -203,9 +203,9 @@ TEST(Long, FullVocabulary) {
 
 TEST(Long, AllRowsOfTheExample) {
   const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<io::Captured> captured = io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   const Outputs outputs = score_all(head, captured->hidden, captured->token_ids, {}, {});

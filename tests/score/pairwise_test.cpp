@@ -83,5 +83,22 @@ TEST_P(Pairwise, RandomBytes) {
 
 ISOLOGIT_FOR_EACH_KERNEL(Pairwise);
 
+// A line of the registry is all it takes: the tests above were made for every kernel that runs here.
+TEST(Enrolment, EveryKernelThatRunsHereIsTested) {
+  std::string tested;
+  const testing::UnitTest& all = *testing::UnitTest::GetInstance();
+  for (int s = 0; s < all.total_test_suite_count(); ++s) {
+    for (int t = 0; t < all.GetTestSuite(s)->total_test_count(); ++t) {
+      const char* kernel = all.GetTestSuite(s)->GetTestInfo(t)->value_param();
+      if (kernel != nullptr) tested += kernel;
+    }
+  }
+  for (const KernelInfo& kernel : kernels()) {
+    if (kernel.runnable) {
+      EXPECT_NE(tested.find('"' + kernel.name + '"'), std::string::npos) << kernel.name;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace isologit::testing_score

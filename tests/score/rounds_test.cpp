@@ -75,18 +75,18 @@ TEST_P(Rounds, LogitsAbove2To20) {
 }
 
 // What a round can use when its sums are known to 2^-bits of themselves.
-fold::Normalizer conclude(const std::vector<float>& z, std::size_t limbs, std::int64_t bits) {
+detail::fold::Normalizer conclude(const std::vector<float>& z, std::size_t limbs, std::int64_t bits) {
   const auto top = std::max_element(z.begin(), z.end());
-  fold::ExactDistribution exact;
+  detail::fold::ExactDistribution exact;
   exact.top = *top;
   exact.top_id = top - z.begin();
-  exact.limbs = limbs;
+  exact.sums.limbs = limbs;
   exact.absorb(z.data(), static_cast<std::int64_t>(z.size()), 0);
-  fold::RelativeSums sums = exact.finish();
-  for (exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) {
-    sum->radius = sum->radius + exact::magnitude(*sum) * exact::Bound::power_of_two(-bits);
+  detail::fold::RelativeSums sums = exact.finish();
+  for (detail::exact::Ball* sum : {&sums.rest, &sums.moment, &sums.squares}) {
+    sum->radius = sum->radius + detail::exact::magnitude(*sum) * detail::exact::Bound::power_of_two(-bits);
   }
-  return fold::Normalizer(sums, *top, z.size() > 1, limbs);
+  return detail::fold::Normalizer(sums, *top, z.size() > 1, limbs);
 }
 
 // However little is known of the sums, a result is either right or undecided; and at last it is decided.
@@ -105,7 +105,7 @@ TEST(ExactRounds, AreRightOrUndecidedAtEveryPrecision) {
     bool decided = false;
     for (const std::int64_t bits : {8, 20, 24, 28, 34, 44, 50, 60, 100, 400}) {
       for (const std::size_t limbs : {2U, 4U, 16U}) {
-        const fold::Normalizer known = conclude(z, limbs, bits);
+        const detail::fold::Normalizer known = conclude(z, limbs, bits);
         decided = true;
         const auto check = [&](std::optional<float> result, float expected) {
           if (result) {

@@ -1,11 +1,11 @@
 // Softcap, scale and temperature (CONTRACT.md 2): each kernel's loops alone, then all of them with a bias in score.
-#include "head/transforms.hpp"
+#include "tiles/transforms.hpp"
 
 #include <array>
 #include <cmath>
 #include <limits>
 
-#include "dot/dot.hpp"
+#include "kernels/target.hpp"
 #include "oracle/cases.hpp"
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
@@ -43,8 +43,10 @@ class Transformed : public KernelTest {
   // The logits after the transforms, from the kernel's loops and from the oracle, are the same.
   void expect_right(const std::vector<float>& z, const Transforms& transforms, float temperature) const {
     std::vector<float> found = z;
-    head::apply(transforms, temperature, (*dot::choose(GetParam(), Arithmetic::exact))->lanes(), found.data(),
-                static_cast<std::int64_t>(found.size()));
+    const auto count = static_cast<std::int64_t>(found.size());
+    const auto target = detail::kernels::choose(GetParam(), Arithmetic::exact);
+    detail::tiles::apply(transforms, (*target)->fold_loops(), found.data(), count);
+    detail::tiles::apply_temperature(temperature, found.data(), count);
     for (std::size_t i = 0; i < z.size(); ++i) {
       const float expected = oracle::transform(z[i], transforms, temperature);
       ASSERT_TRUE(same_logit(found[i], expected))

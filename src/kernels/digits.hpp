@@ -1,0 +1,152 @@
+// Rows of elements as rows of digits, for the integer products of kernels/amx.cpp; for files compiled for AVX-512.
+//
+// A row has a unit u, a power of two. An element x that is an integer i = x / u in [-2^23, 2^23) is inside the row's
+// window and taken apart into i = d2 2^16 + d1 2^8 + d0 with d2 in [-128, 127], d1 and d0 in [0, 255]. All others, too
+// large, too small or not finite, are outside: their digits are 0 and they are listed whole. The unit is chosen by the
+// greatest element, which in normal data leaves 1 in 20,000 elements of bf16 outside, below. Where a few elements tower
+// over the others and would push many out, it is chosen to leave the fewest outside at both ends.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "exact/element.hpp"
+#include "kernels/avx512_vectors.hpp"
+#include "kernels/magnitude.hpp"
+
+namespace isologit::detail::kernels {
+namespace {
+
+constexpr std::int64_t kDigits = 3;
+constexpr std::int64_t kStep = 64;  // elements whose digits are made, stored and multiplied together
+constexpr std::int64_t kMostOutside = 64;
+
+constexpr std::int64_t steps_of(std::int64_t size) { return (size + kStep - 1) / kStep; }
+
+// Beside the digits: what they count in, and the elements outside, in ascending order of their place.
+struct DigitRow {
+  struct Outside {
+    std::int32_t at;
+    float value;
+  };
+  double unit;
+  std::int64_t outside;  // how many are listed
+  bool fits;             // false where more than kMostOutside elements are outside: then nothing else holds
+  Outside list[kMostOutside];
+
+  bool holds(double x) const {
+    const double i = x / unit;  // exact
+    return i >= -0x1p23 && i < 0x1p23 && i == static_cast<double>(static_cast<std::int64_t>(i));
+  }
+};
+
+// Sixteen elements as integers times 2^unit, 0 for those outside.
+inline __m512i integers(__m512 x, __m512 unit, __m512 minus_unit, __mmask16& inside) {
+  const __m512i i = _mm512_cvttps_epi32(_mm512_scalef_ps(x, minus_unit));
+  // Scaled back, so that no element that vanished in the first scaling is taken for 0.
+  const __mmask16 same = _mm512_cmp_ps_mask(_mm512_scalef_ps(_mm512_cvtepi32_ps(i), unit), x, _CMP_EQ_OQ);
+  inside =
+      _mm512_mask_cmplt_epu32_mask(same, _mm512_add_epi32(i, _mm512_set1_epi32(1 << 23)), _mm512_set1_epi32(1 << 24));
+  return _mm512_maskz_mov_epi32(inside, i);
+}
+
+// The digits of 64 integers, the lowest first. Within a digit's 64 bytes the elements stand in an order of their own,
+// the same for all rows.
+inline void take_apart(const __m512i (&integers)[4], __m512i (&digits)[kDigits]) {
+  const __m512i by_digit = _mm512_set4_epi32(0x0F0B0703, 0x0E0A0602, 0x0D090501, 0x0C080400);
+  __m512i v[4];
+  for (int i = 0; i < 4; ++i) v[i] = _mm512_shuffle_epi8(integers[i], by_digit);
+  const __m512i low_01 = _mm512_unpacklo_epi32(v[0], v[1]);
+  const __m512i low_23 = _mm512_unpacklo_epi32(v[2], v[3]);
+  digits[0] = _mm512_unpacklo_epi64(low_01, low_23);
+  digits[1] = _mm512_unpackhi_epi64(low_01, low_23);
+  digits[2] = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+}
+
+// Makes the digits of a row in units of 2^unit; store(step, digits) gets those of each step. False when too many
+// elements are outside. Of a row with a NaN, which makes all its sums NaN, only that NaN is listed.
+template <DType kDType, class Store>
+bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row, Store& store) {
+  constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+  const __m512 scale = _mm512_set1_ps(static_cast<float>(unit));
+  const __m512 minus_scale = _mm512_set1_ps(static_cast<float>(-unit));
+  row.unit = std::ldexp(1.0, unit);
+  row.outside = 0;
+  alignas(64) char tail[static_cast<std::size_t>(kStep * kSize)] = {};  // the last step's, where it is not whole
+  for (std::int64_t k = 0; k < size; k += kStep) {
+    const char* at = from + k * kSize;
+    if (size - k < kStep) {
+      std::memcpy(tail, at, static_cast<std::size_t>((size - k) * kSize));
+      at = tail;
+    }
+    __m512i values[4];
+    for (std::int64_t i = 0; i < 4; ++i) {
+      const __m512 x = load_floats<kDType>(at + i * 16 * kSize);
+      __mmask16 inside;
+      values[i] = integers(x, scale, minus_scale, inside);
+      for (unsigned left = static_cast<std::uint16_t>(~inside); left != 0; left &= left - 1) {
+        const std::int64_t place = k + i * 16 + std::countr_zero(left);
+        const DigitRow::Outside outside{static_cast<std::int32_t>(place), exact::load_element(from, kDType, place)};
+        if (std::isnan(outside.value)) {
+          row.list[0] = outside;
+          row.outside = 1;
+          return true;
+        }
+        if (row.outside == kMostOutside) return false;
+        row.list[row.outside++] = outside;
+      }
+    }
+    __m512i digits[kDigits];
+    take_apart(values, digits);
+    store(k / kStep, digits);
+  }
+  return true;
+}
+
+// The unit that leaves the fewest finite elements outside.
+inline int best_unit(const void* row, DType dtype, std::int64_t size) {
+  // starts[e] counts the windows that hold an element from the unit 2^(e - kLeast) on, less those that end there.
+  constexpr int kLeast = 175;
+  std::int32_t starts[kLeast + 130] = {};
+  for (std::int64_t k = 0; k < size; ++k) {
+    const auto bits = std::bit_cast<std::uint32_t>(exact::load_element(row, dtype, k));
+    const auto exponent = static_cast<int>(bits >> 23 & 0xFF);
+    const std::uint32_t significand = (bits & 0x7FFFFF) | (exponent != 0 ? 0x800000U : 0);
+    if (exponent == 0xFF || significand == 0) continue;
+    const int last_bit = (exponent != 0 ? exponent : 1) - 150;
+    const int lowest = last_bit + std::countr_zero(significand);
+    const int highest = last_bit + 31 - std::countl_zero(significand);
+    ++starts[highest - 22 + kLeast];
+    --starts[lowest + 1 + kLeast];
+  }
+  std::int32_t held = 0;
+  std::int32_t most = 0;
+  int best = 0;
+  for (int i = 0; i < static_cast<int>(std::size(starts)); ++i) {
+    held += starts[i];
+    if (held > most) {
+      most = held;
+      best = i - kLeast;
+    }
+  }
+  return best;
+}
+
+template <class Store>
+void pack_row(const void* from, DType dtype, std::int64_t size, DigitRow& row, Store&& store) {
+  const auto pack = [&](int unit) {
+    const auto* bytes = static_cast<const char*>(from);
+    return with_dtype(dtype, [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
+  };
+  GreatestMagnitude magnitude;
+  with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(from), size); });
+  const double greatest = magnitude.of(dtype);
+  const bool usual = std::isfinite(greatest) && greatest > 0;
+  row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size));
+}
+
+}  // namespace
+}  // namespace isologit::detail::kernels

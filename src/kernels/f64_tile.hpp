@@ -1,0 +1,147 @@
+// Tiles of exact logits by certified f64 accumulation; included by one file per instruction set, which supplies `Sums`:
+// Panel (kernels/panel.hpp) of doubles or what is used like it.
+//
+// Why it is right. A product of two elements has at most 48 significant bits and an exponent in [-298, 255]: it is
+// exact in f64, with or without fma. Let p_1..p_n be the products and s their real sum. A sum in which no term passes
+// through more than D additions satisfies |computed - s| <= gamma_D * sum |p_i|, gamma_D = D u / (1 - D u), u = 2^-53
+// (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2), and sum |p_i| <= (sum |h_i|) max
+// |w_i|. If computed - E and computed + E round to the same f32, where E exceeds that bound and the errors of computing
+// the two ends, then s rounds to it too, rounding being monotone. If not, the sum may still be exact: with u_h and u_w
+// the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
+// where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
+// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If any product
+// is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
+// finite products overflows f64.
+//
+// Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
+#pragma once
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+#include "exact/rounding.hpp"
+#include "kernels/magnitude.hpp"
+#include "kernels/panel.hpp"
+
+namespace isologit::detail::kernels {
+namespace {
+
+// An upper bound of the sum of |elements|: n < 2^40 additions lose less than 2^-12 of it.
+inline double l1_bound(const void* row, DType dtype, std::int64_t count) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += std::fabs(static_cast<double>(exact::load_element(row, dtype, i)));
+  return sum * (1 + 0x1p-11);
+}
+
+// A prepared block: per row the bound of the sum of magnitudes and the lowest set bit, then the rows as doubles.
+template <class Sums>
+class F64Target : public Target {
+ public:
+  using Target::Target;
+
+  static constexpr TileShape kShape{Sums::kBlockRows, kTile};
+
+  std::size_t prepared_bytes(std::int64_t rows, std::int64_t size) const final {
+    return static_cast<std::size_t>(header(rows) + Sums::block_size(rows, size)) * sizeof(double);
+  }
+  std::size_t scratch_bytes(std::int64_t rows, std::int64_t size) const final {
+    return static_cast<std::size_t>(kTile * rows + 2 * kTile + Sums::scratch_size(rows, size)) * sizeof(double);
+  }
+
+  void prepare(const MatrixView& hidden, std::int64_t row, std::int64_t index, std::int64_t rows,
+               void* prepared) const final {
+    auto* bounds = static_cast<double*>(prepared);
+    const void* elements = exact::row_data(hidden, row);
+    bounds[index] = l1_bound(elements, hidden.dtype, hidden.cols);
+    bounds[rows + index] = lowest_bit(elements, hidden.dtype, hidden.cols);
+    Sums::prepare(elements, hidden.dtype, hidden.cols, index, rows, bounds + header(rows));
+  }
+
+  void logits(const Block& block, const WeightTile& tile, float* logits, void* scratch, Counts& counts) const final {
+    auto* sums = static_cast<double*>(scratch);
+    double* greatest = sums + kTile * block.rows;
+    double* units = greatest + kTile;
+    GreatestMagnitude magnitudes[kTile];
+    const auto see = [&]<DType kDType>(std::int64_t j, const char* from, std::int64_t count) {
+      magnitudes[j].see<kDType>(from, count);
+    };
+    const std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows,
+                                          tile, sums, units + kTile, see);
+    for (std::int64_t j = 0; j < tile.count; ++j) {
+      greatest[j] = magnitudes[j].of(tile.weight->dtype);
+      units[j] = 0;
+    }
+    round(block, tile, {sums, greatest, units, depth}, logits, counts);
+  }
+
+  std::int64_t multiply_adds(std::int64_t steps) const final { return Sums::multiply_adds(steps); }
+
+ private:
+  static std::int64_t header(std::int64_t rows) { return (2 * rows + 7) / 8 * 8; }
+
+  // Of a tile: the sums, per weight row its greatest magnitude, and its lowest set bit, 0 while unknown; D of the sums.
+  struct Tile {
+    const double* sums;
+    const double* greatest;
+    double* units;
+    std::int64_t depth;
+  };
+
+  static double bias_of(const WeightTile& tile, std::int64_t j) {
+    if (tile.bias->data == nullptr) return 0;
+    return static_cast<double>(exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j));
+  }
+
+  void round(const Block& block, const WeightTile& tile, const Tile& x, float* logits, Counts& counts) const {
+    // One more for the bias.
+    const auto depth = static_cast<double>(x.depth + 1);
+    const double gamma = depth * 0x1p-53 * (1 + 0x1p-10);  // covers 1/(1 - D u) and the roundings of E, D < 2^40
+    const auto* magnitudes = static_cast<const double*>(block.prepared);
+    double biases[kTile];
+    for (std::int64_t j = 0; j < tile.count; ++j) biases[j] = bias_of(tile, j);
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      for (std::int64_t j = 0; j < tile.count; ++j) {
+        const double bias = biases[j];
+        const double sum = x.sums[r * kTile + j] + bias;
+        const double reach = magnitudes[r] * x.greatest[j] + std::fabs(bias);  // no partial sum is larger
+        const double error = gamma * reach + std::fabs(sum) * 0x1p-52;         // the latter for rounding the two ends
+        const auto low = static_cast<float>(sum - error);
+        const auto high = static_cast<float>(sum + error);
+        float logit = low + 0.0F;  // -0 becomes +0
+        if (!(low == high)) logit = settle(block, r, tile, j, {sum, reach, bias, x.greatest[j]}, x.units[j], counts);
+        logits[r * kTile + j] = logit;
+      }
+    }
+  }
+
+  struct Unsettled {
+    double sum;
+    double reach;
+    double bias;
+    double greatest;  // magnitude of the weight row
+  };
+
+  // A logit that the rounding test left open.
+  float settle(const Block& block, std::int64_t r, const WeightTile& tile, std::int64_t j, const Unsettled& x,
+               double& weight_unit, Counts& counts) const {
+    if (std::isnan(x.reach) || std::isnan(x.sum)) return exact::quiet_nan();
+    // What is not finite in a weight row the sums may not know, nor hidden NaN from inf.
+    if (std::isinf(x.greatest)) return exact_logit(block, r, tile, j);
+    if (std::isinf(x.sum)) return static_cast<float>(x.sum);
+    if (weight_unit == 0) {
+      weight_unit = lowest_bit(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols);
+    }
+    const auto bias = static_cast<float>(x.bias);  // it was one
+    const double bias_unit = lowest_bit(&bias, DType::f32, 1);
+    const double hidden_unit = static_cast<const double*>(block.prepared)[block.rows + r];
+    const double unit = std::fmin(hidden_unit * weight_unit, bias_unit);
+    if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
+    ++counts.fallbacks;
+    return exact_logit(block, r, tile, j);
+  }
+};
+
+}  // namespace
+}  // namespace isologit::detail::kernels

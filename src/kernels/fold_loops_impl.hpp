@@ -1,0 +1,267 @@
+// The loops of kernels/fold_loops.hpp in the vector types of GCC and clang; included by one file per instruction set,
+// which defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see kernels/panel.hpp.
+//
+// The exponential is that of kernels/exp.hpp. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
+// The sums. Chains of at most kMostTile additions of positive terms: 2^-46; moment adds two roundings a term. In all
+// below 2^-45, squares too. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top
+// - z), and e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all
+// granularity.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <limits>
+
+#include "exact/elementary.hpp"
+#include "kernels/exp.hpp"
+#include "kernels/fold_loops.hpp"
+
+#if ISOLOGIT_LANES > 2
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace isologit::detail::kernels::loops {
+namespace {
+
+constexpr int kWidth = ISOLOGIT_LANES;
+using Doubles = double __attribute__((vector_size(8 * kWidth)));
+using Longs = std::int64_t __attribute__((vector_size(8 * kWidth)));
+using Floats = float __attribute__((vector_size(8 * kWidth)));  // twice as many
+using Ints = std::int32_t __attribute__((vector_size(8 * kWidth)));
+using HalfFloats = float __attribute__((vector_size(4 * kWidth)));  // as many as Doubles
+constexpr int kFloats = 2 * kWidth;
+
+template <class Target, class From>
+inline Target load(const From* from) {
+  Target value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class To, class From>
+inline To bits_of(From from) {
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+inline Doubles broadcast(double x) { return Doubles{} + x; }
+
+inline Doubles select(Longs mask, Doubles yes, Doubles no) {
+  return bits_of<Doubles>((mask & bits_of<Longs>(yes)) | (~mask & bits_of<Longs>(no)));
+}
+
+#if ISOLOGIT_LANES == 8
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+  return bits_of<Doubles>(_mm512_fmadd_pd(bits_of<__m512d>(a), bits_of<__m512d>(b), bits_of<__m512d>(c)));
+}
+#elif ISOLOGIT_LANES == 4
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm256_fmadd_pd(a, b, c); }
+#else
+inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return a * b + c; }
+#endif
+
+inline Scan scan(const float* logits, std::int64_t count) {
+  const float nothing = -std::numeric_limits<float>::infinity();
+  Floats greatest = Floats{} + nothing;
+  Ints nan = {};
+  Ints above = {};
+  for (std::int64_t i = 0; i < count; i += kFloats) {
+    const auto z = load<Floats>(logits + i);
+    greatest = z > greatest ? z : greatest;
+    nan |= z != z;
+    above -= z > nothing;
+  }
+  Scan result{nothing, false, 0};
+  for (int i = 0; i < kFloats; ++i) {
+    if (greatest[i] > result.greatest) result.greatest = greatest[i];
+    result.has_nan = result.has_nan || nan[i] != 0;
+    result.above_minus_inf += above[i];
+  }
+  return result;
+}
+
+// e^z in units of 2^scale; z >= floor, which keeps k - scale above -1002. `lift` is the exponent field's share of
+// -scale together with the offset of kRound.
+inline Doubles exp_scaled(Doubles z, std::int64_t lift) {
+  const Doubles shifted = multiply_add(z, broadcast(kLog2E), broadcast(kRound));
+  const Doubles k = shifted - kRound;
+  const Doubles r = multiply_add(k, broadcast(-kLn2Low), multiply_add(k, broadcast(-kLn2High), z));
+  Doubles p = broadcast(kExpCoefficients[0]);
+  for (std::size_t n = 1; n < std::size(kExpCoefficients); ++n) {
+    p = multiply_add(p, r, broadcast(kExpCoefficients[n]));
+  }
+  return bits_of<Doubles>(bits_of<Longs>(p) + ((bits_of<Longs>(shifted) - lift) << 52));
+}
+
+inline Sums sums(const float* logits, std::int64_t count, float top, int scale) {
+  const double lowest = (scale - 1000) * 0.6931471805599453;
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound) + scale;
+  const double nothing = -std::numeric_limits<double>::infinity();
+  Doubles mass[2] = {};
+  Doubles moment[2] = {};
+  Doubles squares[2] = {};
+  for (std::int64_t i = 0; i < count; i += 2 * kWidth) {
+    for (int half = 0; half < 2; ++half) {
+      const auto z = __builtin_convertvector(load<HalfFloats>(logits + i + half * kWidth), Doubles);
+      const Longs there = z > nothing;
+      const Doubles held = select(z > lowest, z, broadcast(lowest));
+      const Doubles term = select(there, exp_scaled(held, lift), Doubles{});
+      mass[half] += term;
+      moment[half] += term * (static_cast<double>(top) - held);
+      squares[half] += term * term;
+    }
+  }
+  Sums result{0, 0, 0};
+  for (int i = 0; i < kWidth; ++i) {
+    result.mass += mass[0][i] + mass[1][i];
+    result.moment += moment[0][i] + moment[1][i];
+    result.squares += squares[0][i] + squares[1][i];
+  }
+  return result;
+}
+
+inline std::int64_t count_above(const float* logits, std::int64_t count, float threshold, bool or_equal) {
+  std::int64_t total = 0;
+  std::int64_t i = 0;
+  const Floats limit = Floats{} + threshold;
+  Ints found = {};
+  if (or_equal) {
+    for (; i + kFloats <= count; i += kFloats) found -= load<Floats>(logits + i) >= limit;
+  } else {
+    for (; i + kFloats <= count; i += kFloats) found -= load<Floats>(logits + i) > limit;
+  }
+  for (int lane = 0; lane < kFloats; ++lane) total += found[lane];
+  for (; i < count; ++i) total += or_equal ? logits[i] >= threshold : logits[i] > threshold;
+  return total;
+}
+
+inline bool any_not_below(const float* logits, std::int64_t count, float threshold) {
+  const Floats limit = Floats{} + threshold;
+  Ints found = {};
+  std::int64_t i = 0;
+  for (; i + kFloats <= count; i += kFloats) found |= ~(load<Floats>(logits + i) < limit);
+  bool any = false;
+  for (int lane = 0; lane < kFloats; ++lane) any = any || found[lane] != 0;
+  for (; i < count; ++i) any = any || !(logits[i] < threshold);
+  return any;
+}
+
+// cap tanh(x), x = |z| / cap, as cap (1 - e) / (1 + e) with e = e^(-2x). x has a relative error of 2^-53 and 2x <= 20,
+// so e is within 2^-48.6 of its value with x's error and 2^-51.5 with its own: 2^-48.3 in all. d/de (1 - e)/(1 + e) is
+// at most 2 in magnitude, so e's error moves the result by at most cap e 2^-47.3; the four operations after it by 4 *
+// 2^-53 of the result (1 - e has no error beyond e's and its own rounding). Bound: cap e 2^-47 + result 2^-50.
+inline void softcap(float* logits, std::int64_t count, float cap) {
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
+  const double c = static_cast<double>(cap);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const auto z = __builtin_convertvector(load<HalfFloats>(logits + i), Doubles);
+    const Doubles size = select(z < 0, -z, z);
+    const Doubles x = select(size < 10 * c, size / c, broadcast(10));
+    const Doubles e = exp_scaled(-2 * x, lift);
+    const Doubles capped = c * ((1 - e) / (1 + e));
+    const Doubles error = c * e * 0x1p-47 + capped * 0x1p-50;
+    const auto low = __builtin_convertvector(capped - error, HalfFloats);
+    const auto high = __builtin_convertvector(capped + error, HalfFloats);
+    for (int lane = 0; lane < kWidth; ++lane) {
+      float& logit = logits[i + lane];
+      if (low[lane] == high[lane] && size[lane] < 10 * c) {
+        logit = logit < 0 ? -low[lane] : low[lane] + 0.0F;  // of 0, low may be -0
+      } else {
+        logit = static_cast<float>(exact::softcap(logit, cap, exact::kF32));
+      }
+    }
+  }
+}
+
+// Philox works on 32-bit words, here each in a 64-bit lane whose upper half is left as it falls: products read only the
+// lower halves, and so does whoever reads the result.
+using Words = std::uint64_t __attribute__((vector_size(8 * kWidth)));
+using HalfWords = std::uint32_t __attribute__((vector_size(8 * kWidth)));  // twice as many
+
+inline Words multiply_low(Words a, Words b) {
+#if ISOLOGIT_LANES == 8
+  return bits_of<Words>(_mm512_mul_epu32(bits_of<__m512i>(a), bits_of<__m512i>(b)));
+#elif ISOLOGIT_LANES == 4
+  return reinterpret_cast<Words>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+#elif defined(__SSE2__)
+  return reinterpret_cast<Words>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+#else
+  return (a & 0xFFFFFFFFU) * (b & 0xFFFFFFFFU);
+#endif
+}
+
+// The words of `blocks` blocks from `first` on, in the order of ids; written are whole registers.
+inline void first_words(const Draw& draw, std::uint32_t first, std::int64_t blocks, std::uint32_t* words) {
+  Words lane;
+  for (int i = 0; i < kWidth; ++i) lane[i] = static_cast<std::uint64_t>(i);
+  for (std::int64_t block = 0; block < blocks; block += kWidth) {
+    Words c0 = lane + first + static_cast<std::uint64_t>(block);
+    Words c1 = Words{} + draw.position;
+    Words c2 = Words{} + draw.sequence;
+    Words c3 = Words{} + (draw.sequence >> 32);
+    auto key0 = static_cast<std::uint32_t>(draw.seed);
+    auto key1 = static_cast<std::uint32_t>(draw.seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+      const Words product0 = multiply_low(c0, Words{} + 0xD2511F53U);
+      const Words product1 = multiply_low(c2, Words{} + 0xCD9E8D57U);
+      c0 = (product1 >> 32) ^ c1 ^ key0;
+      c1 = product1;
+      c2 = (product0 >> 32) ^ c3 ^ key1;
+      c3 = product0;
+      key0 += 0x9E3779B9U;
+      key1 += 0xBB67AE85U;
+    }
+    const Words low = (c0 & 0xFFFFFFFFU) | c1 << 32;
+    const Words high = (c2 & 0xFFFFFFFFU) | c3 << 32;
+    for (int i = 0; i < kWidth; ++i) {
+      const std::uint32_t four[4] = {static_cast<std::uint32_t>(low[i]), static_cast<std::uint32_t>(low[i] >> 32),
+                                     static_cast<std::uint32_t>(high[i]), static_cast<std::uint32_t>(high[i] >> 32)};
+      std::memcpy(words + 4 * (block + i), four, sizeof four);
+    }
+  }
+}
+
+// An upper bound of the Gumbel number g = -ln(-ln u) from its first word r: -ln u > 1 - u > w 2^-24 with w = (2^32 - 1
+// - r) >> 8, so g < -ln(w 2^-24) = (24 - log2 w) ln 2; and log2 w is at least the straight line through its values at
+// the powers of two, which the bits of a float are: bits 2^-23 - 127 (w = 0 counts as 2^-127: more than any g). The
+// line is evaluated in f32: three roundings relative to 105 or less, below 2^-15; z - rival rounds by less than 2^-17
+// where it is below 2^7 in size, and above that the comparison is not close. Comparing the rounded sum with a float is
+// exact, as rounding is monotone.
+inline std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int64_t first_id, std::int64_t count,
+                                float rival, float gumbel, Hit* hits) {
+  constexpr float kSlope = 0x1.62e430p-24F;         // ln 2 2^-23
+  constexpr float kOffset = 104.66522F + 0x1p-13F;  // 151 ln 2 and what is rounded off
+  alignas(64) std::uint32_t words[kMostTile + 4 * kWidth + 2 * kFloats];
+  alignas(64) std::int32_t reached[kMostTile + kFloats];
+  const std::int64_t skipped = first_id % 4;
+  first_words(draw, static_cast<std::uint32_t>(first_id / 4), (count + skipped + 3) / 4, words);
+  const float nothing = -std::numeric_limits<float>::infinity();
+  Ints any = {};
+  for (std::int64_t i = 0; i < count; i += kFloats) {
+    const auto z = load<Floats>(logits + i);
+    const HalfWords complement = ~load<HalfWords>(words + skipped + i) >> 8;
+    const auto bits = bits_of<Ints>(__builtin_convertvector(bits_of<Ints>(complement), Floats));
+    const Floats bound = kOffset - __builtin_convertvector(bits, Floats) * kSlope;
+    const Ints reach = ((z - rival) + bound >= gumbel) & (z > nothing);
+    std::memcpy(reached + i, &reach, sizeof reach);
+    any |= reach;
+  }
+  bool found = false;
+  for (int i = 0; i < kFloats; ++i) found = found || any[i] != 0;
+  if (!found) return 0;
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (reached[i] != 0) hits[total++] = {static_cast<std::int32_t>(i), words[skipped + i]};
+  }
+  return total;
+}
+
+constexpr FoldLoops kFoldLoops{scan, sums, count_above, any_not_below, softcap, gumbel_hits};
+
+}  // namespace
+}  // namespace isologit::detail::kernels::loops

@@ -1,0 +1,97 @@
+#include "score/logits_output.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "exact/element.hpp"
+#include "exact/elementary.hpp"
+#include "exact/encode.hpp"
+#include "exact/logit.hpp"
+
+namespace isologit::detail::score {
+namespace {
+
+// z / divisor rounded once, by way of rounding it to odd in f64 (Boldo and Melquiond, "Emulation of FMA and correctly
+// rounded sums: proved algorithms using rounding to odd", 2008), which leaves a later rounding to fewer bits correct.
+double divide(float z, float divisor, DType dtype) {
+  const double quotient = static_cast<double>(z) / static_cast<double>(divisor);
+  const double residual = std::fma(-quotient, static_cast<double>(divisor), static_cast<double>(z));
+  if (residual == 0 || (std::bit_cast<std::uint64_t>(quotient) & 1U) != 0) return exact::narrow(quotient, dtype);
+  const double toward = residual > 0 ? HUGE_VAL : -HUGE_VAL;  // the divisor is positive
+  return exact::narrow(std::nextafter(quotient, toward), dtype);
+}
+
+// The logit of the shard's id before any transform, rounded to `dtype`.
+double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DType dtype) {
+  if (source.fast != nullptr) {
+    return exact::narrow(static_cast<double>(source.fast->logit(row, id).dot_logit), dtype);
+  }
+  const MatrixView& weight = source.shard.head.weight;
+  const VectorView& bias = source.shard.head.bias;
+  return exact::logit(exact::row_data(source.hidden, row), source.hidden.dtype, exact::row_data(weight, id),
+                      weight.dtype, source.hidden.cols,
+                      bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id),
+                      exact::format_of(dtype));
+}
+
+// The row's logit of `id` with its last step rounded to `dtype` instead of f32. A step that changes nothing (a factor,
+// a divisor or a temperature of 1) is none.
+double last_step(std::int64_t id, const LogitRow& row, const LogitSource& source, DType dtype) {
+  const Transforms& transforms = source.shard.head.transforms;
+  const bool scaled = transforms.scale_kind != ScaleKind::none && transforms.scale != 1;
+  const bool heated = row.temperature != 1;
+  const bool dot_is_last = !transforms.has_softcap && !scaled && !heated;
+  const double dot = dot_of(id - source.shard.first_id, row.row, source, dot_is_last ? dtype : DType::f32);
+  if (dot_is_last) return dot;
+  auto z = static_cast<float>(dot);
+  if (transforms.has_softcap) {
+    const bool last = !scaled && !heated;
+    const double capped = exact::softcap(z, transforms.softcap, exact::format_of(last ? dtype : DType::f32));
+    if (last) return capped;
+    z = static_cast<float>(capped);
+  }
+  if (scaled && !heated) {
+    if (transforms.scale_kind == ScaleKind::divide) return divide(z, transforms.scale, dtype);
+    return exact::narrow(static_cast<double>(z) * static_cast<double>(transforms.scale), dtype);  // exact product
+  }
+  if (transforms.scale_kind == ScaleKind::multiply) z = z * transforms.scale;
+  if (transforms.scale_kind == ScaleKind::divide) z = z / transforms.scale;
+  return divide(z, row.temperature, dtype);
+}
+
+// Whether RN32 of a number lies on a midpoint between two numbers of `dtype`, or where f16 has fewer bits than a normal
+// f32 tells: off these, the f32 rounding and what it rounded lie on the same side of every midpoint.
+bool on_midpoint(float logit, DType dtype) {
+  const auto bits = std::bit_cast<std::uint32_t>(logit);
+  if (dtype == DType::bf16) return (bits & 0xFFFFU) == 0x8000U;
+  if (std::isinf(logit) || logit == 0) return false;
+  return std::fabs(logit) < 0x1p-14F || (bits & 0x1FFFU) == 0x1000U;
+}
+
+}  // namespace
+
+void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSource& source) {
+  const std::int64_t begin = std::max(row.first_id, output.first_id);
+  const std::int64_t end = std::min(row.first_id + row.count, output.first_id + output.count);
+  const auto size = static_cast<std::int64_t>(dtype_size(output.dtype));
+  char* to = static_cast<char*>(output.data) + row.row * output.row_stride * size;
+  for (std::int64_t id = begin; id < end; ++id) {
+    const float logit = row.logits[id - row.first_id];
+    double value = static_cast<double>(std::isnan(logit) ? exact::quiet_nan() : logit);
+    if (output.dtype != DType::f32 && !std::isnan(logit)) {
+      value = on_midpoint(logit, output.dtype) ? last_step(id, row, source, output.dtype)
+                                               : exact::narrow(value, output.dtype);
+    }
+    exact::store_element(to + (id - output.first_id) * size, output.dtype, value);
+  }
+}
+
+void write_zeros(const LogitsOutput& output, std::int64_t row) {
+  const auto size = static_cast<std::int64_t>(dtype_size(output.dtype));
+  std::memset(static_cast<char*>(output.data) + row * output.row_stride * size, 0,
+              static_cast<std::size_t>(output.count * size));
+}
+
+}  // namespace isologit::detail::score

@@ -1,0 +1,134 @@
+#include "score/validate.hpp"
+
+#include <vector>
+
+#include "base/text.hpp"
+#include "tiles/overlap.hpp"
+#include "tiles/row_selection.hpp"
+#include "tiles/support.hpp"
+#include "tiles/validate.hpp"
+
+namespace isologit::detail::score {
+namespace {
+
+Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+
+constexpr std::int64_t kMostTopK = 1024;
+
+Result<void> check_ids(std::string_view name, std::span<const std::int64_t> ids, std::int64_t per_row,
+                       std::int64_t vocab_size, std::int64_t ignore_index) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] == ignore_index || (ids[i] >= 0 && ids[i] < vocab_size)) continue;
+    const auto at = static_cast<std::int64_t>(i);
+    const std::string place = per_row == 1 ? base::concat(at) : base::concat(at / per_row, ", ", at % per_row);
+    return invalid(base::concat(name, "[", place, "]: ", ids[i], " is outside the vocabulary [0, ", vocab_size,
+                                ") and is not the ignore_index ", ignore_index));
+  }
+  return {};
+}
+
+Result<void> check_token_ids(const ScoreRequest& request, std::int64_t vocab_size) {
+  const std::int64_t rows = request.hidden.rows;
+  const auto ids = static_cast<std::int64_t>(request.token_ids.size());
+  const bool needed = request.logprobs != nullptr || request.raw_logprobs != nullptr || request.rank != nullptr;
+  if (ids == 0 && rows > 0 && needed) {
+    return invalid("token_ids: none given, but logprobs, raw_logprobs or rank asked for");
+  }
+  if (ids != 0 && ids != rows) return invalid(base::concat("token_ids: ", ids, " for ", rows, " hidden rows"));
+  return check_ids("token_ids", request.token_ids, 1, vocab_size, request.ignore_index);
+}
+
+Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t vocab_size) {
+  const std::int64_t rows = request.hidden.rows;
+  if (request.ids_logprobs != nullptr) {
+    if (request.ids_per_row < 1) {
+      return invalid(
+          base::concat("ids_per_row: ", request.ids_per_row, "; expected at least 1 when ids_logprobs is asked for"));
+    }
+    const auto given = static_cast<std::int64_t>(request.ids.size());
+    if (given / request.ids_per_row != rows || given % request.ids_per_row != 0) {
+      return invalid(base::concat("ids: ", given, " for ", rows, " hidden rows of ", request.ids_per_row));
+    }
+    if (auto checked = check_ids("ids", request.ids, request.ids_per_row, vocab_size, request.ignore_index); !checked) {
+      return checked;
+    }
+  }
+  const bool top_k = request.top_k_ids != nullptr || request.top_k_logprobs != nullptr;
+  if (top_k && (request.top_k < 1 || request.top_k > kMostTopK)) {
+    return invalid(base::concat("top_k: ", request.top_k, "; expected 1 to ", kMostTopK));
+  }
+  const LogitsOutput& logits = request.logits;
+  if (logits.data != nullptr) {
+    if (logits.first_id < 0 || logits.count < 0 || logits.first_id > vocab_size - logits.count) {
+      return invalid(base::concat("logits: ids [", logits.first_id, ", ", logits.first_id + logits.count,
+                                  ") lie outside the vocabulary [0, ", vocab_size, ")"));
+    }
+    if (logits.row_stride < logits.count && rows > 1) {
+      return invalid(
+          base::concat("logits: a row stride of ", logits.row_stride, " for ", logits.count, " logits a row"));
+    }
+    if (static_cast<int>(logits.dtype) > static_cast<int>(DType::f32)) {
+      return invalid(
+          base::concat("logits: unknown dtype ", static_cast<int>(logits.dtype), "; expected bf16, f16 or f32"));
+    }
+  }
+  return {};
+}
+
+std::vector<tiles::Range> outputs_of(const ScoreRequest& request) {
+  const std::int64_t rows = request.hidden.rows;
+  const LogitsOutput& logits = request.logits;
+  const std::int64_t logit_size = static_cast<std::int64_t>(dtype_size(logits.dtype));
+  return {tiles::range_of("logprobs", request.logprobs, 4 * rows),
+          tiles::range_of("raw_logprobs", request.raw_logprobs, 4 * rows),
+          tiles::range_of("lse", request.lse, 4 * rows),
+          tiles::range_of("entropy", request.entropy, 4 * rows),
+          tiles::range_of("sum_p2", request.sum_p2, 4 * rows),
+          tiles::range_of("log_kept", request.log_kept, 4 * rows),
+          tiles::range_of("argmax", request.argmax, 8 * rows),
+          tiles::range_of("rank", request.rank, 8 * rows),
+          tiles::range_of("ids_logprobs", request.ids_logprobs, 4 * rows * request.ids_per_row),
+          tiles::range_of("top_k_ids", request.top_k_ids, 8 * rows * request.top_k),
+          tiles::range_of("top_k_logprobs", request.top_k_logprobs, 4 * rows * request.top_k),
+          tiles::range_of("summaries", request.summaries, static_cast<std::int64_t>(sizeof(RowSummary)) * rows),
+          tiles::range_of("logits", logits.data,
+                          rows == 0 ? 0 : ((rows - 1) * logits.row_stride + logits.count) * logit_size)};
+}
+
+}  // namespace
+
+Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
+                      const ScoreRequest& request, const ScoreOptions& options) {
+  if (vocab_size < 1) return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1"));
+  if (auto checked = tiles::validate_transforms(transforms); !checked) return checked;
+  if (auto checked = tiles::validate_hidden(request.hidden, cols); !checked) return checked;
+  const std::int64_t rows = request.hidden.rows;
+  if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
+  if (auto checked = tiles::validate_selection({rows, request.row_mask, request.row_list, request.use_row_list});
+      !checked) {
+    return checked;
+  }
+  if (auto checked = check_token_ids(request, vocab_size); !checked) return checked;
+  if (auto checked = check_per_row_outputs(request, vocab_size); !checked) return checked;
+  if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
+  return tiles::validate_temperatures(request.temperatures, rows, false);
+}
+
+Result<void> validate_overlap(const Head& head, const ScoreRequest& request) {
+  const std::vector<tiles::Range> outputs = outputs_of(request);
+  const std::vector<tiles::Range> inputs = {tiles::range_of("hidden", request.hidden),
+                                            tiles::range_of("weight", head.weight),
+                                            tiles::range_of("bias", head.bias),
+                                            tiles::range_of("token_ids", request.token_ids),
+                                            tiles::range_of("temperatures", request.temperatures),
+                                            tiles::range_of("row_mask", request.row_mask),
+                                            tiles::range_of("row_list", request.row_list),
+                                            tiles::range_of("ids", request.ids),
+                                            tiles::range_of("kept ids", request.support.kept.ids),
+                                            tiles::range_of("kept offsets", request.support.kept.offsets),
+                                            tiles::range_of("banned ids", request.support.banned.ids),
+                                            tiles::range_of("banned offsets", request.support.banned.offsets)};
+  return tiles::check_apart(outputs, inputs);
+}
+
+}  // namespace isologit::detail::score

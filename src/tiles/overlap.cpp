@@ -1,0 +1,43 @@
+#include "tiles/overlap.hpp"
+
+#include "base/text.hpp"
+
+namespace isologit::detail::tiles {
+
+Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data);
+  return {name, begin, data == nullptr ? begin : begin + static_cast<std::uintptr_t>(bytes)};
+}
+
+Range range_of(std::string_view name, const MatrixView& matrix) {
+  const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
+  if (matrix.rows == 0 || matrix.data == nullptr) return range_of(name, nullptr, 0);
+  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
+  Range range = range_of(name, matrix.data, matrix.cols * size);
+  (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
+  return range;
+}
+
+Range range_of(std::string_view name, const VectorView& vector) {
+  return range_of(name, vector.data, vector.size * static_cast<std::int64_t>(dtype_size(vector.dtype)));
+}
+
+Result<void> check_apart(std::span<const Range> outputs, std::span<const Range> inputs) {
+  const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
+  const auto refuse = [](std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); };
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    for (const Range& input : inputs) {
+      if (overlap(outputs[i], input)) {
+        return refuse(base::concat(outputs[i].name, ": the output buffer overlaps the input ", input.name));
+      }
+    }
+    for (std::size_t j = i + 1; j < outputs.size(); ++j) {
+      if (overlap(outputs[i], outputs[j])) {
+        return refuse(base::concat(outputs[i].name, ": the output buffer overlaps that of ", outputs[j].name));
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace isologit::detail::tiles

@@ -1,0 +1,29 @@
+// Buffers of a request must be apart: no output may share memory with an input or with another output.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "isologit/head.hpp"
+#include "isologit/status.hpp"
+
+namespace isologit::detail::tiles {
+
+struct Range {
+  std::string_view name;
+  std::uintptr_t begin;
+  std::uintptr_t end;
+};
+
+Range range_of(std::string_view name, const void* data, std::int64_t bytes);
+Range range_of(std::string_view name, const MatrixView& matrix);
+Range range_of(std::string_view name, const VectorView& vector);
+template <class T>
+Range range_of(std::string_view name, std::span<const T> list) {
+  return range_of(name, list.data(), static_cast<std::int64_t>(list.size_bytes()));
+}
+
+Result<void> check_apart(std::span<const Range> outputs, std::span<const Range> inputs);
+
+}  // namespace isologit::detail::tiles

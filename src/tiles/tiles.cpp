@@ -1,0 +1,145 @@
+#include "tiles/tiles.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/parallel_for.hpp"
+#include "tiles/transforms.hpp"
+
+namespace isologit::detail::tiles {
+namespace {
+
+constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
+
+std::int64_t padded(std::int64_t count) {
+  return (count + kernels::kLaneGroup - 1) / kernels::kLaneGroup * kernels::kLaneGroup;
+}
+
+void reserve(base::AlignedBuffer& buffer, std::size_t bytes) {
+  if (buffer.size() < bytes) buffer = base::AlignedBuffer(bytes);
+}
+
+}  // namespace
+
+Tiles::Tiles(const Shard& shard, const MatrixView& hidden, std::span<const float> temperatures,
+             const kernels::Target& target, int threads, Stages stages)
+    : shard_(shard),
+      hidden_(hidden),
+      temperatures_(temperatures),
+      target_(target),
+      stages_(stages),
+      workers_(static_cast<std::size_t>(threads)) {}
+
+void Tiles::take(std::span<const std::int64_t> rows) {
+  rows_.assign(rows.begin(), rows.end());
+  const auto count = static_cast<std::int64_t>(rows.size());
+  const std::int64_t most = target_.block_rows();
+  blocks_.resize(static_cast<std::size_t>((count + most - 1) / most));
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    const std::int64_t begin = static_cast<std::int64_t>(b) * most;
+    blocks_[b].begin = static_cast<std::size_t>(begin);
+    blocks_[b].rows = std::min(most, count - begin);
+    reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden_.cols));
+  }
+  base::parallel_for(threads(), count, [&](int, std::int64_t i) {
+    Block& block = blocks_[static_cast<std::size_t>(i / most)];
+    target_.prepare(hidden_, rows_[static_cast<std::size_t>(i)], i % most, block.rows, block.prepared.as<std::byte>());
+  });
+  const std::int64_t widest = std::min(most, count);
+  const auto bytes = static_cast<std::size_t>(widest * target_.tile_vocab()) * sizeof(float);
+  for (Workplace& worker : workers_) {
+    reserve(worker.scratch, target_.scratch_bytes(widest, hidden_.cols));
+    reserve(worker.logits, bytes);
+    if (stages_.raw && !temperatures_.empty()) reserve(worker.raw, bytes);
+    if (stages_.dot_logits) reserve(worker.dot_logits, bytes);
+  }
+}
+
+void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
+                  const std::function<void(const RowTile&)>& visit_row) {
+  Workplace& own = workers_[static_cast<std::size_t>(worker)];
+  const std::int64_t stride = target_.tile_vocab();
+  for (std::int64_t first = begin; first < end; first += stride) {
+    const std::int64_t count = std::min(stride, end - first);
+    for (const Block& block : blocks_) {
+      make(own, block, first, count);
+      for (std::int64_t r = 0; r < block.rows; ++r) {
+        const std::size_t row = block.begin + static_cast<std::size_t>(r);
+        float* logits = own.logits.as<float>() + r * stride;
+        // A stage that no step follows is the last one.
+        float* raw = temperature_of(temperatures_, rows_[row]) == 1 || own.raw.size() == 0
+                         ? logits
+                         : own.raw.as<float>() + r * stride;
+        float* dot_logits = stages_.dot_logits ? own.dot_logits.as<float>() + r * stride : logits;
+        const RowTile tile{row, logits, raw, dot_logits, shard_.first_id + first, count};
+        transform(rows_[row], tile);
+        visit_row(tile);
+      }
+    }
+  }
+}
+
+void Tiles::make(Workplace& own, const Block& block, std::int64_t begin, std::int64_t count) {
+  target_.logits({&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>()},
+                 {&shard_.head.weight, &shard_.head.bias, begin, count}, own.logits.as<float>(),
+                 own.scratch.as<std::byte>(), own.counts);
+}
+
+void Tiles::transform(std::int64_t row, const RowTile& tile) const {
+  const std::int64_t length = padded(tile.count);
+  std::fill(tile.logits + tile.count, tile.logits + length, 0.0F);
+  if (tile.dot_logits != tile.logits) std::copy(tile.logits, tile.logits + length, tile.dot_logits);
+  apply(shard_.head.transforms, loops(), tile.logits, length);
+  if (tile.raw != tile.logits) {
+    std::copy(tile.logits, tile.logits + tile.count, tile.raw);
+    std::fill(tile.raw + tile.count, tile.raw + length, kMinusInf);
+  }
+  apply_temperature(temperature_of(temperatures_, row), tile.logits, length);
+  std::fill(tile.logits + tile.count, tile.logits + length, kMinusInf);
+}
+
+bool Tiles::run(const std::function<void(int, const RowTile&)>& visit_row,
+                const std::function<bool(double)>& progress) {
+  const std::int64_t stride = target_.tile_vocab();
+  const std::int64_t vocab = shard_.head.vocab_size;
+  return base::parallel_for(
+      threads(), (vocab + stride - 1) / stride,
+      [&](int worker, std::int64_t i) {
+        visit(worker, i * stride, std::min((i + 1) * stride, vocab),
+              [&](const RowTile& tile) { visit_row(worker, tile); });
+      },
+      progress);
+}
+
+std::int64_t Tiles::block_rows(std::int64_t rows) const {
+  const std::int64_t blocks = (rows + target_.block_rows() - 1) / target_.block_rows();
+  return blocks <= 1 ? target_.block_rows() : (rows + blocks - 1) / blocks;
+}
+
+Tiles::Logit Tiles::logit(std::int64_t row, std::int64_t id) const {
+  Tiles one(shard_, hidden_, temperatures_, target_, 1, {true, true});
+  one.take({&row, 1});
+  Logit logit{};
+  one.visit(0, id, id + 1, [&](const RowTile& tile) { logit = {*tile.dot_logits, *tile.raw, *tile.logits}; });
+  return logit;
+}
+
+std::int64_t Tiles::fallbacks() const {
+  std::int64_t total = 0;
+  for (const Workplace& worker : workers_) total += worker.counts.fallbacks;
+  return total;
+}
+
+Masked::Masked(const SupportReader& support, std::int64_t row, const RowTile& tile, float* dropped) {
+  if (support.is_everything()) return;
+  support.fill(row, tile.first_id, tile.count, marks);
+  in_support = marks;
+  if (dropped != nullptr) std::fill(dropped, dropped + padded(tile.count), kMinusInf);
+  for (std::int64_t j = 0; j < tile.count; ++j) {
+    if (marks[j] != 0) continue;
+    if (dropped != nullptr) dropped[j] = tile.logits[j];
+    tile.logits[j] = kMinusInf;
+  }
+}
+
+}  // namespace isologit::detail::tiles

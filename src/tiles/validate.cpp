@@ -1,0 +1,111 @@
+#include "tiles/validate.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "base/text.hpp"
+
+namespace isologit::detail::tiles {
+namespace {
+
+Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+
+bool positive_and_finite(float x) { return x > 0 && std::isfinite(x); }
+
+// Each asks for a real thread.
+constexpr int kMostThreads = 1024;
+
+// rows * stride * element size must stay far from overflow.
+constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
+
+}  // namespace
+
+Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
+  if (matrix.rows < 0 || matrix.cols < 1) {
+    return invalid(
+        base::concat(name, ": shape [", matrix.rows, ", ", matrix.cols, "]; expected at least 0 rows and 1 column"));
+  }
+  if (static_cast<int>(matrix.dtype) > static_cast<int>(DType::f32)) {
+    return invalid(
+        base::concat(name, ": unknown dtype ", static_cast<int>(matrix.dtype), "; expected bf16, f16 or f32"));
+  }
+  if (matrix.data == nullptr && matrix.rows > 0) return invalid(base::concat(name, ": data is null"));
+  const std::int64_t stride = matrix.row_stride < 0 ? -(matrix.row_stride + 1) : matrix.row_stride;
+  if (matrix.cols > kMostElements || (matrix.rows > 0 && stride > (kMostElements - matrix.cols) / matrix.rows)) {
+    return invalid(base::concat(name, ": ", matrix.rows, " rows at a stride of ", matrix.row_stride,
+                                " elements overflow the address space"));
+  }
+  return {};
+}
+
+Result<void> validate_hidden(const MatrixView& hidden, std::int64_t cols) {
+  if (auto checked = validate_matrix("hidden", hidden); !checked) return checked;
+  if (hidden.cols == cols) return {};
+  return invalid(base::concat("hidden: rows of ", hidden.cols, " elements, but the weight's have ", cols));
+}
+
+Result<void> validate_transforms(const Transforms& transforms) {
+  if (transforms.has_softcap && !positive_and_finite(transforms.softcap)) {
+    return invalid(base::concat("softcap: ", transforms.softcap, "; expected a finite number above 0"));
+  }
+  if (transforms.scale_kind == ScaleKind::multiply && (transforms.scale == 0 || !std::isfinite(transforms.scale))) {
+    return invalid(base::concat("scale: ", transforms.scale, "; expected a finite number other than 0"));
+  }
+  if (transforms.scale_kind == ScaleKind::divide && !positive_and_finite(transforms.scale)) {
+    return invalid(base::concat("scale divisor: ", transforms.scale, "; expected a finite number above 0"));
+  }
+  return {};
+}
+
+Result<void> validate_temperatures(std::span<const float> temperatures, std::int64_t rows, bool zero) {
+  const auto count = static_cast<std::int64_t>(temperatures.size());
+  if (count > 1 && count != rows) {
+    return invalid(
+        base::concat("temperatures: ", count, " for ", rows, " hidden rows; expected none, one or one per row"));
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float t = temperatures[static_cast<std::size_t>(i)];
+    if (!positive_and_finite(t) && !(zero && t == 0)) {
+      return invalid(
+          base::concat("temperatures[", i, "]: ", t, "; expected a finite number above 0", zero ? ", or 0" : ""));
+    }
+  }
+  return {};
+}
+
+Result<void> validate_threads(int threads) {
+  if (threads >= 0 && threads <= kMostThreads) return {};
+  return invalid(base::concat("threads: ", threads, "; expected 0 (automatic) to ", kMostThreads));
+}
+
+Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,
+                            const Transforms& transforms) {
+  const Head& head = shard.head;
+  if (auto checked = validate_matrix("weight", head.weight); !checked) return checked;
+  // A party may hold no id at all.
+  const std::int64_t least = head.vocab_size == vocab_size ? 1 : 0;
+  if (head.vocab_size < least || head.vocab_size > head.weight.rows) {
+    return invalid(base::concat("vocab_size: ", head.vocab_size, "; expected ", least, " to ", head.weight.rows,
+                                ", the weight's rows"));
+  }
+  if (head.bias.data != nullptr && head.bias.size < head.vocab_size) {
+    return invalid(base::concat("bias: ", head.bias.size, " elements for a vocabulary of ", head.vocab_size));
+  }
+  if (head.bias.data == nullptr && head.bias.size != 0) return invalid("bias: data is null but its size is not 0");
+  if (auto checked = validate_transforms(head.transforms); !checked) return checked;
+  if (head.weight.cols != cols) {
+    return invalid(base::concat("weight: rows of ", head.weight.cols, " elements; expected ", cols));
+  }
+  if (shard.first_id < 0 || shard.first_id > vocab_size - head.vocab_size) {
+    return invalid(base::concat("shard: ids [", shard.first_id, ", ", shard.first_id + head.vocab_size,
+                                ") lie outside the vocabulary [0, ", vocab_size, ")"));
+  }
+  const Transforms& own = head.transforms;
+  const bool same = own.has_softcap == transforms.has_softcap && own.scale_kind == transforms.scale_kind &&
+                    (!own.has_softcap || own.softcap == transforms.softcap) &&
+                    (own.scale_kind == ScaleKind::none || own.scale == transforms.scale);
+  if (!same) return invalid("shard: its transforms differ from those of the whole head");
+  return {};
+}
+
+}  // namespace isologit::detail::tiles

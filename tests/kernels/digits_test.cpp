@@ -1,0 +1,113 @@
+// The digits of kernels/digits.hpp, in emulation: with what is listed beside them they are the row, whatever it holds.
+#include "kernels/digits.hpp"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <map>
+#include <vector>
+
+namespace isologit::detail::kernels {
+namespace {
+
+// The integers that a row's digits stand for, in the row's order, and what is said beside them.
+struct Packed {
+  DigitRow row{};
+  std::vector<std::int64_t> integers;
+  std::map<std::int64_t, float> outside;
+};
+
+// Which element of a step stands at each place of its digits: shuffles of four vectors of four lanes of four elements.
+std::int64_t element_at(std::int64_t place) { return place % 16 / 4 * 16 + place / 16 * 4 + place % 4; }
+
+Packed pack(const std::vector<float>& elements) {
+  const auto size = static_cast<std::int64_t>(elements.size());
+  Packed packed;
+  packed.integers.resize(static_cast<std::size_t>(steps_of(size) * kStep));
+  pack_row(elements.data(), DType::f32, size, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
+    std::uint8_t bytes[kDigits][kStep];
+    std::memcpy(bytes, digits, sizeof bytes);
+    for (std::int64_t place = 0; place < kStep; ++place) {
+      packed.integers[static_cast<std::size_t>(step * kStep + element_at(place))] =
+          static_cast<std::int8_t>(bytes[2][place]) * 65536 + bytes[1][place] * 256 + bytes[0][place];
+    }
+  });
+  for (std::int64_t i = 0; packed.row.fits && i < packed.row.outside; ++i) {
+    packed.outside[packed.row.list[i].at] = packed.row.list[i].value;
+  }
+  return packed;
+}
+
+void expect_whole(const std::vector<float>& elements, std::size_t most_outside) {
+  const Packed packed = pack(elements);
+  ASSERT_TRUE(packed.row.fits);
+  EXPECT_LE(packed.outside.size(), most_outside);
+  for (std::size_t k = 0; k < packed.integers.size(); ++k) {
+    const auto integer = static_cast<double>(packed.integers[k]);
+    const auto listed = packed.outside.find(static_cast<std::int64_t>(k));
+    if (listed != packed.outside.end()) {
+      EXPECT_EQ(integer, 0);
+      EXPECT_EQ(listed->second, elements[k]) << k;
+      EXPECT_FALSE(packed.row.holds(static_cast<double>(elements[k]))) << k;
+    } else {
+      const double element = k < elements.size() ? static_cast<double>(elements[k]) : 0;
+      EXPECT_EQ(integer * packed.row.unit, element) << k;
+      EXPECT_TRUE(packed.row.holds(element)) << k;
+    }
+  }
+}
+
+// Numbers of 8 bits, from +-128 to +-255, times 2^exponent.
+float short_number(int i, int exponent) {
+  return std::ldexp(static_cast<float>((i % 2 == 0 ? 1 : -1) * (128 + i * 37 % 128)), exponent);
+}
+
+TEST(Digits, HoldTheWindowToItsEnds) {
+  std::vector<float> elements;
+  for (int i = 0; i < 1000; ++i) elements.push_back(short_number(i, i % 16));  // 8 + 15 bits
+  expect_whole(elements, 0);
+  elements[500] = -0x1p23F;  // fits if the unit is 1, which the other elements ask for
+  expect_whole(elements, 1);
+  elements[700] = std::ldexp(129.0F, -1);
+  expect_whole(elements, 1);
+}
+
+TEST(Digits, OfSmallAndGreatRows) {
+  for (const int exponent : {-149, -140, 0, 100, 120}) {
+    std::vector<float> elements;
+    for (int i = 0; i < 77; ++i) elements.push_back(std::ldexp(static_cast<float>(i % 8 - 4), exponent));
+    expect_whole(elements, 0);
+  }
+  expect_whole(std::vector<float>(65, 0.0F), 0);
+  expect_whole({std::numeric_limits<float>::max()}, 1);  // 24 bits, the sign apart
+  expect_whole({-std::numeric_limits<float>::denorm_min()}, 0);
+}
+
+TEST(Digits, TheFewGreatElementsAreLeftOut) {
+  std::vector<float> elements;
+  for (int i = 0; i < 4096; ++i) elements.push_back(short_number(i, i % 512 == 77 ? 40 : i % 16));
+  expect_whole(elements, 8);
+  elements[77] = std::numeric_limits<float>::infinity();
+  elements[100] = 0x1p-149F;
+  expect_whole(elements, 9);
+}
+
+TEST(Digits, TooManyOutsideDoNotFit) {
+  std::vector<float> elements;
+  for (int i = 0; i < 130; ++i) elements.push_back(short_number(i, i < 65 ? 0 : 60));
+  EXPECT_FALSE(pack(elements).row.fits);
+  elements.pop_back();
+  expect_whole(elements, 64);
+}
+
+TEST(Digits, OneNaNStandsForTheRow) {
+  std::vector<float> elements(200, 1.0F);
+  elements[150] = elements[170] = std::numeric_limits<float>::quiet_NaN();
+  const Packed packed = pack(elements);
+  EXPECT_TRUE(packed.row.fits);
+  ASSERT_EQ(packed.outside.size(), 1U);
+  EXPECT_EQ(packed.outside.begin()->first, 150);
+}
+
+}  // namespace
+}  // namespace isologit::detail::kernels
