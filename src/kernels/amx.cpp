@@ -91,7 +91,8 @@ struct DigitSums : Panel<Doubles> {
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
-    return std::max(Panel::scratch_size(rows, size), Scratch::size(rows, size));
+    const std::int64_t of_panel = Panel::scratch_size(rows, size);
+    return rows < kDigitsFrom || size > kMostSize ? of_panel : std::max(of_panel, Scratch::size(rows, size));
   }
 
   static void prepare(const void* row, DType dtype, std::int64_t size, std::int64_t index, std::int64_t rows,

@@ -16,13 +16,10 @@ tl::unexpected<Error> out_of_memory() {
   return fail(StatusCode::out_of_memory, "out of memory while scoring; nothing useful is in the output buffers");
 }
 
-// Throws std::bad_alloc.
+// Of a request that was validated. Throws std::bad_alloc.
 Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_size, std::int64_t cols,
                                                             const Transforms& transforms, const ScoreRequest& request,
                                                             const ScoreOptions& options) {
-  if (auto checked = detail::score::validate(vocab_size, cols, transforms, request, options); !checked) {
-    return tl::unexpected(checked.error());
-  }
   const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
   if (!target) return tl::unexpected(target.error());
   const int threads = options.threads > 0 ? options.threads : detail::base::available_threads();
@@ -33,6 +30,9 @@ Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_s
 
 Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                                          const ScoreRequest& request, const ScoreOptions& options) {
+  if (auto checked = detail::score::validate(vocab_size, cols, transforms, request, options); !checked) {
+    return tl::unexpected(checked.error());
+  }
   try {
     auto rounds = begin_rounds(vocab_size, cols, transforms, request, options);
     if (!rounds) return tl::unexpected(rounds.error());
@@ -84,13 +84,13 @@ const ScoreReport& PartialScore::report() const { return rounds_->report(); }
 
 Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const ScoreOptions& options) {
   const Shard whole{head, 0};
-  if (auto checked = detail::tiles::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms);
-      !checked) {
-    return tl::unexpected(checked.error());
-  }
+  const std::int64_t cols = head.weight.cols;
+  auto checked = detail::tiles::validate_shard(whole, head.vocab_size, cols, head.transforms);
+  if (checked) checked = detail::score::validate(head.vocab_size, cols, head.transforms, request, options);
+  if (!checked) return tl::unexpected(checked.error());
   try {
-    if (auto checked = detail::score::validate_overlap(head, request); !checked) return tl::unexpected(checked.error());
-    auto rounds = begin_rounds(head.vocab_size, head.weight.cols, head.transforms, request, options);
+    if (checked = detail::score::validate_overlap(head, request); !checked) return tl::unexpected(checked.error());
+    auto rounds = begin_rounds(head.vocab_size, cols, head.transforms, request, options);
     if (!rounds) return tl::unexpected(rounds.error());
     for (;;) {
       if (auto absorbed = (*rounds)->absorb(whole); !absorbed) return tl::unexpected(absorbed.error());
