@@ -1,0 +1,88 @@
+// The numbers of src/exact as rational ones, and random ones of every shape.
+#pragma once
+
+#include <gmpxx.h>
+
+#include "exact/ball.hpp"
+#include "exact/bigfloat.hpp"
+#include "oracle/cases.hpp"
+#include "oracle/round.hpp"
+
+namespace isologit::test {
+
+inline mpq_class times_power_of_two(mpq_class x, std::int64_t exponent) {
+  if (exponent >= 0) {
+    mpq_mul_2exp(x.get_mpq_t(), x.get_mpq_t(), static_cast<mp_bitcnt_t>(exponent));
+  } else {
+    mpq_div_2exp(x.get_mpq_t(), x.get_mpq_t(), static_cast<mp_bitcnt_t>(-exponent));
+  }
+  return x;
+}
+inline mpq_class power_of_two(std::int64_t exponent) { return times_power_of_two(1, exponent); }
+
+inline mpq_class rational(double x) { return mpq_class(x); }
+
+inline mpz_class integer_of(const exact::BigFloat& x) {
+  mpz_class integer = 0;
+  for (std::size_t i = x.limbs.size(); i-- > 0;) {
+    integer <<= 64;
+    integer += mpz_class(static_cast<unsigned long>(x.limbs[i]));
+  }
+  return x.negative ? mpz_class(-integer) : integer;
+}
+
+inline mpq_class rational(const exact::BigFloat& x) {
+  return times_power_of_two(mpq_class(integer_of(x)), 64 * x.exponent);
+}
+
+inline mpq_class rational(const exact::Bound& bound) {
+  return times_power_of_two(mpq_class(bound.mantissa), bound.exponent);
+}
+
+inline bool holds(const exact::Ball& ball, const mpq_class& x) {
+  return abs(mpq_class(x - rational(ball.middle))) <= rational(ball.radius);
+}
+
+// Up to `limbs` limbs: random ones, many of zeros, of ones or of a single bit.
+inline exact::BigFloat random_bigfloat(oracle::Random& random, std::size_t limbs) {
+  exact::BigFloat x;
+  x.negative = random.below(2) == 0;
+  x.exponent = random.between(-4, 4);
+  for (std::size_t i = 1 + random.below(limbs); i > 0; --i) {
+    const std::uint64_t kinds[] = {0, ~std::uint64_t{0}, std::uint64_t{1} << random.below(64), random.next(),
+                                   random.next()};
+    x.limbs.push_back(kinds[random.below(5)]);
+  }
+  exact::trim(x);
+  return x;
+}
+
+// A third of them exact, the others known to between 4 and 200 bits.
+inline exact::Ball random_ball(oracle::Random& random, std::size_t limbs) {
+  exact::Ball ball{random_bigfloat(random, limbs), {}};
+  if (random.below(3) == 0) return ball;
+  const std::int64_t size = ball.middle.is_zero() ? 0 : exact::highest_bit(ball.middle);
+  ball.radius = {1.0 + random.uniform(), size - random.between(4, 200)};
+  return ball;
+}
+
+// A number of the ball: an end, the middle or any other.
+inline mpq_class point_of(oracle::Random& random, const exact::Ball& ball) {
+  const double places[] = {-1, 1, 0, 2 * random.uniform() - 1};
+  return rational(ball.middle) + mpq_class(places[random.below(4)]) * rational(ball.radius);
+}
+
+// The library's formats beside the oracle's.
+struct FormatPair {
+  const char* name;
+  exact::Format format;
+  oracle::Format oracle;
+};
+inline constexpr FormatPair format_pairs[] = {
+    {"f32", exact::kF32, oracle::format_f32},
+    {"bf16", exact::kBf16, oracle::format_bf16},
+    {"f16", exact::kF16, oracle::format_f16},
+    {"f64", exact::kF64, {53, -1022, 1023}},
+};
+
+}  // namespace isologit::test
