@@ -19,13 +19,6 @@ using exact::BigFloat;
 using oracle::Random;
 using oracle::Real;
 
-// x itself, in as many bits as it has.
-Real real(const BigFloat& x) {
-  Real result(64 * static_cast<mpfr_prec_t>(x.limbs.size()) + 64);
-  mpfr_set_z_2exp(result.get(), integer_of(x).get_mpz_t(), 64 * x.exponent, MPFR_RNDN);
-  return result;
-}
-
 using Function = int (*)(mpfr_ptr, mpfr_srcptr, mpfr_rnd_t);
 
 // The ball holds an increasing function's values at both ends of x.

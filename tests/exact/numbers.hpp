@@ -6,6 +6,7 @@
 #include "exact/ball.hpp"
 #include "exact/bigfloat.hpp"
 #include "oracle/cases.hpp"
+#include "oracle/interval.hpp"
 #include "oracle/round.hpp"
 
 namespace isologit::test {
@@ -35,8 +36,21 @@ inline mpq_class rational(const exact::BigFloat& x) {
   return times_power_of_two(mpq_class(integer_of(x)), 64 * x.exponent);
 }
 
+// x itself, in as many bits as it has.
+inline oracle::Real real(const exact::BigFloat& x) {
+  oracle::Real result(64 * static_cast<mpfr_prec_t>(x.limbs.size()) + 64);
+  mpfr_set_z_2exp(result.get(), integer_of(x).get_mpz_t(), 64 * x.exponent, MPFR_RNDN);
+  return result;
+}
+
 inline mpq_class rational(const exact::Bound& bound) {
   return times_power_of_two(mpq_class(bound.mantissa), bound.exponent);
+}
+
+// All of the interval lies in the ball.
+inline bool holds(const exact::Ball& ball, const oracle::Interval& x) {
+  return mpfr_lessequal_p(real(lower(ball)).get(), x.lo.get()) != 0 &&
+         mpfr_greaterequal_p(real(upper(ball)).get(), x.hi.get()) != 0;
 }
 
 inline bool holds(const exact::Ball& ball, const mpq_class& x) {
