@@ -87,17 +87,29 @@ TEST(Normalizer, IsRightOrUndecidedAtEveryPrecision) {
   EXPECT_GT(undecided, 100);
 }
 
-// The share that a support keeps, of random supports and of those that hold or lack the top.
+enum class Kept { half, most, all_but_the_first, the_last };
+
+bool is_kept(Kept kind, std::size_t id, std::size_t vocab, oracle::Random& random) {
+  switch (kind) {
+    case Kept::half: return random.below(2) == 0;
+    case Kept::most: return random.below(10) != 0;
+    case Kept::all_but_the_first: return id > 0;
+    case Kept::the_last: break;
+  }
+  return id == vocab - 1;
+}
+
+// The share that a support keeps. Of a row with a midpoint gap the first id is the top and the last one the other end.
 TEST(Normalizer, SharesAreRightOrUndecidedAtEveryPrecision) {
   oracle::Random random(1);
   int undecided = 0;
   int decided_rows = 0;
   for (const std::vector<float>& z : ordinary_rows()) {
-    for (const std::uint64_t one_in : {2U, 10U}) {
+    for (const Kept kind : {Kept::half, Kept::most, Kept::all_but_the_first, Kept::the_last}) {
       std::vector<float> kept(z.size(), kNothing), dropped(z.size(), kNothing);
       std::vector<std::uint8_t> mask;
       for (std::size_t v = 0; v < z.size(); ++v) {
-        mask.push_back((random.below(one_in) == 0) == (one_in == 2) ? 1 : 0);
+        mask.push_back(is_kept(kind, v, z.size(), random) ? 1 : 0);
         (mask[v] != 0 ? kept : dropped)[v] = z[v];
       }
       const auto is_empty = [](const std::vector<float>& part) {
@@ -106,7 +118,7 @@ TEST(Normalizer, SharesAreRightOrUndecidedAtEveryPrecision) {
       if (is_empty(kept) || is_empty(dropped)) continue;
       const float expected = oracle::Row(z, mask).log_kept();
       int left = 0;
-      for (const std::int64_t bits : {8, 24, 34, 44, 60, 100, 1000}) {
+      for (const std::int64_t bits : {8, 24, 44, 60, 1000}) {
         for (const std::size_t limbs : {2U, 4U, 20U}) {
           Judge judge;
           judge.expect(conclude(kept, limbs, bits).log_share(conclude(dropped, limbs, bits)), expected);
