@@ -52,9 +52,8 @@ TEST_P(Rounds, DecidedRowsAmongThemKeepTheirResults) {
   for (const std::int64_t id : {0, 1}) {
     for (const int threads : {1, 3}) {
       const ScoreReport report = score_pairs(xs, id, options(threads));
-      EXPECT_GE(report.undecided_rows, 5);
-      EXPECT_EQ(report.undecided_rows, is_reference() ? 300 : report.undecided_rows);
-      EXPECT_LT(is_reference() ? 0 : report.undecided_rows, 30);
+      // The reference has no f64 sums; others decide all but the hard rows.
+      EXPECT_EQ(report.undecided_rows, is_reference() ? 300 : 5);
     }
   }
 }
