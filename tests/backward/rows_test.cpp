@@ -33,14 +33,15 @@ TEST(Rows, WithoutUpstreamContributeNothingWhateverTheyHold) {
       if (!ignore) problem.d_lse[3] = problem.d_entropy[3] = 0.0F;
       BackwardOptions options;
       options.arithmetic = arithmetic;
-      const Gradients clean = run(problem, options);
+      Gradients clean = run(problem, options);
+      EXPECT_LT(clean.report.rows, 5);
+      if (arithmetic == Arithmetic::exact) clean = expect(problem).gradients;
       for (const float x : {kNan, std::numeric_limits<float>::infinity()}) {
         set_hidden(problem, 3, x);
         const Gradients dirty = run(problem, options);
         expect_same_bits(dirty, clean, "a row without upstream");
         for (std::size_t k = 0; k < 11; ++k) EXPECT_EQ(oracle::bits_of(dirty.dhidden[33 + k]), 0U);
       }
-      EXPECT_LT(clean.report.rows, 5);
     }
   }
 }

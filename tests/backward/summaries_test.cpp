@@ -143,7 +143,10 @@ TEST(Summaries, MayBeMissing) {
   EXPECT_EQ(known(summaries), 3);
   Problem with = problem;
   with.summaries = summaries;
-  expect_same_bits(run(with, {}), run(problem, {}), "with special rows");
+  expect_same_bits(run(with, {}), run(problem, {}), "fast with special rows");
+  BackwardOptions exact;
+  exact.arithmetic = Arithmetic::exact;
+  expect_same_bits(run(with, exact), expect(problem).gradients, "exact with special rows");
 }
 
 TEST(Summaries, OfOtherLogitsAreRefused) {

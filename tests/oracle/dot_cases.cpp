@@ -11,6 +11,8 @@
 namespace isologit::oracle {
 namespace {
 
+// Compilers differ in which operand or argument they evaluate first, so no expression here draws two random numbers.
+
 float narrow(double x) { return static_cast<float>(x); }
 std::size_t index(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -30,7 +32,8 @@ double smallest_subnormal(DType dtype) {
 
 double wide_value(Random& random, DType dtype) {
   const std::int64_t exponent = dtype == DType::f16 ? random.between(-24, 14) : random.between(-100, 100);
-  return random.sign() * std::ldexp(1.0 + random.uniform(), static_cast<int>(exponent));
+  const double sign = random.sign();
+  return sign * std::ldexp(1.0 + random.uniform(), static_cast<int>(exponent));
 }
 
 double special_value(Random& random) {
@@ -44,10 +47,12 @@ double element(Random& random, DotFamily family, DType dtype, std::int64_t row, 
   switch (family) {
     case DotFamily::outliers: return random.normal() * channel_size;
     case DotFamily::constant: return 0.7109375;  // 91/128, a bf16 number
-    case DotFamily::subnormal:
+    case DotFamily::subnormal: {
       // Every third row normal, so that there are products of every kind.
-      return row % 3 == 2 ? random.normal()
-                          : random.sign() * smallest_subnormal(dtype) * static_cast<double>(random.below(120));
+      if (row % 3 == 2) return random.normal();
+      const double unit = random.sign() * smallest_subnormal(dtype);
+      return unit * static_cast<double>(random.below(120));
+    }
     case DotFamily::wide_exponents: return wide_value(random, dtype);
     case DotFamily::signed_zeros: return random.below(4) == 0 ? random.normal() : random.sign() * 0.0;
     case DotFamily::specials: return random.below(64) == 0 && row % 2 == 1 ? special_value(random) : random.normal();
@@ -76,7 +81,10 @@ void fill_cancelling(Random& random, const DotShape& shape, Operand hidden, Oper
   for (std::int64_t n = 0; n < shape.rows; ++n) {
     double h = 0;
     for (std::int64_t k = 0; k < shape.cols; ++k) {
-      if (k % 2 == 0) h = random.normal() * std::ldexp(1.0, static_cast<int>(random.between(-8, 8)));
+      if (k % 2 == 0) {
+        h = random.normal();
+        h = std::ldexp(h, static_cast<int>(random.between(-8, 8)));
+      }
       hidden.set(n, k, h);
     }
   }
@@ -84,7 +92,10 @@ void fill_cancelling(Random& random, const DotShape& shape, Operand hidden, Oper
   for (std::int64_t v = 0; v < shape.vocab; ++v) {
     double w = 0;
     for (std::int64_t k = 0; k < shape.cols; ++k) {
-      if (k % 2 == 0) w = random.sign() * (1.0 + random.uniform());
+      if (k % 2 == 0) {
+        w = random.sign();
+        w *= 1.0 + random.uniform();
+      }
       const double off = k % 2 == 1 && random.below(16) == 0 ? 1.0 + ulp : 1.0;
       weight.set(v, k, k % 2 == 0 ? w : -w * off);
     }
@@ -106,8 +117,9 @@ void fill_ties(Random& random, const DotShape& shape, bool at_overflow, Operand 
 
   std::vector<double> noise;  // of the hidden rows' pairs
   for (std::int64_t i = 0; i < pairs; ++i) {
-    noise.push_back(random.sign() *
-                    std::ldexp(static_cast<double>(random.between(64, 127)), static_cast<int>(random.between(-6, 13))));
+    const double sign = random.sign();
+    const auto exponent = static_cast<int>(random.between(-6, 13));
+    noise.push_back(sign * std::ldexp(static_cast<double>(random.between(64, 127)), exponent));
   }
   const int limit_hidden = narrow_hidden ? -6 : narrow_weight ? 103 : 63;
   for (std::int64_t n = 0; n < shape.rows; ++n) {
@@ -134,7 +146,8 @@ void fill_ties(Random& random, const DotShape& shape, bool at_overflow, Operand 
     constexpr double nudges[] = {0x1p-18, -0x1p-18, 0.0, 0x1.02p-18, -0x1.02p-18, 0x1p-14};
     weight.set(v, place[4], unit * nudges[random.below(std::size(nudges))]);
     for (std::int64_t i = 0; i < pairs; ++i) {
-      const double w = unit * random.sign() * static_cast<double>(random.between(1, 127));
+      const double sign = random.sign();
+      const double w = unit * sign * static_cast<double>(random.between(1, 127));
       weight.set(v, place[index(5 + 2 * i)], w);
       weight.set(v, place[index(6 + 2 * i)], -w);
     }

@@ -151,7 +151,7 @@ TEST(LastLogit, OnlyTheLastStepIsNarrow) {
   };
   EXPECT_EQ(last({}, 1, DType::f32), 1 + 0x1p-8F);
   EXPECT_EQ(last({}, 1, DType::bf16), 1 + 0x1p-7F);
-  EXPECT_EQ(last({}, 2.0F, DType::bf16), 0.5F);  // the f32 sum is the midpoint
+  EXPECT_EQ(last({}, 2.0F, DType::bf16), 0.5F);                                       // the f32 sum is the midpoint
   EXPECT_EQ(last({false, 0, ScaleKind::divide, 1.0F}, 1, DType::bf16), 1 + 0x1p-7F);  // no step
   EXPECT_EQ(last({false, 0, ScaleKind::multiply, 2.0F}, 1, DType::bf16), 2.0F);
   EXPECT_EQ(last({false, 0, ScaleKind::divide, 3.0F}, 1.0F, DType::f32), (1 + 0x1p-8F) / 3.0F);

@@ -1,9 +1,11 @@
-// A vocabulary that is split gives the same bits: over blocks in one process, and over parties that exchange states.
+// A vocabulary that is split gives the oracle's bits: over blocks in one process, and over parties that exchange
+// states.
 #include <algorithm>
 #include <optional>
 
 #include "isologit/partial.hpp"
 #include "oracle/cases.hpp"
+#include "oracle/distribution.hpp"
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
 #include "score/everything.hpp"
@@ -53,6 +55,9 @@ class Shards : public KernelTest {
     for (std::size_t i = static_cast<std::size_t>(3 * 40 * 2); i < data_.hidden.size(); i += 2) {
       data_.hidden[i + 1] = static_cast<std::uint8_t>(data_.hidden[i + 1] ^ 0x0CU);  // other exponents
     }
+    for (std::size_t n = 0; n < kRows; ++n) {
+      hidden_.push_back(oracle::decode_all(DType::bf16, data_.hidden.data() + n * 40 * 2, 40));
+    }
     ids_ = {0, vocab_ - 1, 3, 11, 12};
     head_ = {data_.weight_view(), data_.bias_view(), vocab_, {}};
     request_.hidden = data_.hidden_view();
@@ -71,11 +76,27 @@ class Shards : public KernelTest {
     return shard;
   }
 
-  Results whole() {
+  // By the oracle.
+  Results expected() const {
     Results results;
-    ScoreRequest request = request_;
-    results.ask(request);
-    EXPECT_TRUE(score(head_, request, options()).has_value());
+    std::vector<std::uint8_t> mask(static_cast<std::size_t>(vocab_), 0);
+    std::fill(mask.begin() + request_.support.first_id, mask.begin() + request_.support.last_id, std::uint8_t{1});
+    for (std::size_t n = 0; n < kRows; ++n) {
+      const auto i = static_cast<std::int64_t>(n);
+      std::vector<float> z;
+      for (std::int64_t v = 0; v < vocab_; ++v) {
+        z.push_back(oracle::logit(hidden_[n].data(), data_.weight_row(v), 40, data_.bias_of(v)));
+      }
+      const oracle::Row row(z, mask);
+      results.logprobs[n] = row.logprob(ids_[n]);
+      results.entropy[n] = row.entropy();
+      results.log_kept[n] = row.log_kept();
+      results.rank[n] = row.rank(ids_[n]);
+      const std::vector<std::int64_t> order = row.top_k(kTopK);
+      std::copy(order.begin(), order.end(), results.top_k_ids.begin() + i * kTopK);
+      std::transform(order.begin(), order.end(), results.top_k_logprobs.begin() + i * kTopK,
+                     [&](std::int64_t id) { return row.logprob(id); });
+    }
     return results;
   }
 
@@ -89,6 +110,7 @@ class Shards : public KernelTest {
 
   std::int64_t vocab_ = 100;
   oracle::DotData data_;
+  std::vector<std::vector<double>> hidden_;  // decoded anew
   std::vector<std::int64_t> ids_;
   Head head_;
   ScoreRequest request_;
@@ -98,7 +120,7 @@ const std::vector<std::vector<std::int64_t>> kSplits = {
     {0, 100}, {0, 50, 100}, {0, 1, 99, 100}, {0, 12, 25, 37, 50, 62, 75, 88, 100}, {0, 0, 3, 3, 97, 100}};
 
 TEST_P(Shards, OfOneProcess) {
-  const Results expected = whole();
+  const Results expected = this->expected();
   for (const auto& split : kSplits) {
     Results results;
     PartialScore partial = begin(results);
@@ -117,7 +139,7 @@ TEST_P(Shards, OfOneProcess) {
 }
 
 TEST_P(Shards, OfPartiesThatExchangeStates) {
-  const Results expected = whole();
+  const Results expected = this->expected();
   for (const auto& split : kSplits) {
     const std::size_t parties = split.size() - 1;
     std::vector<Results> results(parties);
