@@ -9,12 +9,11 @@
 
 #include "backward/derivatives.hpp"
 #include "backward/hidden_sums.hpp"
-#include "backward/validate.hpp"
 #include "backward/weight_sums.hpp"
 #include "base/cpu.hpp"
 #include "base/fp_env.hpp"
-#include "base/parallel_for.hpp"
 #include "base/text.hpp"
+#include "base/thread_pool.hpp"
 
 namespace isologit {
 namespace detail::backward {

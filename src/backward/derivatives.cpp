@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "exact/element.hpp"
 #include "fold/pair_sums.hpp"
 

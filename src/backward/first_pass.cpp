@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "fold/distribution.hpp"
 #include "fold/pair_sums.hpp"
 #include "fold/summary.hpp"

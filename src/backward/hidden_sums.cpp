@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "tiles/tiles.hpp"
 
 namespace isologit::detail::backward {

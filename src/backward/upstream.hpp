@@ -1,4 +1,5 @@
-// What a request says of its rows: which of them contribute, and the upstream gradients of each.
+// What a request must satisfy, and what it says of its rows: which of them contribute, and the upstream gradients of
+// each.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,9 @@
 #include "tiles/support.hpp"
 
 namespace isologit::detail::backward {
+
+// Everything a request must satisfy before anything is computed.
+Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options);
 
 // An id with an upstream of its own: A of backward/derivative.hpp, rounded to the nearest double.
 struct Target {

@@ -1,4 +1,4 @@
-#include "backward/validate.hpp"
+#include "tiles/validate.hpp"
 
 #include <array>
 #include <cmath>
@@ -6,11 +6,11 @@
 #include <limits>
 #include <string_view>
 
+#include "backward/upstream.hpp"
 #include "base/text.hpp"
 #include "isologit/score.hpp"
 #include "tiles/overlap.hpp"
 #include "tiles/support.hpp"
-#include "tiles/validate.hpp"
 
 namespace isologit::detail::backward {
 namespace {

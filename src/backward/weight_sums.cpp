@@ -4,7 +4,7 @@
 #include <bit>
 #include <cmath>
 
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "tiles/tiles.hpp"
 
 namespace isologit::detail::backward {

@@ -11,7 +11,7 @@
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
-#include "exact/sum.hpp"
+#include "exact/superaccumulator.hpp"
 #include "kernels/backward_loops.hpp"
 
 namespace isologit::detail::backward {

@@ -1,6 +1,7 @@
 // The library's own threads: kept between calls, invisible to the program that uses it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 namespace isologit::detail::base {
@@ -17,5 +18,12 @@ namespace isologit::detail::base {
 //   from it: the threads that did the rest of the job are not there.
 // - Throws std::bad_alloc, before any work has begun.
 void parallel(int threads, const std::function<void(int)>& work);
+
+// The one loop over independent pieces of work: the threads take them from a common counter.
+// work(worker, i) for i in [0, count) on `threads` threads, in no particular order; each worker, in [0, threads), runs
+// one piece at a time. progress(share done) is called on the calling thread and may return false to stop; the result is
+// false then.
+bool parallel_for(int threads, std::int64_t count, const std::function<void(int, std::int64_t)>& work,
+                  const std::function<bool(double)>& progress = {});
 
 }  // namespace isologit::detail::base

@@ -25,6 +25,17 @@ inline float f16_to_f32(std::uint16_t bits) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
+// work.operator()<dtype>(): from a dtype to code for it.
+template <class Work>
+auto with_dtype(DType dtype, Work&& work) {
+  switch (dtype) {
+    case DType::bf16: return work.template operator()<DType::bf16>();
+    case DType::f16: return work.template operator()<DType::f16>();
+    case DType::f32: break;
+  }
+  return work.template operator()<DType::f32>();
+}
+
 // Element `index` of an array that need not be aligned.
 inline float load_element(const void* data, DType dtype, std::int64_t index) {
   const char* at = static_cast<const char*>(data) + index * static_cast<std::int64_t>(dtype_size(dtype));

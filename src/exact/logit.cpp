@@ -1,7 +1,7 @@
 #include "exact/logit.hpp"
 
 #include "exact/element.hpp"
-#include "exact/sum.hpp"
+#include "exact/superaccumulator.hpp"
 
 namespace isologit::detail::exact {
 

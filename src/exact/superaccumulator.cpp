@@ -1,6 +1,7 @@
 #include "exact/superaccumulator.hpp"
 
 #include <bit>
+#include <cmath>
 
 namespace isologit::detail::exact {
 
@@ -71,6 +72,19 @@ double Superaccumulator::round(const Format& format) {
   bool sticky = (third & ((std::uint64_t{1} << (32 - zeros)) - 1)) != 0;
   for (int i = 0; i < top - 2; ++i) sticky = sticky || digit(i) != 0;
   return round_to(format, negative, {leading, 32 * top + 31 - zeros + kLowest, sticky});
+}
+
+void Sum::add(double term) {
+  if (std::isfinite(term)) {
+    sum_.add(term);
+  } else {
+    special_ += term;
+  }
+}
+
+double Sum::round(const Format& format) {
+  if (std::isnan(special_)) return static_cast<double>(quiet_nan());
+  return special_ != 0 ? special_ : sum_.round(format);
 }
 
 }  // namespace isologit::detail::exact

@@ -32,4 +32,18 @@ class Superaccumulator {
   int adds_until_carry_ = 1 << 30;              // each add moves a digit by less than 2^32; 2^30 of them fit in 63 bits
 };
 
+// The sum of real numbers, rounded once, with the special values of CONTRACT.md 1.
+class Sum {
+ public:
+  // A term that is not finite is remembered apart: inf, -inf, or NaN where both came.
+  void add(double term);
+
+  // Exact as a double.
+  double round(const Format& format);
+
+ private:
+  Superaccumulator sum_;
+  double special_ = 0;  // the IEEE sum of the terms that are not finite
+};
+
 }  // namespace isologit::detail::exact

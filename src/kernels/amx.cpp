@@ -20,7 +20,6 @@
 #include "kernels/amx_tiles.hpp"
 #include "kernels/digits.hpp"
 #include "kernels/f64_tile.hpp"
-#include "kernels/loops.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -128,7 +127,7 @@ struct DigitSums : Panel<Doubles> {
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, hidden, rows, tile, own, sums);
         if (outside_hidden > 0) add_outside_hidden(hidden, rows, tile, own, sums);
-        with_dtype(tile.weight->dtype, [&]<DType kDType>() {
+        exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
           for (std::int64_t j = 0; j < tile.count; ++j) {
             see.template operator()<kDType>(j, static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j)),
                                             size);
@@ -317,19 +316,8 @@ struct DigitSums : Panel<Doubles> {
   }
 };
 
-class Amx final : public F64Target<DigitSums> {
- public:
-  using F64Target::F64Target;
-  const FoldLoops& fold_loops() const override { return avx512_loops().fold; }
-  const BackwardLoops* backward_loops() const override { return &avx512_loops().backward; }
-};
-
 }  // namespace
 
-static_assert(Amx::kShape == k_amx_shape);
-const Target& amx_target(const Entry& entry) {
-  static const Amx target(entry);
-  return target;
-}
+const Target& amx_target(const Entry& entry) { return only<F64Target<DigitSums>, k_amx_shape>(entry, avx512_loops()); }
 
 }  // namespace isologit::detail::kernels

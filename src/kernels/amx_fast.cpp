@@ -19,7 +19,6 @@
 #include "kernels/amx_tiles.hpp"
 #include "kernels/avx512_vectors.hpp"
 #include "kernels/f32_tile.hpp"
-#include "kernels/loops.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -204,19 +203,10 @@ struct Bf16Sums : Panel<Floats> {
   }
 };
 
-class AmxFast final : public F32Target<Bf16Sums> {
- public:
-  using F32Target::F32Target;
-  const FoldLoops& fold_loops() const override { return avx512_loops().fold; }
-  const BackwardLoops* backward_loops() const override { return &avx512_loops().backward; }
-};
-
 }  // namespace
 
-static_assert(AmxFast::kShape == k_amx_fast_shape);
 const Target& amx_fast_target(const Entry& entry) {
-  static const AmxFast target(entry);
-  return target;
+  return only<F32Target<Bf16Sums>, k_amx_fast_shape>(entry, avx512_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -100,32 +100,14 @@ struct Floats {
   }
 };
 
-class Avx2 final : public F64Target<Panel<Doubles>> {
- public:
-  using F64Target::F64Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
-
-class Avx2Fast final : public F32Target<Panel<Floats>> {
- public:
-  using F32Target::F32Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
-
 }  // namespace
 
-static_assert(Avx2::kShape == k_avx2_shape);
 const Target& avx2_target(const Entry& entry) {
-  static const Avx2 target(entry);
-  return target;
+  return only<F64Target<Panel<Doubles>>, k_avx2_shape>(entry, {loops::kFoldLoops, &loops::kBackwardLoops});
 }
 
-static_assert(Avx2Fast::kShape == k_avx2_fast_shape);
 const Target& avx2_fast_target(const Entry& entry) {
-  static const Avx2Fast target(entry);
-  return target;
+  return only<F32Target<Panel<Floats>>, k_avx2_fast_shape>(entry, {loops::kFoldLoops, &loops::kBackwardLoops});
 }
 
 }  // namespace isologit::detail::kernels

@@ -9,40 +9,18 @@
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
-#include "kernels/loops.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
-namespace {
 
-class Avx512 final : public F64Target<Panel<Doubles>> {
- public:
-  using F64Target::F64Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
+Loops avx512_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops}; }
 
-class Avx512Fast final : public F32Target<Panel<Floats>> {
- public:
-  using F32Target::F32Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
-
-}  // namespace
-
-Loops avx512_loops() { return {loops::kFoldLoops, loops::kBackwardLoops}; }
-
-static_assert(Avx512::kShape == k_avx512_shape);
 const Target& avx512_target(const Entry& entry) {
-  static const Avx512 target(entry);
-  return target;
+  return only<F64Target<Panel<Doubles>>, k_avx512_shape>(entry, avx512_loops());
 }
 
-static_assert(Avx512Fast::kShape == k_avx512_fast_shape);
 const Target& avx512_fast_target(const Entry& entry) {
-  static const Avx512Fast target(entry);
-  return target;
+  return only<F32Target<Panel<Floats>>, k_avx512_fast_shape>(entry, avx512_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -17,7 +17,6 @@
 #include "exact/element.hpp"
 #include "kernels/backward_loops.hpp"
 #include "kernels/fold_loops_impl.hpp"
-#include "kernels/with_dtype.hpp"
 
 namespace isologit::detail::kernels::loops {
 namespace {
@@ -122,7 +121,7 @@ std::uint32_t pack_rows(const void* const* rows, std::int64_t depth, std::int64_
 }
 
 std::uint32_t pack(const void* const* rows, DType dtype, std::int64_t depth, std::int64_t count, float* panel) {
-  return kernels::with_dtype(dtype, [&]<DType kDType>() { return pack_rows<kDType>(rows, depth, count, panel); });
+  return exact::with_dtype(dtype, [&]<DType kDType>() { return pack_rows<kDType>(rows, depth, count, panel); });
 }
 
 void multiply(const float* group, const float* panel, std::int64_t depth, float* block) {

@@ -139,10 +139,11 @@ template <class Store>
 void pack_row(const void* from, DType dtype, std::int64_t size, DigitRow& row, Store&& store) {
   const auto pack = [&](int unit) {
     const auto* bytes = static_cast<const char*>(from);
-    return with_dtype(dtype, [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
+    return exact::with_dtype(dtype,
+                             [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
   };
   GreatestMagnitude magnitude;
-  with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(from), size); });
+  exact::with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(from), size); });
   const double greatest = magnitude.of(dtype);
   const bool usual = std::isfinite(greatest) && greatest > 0;
   row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size));

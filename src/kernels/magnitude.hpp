@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "exact/element.hpp"
-#include "kernels/with_dtype.hpp"
 
 namespace isologit::detail::kernels {
 namespace {
@@ -81,8 +80,8 @@ std::uint32_t lowest_bits(const char* from, std::int64_t count) {
 
 // The least of the lowest set bits of a row of finite elements, +inf when all are 0.
 inline double lowest_bit(const void* row, DType dtype, std::int64_t count) {
-  const std::uint32_t least =
-      with_dtype(dtype, [&]<DType kDType>() { return lowest_bits<kDType>(static_cast<const char*>(row), count); });
+  const std::uint32_t least = exact::with_dtype(
+      dtype, [&]<DType kDType>() { return lowest_bits<kDType>(static_cast<const char*>(row), count); });
   if (least == 0xFFFFFFFF) return std::numeric_limits<double>::infinity();
   return static_cast<double>(std::bit_cast<float>(least + 1));
 }

@@ -4,7 +4,6 @@
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
 #include "kernels/fold_loops.hpp"
-#include "kernels/loops.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -67,32 +66,14 @@ struct Floats {
   }
 };
 
-class Neon final : public F64Target<Panel<Doubles>> {
- public:
-  using F64Target::F64Target;
-  const FoldLoops& fold_loops() const override { return portable_loops().fold; }
-  const BackwardLoops* backward_loops() const override { return &portable_loops().backward; }
-};
-
-class NeonFast final : public F32Target<Panel<Floats>> {
- public:
-  using F32Target::F32Target;
-  const FoldLoops& fold_loops() const override { return portable_loops().fold; }
-  const BackwardLoops* backward_loops() const override { return &portable_loops().backward; }
-};
-
 }  // namespace
 
-static_assert(Neon::kShape == k_neon_shape);
 const Target& neon_target(const Entry& entry) {
-  static const Neon target(entry);
-  return target;
+  return only<F64Target<Panel<Doubles>>, k_neon_shape>(entry, portable_loops());
 }
 
-static_assert(NeonFast::kShape == k_neon_fast_shape);
 const Target& neon_fast_target(const Entry& entry) {
-  static const NeonFast target(entry);
-  return target;
+  return only<F32Target<Panel<Floats>>, k_neon_fast_shape>(entry, portable_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -33,7 +33,6 @@
 
 #include "exact/element.hpp"
 #include "kernels/target.hpp"
-#include "kernels/with_dtype.hpp"
 
 namespace isologit::detail::kernels {
 namespace {
@@ -91,7 +90,7 @@ struct Panel {
 
   // Elements [k, k + count) of a row, at most a chunk, and zeros to the end of the group.
   static void widen_at(const void* row, DType dtype, std::int64_t k, std::int64_t count, Element* to) {
-    with_dtype(dtype, [&]<DType kDType>() {
+    exact::with_dtype(dtype, [&]<DType kDType>() {
       widen_chunk<kDType>(static_cast<const char*>(row) + k * static_cast<std::int64_t>(dtype_size(kDType)), count, to);
     });
   }
@@ -117,7 +116,7 @@ struct Panel {
   static std::int64_t sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
                            Element* scratch, See&& see) {
     std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
-    with_dtype(tile.weight->dtype, [&]<DType kDType>() {
+    exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
       if (rows <= Vector::kFewRows) {
         sums_few<kDType>(block, rows, tile, sums, scratch, see);
       } else {

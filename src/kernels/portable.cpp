@@ -5,7 +5,6 @@
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
-#include "kernels/loops.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -45,34 +44,16 @@ struct Vector {
   }
 };
 
-class Portable final : public F64Target<Panel<Vector<double>>> {
- public:
-  using F64Target::F64Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
-
-class PortableFast final : public F32Target<Panel<Vector<float>>> {
- public:
-  using F32Target::F32Target;
-  const FoldLoops& fold_loops() const override { return loops::kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return &loops::kBackwardLoops; }
-};
-
 }  // namespace
 
-Loops portable_loops() { return {loops::kFoldLoops, loops::kBackwardLoops}; }
+Loops portable_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops}; }
 
-static_assert(Portable::kShape == k_portable_shape);
 const Target& portable_target(const Entry& entry) {
-  static const Portable target(entry);
-  return target;
+  return only<F64Target<Panel<Vector<double>>>, k_portable_shape>(entry, portable_loops());
 }
 
-static_assert(PortableFast::kShape == k_portable_fast_shape);
 const Target& portable_fast_target(const Entry& entry) {
-  static const PortableFast target(entry);
-  return target;
+  return only<F32Target<Panel<Vector<float>>>, k_portable_fast_shape>(entry, portable_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -56,6 +56,8 @@ constexpr FoldLoops kFoldLoops{scan, nullptr, count_above, any_not_below, softca
 class Reference final : public Target {
  public:
   using Target::Target;
+  static constexpr TileShape kShape = k_reference_shape;
+
   std::size_t prepared_bytes(std::int64_t, std::int64_t) const override { return 0; }
   std::size_t scratch_bytes(std::int64_t, std::int64_t) const override { return 0; }
   void prepare(const MatrixView&, std::int64_t, std::int64_t, std::int64_t, void*) const override {}
@@ -66,16 +68,12 @@ class Reference final : public Target {
     }
   }
   std::int64_t multiply_adds(std::int64_t) const override { return 0; }
-
-  const FoldLoops& fold_loops() const override { return kFoldLoops; }
-  const BackwardLoops* backward_loops() const override { return nullptr; }
 };
 
 }  // namespace
 
 const Target& reference_target(const Entry& entry) {
-  static const Reference target(entry);
-  return target;
+  return only<Reference, k_reference_shape>(entry, {kFoldLoops, nullptr});
 }
 
 }  // namespace isologit::detail::kernels

@@ -36,4 +36,20 @@ namespace isologit::detail::kernels {
 ISOLOGIT_TARGETS(ISOLOGIT_TARGET_SHAPE)
 #undef ISOLOGIT_TARGET_SHAPE
 
+// The loops of these targets, which others hold too. Those of avx512 only where the processor has it.
+Loops portable_loops();
+Loops avx512_loops();
+
+namespace {
+
+// The one target of its kind, whose shape is what its line says.
+template <class Kind, TileShape kShape>
+const Target& only(const Entry& entry, const Loops& loops) {
+  static_assert(Kind::kShape == kShape);
+  static const Kind target(entry, loops);
+  return target;
+}
+
+}  // namespace
+
 }  // namespace isologit::detail::kernels

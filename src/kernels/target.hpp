@@ -66,9 +66,15 @@ struct Entry {
   const Target& target() const { return make(*this); }  // where why_not() is empty
 };
 
+// What a target holds beside its tiles.
+struct Loops {
+  const FoldLoops& fold;
+  const BackwardLoops* backward;  // null: the reference has none, it settles everything by definition
+};
+
 class Target {
  public:
-  explicit Target(const Entry& entry) : entry_(entry) {}
+  Target(const Entry& entry, const Loops& loops) : entry_(entry), loops_(loops) {}
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
   virtual ~Target();
@@ -94,12 +100,12 @@ class Target {
   // and returns how many elements were multiplied and added; 0 when it has none to speak of.
   virtual std::int64_t multiply_adds(std::int64_t steps) const = 0;
 
-  virtual const FoldLoops& fold_loops() const = 0;
-  // Null: the reference has none, it settles everything by definition.
-  virtual const BackwardLoops* backward_loops() const = 0;
+  const FoldLoops& fold_loops() const { return loops_.fold; }
+  const BackwardLoops* backward_loops() const { return loops_.backward; }
 
  private:
   const Entry& entry_;
+  Loops loops_;
 };
 
 // Of each arithmetic the best first; the reference is last.

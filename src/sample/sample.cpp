@@ -10,7 +10,7 @@
 
 #include "base/cpu.hpp"
 #include "base/fp_env.hpp"
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "fold/distribution.hpp"
 #include "fold/top_k.hpp"
 #include "sample/gumbel.hpp"

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/fp_env.hpp"
-#include "base/parallel_for.hpp"
 #include "base/text.hpp"
+#include "base/thread_pool.hpp"
 #include "score/logits_output.hpp"
 #include "score/validate.hpp"
 #include "tiles/row_selection.hpp"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "base/parallel_for.hpp"
+#include "base/thread_pool.hpp"
 #include "tiles/transforms.hpp"
 
 namespace isologit::detail::tiles {
