@@ -7,10 +7,12 @@
 #ifdef __CUDACC__
 #define ISOLOGIT_DEVICE __device__ __forceinline__
 #define ISOLOGIT_UNROLL _Pragma("unroll")
+#define ISOLOGIT_ROLLED _Pragma("unroll 1")
 #else
 #include <cmath>
 #define ISOLOGIT_DEVICE inline
 #define ISOLOGIT_UNROLL
+#define ISOLOGIT_ROLLED
 #endif
 
 #ifdef __FAST_MATH__

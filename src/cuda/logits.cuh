@@ -75,19 +75,21 @@ void launch_aligned(Launcher& launcher, const Product& p) {
   } else if (p.rows <= 16) {
     launch_tiles<Split<Four, E, LOW, 2, 2, 2>>(launcher, p, false);
   } else if (p.rows <= 32) {
-    launch_tiles<Split<Four, E, LOW, 2, 4, 2>>(launcher, p, false);
+    constexpr int kTiles = sizeof(typename E::Bits) == 4 ? 1 : 2;  // what the registers allow
+    launch_tiles<Split<Four, E, LOW, kTiles, 4, 2>>(launcher, p, false);
   } else {
-    launch_tiles<Staged<Eight, E, LOW, true, 1>>(launcher, p, true);
+    launch_tiles<Staged<Four, E, LOW, true>>(launcher, p, true);
   }
 }
 
 template <class Launcher, class E, bool LOW>
 void launch_products(Launcher& launcher, const Product& p, bool aligned) {
+  using Four = typename Launcher::template Block<4>;
   using Eight = typename Launcher::template Block<8>;
   if (aligned) {
     launch_aligned<Launcher, E, LOW>(launcher, p);
   } else {
-    launch_tiles<Staged<Eight, E, LOW, false, 1>>(launcher, p, true);
+    launch_tiles<Staged<Four, E, LOW, false>>(launcher, p, true);
   }
   const auto settle = [&]<bool ALIGNED>() {
     using Kernel = Settle<Eight, E, LOW, ALIGNED>;

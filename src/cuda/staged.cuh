@@ -11,15 +11,16 @@
 
 namespace isologit::cuda {
 
-template <class BlockType, class E, bool LOW, bool ALIGNED, int MT>
+template <class BlockType, class E, bool LOW, bool ALIGNED>
 struct Staged {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kWarps = Block::kWarps;
+  static constexpr int MT = 1;  // 64 registers of sums; two tiles would not leave enough for the rest
   static constexpr int NT = 8;
   static constexpr int kWeightRows = 16 * MT * kWarps;
   static constexpr int kHiddenRows = 8 * NT;
-  static constexpr int kBlocksPerProcessor = MT == 1 ? 2 : 1;
+  static constexpr int kBlocksPerProcessor = ALIGNED ? 3 : 2;
   static constexpr int kStages = 3;
   static constexpr int kDepth = kDepthGroup;  // of a stage
   static constexpr int kSteps = kDepth / kStep;
@@ -31,7 +32,7 @@ struct Staged {
   };
   struct Lane {
     Sums<MT, NT> sums;
-    Rows<E, MT> ahead[kSteps];
+    Rows<E, MT> ahead;
     const typename E::Bits* row[MT][2];
   };
 
@@ -50,12 +51,12 @@ struct Staged {
       fetch(block, shared, p, row0, stage + kStages - 1, stages);
       const auto& words = shared.words[stage % kStages];
       block.each_warp([&](int warp) {
-        ISOLOGIT_UNROLL
-        for (int d = 0; d < kSteps; ++d) {
+        ISOLOGIT_ROLLED  // more than one step at once and the registers do not suffice
+            for (int d = 0; d < kSteps; ++d) {
           typename Block::template PerLane<Rows<E, MT>> now;
           block.each_lane([&](int lane) {
-            now(lane) = state(warp, lane).ahead[d];
-            load(state(warp, lane), d, p, (stage + 1) * kSteps + d, lane);
+            now(lane) = state(warp, lane).ahead;
+            load(state(warp, lane), p, stage * kSteps + d + 1, lane);
           });
           accumulate_step<E, LOW, MT, NT>(
               block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
@@ -103,16 +104,15 @@ struct Staged {
         own.row[m][s] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
       }
     }
-    ISOLOGIT_UNROLL
-    for (int d = 0; d < kSteps; ++d) load(own, d, p, d, lane);
+    load(own, p, 0, lane);
   }
 
-  ISOLOGIT_DEVICE static void load(Lane& own, int d, const Product& p, int step, int lane) {
+  ISOLOGIT_DEVICE static void load(Lane& own, const Product& p, int step, int lane) {
     ISOLOGIT_UNROLL
     for (int m = 0; m < MT; ++m) {
       ISOLOGIT_UNROLL
       for (int s = 0; s < 2; ++s) {
-        own.ahead[d].row[m][s] = load_chunk<E, ALIGNED>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
+        own.ahead.row[m][s] = load_chunk<E, ALIGNED>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
       }
     }
   }
