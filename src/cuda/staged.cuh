@@ -20,7 +20,11 @@ struct Staged {
   static constexpr int NT = 8;
   static constexpr int kWeightRows = 16 * MT * kWarps;
   static constexpr int kHiddenRows = 8 * NT;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  static constexpr int kBlocksPerProcessor = 2;  // its products are eight instructions, with more alive between them
+#else
   static constexpr int kBlocksPerProcessor = ALIGNED ? 3 : 2;
+#endif
   static constexpr int kStages = 3;
   static constexpr int kDepth = kDepthGroup;  // of a stage
   static constexpr int kSteps = kDepth / kStep;
