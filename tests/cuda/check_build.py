@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 # What each kernel must hold, by kernel and architecture.
-DMMA = {"sm_80": "DMMA.884", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.16x8x16"}
+DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
 KERNELS = {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]}
 
 
