@@ -1,0 +1,38 @@
+# The CUDA library, where nvcc is: a shared library of its own with a static CUDA runtime, so that the others stay as
+# they are. By commands, since CMake 3.25 knows no C++20 for nvcc.
+find_program(ISOLOGIT_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
+option(ISOLOGIT_CUDA "Build the CUDA library (needs nvcc 12 or later)" ON)
+if(NOT ISOLOGIT_CUDA OR NOT ISOLOGIT_NVCC OR ISOLOGIT_SANITIZE OR CMAKE_CROSSCOMPILING)
+  return()
+endif()
+
+set(ISOLOGIT_CUDA_ARCHITECTURES "80;90;100" CACHE STRING "Compute capabilities; PTX of the last is added for later ones")
+set(cuda_targets "")
+foreach(architecture IN LISTS ISOLOGIT_CUDA_ARCHITECTURES)
+  list(APPEND cuda_targets -gencode=arch=compute_${architecture},code=sm_${architecture})
+  set(cuda_last ${architecture})
+endforeach()
+list(APPEND cuda_targets -gencode=arch=compute_${cuda_last},code=compute_${cuda_last})
+# Contraction is off: the proofs count roundings. ptxas tells of registers and spills; tests/cuda reads that.
+set(cuda_options -std=c++20 -O3 -fmad=false -Xptxas -v -Xcompiler=-fPIC,-fvisibility=hidden,-Wall
+  -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/include ${cuda_targets})
+
+set(cuda_sources capi.cu check_request.cpp logits_bf16.cu logits_f16.cu logits_f32.cu)
+file(GLOB cuda_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cuh ${PROJECT_SOURCE_DIR}/src/cuda/*.hpp)
+set(cuda_dir ${CMAKE_BINARY_DIR}/cuda)
+file(MAKE_DIRECTORY ${cuda_dir})
+set(cuda_objects "")
+foreach(source IN LISTS cuda_sources)
+  set(object ${cuda_dir}/${source}.o)
+  add_custom_command(OUTPUT ${object}
+    COMMAND sh -c "\"$@\" 2> ${object}.log || { cat ${object}.log >&2; exit 1; }" nvcc
+      ${ISOLOGIT_NVCC} ${cuda_options} -c ${PROJECT_SOURCE_DIR}/src/cuda/${source} -o ${object}
+    DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/${source} ${cuda_headers} ${PROJECT_SOURCE_DIR}/include/isologit/cuda.h
+    COMMENT "nvcc ${source}" VERBATIM)
+  list(APPEND cuda_objects ${object})
+endforeach()
+set(cuda_library ${cuda_dir}/libisologit_cuda.so)
+add_custom_command(OUTPUT ${cuda_library}
+  COMMAND ${ISOLOGIT_NVCC} -shared -cudart=static ${cuda_targets} -Xlinker=--exclude-libs,ALL ${cuda_objects} -o ${cuda_library}
+  DEPENDS ${cuda_objects} COMMENT "Linking libisologit_cuda.so" VERBATIM)
+add_custom_target(isologit_cuda ALL DEPENDS ${cuda_library})

@@ -1,0 +1,55 @@
+/* The C interface of isologit's CUDA library (libisologit_cuda): what CONTRACT.md says of logits, computed on an NVIDIA
+ * GPU from operands in its memory. C11; no types of CUDA or C++.
+ *
+ * Conventions are those of isologit.h, and:
+ * - Pointers to operands, results and workspace are to memory of the device; elements lie at multiples of their size.
+ * - Work is put on the caller's stream and a call returns before it is done. Nothing is allocated, nothing waited for
+ * and nothing read back, so calls can be captured into CUDA graphs. All except isologit_cuda_self_test.
+ * - An error of a kernel that runs later is reported by CUDA itself, as of any other kernel. */
+#ifndef ISOLOGIT_CUDA_H_
+#define ISOLOGIT_CUDA_H_
+
+#include "isologit/isologit.h"
+
+#if defined(__GNUC__)
+#define ISOLOGIT_CUDA_API __attribute__((visibility("default")))
+#else
+#define ISOLOGIT_CUDA_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct isologit_cuda_logits_request {
+  size_t struct_size;
+  int32_t device;         /* the number of the device, as CUDA counts them */
+  void* stream;           /* a cudaStream_t of that device; NULL: its default stream */
+  isologit_matrix hidden; /* [N, H], H at most 2^20 */
+  isologit_matrix weight; /* [V, H] */
+  isologit_vector bias;   /* [V], or none */
+  int64_t vocab_size;     /* 1 to weight.rows; later rows are never read */
+  float* logits;          /* [N, vocab_size] */
+  int64_t logits_stride;  /* in elements; at least vocab_size */
+  void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
+  size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
+} isologit_cuda_logits_request;
+
+/* The bytes of workspace for N rows of H elements of this dtype: at most 4 or (f32) 8 a hidden element of 1024 rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype,
+                                                                 size_t* bytes, char* message, size_t message_size);
+
+/* logits[n, v] = RN32(sum of hidden[n, k] weight[v, k] + bias[v]). Rows of weight that lie at multiples of 16 bytes and
+ * hold a multiple of 8 elements are read fastest. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
+                                                       size_t message_size);
+
+/* Computes on the device what the proofs take for granted and waits for it: once for each device before its first use,
+ * outside of captures. ISOLOGIT_UNSUPPORTED when its arithmetic is not what they need. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

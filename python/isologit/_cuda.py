@@ -1,0 +1,120 @@
+"""isologit/cuda.h by ctypes, for torch tensors on CUDA devices.
+
+Needs nothing else of the package, so that scripts/gpu_check runs it where only the CUDA library is. Work goes to the
+current stream of the tensors' device and memory comes from torch's allocator, so that calls can be captured into CUDA
+graphs; the first call on each device runs the self-test, which waits for the device.
+"""
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_size_t, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
+_DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+
+
+class Matrix(Structure):
+    _fields_ = [("data", c_void_p), ("rows", c_int64), ("cols", c_int64), ("row_stride", c_int64), ("dtype", c_int32)]
+
+
+class Vector(Structure):
+    _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class LogitsRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("hidden", Matrix),
+        ("weight", Matrix),
+        ("bias", Vector),
+        ("vocab_size", c_int64),
+        ("logits", c_void_p),
+        ("logits_stride", c_int64),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class Library:
+    """libisologit_cuda at a path."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._tested: set[int] = set()
+        text = [c_char_p, c_size_t]
+        for name, arguments in {
+            "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
+            "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
+            "isologit_cuda_self_test": [c_int32, *text],
+        }.items():
+            getattr(self._library, name).argtypes = arguments
+            getattr(self._library, name).restype = c_int32
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        message = ctypes.create_string_buffer(512)
+        status = getattr(self._library, name)(*arguments, message, len(message))
+        if status != 0:
+            raise _ERRORS.get(status, RuntimeError)(message.value.decode())
+
+    def self_test(self, device: int) -> None:
+        """Once for each device; raises NotImplementedError where its arithmetic is not what the proofs need."""
+        if device not in self._tested:
+            self._call("isologit_cuda_self_test", device)
+            self._tested.add(device)
+
+    def workspace(self, hidden: Tensor) -> Tensor:
+        size = c_size_t()
+        self._call("isologit_cuda_logits_workspace", *hidden.shape, _dtype("hidden", hidden), ctypes.byref(size))
+        return torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """f32 logits [N, V] of hidden [N, H] under weight [V, H], each the exact sum rounded once."""
+        for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
+            if tensor is not None and tensor.device != hidden.device:
+                raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
+        device = hidden.get_device()
+        self.self_test(device)
+        hidden, weight = _adjacent(hidden), _adjacent(weight)
+        if bias is not None:
+            bias = bias.contiguous()
+        if out is None:
+            out = torch.empty(hidden.shape[0], weight.shape[0], dtype=torch.float32, device=hidden.device)
+        workspace = self.workspace(hidden)
+        request = LogitsRequest(
+            struct_size=ctypes.sizeof(LogitsRequest),
+            device=device,
+            stream=torch.cuda.current_stream(device).cuda_stream,
+            hidden=_matrix("hidden", hidden),
+            weight=_matrix("weight", weight),
+            bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
+            vocab_size=weight.shape[0],
+            logits=out.data_ptr(),
+            logits_stride=out.stride(0),
+            workspace=workspace.data_ptr(),
+            workspace_size=workspace.numel(),
+        )
+        self._call("isologit_cuda_logits", ctypes.byref(request))
+        return out
+
+
+def _dtype(name: str, tensor: Tensor) -> int:
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"{name} is of {tensor.dtype}; expected bfloat16, float16 or float32")
+    return _DTYPES[tensor.dtype]
+
+
+def _adjacent(tensor: Tensor) -> Tensor:
+    """The tensor itself when the elements of a row are adjacent, else a copy."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def _matrix(name: str, tensor: Tensor) -> Matrix:
+    if tensor.dim() != 2:
+        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected two dimensions")
+    return Matrix(tensor.data_ptr(), *tensor.shape, tensor.stride(0), _dtype(name, tensor))

@@ -1,0 +1,72 @@
+"""The same operands on any device: elements made of hashed integers by operations that round nowhere but in the last
+conversion to their type, and a checksum of the bits of each row of results."""
+
+import torch
+from torch import Tensor
+
+
+def hashed(count: int, seed: int, device: str, start: int = 0) -> Tensor:
+    """SplitMix64 of the places from start, as int64 (which wraps)."""
+    x = (torch.arange(start, start + count, dtype=torch.int64, device=device) + seed * 1000003) * -7046029254386353131
+    x = (x ^ _shift(x, 30)) * -4658895280553007687
+    x = (x ^ _shift(x, 27)) * -7723592293110705685
+    return x ^ _shift(x, 31)
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    return ((exponent + 127) << 23).to(torch.int32).view(torch.float32)
+
+
+def _normal(bits: Tensor) -> Tensor:
+    total = sum((bits >> by) & 0xFFFF for by in (0, 16, 32, 48)) - 131070
+    return total.float() * 2.0**-15  # total has 18 bits
+
+
+def _wild(bits: Tensor) -> Tensor:
+    """Exponents over 2^+-24, a third zeros, some tiny beyond any model."""
+    x = _normal(bits) * _power_of_two((bits & 0xFFFF) % 49 - 24)
+    x = torch.where(((bits >> 20) & 0xFF) < 85, torch.zeros_like(x), x)
+    return torch.where(((bits >> 32) & 0xFFF) == 7, x * 2.0**-120, x)
+
+
+def _ties(bits: Tensor) -> Tensor:
+    """Small integers: sums past 2^24 are often midpoints."""
+    return ((bits & 0xFF) - 128).float() * _power_of_two((bits >> 8) % 7)
+
+
+def _special(bits: Tensor) -> Tensor:
+    x = _normal(bits)
+    kind = (bits >> 5) & 0xFFFF
+    x = torch.where(kind == 1, torch.full_like(x, torch.inf), x)
+    x = torch.where(kind == 2, torch.full_like(x, -torch.inf), x)
+    return torch.where(kind == 3, torch.full_like(x, torch.nan), x)
+
+
+FAMILIES = {"normal": _normal, "wild": _wild, "ties": _ties, "special": _special}
+
+
+def matrix(
+    rows: int, cols: int, seed: int, device: str, dtype: torch.dtype, family: str, opposed: bool = False
+) -> Tensor:
+    """opposed: in every third row of the wild family the second half takes back the first."""
+    out = torch.empty(rows * cols, dtype=dtype, device=device)
+    chunk = 1 << 24
+    for i in range(0, rows * cols, chunk):
+        count = min(chunk, rows * cols - i)
+        out[i : i + count] = FAMILIES[family](hashed(count, seed, device, i)).to(dtype)
+    out = out.view(rows, cols)
+    if family == "wild":
+        half = cols // 2
+        first = out[::3, :half].clone()
+        out[::3, half : 2 * half] = -first if opposed else first
+    return out
+
+
+def checksums(logits: Tensor) -> list[int]:
+    """One number a row, of the bits of its elements and their places."""
+    places = torch.arange(logits.shape[1], dtype=torch.int64, device=logits.device) * 2654435761 + 1
+    return [int((row.contiguous().view(torch.int32).to(torch.int64) * places).sum()) for row in logits]

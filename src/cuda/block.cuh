@@ -1,0 +1,132 @@
+// A block of threads on the device, in the words the kernels are written in. tests/cuda/host_block.hpp has the same
+// words for the host, where each_warp and each_lane are loops; the kernels are one source for both.
+//
+// What a thread keeps between two uses of each_warp is PerThread, between two of each_lane PerLane. Within each_warp
+// all lanes do the same; mma, reduce, ballot and first are for whole warps.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/bits.cuh"
+#include "cuda/element.cuh"
+
+namespace isologit::cuda {
+
+#ifdef __CUDACC__
+
+template <int WARPS>
+class DeviceBlock {
+ public:
+  static constexpr int kWarps = WARPS;
+  static constexpr int kThreads = 32 * WARPS;
+
+  template <class T>
+  struct PerThread {
+    T own;
+    __device__ __forceinline__ T& operator()(int, int) { return own; }
+  };
+  template <class T>
+  struct PerLane {
+    T own;
+    __device__ __forceinline__ T& operator()(int) { return own; }
+  };
+
+  template <class F>
+  __device__ __forceinline__ void each_warp(F f) {
+    f(static_cast<int>(threadIdx.x >> 5));
+  }
+  template <class F>
+  __device__ __forceinline__ void each_lane(F f) {
+    f(static_cast<int>(threadIdx.x & 31));
+  }
+  __device__ __forceinline__ void sync() { __syncthreads(); }
+
+  // c += a b: 16 weight rows, 8 hidden rows, 16 of the depth. Lane 4g + t holds a[2i + s], weight row g + 8s, and b[i],
+  // hidden row g, both at place t + 4i of the depth; and c[i + 2s], weight row g + 8s, hidden row 2t + i.
+  template <class C, class A, class B>
+  __device__ __forceinline__ void mma(C c_of, A a_of, B b_of) {
+    const int lane = threadIdx.x & 31;
+    double* c = c_of(lane);
+    const double* a = a_of(lane);
+    const double* b = b_of(lane);
+#if __CUDA_ARCH__ >= 900
+    asm("mma.sync.aligned.m16n8k16.row.col.f64.f64.f64.f64 {%0,%1,%2,%3},{%4,%5,%6,%7,%8,%9,%10,%11},"
+        "{%12,%13,%14,%15},{%0,%1,%2,%3};"
+        : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+        : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(a[4]), "d"(a[5]), "d"(a[6]), "d"(a[7]), "d"(b[0]), "d"(b[1]),
+          "d"(b[2]), "d"(b[3]));
+#else
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+        asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1},{%2},{%3},{%0,%1};"
+            : "+d"(c[2 * s]), "+d"(c[2 * s + 1])
+            : "d"(a[2 * i + s]), "d"(b[i]));
+      }
+    }
+#endif
+  }
+
+  // Every lane whose number differs by a multiple of `from` below 32 merges what the others have; T is made of words.
+  template <class X, class Merge>
+  __device__ __forceinline__ void reduce(X x_of, int from, int below, Merge merge_into) {
+    auto& x = x_of(static_cast<int>(threadIdx.x & 31));
+    using T = std::remove_reference_t<decltype(x)>;
+#pragma unroll
+    for (int distance = from; distance < below; distance *= 2) {
+      std::uint32_t words[sizeof(T) / 4];
+      memcpy(words, &x, sizeof(T));
+#pragma unroll
+      for (std::uint32_t& word : words) word = __shfl_xor_sync(0xFFFFFFFFU, word, distance);
+      T other;
+      memcpy(&other, words, sizeof(T));
+      merge_into(x, other);
+    }
+  }
+
+  // Which lanes say true; what lane 0 says.
+  template <class F>
+  __device__ __forceinline__ std::uint32_t ballot(F f) {
+    return __ballot_sync(0xFFFFFFFFU, f(static_cast<int>(threadIdx.x & 31)));
+  }
+  template <class F>
+  __device__ __forceinline__ bool first(F f) {
+    return __shfl_sync(0xFFFFFFFFU, static_cast<int>(f(static_cast<int>(threadIdx.x & 31))), 0) != 0;
+  }
+  __device__ __forceinline__ void sync_warp() { __syncwarp(); }
+
+  __device__ __forceinline__ void add_to(unsigned long long& digit, std::uint64_t x) {
+    atomicAdd(&digit, static_cast<unsigned long long>(x));
+  }
+  __device__ __forceinline__ void count(std::uint32_t& counter) { atomicAdd(&counter, 1U); }
+
+  // Sixteen bytes to shared memory while the threads go on. Copies are told apart by groups; wait<N> leaves the N
+  // latest groups under way.
+  __device__ __forceinline__ void copy(void* shared, const void* from) {
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
+        "l"(from));
+  }
+  __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;"); }
+  template <int N>
+  __device__ __forceinline__ void wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N));
+  }
+};
+
+#endif
+
+// Sixteen bytes that many threads read.
+ISOLOGIT_DEVICE Sixteen load_sixteen(const std::uint32_t* at) {
+#ifdef __CUDACC__
+  const uint4 x = __ldg(reinterpret_cast<const uint4*>(at));
+  return {{x.x, x.y, x.z, x.w}};
+#else
+  Sixteen x;
+  memcpy(&x, at, sizeof x);
+  return x;
+#endif
+}
+
+}  // namespace isologit::cuda

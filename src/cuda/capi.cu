@@ -1,0 +1,108 @@
+// The C interface (isologit/cuda.h).
+#include <cstring>
+#include <string>
+
+#include "cuda/check_request.hpp"
+#include "cuda/device.cuh"
+#include "cuda/device_guard.hpp"
+#include "cuda/launch.hpp"
+#include "cuda/self_test.cuh"
+#include "isologit/cuda.h"
+
+namespace {
+
+using isologit::cuda::DeviceGuard;
+
+isologit_status say(isologit_status status, const std::string& text, char* message, size_t message_size) {
+  if (message_size == 0) return status;
+  const size_t length = text.size() < message_size ? text.size() : message_size - 1;
+  std::memcpy(message, text.data(), length);
+  message[length] = 0;
+  return status;
+}
+
+isologit_status say(cudaError_t error, const char* doing, char* message, size_t message_size) {
+  if (error == cudaSuccess) return say(ISOLOGIT_OK, "", message, message_size);
+  const bool memory = error == cudaErrorMemoryAllocation;
+  const bool missing = error == cudaErrorNoKernelImageForDevice || error == cudaErrorNoDevice ||
+                       error == cudaErrorInvalidDevice || error == cudaErrorInsufficientDriver;
+  return say(memory    ? ISOLOGIT_OUT_OF_MEMORY
+             : missing ? ISOLOGIT_UNSUPPORTED
+                       : ISOLOGIT_IO_ERROR,
+             std::string("CUDA, ") + doing + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")",
+             message, message_size);
+}
+
+isologit::cuda::LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          r.logits,
+          r.logits_stride,
+          r.workspace};
+}
+
+}  // namespace
+
+extern "C" {
+
+isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype, size_t* bytes, char* message,
+                                               size_t message_size) {
+  const std::string wrong = isologit::cuda::check_hidden(rows, cols, dtype);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes = static_cast<size_t>(isologit::cuda::workspace_of(rows, cols, dtype).bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message, size_t message_size) {
+  if (request == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "request is NULL", message, message_size);
+  if (request->struct_size != sizeof *request) {
+    return say(ISOLOGIT_INVALID_ARGUMENT,
+               "request.struct_size is " + std::to_string(request->struct_size) + "; this library knows " +
+                   std::to_string(sizeof *request),
+               message, message_size);
+  }
+  const std::string wrong = isologit::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const auto stream = static_cast<cudaStream_t>(request->stream);
+  const auto own = kernels_request(*request);
+  const cudaError_t error = own.weight.type == ISOLOGIT_BF16  ? isologit::cuda::launch_bf16(own, stream)
+                            : own.weight.type == ISOLOGIT_F16 ? isologit::cuda::launch_f16(own, stream)
+                                                              : isologit::cuda::launch_f32(own, stream);
+  return say(error, "launching the kernels of logits", message, message_size);
+}
+
+isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size) {
+  const DeviceGuard guard(device);
+  if (guard.error() != cudaSuccess) return say(guard.error(), "choosing the device", message, message_size);
+  using Kernel = isologit::cuda::SelfTest<isologit::cuda::DeviceBlock<4>>;
+  std::uint32_t* count = nullptr;
+  std::uint32_t broken = 0;
+  cudaError_t error = cudaMalloc(&count, sizeof *count);
+  if (error != cudaSuccess) return say(error, "allocating 4 bytes for the self-test", message, message_size);
+  error = cudaMemset(count, 0, sizeof *count);
+  isologit::cuda::DeviceLauncher launcher(nullptr);
+  launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
+  if (error == cudaSuccess) error = launcher.error();
+  if (error == cudaSuccess) error = cudaMemcpy(&broken, count, sizeof broken, cudaMemcpyDeviceToHost);
+  cudaFree(count);
+  if (error == cudaSuccess && broken != 0) {
+    return say(
+        ISOLOGIT_UNSUPPORTED,
+        "device " + std::to_string(device) + ": " + std::to_string(broken) +
+            " sums of f64 products are not rounded as IEEE 754 has it; exact arithmetic needs a device and a build "
+            "that do (no fast math)",
+        message, message_size);
+  }
+  return say(error, "running the self-test", message, message_size);
+}
+
+}  // extern "C"

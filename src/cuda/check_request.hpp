@@ -1,0 +1,16 @@
+// What a request must be before anything is launched. No CUDA: tested on any machine.
+#pragma once
+
+#include <string>
+
+#include "isologit/cuda.h"
+
+namespace isologit::cuda {
+
+// Empty, or what is wrong with it.
+std::string check_request(const isologit_cuda_logits_request& request);
+
+// The same of what a workspace depends on.
+std::string check_hidden(int64_t rows, int64_t cols, int32_t dtype);
+
+}  // namespace isologit::cuda

@@ -1,0 +1,14 @@
+// Logits of bf16 weights. A file for each type, so that they are compiled side by side.
+#include "cuda/device.cuh"
+#include "cuda/launch.hpp"
+#include "cuda/logits.cuh"
+
+namespace isologit::cuda {
+
+cudaError_t launch_bf16(const LogitsRequest& request, cudaStream_t stream) {
+  DeviceLauncher launcher(stream);
+  launch_logits<DeviceLauncher, Bf16>(launcher, request);
+  return launcher.error();
+}
+
+}  // namespace isologit::cuda

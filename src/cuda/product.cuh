@@ -1,0 +1,126 @@
+// What the kernels of products share: what they are given, and the accumulation of one block of the depth.
+#pragma once
+
+#include "cuda/block.cuh"
+#include "cuda/certificate.cuh"
+
+namespace isologit::cuda {
+
+inline constexpr int kStep = 32;        // of the depth, in one accumulation
+inline constexpr int kDepthGroup = 64;  // the depth of prepared hidden rows is a multiple
+inline constexpr int kRowGroup = 64;    // and so is their number
+
+// A type of elements that is known only when a kernel runs; the values are isologit_matrix's.
+enum : int { kBf16 = 0, kF16 = 1, kF32 = 2 };
+ISOLOGIT_DEVICE float element_value(const void* data, int type, std::int64_t index) {
+  if (type == kF32) return static_cast<const float*>(data)[index];
+  const std::uint16_t bits = static_cast<const std::uint16_t*>(data)[index];
+  return type == kBf16 ? Bf16::value(bits) : F16::value(bits);
+}
+
+struct Product {
+  const void* weight;
+  std::int64_t weight_stride;  // in elements
+  const void* bias;            // or null
+  int bias_type;
+  int rows, vocab, size;
+  // Prepared hidden rows (prepare.cuh): the high words of h 2^kHiddenBias, [rows up to kRowGroup][depth]; the low words
+  // lie `plane` words further.
+  const std::uint32_t* words;
+  int depth;
+  std::int64_t plane;
+  const RowFacts* facts;
+  float* logits;
+  std::int64_t logits_stride;
+
+  ISOLOGIT_DEVICE float bias_of(int v) const { return bias == nullptr ? 0.0F : element_value(bias, bias_type, v); }
+  ISOLOGIT_DEVICE int row_or_last(int v) const { return v < vocab ? v : vocab - 1; }
+};
+
+// Four elements of a hidden row: high words, and low ones where the elements have more than 20 bits after the point.
+struct HiddenChunk {
+  Sixteen high, low;
+};
+
+// The accumulators of a lane: MT tiles of 16 weight rows by NT tiles of 8 hidden rows (block.cuh says which), and what
+// it has gathered of the weight rows g and g + 8 of each.
+template <int MT, int NT>
+struct Sums {
+  double c[MT][NT][4];
+  Gathered gathered[MT][2];
+};
+
+template <int MT, int NT>
+ISOLOGIT_DEVICE void clear(Sums<MT, NT>& sums) {
+  ISOLOGIT_UNROLL
+  for (int m = 0; m < MT; ++m) {
+    sums.gathered[m][0] = sums.gathered[m][1] = gathered_nothing();
+    ISOLOGIT_UNROLL
+    for (int n = 0; n < NT; ++n) {
+      ISOLOGIT_UNROLL
+      for (int i = 0; i < 4; ++i) sums.c[m][n][i] = 0.0;
+    }
+  }
+}
+
+// Chunks of the weight that a lane holds: eight elements of rows g and g + 8 of MT tiles.
+template <class E, int MT>
+struct Rows {
+  Chunk<E> row[MT][2];
+};
+
+// One step of a warp: 32 of the depth. Within it lane (g, t) holds elements 8t to 8t + 7 of its rows; four of them,
+// 8t + 4 half + i, are place t + 4i of one mma: the order within the depth is free as long as both sides have the same.
+// weight_of(lane) is Rows<E, MT>&, hidden_of(lane, n, half) the same elements of hidden row 8n + g.
+template <class E, bool LOW, int MT, int NT, class Block, class SumsOf, class WeightOf, class HiddenOf>
+ISOLOGIT_DEVICE void accumulate_step(Block& block, SumsOf sums_of, WeightOf weight_of, HiddenOf hidden_of) {
+  struct A {
+    double m[MT][8];
+  };
+  struct B {
+    double b[4];
+  };
+  block.each_lane([&](int lane) {
+    const Rows<E, MT>& rows = weight_of(lane);
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      ISOLOGIT_UNROLL
+      for (int s = 0; s < 2; ++s) {
+        ISOLOGIT_UNROLL
+        for (int j = 0; j < 8; ++j) gather(sums_of(lane).gathered[m][s], rows.row[m][s].value(j));
+      }
+    }
+  });
+  ISOLOGIT_UNROLL
+  for (int half = 0; half < 2; ++half) {
+    typename Block::template PerLane<A> a;
+    block.each_lane([&](int lane) {
+      const Rows<E, MT>& rows = weight_of(lane);
+      ISOLOGIT_UNROLL
+      for (int m = 0; m < MT; ++m) {
+        ISOLOGIT_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          a(lane).m[m][2 * i] = rows.row[m][0].widen(4 * half + i);
+          a(lane).m[m][2 * i + 1] = rows.row[m][1].widen(4 * half + i);
+        }
+      }
+    });
+    ISOLOGIT_UNROLL
+    for (int n = 0; n < NT; ++n) {
+      typename Block::template PerLane<B> b;
+      block.each_lane([&](int lane) {
+        const HiddenChunk chunk = hidden_of(lane, n, half);
+        ISOLOGIT_UNROLL
+        for (int i = 0; i < 4; ++i) b(lane).b[i] = from_words(chunk.high.word[i], LOW ? chunk.low.word[i] : 0);
+      });
+      ISOLOGIT_UNROLL
+      for (int m = 0; m < MT; ++m) {
+        block.mma([&](int lane) -> double* { return sums_of(lane).c[m][n]; },
+                  [&](int lane) -> const double* { return a(lane).m[m]; },
+                  [&](int lane) -> const double* { return b(lane).b; });
+      }
+    }
+  }
+}
+
+}  // namespace isologit::cuda

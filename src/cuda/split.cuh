@@ -1,0 +1,140 @@
+// Logits of few hidden rows: the depth is split over the warps of a block.
+//
+// A block owns 16 MT weight rows and all (up to 8 NT) hidden rows; warp w takes the steps w, w + kWarps, ... of the
+// depth, so that a block reads whole stretches of its weight rows together and weights of few rows still fill the
+// device. The hidden rows, at most 32 of them, stay in the caches. Each warp keeps D steps of its weight rows under
+// way. Time: the weight is read once, which is the floor for up to 16 rows.
+#pragma once
+
+#include "cuda/product.cuh"
+
+namespace isologit::cuda {
+
+template <class BlockType, class E, bool LOW, int MT, int NT, int D>
+struct Split {
+  using Block = BlockType;
+  using Args = Product;
+  static constexpr int kWarps = Block::kWarps;
+  static constexpr int kWeightRows = 16 * MT;
+  static constexpr int kHiddenRows = 8 * NT;
+  static constexpr int kBlocksPerProcessor = 1;
+
+  struct Shared {
+    double c[kWarps][MT][NT][4][32];
+    Gathered gathered[kWarps][MT][2][8];
+  };
+  struct Lane {
+    Sums<MT, NT> sums;
+    Rows<E, MT> ahead[D];
+    const typename E::Bits* row[MT][2];
+  };
+
+  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int tile, int) {
+    typename Block::template PerThread<Lane> state;
+    const int v0 = tile * kWeightRows;
+    const int steps = (p.size + kStep - 1) / kStep;
+    block.each_warp([&](int warp) {
+      block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, warp, lane); });
+      for (int first = warp; first < steps; first += D * kWarps) {
+        ISOLOGIT_UNROLL
+        for (int d = 0; d < D; ++d) {
+          const int step = first + d * kWarps;
+          if (step >= steps) break;
+          typename Block::template PerLane<Rows<E, MT>> now;
+          block.each_lane([&](int lane) {
+            now(lane) = state(warp, lane).ahead[d];
+            load(state(warp, lane), d, p, step + D * kWarps, lane);
+          });
+          accumulate_step<E, LOW, MT, NT>(
+              block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
+              [&](int lane) -> const Rows<E, MT>& { return now(lane); },
+              [&](int lane, int n, int half) {
+                const std::uint32_t* at = p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth +
+                                          step * kStep + 8 * (lane & 3) + 4 * half;
+                return HiddenChunk{load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
+              });
+        }
+      }
+      block.each_lane([&](int lane) { store(shared, state(warp, lane).sums, warp, lane); });
+      merge_rows(block, shared, state, warp);
+    });
+    block.sync();
+    block.each_warp([&](int warp) { block.each_lane([&](int lane) { finish(shared, p, v0, 32 * warp + lane); }); });
+  }
+
+ private:
+  ISOLOGIT_DEVICE static void begin(Lane& own, const Product& p, int v0, int warp, int lane) {
+    clear(own.sums);
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      ISOLOGIT_UNROLL
+      for (int s = 0; s < 2; ++s) {
+        const int v = p.row_or_last(v0 + 16 * m + 8 * s + (lane >> 2));
+        own.row[m][s] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
+      }
+    }
+    ISOLOGIT_UNROLL
+    for (int d = 0; d < D; ++d) load(own, d, p, warp + d * kWarps, lane);
+  }
+
+  ISOLOGIT_DEVICE static void load(Lane& own, int d, const Product& p, int step, int lane) {
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      ISOLOGIT_UNROLL
+      for (int s = 0; s < 2; ++s) {
+        own.ahead[d].row[m][s] = load_chunk<E, true>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
+      }
+    }
+  }
+
+  ISOLOGIT_DEVICE static void store(Shared& shared, const Sums<MT, NT>& sums, int warp, int lane) {
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      ISOLOGIT_UNROLL
+      for (int n = 0; n < NT; ++n) {
+        ISOLOGIT_UNROLL
+        for (int i = 0; i < 4; ++i) shared.c[warp][m][n][i][lane] = sums.c[m][n][i];
+      }
+    }
+  }
+
+  // What the four lanes of a weight row gathered, merged and stored.
+  template <class State>
+  ISOLOGIT_DEVICE static void merge_rows(Block& block, Shared& shared, State& state, int warp) {
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      ISOLOGIT_UNROLL
+      for (int s = 0; s < 2; ++s) {
+        block.reduce([&](int lane) -> Gathered& { return state(warp, lane).sums.gathered[m][s]; }, 1, 4,
+                     [](Gathered& to, const Gathered& from) { merge(to, from); });
+        block.each_lane([&](int lane) {
+          if ((lane & 3) == 0) shared.gathered[warp][m][s][lane >> 2] = state(warp, lane).sums.gathered[m][s];
+        });
+      }
+    }
+  }
+
+  // Adds up what the warps have and writes: thread by thread, in the order of c in shared memory.
+  ISOLOGIT_DEVICE static void finish(const Shared& shared, const Product& p, int v0, int thread) {
+    for (int j = thread; j < MT * NT * 4 * 32; j += Block::kThreads) {
+      const int lane = j & 31;
+      const int i = (j >> 5) & 3;
+      const int n = (j >> 7) % NT;
+      const int m = (j >> 7) / NT;
+      const int row = 8 * n + 2 * (lane & 3) + (i & 1);
+      const int v = v0 + 16 * m + 8 * (i >> 1) + (lane >> 2);
+      if (row >= p.rows || v >= p.vocab) continue;
+      double sum = 0.0;
+      Gathered gathered = gathered_nothing();
+      ISOLOGIT_UNROLL
+      for (int w = 0; w < kWarps; ++w) {
+        sum += shared.c[w][m][n][i][lane];
+        merge(gathered, shared.gathered[w][m][i >> 1][lane >> 2]);
+      }
+      p.logits[row * p.logits_stride + v] =
+          certified(unscale<E>(sum), p.facts[row], facts_of<E>(gathered, p.size), p.bias_of(v), p.size + kWarps + 2);
+    }
+  }
+};
+
+}  // namespace isologit::cuda

@@ -1,0 +1,92 @@
+"""usage: check_build.py registers|disassembly FOLDER
+
+What nvcc and ptxas made of the CUDA kernels. registers: no kernel spills, on any architecture; prints registers by
+kernel. disassembly: the f64 MMAs and 16-byte loads that the design counts on are there, and nothing goes to local
+memory. Exit status 77 when cuobjdump is not here (PyPI's nvidia-cuda-cuobjdump has it).
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# What each kernel must hold, by kernel and architecture.
+DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
+KERNELS = {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]}
+
+
+def short(name: str) -> str:
+    """Split<4, Bf16, 0, 2, 2, 2> of a mangled name: the kernel, and its arguments in order."""
+    kernel = re.search(r"enterINS0_\d+([A-Z][A-Za-z]+?)INS0_11DeviceBlockILi(\d+)E", name)
+    if kernel is None:
+        return name
+    rest = name[kernel.end() :]
+    arguments = re.findall(r"NS0_\d([A-Z][a-z]*\d+)E|L[bi](\d+)E", rest.split("EEEvNT")[0] + "E")
+    return f"{kernel[1]}<{', '.join([kernel[2], *(a or b for a, b in arguments)])}>"
+
+
+def check_registers(folder: Path) -> int:
+    text = "".join(log.read_text() for log in sorted(folder.glob("*.log")))
+    compiled = re.findall(
+        r"Compiling entry function '(\S+)' for '(sm_\d+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+        r".*?Used (\d+) registers",
+        text,
+        re.DOTALL,
+    )
+    spills = 0
+    for name, architecture, stores, loads, registers in sorted(compiled, key=lambda c: (short(c[0]), c[1])):
+        spill = int(stores) + int(loads)
+        spills += spill > 0
+        print(
+            f"{short(name):40} {architecture:7} {registers:>4} registers" + (f"  SPILLS {spill} bytes" if spill else "")
+        )
+    for architecture in DMMA:
+        count = sum(c[1] == architecture for c in compiled)
+        if count == 0:
+            print(f"no kernels for {architecture}")
+            return 1
+    print(f"{len(compiled)} kernels, {spills} spill")
+    return 1 if spills else 0
+
+
+def find_cuobjdump() -> str | None:
+    found = shutil.which("cuobjdump")
+    if found is None:
+        spec = importlib.util.find_spec("nvidia")
+        for place in spec.submodule_search_locations if spec else ():
+            for file in Path(place).glob("*/bin/cuobjdump"):
+                found = str(file)
+    return found
+
+
+def check_disassembly(folder: Path) -> int:
+    tool = find_cuobjdump()
+    if tool is None:
+        print("cuobjdump is not here; python3 -m pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+        return 77
+    wrong = 0
+    for file in sorted(folder.glob("logits_*.cu.o")):
+        for architecture, product in DMMA.items():
+            sass = subprocess.run(
+                [tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True
+            ).stdout
+            for function in sass.split("Function : ")[1:]:
+                name = short(function.split(maxsplit=1)[0])
+                kernel = name.split("<")[0]
+                wanted = [product, *KERNELS[kernel]] if kernel in KERNELS else []
+                if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
+                    wanted.append("LDG.E.128")
+                missing = [what for what in wanted if what not in function]
+                local = [what for what in ("LDL", "STL") if re.search(rf"\b{what}\b", function)]
+                if missing or local:
+                    wrong += 1
+                    print(f"{name} {architecture}: without {missing}, with {local}")
+    print(f"{wrong} kernels are not what they should be")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    what, where = sys.argv[1], Path(sys.argv[2])
+    sys.exit(check_registers(where) if what == "registers" else check_disassembly(where))

@@ -1,0 +1,119 @@
+// The words of cuda/block.cuh for the host: a block is its warps in a loop, a warp its 32 lanes in a loop. The products
+// of a warp are a plain loop of fused multiply-adds, or whatever a test puts in their place.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+
+#include "cuda/block.cuh"
+
+namespace isologit::cuda {
+
+// c + a b, one rounding.
+struct PlainProducts {
+  static double fma(double a, double b, double c) { return std::fma(a, b, c); }
+};
+
+template <int WARPS, class Products>
+class HostBlock {
+ public:
+  static constexpr int kWarps = WARPS;
+  static constexpr int kThreads = 32 * WARPS;
+
+  // Nothing is set before a kernel sets it, as on a device: what it forgets is seen by the sanitizers or in the bits.
+  template <class T>
+  struct PerThread {
+    std::unique_ptr<std::array<std::array<T, 32>, WARPS>> all = [] {
+      auto made = std::make_unique_for_overwrite<std::array<std::array<T, 32>, WARPS>>();
+      std::memset(static_cast<void*>(made.get()), 0xA5, sizeof *made);
+      return made;
+    }();
+    T& operator()(int warp, int lane) { return (*all)[static_cast<std::size_t>(warp)][static_cast<std::size_t>(lane)]; }
+  };
+  template <class T>
+  struct PerLane {
+    std::array<T, 32> all;
+    PerLane() { std::memset(static_cast<void*>(&all), 0xA5, sizeof all); }
+    T& operator()(int lane) { return all[static_cast<std::size_t>(lane)]; }
+  };
+
+  template <class F>
+  void each_warp(F f) {
+    for (int warp = 0; warp < WARPS; ++warp) f(warp);
+  }
+  template <class F>
+  void each_lane(F f) {
+    for (int lane = 0; lane < 32; ++lane) f(lane);
+  }
+  void sync() {}
+  void sync_warp() {}
+
+  template <class C, class A, class B>
+  void mma(C c_of, A a_of, B b_of) {
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        double& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
+        for (int k = 0; k < 16; ++k) {
+          const double a = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
+          const double b = b_of(4 * column + k % 4)[k / 4];
+          c = Products::fma(a, b, c);
+        }
+      }
+    }
+  }
+
+  template <class X, class Merge>
+  void reduce(X x_of, int from, int below, Merge merge_into) {
+    using T = std::remove_reference_t<decltype(x_of(0))>;
+    for (int distance = from; distance < below; distance *= 2) {
+      std::array<T, 32> before;
+      for (int lane = 0; lane < 32; ++lane) before[static_cast<std::size_t>(lane)] = x_of(lane);
+      for (int lane = 0; lane < 32; ++lane) merge_into(x_of(lane), before[static_cast<std::size_t>(lane ^ distance)]);
+    }
+  }
+
+  template <class F>
+  std::uint32_t ballot(F f) {
+    std::uint32_t bits = 0;
+    for (int lane = 0; lane < 32; ++lane) bits |= f(lane) ? std::uint32_t{1} << lane : 0U;
+    return bits;
+  }
+  template <class F>
+  bool first(F f) {
+    return f(0);
+  }
+
+  void add_to(unsigned long long& digit, std::uint64_t x) { digit += x; }
+  void count(std::uint32_t& counter) { ++counter; }
+
+  // A copy is there at once; one into what is still read would be seen in the bits.
+  void copy(void* shared, const void* from) { std::memcpy(shared, from, sizeof(Sixteen)); }
+  void end_group() {}
+  template <int N>
+  void wait() {}
+};
+
+template <class Products>
+class HostLauncher {
+ public:
+  template <int WARPS>
+  using Block = HostBlock<WARPS, Products>;
+
+  template <class Kernel>
+  void launch(int x, int y, const typename Kernel::Args& args) {
+    auto shared = std::make_unique<typename Kernel::Shared>();
+    for (int j = 0; j < y; ++j) {
+      for (int i = 0; i < x; ++i) {
+        std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
+        typename Kernel::Block block;
+        Kernel::run(block, *shared, args, i, j);
+      }
+    }
+  }
+};
+
+}  // namespace isologit::cuda

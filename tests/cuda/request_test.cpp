@@ -1,0 +1,72 @@
+// Requests that cannot be served are refused before anything is launched, and told why.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "cuda/check_request.hpp"
+#include "cuda/logits.cuh"
+
+namespace isologit::cuda {
+namespace {
+
+alignas(16) char memory[64];  // never read
+
+isologit_cuda_logits_request good() {
+  isologit_cuda_logits_request r = {};
+  r.struct_size = sizeof r;
+  r.hidden = {memory, 2, 8, 8, ISOLOGIT_BF16};
+  r.weight = {memory, 3, 8, 8, ISOLOGIT_F32};
+  r.bias = {memory, 3, ISOLOGIT_F16};
+  r.vocab_size = 3;
+  r.logits = reinterpret_cast<float*>(memory);
+  r.logits_stride = 3;
+  r.workspace = memory;
+  r.workspace_size = static_cast<size_t>(workspace_of(2, 8, kBf16).bytes);
+  return r;
+}
+
+TEST(CudaRequest, AGoodOneIsServed) {
+  EXPECT_EQ(check_request(good()), "");
+  auto nothing = good();
+  nothing.hidden = {nullptr, 0, 8, 8, ISOLOGIT_BF16};
+  nothing.logits = nullptr;
+  EXPECT_EQ(check_request(nothing), "");
+}
+
+TEST(CudaRequest, EveryMistakeIsNamed) {
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_logits_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"hidden.dtype is 3", [](auto& r) { r.hidden.dtype = 3; }},
+      {"weight.dtype is -1", [](auto& r) { r.weight.dtype = -1; }},
+      {"hidden.data is NULL", [](auto& r) { r.hidden.data = nullptr; }},
+      {"hidden.data does not lie at a multiple of 2", [](auto& r) { r.hidden.data = memory + 1; }},
+      {"weight.data does not lie at a multiple of 4", [](auto& r) { r.weight.data = memory + 2; }},
+      {"hidden is [2, 0]", [](auto& r) { r.hidden.cols = 0; }},
+      {"hidden is [-1, 8]", [](auto& r) { r.hidden.rows = -1; }},
+      {"weight has 9 columns, but hidden has 8", [](auto& r) { r.weight.cols = 9; }},
+      {"hidden has 1048577 columns", [](auto& r) { r.hidden.cols = r.weight.cols = kMostDepth + 1; }},
+      {"vocab_size is 4", [](auto& r) { r.vocab_size = 4; }},
+      {"vocab_size is 0", [](auto& r) { r.vocab_size = 0; }},
+      {"vocab_size is 4194241; the CUDA kernels take at most 4194240",
+       [](auto& r) { r.vocab_size = r.weight.rows = r.bias.size = 4194241; }},
+      {"bias has 2 elements, but weight has 3 rows", [](auto& r) { r.bias.size = 2; }},
+      {"bias.dtype is 7", [](auto& r) { r.bias.dtype = 7; }},
+      {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
+      {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
+      {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
+      {"workspace_size is 17407; isologit_cuda_logits_workspace says 17408", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good();
+    mistake.make(request);
+    const std::string said = check_request(request);
+    EXPECT_EQ(said.substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
+}  // namespace
+}  // namespace isologit::cuda
