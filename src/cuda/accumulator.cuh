@@ -5,7 +5,7 @@
 #include "cuda/bits.cuh"
 #include "cuda/certificate.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 struct Accumulator {
   static constexpr int kDigits = 21;
@@ -80,4 +80,4 @@ ISOLOGIT_DEVICE float round_once(Accumulator& sum) {
   return round_once(negative ? -magnitude : magnitude);
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

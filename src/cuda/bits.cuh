@@ -19,7 +19,7 @@
 #error "isologit's results are defined operation by operation; build without fast math"
 #endif
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 template <class To, class From>
 ISOLOGIT_DEVICE To bit_cast(const From& from) {
@@ -63,4 +63,4 @@ ISOLOGIT_DEVICE float quiet_nan() { return bit_cast<float>(std::uint32_t{0x7FC00
 ISOLOGIT_DEVICE float open_mark() { return bit_cast<float>(std::uint32_t{0x7FC0A5A5}); }
 ISOLOGIT_DEVICE bool is_open(float x) { return bit_cast<std::uint32_t>(x) == 0x7FC0A5A5U; }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

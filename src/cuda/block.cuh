@@ -10,7 +10,7 @@
 #include "cuda/bits.cuh"
 #include "cuda/element.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 #ifdef __CUDACC__
 
@@ -129,4 +129,4 @@ ISOLOGIT_DEVICE Sixteen load_sixteen(const std::uint32_t* at) {
 #endif
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -11,7 +11,7 @@
 
 namespace {
 
-using isologit::cuda::DeviceGuard;
+using isologit::detail::cuda::DeviceGuard;
 
 isologit_status say(isologit_status status, const std::string& text, char* message, size_t message_size) {
   if (message_size == 0) return status;
@@ -33,7 +33,7 @@ isologit_status say(cudaError_t error, const char* doing, char* message, size_t 
              message, message_size);
 }
 
-isologit::cuda::LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
+isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
   return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
           {r.weight.data, r.weight.row_stride, r.weight.dtype},
           r.bias.data,
@@ -52,10 +52,10 @@ extern "C" {
 
 isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype, size_t* bytes, char* message,
                                                size_t message_size) {
-  const std::string wrong = isologit::cuda::check_hidden(rows, cols, dtype);
+  const std::string wrong = isologit::detail::cuda::check_hidden(rows, cols, dtype);
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
-  *bytes = static_cast<size_t>(isologit::cuda::workspace_of(rows, cols, dtype).bytes);
+  *bytes = static_cast<size_t>(isologit::detail::cuda::workspace_of(rows, cols, dtype).bytes);
   return say(ISOLOGIT_OK, "", message, message_size);
 }
 
@@ -67,29 +67,29 @@ isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request
                    std::to_string(sizeof *request),
                message, message_size);
   }
-  const std::string wrong = isologit::cuda::check_request(*request);
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
   const DeviceGuard device(request->device);
   if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
   const auto stream = static_cast<cudaStream_t>(request->stream);
   const auto own = kernels_request(*request);
-  const cudaError_t error = own.weight.type == ISOLOGIT_BF16  ? isologit::cuda::launch_bf16(own, stream)
-                            : own.weight.type == ISOLOGIT_F16 ? isologit::cuda::launch_f16(own, stream)
-                                                              : isologit::cuda::launch_f32(own, stream);
+  const cudaError_t error = own.weight.type == ISOLOGIT_BF16  ? isologit::detail::cuda::launch_bf16(own, stream)
+                            : own.weight.type == ISOLOGIT_F16 ? isologit::detail::cuda::launch_f16(own, stream)
+                                                              : isologit::detail::cuda::launch_f32(own, stream);
   return say(error, "launching the kernels of logits", message, message_size);
 }
 
 isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size) {
   const DeviceGuard guard(device);
   if (guard.error() != cudaSuccess) return say(guard.error(), "choosing the device", message, message_size);
-  using Kernel = isologit::cuda::SelfTest<isologit::cuda::DeviceBlock<4>>;
+  using Kernel = isologit::detail::cuda::SelfTest<isologit::detail::cuda::DeviceBlock<4>>;
   std::uint32_t* count = nullptr;
   std::uint32_t broken = 0;
   cudaError_t error = cudaMalloc(&count, sizeof *count);
   if (error != cudaSuccess) return say(error, "allocating 4 bytes for the self-test", message, message_size);
   error = cudaMemset(count, 0, sizeof *count);
-  isologit::cuda::DeviceLauncher launcher(nullptr);
+  isologit::detail::cuda::DeviceLauncher launcher(nullptr);
   launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
   if (error == cudaSuccess) error = launcher.error();
   if (error == cudaSuccess) error = cudaMemcpy(&broken, count, sizeof broken, cudaMemcpyDeviceToHost);

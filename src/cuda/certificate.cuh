@@ -11,7 +11,7 @@
 #include "cuda/bits.cuh"
 #include "cuda/element.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 // Of one row: a bound of its Euclidean norm from above (infinity or NaN if it holds one, or if it is too large to tell)
 // and the exponent of the lowest set bit in it, or one below.
@@ -84,4 +84,4 @@ ISOLOGIT_DEVICE float certified(double sum, const RowFacts& hidden, const RowFac
   return open_mark();
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -4,7 +4,7 @@
 
 #include "cuda/logits.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 std::string number(std::int64_t x) { return std::to_string(x); }
@@ -87,4 +87,4 @@ std::string check_request(const isologit_cuda_logits_request& request) {
   return {};
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

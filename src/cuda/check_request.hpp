@@ -5,7 +5,7 @@
 
 #include "isologit/cuda.h"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 // Empty, or what is wrong with it.
 std::string check_request(const isologit_cuda_logits_request& request);
@@ -13,4 +13,4 @@ std::string check_request(const isologit_cuda_logits_request& request);
 // The same of what a workspace depends on.
 std::string check_hidden(int64_t rows, int64_t cols, int32_t dtype);
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -7,7 +7,7 @@
 
 #include "cuda/block.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::Block::kThreads, Kernel::kBlocksPerProcessor)
@@ -47,4 +47,4 @@ class DeviceLauncher {
   cudaError_t error_ = cudaSuccess;
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 class DeviceGuard {
  public:
@@ -28,4 +28,4 @@ class DeviceGuard {
   cudaError_t error_ = cudaSuccess;
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

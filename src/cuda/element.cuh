@@ -13,7 +13,7 @@
 
 #include "cuda/bits.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 struct Bf16 {
   using Bits = std::uint16_t;
@@ -124,4 +124,4 @@ ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int 
   return chunk;
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

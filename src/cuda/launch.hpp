@@ -5,10 +5,10 @@
 
 #include "cuda/logits.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 cudaError_t launch_bf16(const LogitsRequest& request, cudaStream_t stream);
 cudaError_t launch_f16(const LogitsRequest& request, cudaStream_t stream);
 cudaError_t launch_f32(const LogitsRequest& request, cudaStream_t stream);
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

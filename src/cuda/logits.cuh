@@ -7,7 +7,7 @@
 #include "cuda/split.cuh"
 #include "cuda/staged.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 struct Operand {
   const void* data;
@@ -129,4 +129,4 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   }
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -3,7 +3,7 @@
 #include "cuda/launch.hpp"
 #include "cuda/logits.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 cudaError_t launch_bf16(const LogitsRequest& request, cudaStream_t stream) {
   DeviceLauncher launcher(stream);
@@ -11,4 +11,4 @@ cudaError_t launch_bf16(const LogitsRequest& request, cudaStream_t stream) {
   return launcher.error();
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

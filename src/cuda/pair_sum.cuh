@@ -4,7 +4,7 @@
 #include "cuda/bits.cuh"
 #include "cuda/certificate.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 // s + e is the sum; m the sum of magnitudes, `lowest` the lowest set bit of any product, `specials` what else was met.
 enum : std::uint32_t { kMetNan = 1, kMetPlusInfinity = 2, kMetMinusInfinity = 4 };
@@ -74,4 +74,4 @@ ISOLOGIT_DEVICE float settled(const PairSum& sum, int terms) {
   return below == above ? below : open_mark();
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

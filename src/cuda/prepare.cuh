@@ -4,7 +4,7 @@
 
 #include "cuda/product.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 struct Preparation {
   const void* hidden;
@@ -81,4 +81,4 @@ struct Prepare {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -4,7 +4,7 @@
 #include "cuda/block.cuh"
 #include "cuda/certificate.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 inline constexpr int kStep = 32;        // of the depth, in one accumulation
 inline constexpr int kDepthGroup = 64;  // the depth of prepared hidden rows is a multiple
@@ -123,4 +123,4 @@ ISOLOGIT_DEVICE void accumulate_step(Block& block, SumsOf sums_of, WeightOf weig
   }
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -9,7 +9,7 @@
 #include "cuda/pair_sum.cuh"
 #include "cuda/product.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 struct SelfTesting {
   std::uint32_t* broken;  // counts the sums that are wrong
@@ -106,4 +106,4 @@ struct SelfTest {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

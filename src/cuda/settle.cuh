@@ -9,7 +9,7 @@
 #include "cuda/pair_sum.cuh"
 #include "cuda/product.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 template <class BlockType, class E, bool LOW, bool ALIGNED>
 struct Settle {
@@ -111,4 +111,4 @@ struct Settle {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -8,7 +8,7 @@
 
 #include "cuda/product.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 template <class BlockType, class E, bool LOW, int MT, int NT, int D>
 struct Split {
@@ -137,4 +137,4 @@ struct Split {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -9,7 +9,7 @@
 
 #include "cuda/product.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 template <class BlockType, class E, bool LOW, bool ALIGNED>
 struct Staged {
@@ -150,4 +150,4 @@ struct Staged {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -10,7 +10,7 @@
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 using oracle::DotFamily;
@@ -63,4 +63,4 @@ TEST(CudaAccumulator, ManyOfTheLargest) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -5,7 +5,7 @@
 #include "cuda/pair_sum.cuh"
 #include "problem.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 using oracle::DotFamily;
@@ -150,4 +150,4 @@ TEST(CudaCertificate, LeavesLittleOpen) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -7,7 +7,7 @@
 
 #include "oracle/values.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 TEST(CudaElement, EveryFiniteBf16) {
@@ -46,4 +46,4 @@ TEST(CudaElement, F32OfEveryExponent) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

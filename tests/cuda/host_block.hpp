@@ -11,7 +11,7 @@
 
 #include "cuda/block.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 // c + a b, one rounding.
 struct PlainProducts {
@@ -116,4 +116,4 @@ class HostLauncher {
   }
 };
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -3,7 +3,7 @@
 
 #include "problem.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 using oracle::DotFamily;
@@ -78,4 +78,4 @@ TEST(CudaLogits, DepthOfAModel) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

@@ -13,7 +13,7 @@
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 
 // Rows that lie `pad` elements further apart than they are long, the first of them `offset` elements past a multiple of
 // 16 bytes.
@@ -99,4 +99,4 @@ inline std::string describe(const oracle::DotShape& s) {
          std::to_string(static_cast<int>(s.weight)) + (s.bias ? " with bias" : "");
 }
 
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

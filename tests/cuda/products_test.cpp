@@ -5,7 +5,7 @@
 #include "cuda/self_test.cuh"
 #include "problem.hpp"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 // Sums that are no f64 number go to the neighbour that is further off: each errs by up to twice what one addition may,
@@ -67,4 +67,4 @@ TEST(CudaProducts, BadOnesPastTheBoundAreSeenInTheBits) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda

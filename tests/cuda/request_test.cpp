@@ -7,7 +7,7 @@
 #include "cuda/check_request.hpp"
 #include "cuda/logits.cuh"
 
-namespace isologit::cuda {
+namespace isologit::detail::cuda {
 namespace {
 
 alignas(16) char memory[64];  // never read
@@ -69,4 +69,4 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
 }
 
 }  // namespace
-}  // namespace isologit::cuda
+}  // namespace isologit::detail::cuda
