@@ -12,9 +12,8 @@
 #include "base/cpu.hpp"
 #include "cli/bench_data.hpp"
 #include "cli/bench_run.hpp"
-#include "cli/how.hpp"
-#include "cli/parse.hpp"
-#include "cli/progress.hpp"
+#include "cli/row_options.hpp"
+#include "cli/run_with_progress.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
 #include "isologit/score.hpp"
@@ -29,7 +28,7 @@ struct Arguments {
   std::vector<std::string> kernels;
   std::vector<std::string> what = {"logits", "score"};
   std::optional<std::string> outliers;
-  int threads = 0;
+  std::int64_t threads = 0;
   double seconds = 2;
   bool json = false;
 };
@@ -180,7 +179,7 @@ std::vector<Timed> make_calls(const Bench& bench, const std::vector<Measured>& l
 }
 
 // What is told of a run.
-struct Told {
+struct Report {
   const Bench& bench;
   const Ceilings& ceilings;
   const std::vector<Measured>& lines;
@@ -195,22 +194,22 @@ struct Told {
 
 std::string machine_text(const Bench& bench) { return fmt::format("{}, threads {}", processor_name(), bench.threads); }
 
-std::string as_json(const Told& told) {
-  const Bench& bench = told.bench;
+std::string as_json(const Report& of) {
+  const Bench& bench = of.bench;
   nlohmann::ordered_json json = {{"shape", bench.shape.name},
                                  {"vocab_size", bench.shape.vocab_size},
                                  {"hidden_size", bench.shape.hidden_size},
                                  {"machine", machine_text(bench)},
-                                 {"read_gb_per_s", told.ceilings.bytes_per_second / 1e9},
+                                 {"read_gb_per_s", of.ceilings.bytes_per_second / 1e9},
                                  {"kernels", nlohmann::ordered_json::array()},
                                  {"results", nlohmann::ordered_json::array()}};
   for (std::size_t k = 0; k < bench.kernels.size(); ++k) {
     json["kernels"].push_back(
-        {{"name", bench.kernels[k]->name()}, {"peak_gflop_per_s", told.ceilings.operations_per_second[k] / 1e9}});
+        {{"name", bench.kernels[k]->name()}, {"peak_gflop_per_s", of.ceilings.operations_per_second[k] / 1e9}});
   }
-  for (std::size_t i = 0; i < told.lines.size(); ++i) {
-    const Measured& line = told.lines[i];
-    const Timed& timed = told.calls[i];
+  for (std::size_t i = 0; i < of.lines.size(); ++i) {
+    const Measured& line = of.lines[i];
+    const Timed& timed = of.calls[i];
     const kernels::Target& kernel = *bench.kernels[line.kernel];
     json["results"].push_back({{"rows", line.rows},
                                {"kernel", kernel.name()},
@@ -222,34 +221,34 @@ std::string as_json(const Told& told) {
                                {"ms_max", timed.seconds.back() * 1e3},
                                {"gb_per_s", bench.bytes(line.rows) / timed.median() / 1e9},
                                {"gflop_per_s", bench.operations(line.rows) / timed.median() / 1e9},
-                               {"floor_ms", told.floor_seconds(line) * 1e3}});
+                               {"floor_ms", of.floor_seconds(line) * 1e3}});
   }
   return json.dump(2) + "\n";
 }
 
-std::string as_table(const Told& told) {
-  const Bench& bench = told.bench;
+std::string as_table(const Report& of) {
+  const Bench& bench = of.bench;
   std::string text =
       field_table({{"shape", fmt::format("{}: weight [{}, {}] bf16, {}", bench.shape.name, bench.shape.vocab_size,
                                          bench.shape.hidden_size, bytes_text(bench.weight.size() * 2))},
                    {"machine", machine_text(bench)},
-                   {"reads memory at", fmt::format("{:.1f} GB/s", told.ceilings.bytes_per_second / 1e9)}});
+                   {"reads memory at", fmt::format("{:.1f} GB/s", of.ceilings.bytes_per_second / 1e9)}});
   std::vector<std::vector<std::string>> rows = {
       {"rows", "kernel", "what", "ms", "spread", "GB/s", "of reading", "GFLOP/s", "of multiply-adds", "x floor"}};
-  for (std::size_t i = 0; i < told.lines.size(); ++i) {
-    const Measured& line = told.lines[i];
-    const Timed& timed = told.calls[i];
+  for (std::size_t i = 0; i < of.lines.size(); ++i) {
+    const Measured& line = of.lines[i];
+    const Timed& timed = of.calls[i];
     const double seconds = timed.median();
     const double bytes = bench.bytes(line.rows) / seconds;
     const double operations = bench.operations(line.rows) / seconds;
-    const double peak = told.ceilings.operations_per_second[line.kernel];
+    const double peak = of.ceilings.operations_per_second[line.kernel];
     rows.push_back(
         {fmt::format("{}", line.rows), std::string(bench.kernels[line.kernel]->name()), line.what,
          fmt::format("{:.1f}", seconds * 1e3),
          fmt::format("{:.1f} to {:.1f}", timed.seconds.front() * 1e3, timed.seconds.back() * 1e3),
-         fmt::format("{:.1f}", bytes / 1e9), fmt::format("{:.0f} %", 100 * bytes / told.ceilings.bytes_per_second),
+         fmt::format("{:.1f}", bytes / 1e9), fmt::format("{:.0f} %", 100 * bytes / of.ceilings.bytes_per_second),
          fmt::format("{:.1f}", operations / 1e9), peak > 0 ? fmt::format("{:.0f} %", 100 * operations / peak) : "",
-         fmt::format("{:.2f}", seconds / told.floor_seconds(line))});
+         fmt::format("{:.2f}", seconds / of.floor_seconds(line))});
   }
   return text + "\n" + column_table(rows);
 }
@@ -266,7 +265,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   }
   auto kernels = choose_kernels(arguments.kernels);
   if (!kernels) return tl::unexpected(kernels.error());
-  const int threads = arguments.threads > 0 ? arguments.threads : base::available_threads();
+  const int threads = arguments.threads > 0 ? static_cast<int>(arguments.threads) : base::available_threads();
   const std::int64_t most = *std::max_element(arguments.rows.begin(), arguments.rows.end());
   const Bench bench = make_bench(*shape, *kernels, threads, most, outliers);
 
@@ -287,8 +286,8 @@ Outcome<std::string> run(const Arguments& arguments) {
     std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
   });
   std::fputs(progress.clear().c_str(), stderr);
-  const Told told{bench, ceilings, lines, calls};
-  return arguments.json ? as_json(told) : as_table(told);
+  const Report report{bench, ceilings, lines, calls};
+  return arguments.json ? as_json(report) : as_table(report);
 }
 
 constexpr const char* kFooter =
@@ -301,34 +300,22 @@ constexpr const char* kFooter =
 
 }  // namespace
 
-Verb bench_verb(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("bench", "Measure how long logits and scores take here, and what bounds them");
+VerbRun bench_verb(Options& options) {
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("--shape", arguments->shape, "V,H or one of " + shape_names() + "; by default qwen3-0.6b")
-      ->type_name("NAME|V,H");
-  command->add_option("--rows", arguments->rows, "Numbers of hidden rows; by default 1,4,16,64,256")
-      ->type_name("N,...")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1 << 20));
-  command
-      ->add_option("--kernel", arguments->kernels, "Kernels of `isologit kernels`; by default the best exact and fast")
-      ->type_name("NAME,...")
-      ->delimiter(',');
-  command->add_option("--what", arguments->what, "logits, score, everything; by default the first two")
-      ->type_name("WHAT,...")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"logits", "score", "everything"}));
-  command->add_option("--outliers", arguments->outliers, "Multiply 8 of every 4096 hidden channels by X")
-      ->type_name("X");
-  command->add_option("--threads", arguments->threads, "Threads, 1 to 1024; 0, the default: all this process may use")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1024));
-  command->add_option("--seconds", arguments->seconds, "No further repeats of what took so long in all; 2 by default")
-      ->type_name("S")
-      ->check(CLI::PositiveNumber);
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
-  command->footer(kFooter);
-  return {command, [arguments] { return run(*arguments); }};
+  options.about("Measure how long logits and scores take here, and what bounds them");
+  options.text("--shape", "NAME|V,H", arguments->shape, "V,H or one of " + shape_names() + "; by default qwen3-0.6b");
+  options.list("--rows", "N,...", arguments->rows, 1, 1 << 20, "Numbers of hidden rows; by default 1,4,16,64,256");
+  options.list("--kernel", "NAME,...", arguments->kernels,
+               "Kernels of `isologit kernels`; by default the best exact and fast");
+  options.list("--what", "WHAT,...", arguments->what, {"logits", "score", "everything"},
+               "logits, score, everything; by default the first two");
+  options.text("--outliers", "X", arguments->outliers, "Multiply 8 of every 4096 hidden channels by X");
+  declare_threads(options, arguments->threads);
+  options.positive("--seconds", "S", arguments->seconds,
+                   "No further repeats of what took so long in all; 2 by default");
+  declare_json(options, arguments->json);
+  options.footer(kFooter);
+  return [arguments] { return run(*arguments); };
 }
 
 }  // namespace isologit::detail::cli

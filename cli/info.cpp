@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/cpu.hpp"
-#include "cli/head_text.hpp"
+#include "cli/row_options.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
 #include "io/checkpoint.hpp"
@@ -104,18 +104,16 @@ Outcome<std::string> run(const std::string& model, bool json) {
 
 }  // namespace
 
-Verb info_verb(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("info", "Tell what head a model has: tensor, dtype, shape, tied, transforms, memory");
+VerbRun info_verb(Options& options) {
   struct Arguments {
     std::string model;
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
-      ->required();
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
-  return {command, [arguments] { return run(arguments->model, arguments->json); }};
+  options.about("Tell what head a model has: tensor, dtype, shape, tied, transforms, memory");
+  declare_model(options, arguments->model);
+  declare_json(options, arguments->json);
+  return [arguments] { return run(arguments->model, arguments->json); };
 }
 
 }  // namespace isologit::detail::cli

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/row_options.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
 
@@ -56,15 +57,14 @@ std::string as_table(const std::vector<KernelInfo>& list) {
 
 }  // namespace
 
-Verb kernels_verb(CLI::App& app) {
-  CLI::App* command = app.add_subcommand(
-      "kernels", "List the kernels: which are built, which this machine runs, which would be chosen");
+VerbRun kernels_verb(Options& options) {
   const auto json = std::make_shared<bool>(false);
-  command->add_flag("--json", *json, "Print one JSON object instead of a table");
-  command->footer(
+  options.about("List the kernels: which are built, which this machine runs, which would be chosen");
+  declare_json(options, *json);
+  options.footer(
       "Best first; one is chosen for each arithmetic. The choice can be forced by --kernel or by the environment "
       "variable ISOLOGIT_KERNEL.");
-  return {command, [json]() -> Outcome<std::string> { return *json ? as_json(kernels()) : as_table(kernels()); }};
+  return [json]() -> Outcome<std::string> { return *json ? as_json(kernels()) : as_table(kernels()); };
 }
 
 }  // namespace isologit::detail::cli

@@ -6,32 +6,19 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/destination.hpp"
 #include "cli/digest.hpp"
-#include "cli/head_text.hpp"
-#include "cli/how.hpp"
 #include "cli/input_rows.hpp"
-#include "cli/interrupt.hpp"
-#include "cli/parse.hpp"
+#include "cli/run_with_progress.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
-#include "cli/watched.hpp"
 #include "io/safetensors_writer.hpp"
 #include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
 namespace {
 
-struct Arguments {
-  std::string model;
-  std::string input;
-  std::string output;
+struct Arguments : RowArguments {
   std::string dtype = "f32";
-  std::optional<std::string> rows;
-  std::optional<std::string> vocab;
-  std::optional<std::string> temperature;
-  How how;
-  bool json = false;
 };
 
 struct Job {
@@ -107,8 +94,8 @@ Outcome<Written> write(const Head& head, const Job& job, const Arguments& argume
   if (!file) return failure(file.error());
   Written written;
   Digest digest;
-  const auto call = [&](const ScoreOptions& how) { return write_blocks(head, job, how, *file, digest); };
-  const auto done = watched(options, call, written.report, written.seconds);
+  const auto call = [&](const ScoreOptions& watched) { return write_blocks(head, job, watched, *file, digest); };
+  const auto done = run_with_progress(options, call, written.report, written.seconds);
   if (!done) return tl::unexpected(done.error());
   if (const Result<void> finished = file->finish(); !finished) return failure(finished.error());
   written.digest = digest.text();
@@ -156,7 +143,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
                       {"rows", slice(job.rows.range, arguments.rows.has_value())},
                       {"ids", slice(job.ids, arguments.vocab.has_value())},
                       {"temperature", temperature},
-                      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
+                      {"kernel", kernel_text(report.kernel, report.threads, report.arithmetic)},
                       {"time", duration_text(written.seconds)},
                       {"settled again", fmt::format("{} logits by exact accumulation", report.logit_fallbacks)},
                       {"output", fmt::format("{}  logits {} [{}, {}]", arguments.output, arguments.dtype,
@@ -165,44 +152,9 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
                       {"digest", "sha256 " + written.digest}});
 }
 
-// What the command line says, before any file is opened.
-struct Options {
-  ScoreOptions how;
-  std::optional<float> temperature;
-  std::optional<RowSlice> rows;
-  std::optional<RowSlice> vocab;
-};
-
-Outcome<Options> parse(const Arguments& arguments) {
-  Options options;
-  if (arguments.temperature) {
-    const Outcome<float> parsed = parse_temperature(*arguments.temperature);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.temperature = *parsed;
-  }
-  if (arguments.rows) {
-    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.rows = *parsed;
-  }
-  if (arguments.vocab) {
-    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.vocab = *parsed;
-  }
-  const Outcome<ScoreOptions> how = arguments.how.options();
-  if (!how) return tl::unexpected(how.error());
-  options.how = *how;
-  if (const auto checked = check_destination(arguments.output, arguments.input); !checked) {
-    return tl::unexpected(checked.error());
-  }
-  return options;
-}
-
-Outcome<Job> make_job(const Arguments& arguments, const Options& options, const io::Captured& captured,
+Outcome<Job> make_job(const Arguments& arguments, const RowOptions& options, const io::Captured& captured,
                       const io::Checkpoint& checkpoint) {
-  const Outcome<InputRows> rows =
-      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, false);
+  const Outcome<InputRows> rows = choose_rows(arguments.input, captured, checkpoint, options);
   if (!rows) return tl::unexpected(rows.error());
   Job job{*rows, {0, checkpoint.head.vocab_size}, *parse_dtype(arguments.dtype)};
   if (options.vocab) {
@@ -214,7 +166,7 @@ Outcome<Job> make_job(const Arguments& arguments, const Options& options, const 
 }
 
 Outcome<std::string> run(const Arguments& arguments) {
-  const Outcome<Options> options = parse(arguments);
+  const Outcome<RowOptions> options = parse_row_options(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
   if (!checkpoint) return failure(checkpoint.error());
@@ -224,7 +176,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   if (!job) return tl::unexpected(job.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Written> written = write(checkpoint->head, *job, arguments, options->how);
+  const Outcome<Written> written = write(checkpoint->head, *job, arguments, options->compute);
   if (!written) return tl::unexpected(written.error());
   return arguments.json ? as_json(arguments, *checkpoint, *job, *written)
                         : as_table(arguments, *checkpoint, *job, *written);
@@ -245,27 +197,15 @@ constexpr const char* kFooter =
 
 }  // namespace
 
-Verb logits_verb(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("logits", "Write the logits of captured rows, each rounded once");
+VerbRun logits_verb(Options& options) {
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
-      ->required();
-  command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
-  command->add_option("--output", arguments->output, "Where to write the logits")->required()->type_name("FILE");
-  command->add_option("--dtype", arguments->dtype, "f32, the default, bf16 or f16")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
-  command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
-      ->type_name("A:B");
-  command->add_option("--vocab", arguments->vocab, "Only ids A to B - 1; A or B may be left out")->type_name("A:B");
-  command
-      ->add_option("--temperature", arguments->temperature,
-                   "Divide all logits by T, rounded to f32; not with an input that has temperatures")
-      ->type_name("T");
-  arguments->how.add_to(*command);
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
-  command->footer(kFooter);
-  return {command, [arguments] { return run(*arguments); }};
+  options.about("Write the logits of captured rows, each rounded once");
+  arguments->declare(options, "Only ids A to B - 1",
+                     "Divide all logits by T, rounded to f32; not with an input that has temperatures");
+  options.required("--output", "FILE", arguments->output, "Where to write the logits");
+  options.choice("--dtype", "NAME", arguments->dtype, {"f32", "bf16", "f16"}, "f32, the default, bf16 or f16");
+  options.footer(kFooter);
+  return [arguments] { return run(*arguments); };
 }
 
 }  // namespace isologit::detail::cli

@@ -70,7 +70,11 @@ Outcome<float> parse_f32(std::string_view option, std::string_view text, std::st
   return *value;
 }
 
-Outcome<float> parse_temperature(std::string_view text) {
+Outcome<float> parse_temperature(std::string_view text, bool zero) {
+  if (zero) {
+    return parse_f32("--temperature", text, "a finite number, 0 (greedy) or above, such as 0.7",
+                     [](float t) { return t >= 0 && std::isfinite(t); });
+  }
   return parse_f32("--temperature", text, "a finite number above 0 within the range of f32, such as 0.7",
                    [](float t) { return t > 0 && std::isfinite(t); });
 }
@@ -85,7 +89,7 @@ Outcome<RowSlice> parse_rows(std::string_view text) { return parse_slice(kRows, 
 
 Outcome<RowSlice> parse_ids(std::string_view text) { return parse_slice(kIds, text); }
 
-Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total) { return resolve_slice(kRows, slice, total); }
+Outcome<RowRange> resolve_rows(const RowSlice& slice, std::int64_t total) { return resolve_slice(kRows, slice, total); }
 
 Outcome<RowRange> resolve_ids(const RowSlice& slice, std::int64_t total) { return resolve_slice(kIds, slice, total); }
 

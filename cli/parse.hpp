@@ -10,8 +10,8 @@
 
 namespace isologit::detail::cli {
 
-// The text of --temperature, rounded once to f32: a finite number above 0.
-Outcome<float> parse_temperature(std::string_view text);
+// The text of --temperature, rounded once to f32: a finite number above 0, or, where `zero` allows it, 0.
+Outcome<float> parse_temperature(std::string_view text, bool zero = false);
 
 // The text of another option, rounded once to f32, if `good` accepts it; `expected` words what that is.
 Outcome<float> parse_f32(std::string_view option, std::string_view text, std::string_view expected,
@@ -35,7 +35,7 @@ struct RowRange {
   std::int64_t begin = 0;
   std::int64_t end = 0;
 };
-Outcome<RowRange> resolve(const RowSlice& slice, std::int64_t total);
+Outcome<RowRange> resolve_rows(const RowSlice& slice, std::int64_t total);
 Outcome<RowRange> resolve_ids(const RowSlice& slice, std::int64_t total);
 
 }  // namespace isologit::detail::cli

@@ -3,22 +3,16 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <cstdio>
+#include <algorithm>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "cli/destination.hpp"
-#include "cli/head_text.hpp"
-#include "cli/how.hpp"
 #include "cli/input_rows.hpp"
-#include "cli/interrupt.hpp"
-#include "cli/parse.hpp"
-#include "cli/row_support.hpp"
+#include "cli/run_with_progress.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
-#include "cli/watched.hpp"
 #include "io/captured.hpp"
 #include "io/checkpoint.hpp"
 #include "io/safetensors_writer.hpp"
@@ -26,20 +20,12 @@
 namespace isologit::detail::cli {
 namespace {
 
-struct Arguments {
-  std::string model;
-  std::string input;
-  std::string output;
-  std::optional<std::string> temperature;
+struct Arguments : RowArguments {
   std::optional<std::string> top_p;
   std::optional<std::string> min_p;
   std::int64_t top_k = 0;
   std::string seed = "0";
   std::string sequence_id = "0";
-  std::optional<std::string> rows;
-  std::optional<std::string> vocab;
-  How how;
-  bool json = false;
 };
 
 // The rows to draw for, and how.
@@ -50,11 +36,7 @@ struct Job {
 };
 
 // The command line's values, before any file is opened.
-struct Options {
-  ScoreOptions how;
-  std::optional<float> temperature;
-  std::optional<RowSlice> rows;
-  std::optional<RowSlice> vocab;
+struct SampleOptions : RowOptions {
   float top_p = 1;
   float min_p = 0;
   std::uint64_t seed = 0;
@@ -70,14 +52,10 @@ struct Samples {
   double seconds = 0;
 };
 
-Outcome<void> parse_numbers(const Arguments& arguments, Options& options) {
-  if (arguments.temperature) {
-    const Outcome<float> parsed =
-        parse_f32("--temperature", *arguments.temperature, "a finite number, 0 (greedy) or above, such as 0.7",
-                  [](float t) { return t >= 0 && std::isfinite(t); });
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.temperature = *parsed;
-  }
+Outcome<SampleOptions> parse(const Arguments& arguments) {
+  const Outcome<RowOptions> common = parse_row_options(arguments, true);
+  if (!common) return tl::unexpected(common.error());
+  SampleOptions options{*common};
   if (arguments.top_p) {
     const Outcome<float> parsed = parse_f32("--top-p", *arguments.top_p, "a number above 0, up to 1, such as 0.9",
                                             [](float p) { return p > 0 && p <= 1; });
@@ -96,36 +74,12 @@ Outcome<void> parse_numbers(const Arguments& arguments, Options& options) {
   const Outcome<std::uint64_t> sequence_id = parse_u64("--sequence-id", arguments.sequence_id);
   if (!sequence_id) return tl::unexpected(sequence_id.error());
   options.sequence_id = *sequence_id;
-  return {};
-}
-
-Outcome<Options> parse(const Arguments& arguments) {
-  Options options;
-  if (const auto parsed = parse_numbers(arguments, options); !parsed) return tl::unexpected(parsed.error());
-  if (arguments.rows) {
-    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.rows = *parsed;
-  }
-  if (arguments.vocab) {
-    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.vocab = *parsed;
-  }
-  const Outcome<ScoreOptions> how = arguments.how.options();
-  if (!how) return tl::unexpected(how.error());
-  options.how = *how;
-  if (!arguments.output.empty()) {
-    const auto checked = check_destination(arguments.output, arguments.input);
-    if (!checked) return tl::unexpected(checked.error());
-  }
   return options;
 }
 
-Outcome<Job> make_job(const Arguments& arguments, const Options& options, const io::Captured& captured,
+Outcome<Job> make_job(const Arguments& arguments, const SampleOptions& options, const io::Captured& captured,
                       const io::Checkpoint& checkpoint) {
-  const Outcome<InputRows> rows =
-      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, true);
+  const Outcome<InputRows> rows = choose_rows(arguments.input, captured, checkpoint, options, true);
   if (!rows) return tl::unexpected(rows.error());
   Outcome<RowSupport> support =
       choose_support(arguments.input, captured, rows->range, checkpoint.head.vocab_size, options.vocab);
@@ -137,7 +91,7 @@ Outcome<Job> make_job(const Arguments& arguments, const Options& options, const 
   return job;
 }
 
-Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments, const Options& options) {
+Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& arguments, const SampleOptions& options) {
   Samples samples;
   const std::size_t rows = job.rows.count();
   samples.ids.resize(rows);
@@ -158,8 +112,8 @@ Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& argu
   request.logprobs = samples.logprobs.data();
   request.cut_logprobs = samples.cut_logprobs.data();
   request.log_kept_cut = samples.log_kept_cut.data();
-  const auto call = [&](const ScoreOptions& how) { return sample(head, request, how); };
-  const auto done = watched(options.how, call, samples.report, samples.seconds);
+  const auto call = [&](const ScoreOptions& watched) { return sample(head, request, watched); };
+  const auto done = run_with_progress(options.compute, call, samples.report, samples.seconds);
   if (!done) return tl::unexpected(done.error());
   return samples;
 }
@@ -176,7 +130,7 @@ Outcome<void> write(const std::string& path, const Samples& samples) {
   return {};
 }
 
-std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const Options& options,
+std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint, const SampleOptions& options,
                     const Samples& samples, const std::string& support) {
   const SampleReport& report = samples.report;
   nlohmann::ordered_json json = {{"model", arguments.model},
@@ -211,7 +165,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
       {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
       {"rows", fmt::format("{}", report.rows)},
       {"keys", fmt::format("seed {}, sequence {}, position: the row", arguments.seed, arguments.sequence_id)},
-      {"kernel", how_text(report.kernel, report.threads, report.arithmetic)},
+      {"kernel", kernel_text(report.kernel, report.threads, report.arithmetic)},
       {"time", duration_text(samples.seconds)},
       {"settled again",
        fmt::format("{} logits by exact accumulation, {} rows by further passes, {} rows at a wider precision",
@@ -228,7 +182,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
 }
 
 Outcome<std::string> run(const Arguments& arguments) {
-  const Outcome<Options> options = parse(arguments);
+  const Outcome<SampleOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
   if (!checkpoint) return failure(checkpoint.error());
@@ -263,36 +217,21 @@ constexpr const char* kFooter =
 
 }  // namespace
 
-Verb sample_verb(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("sample", "Draw a token for each captured row, the same on every machine");
+VerbRun sample_verb(Options& options) {
   const auto arguments = std::make_shared<Arguments>();
-  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
-      ->required();
-  command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
-  command->add_option("--output", arguments->output, "Where to write the result of each row")->type_name("FILE");
-  command->add_option("--seed", arguments->seed, "The key of the random numbers; 0 by default")->type_name("S");
-  command->add_option("--sequence-id", arguments->sequence_id, "The sequence that is drawn for; 0 by default")
-      ->type_name("Q");
-  command
-      ->add_option(
-          "--temperature", arguments->temperature,
-          "Divide all logits by T, rounded to f32; 0: the greatest logit. Not with an input that has temperatures")
-      ->type_name("T");
-  command->add_option("--min-p", arguments->min_p, "Keep tokens of at least P times the greatest probability")
-      ->type_name("P");
-  command->add_option("--top-k", arguments->top_k, "Keep the K most probable of these; 0, the default: all")
-      ->type_name("K")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--top-p", arguments->top_p, "Keep the shortest prefix of these with a share of at least P")
-      ->type_name("P");
-  arguments->how.add_to(*command);
-  command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
-      ->type_name("A:B");
-  command->add_option("--vocab", arguments->vocab, "Draw from ids A to B - 1 only; A or B may be left out")
-      ->type_name("A:B");
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
-  command->footer(kFooter);
-  return {command, [arguments] { return run(*arguments); }};
+  options.about("Draw a token for each captured row, the same on every machine");
+  arguments->declare(
+      options, "Draw from ids A to B - 1 only",
+      "Divide all logits by T, rounded to f32; 0: the greatest logit. Not with an input that has temperatures");
+  options.text("--output", "FILE", arguments->output, "Where to write the result of each row");
+  options.text("--seed", "S", arguments->seed, "The key of the random numbers; 0 by default");
+  options.text("--sequence-id", "Q", arguments->sequence_id, "The sequence that is drawn for; 0 by default");
+  options.text("--min-p", "P", arguments->min_p, "Keep tokens of at least P times the greatest probability");
+  options.integer("--top-k", "K", arguments->top_k, 0, std::numeric_limits<std::int64_t>::max(),
+                  "Keep the K most probable of these; 0, the default: all");
+  options.text("--top-p", "P", arguments->top_p, "Keep the shortest prefix of these with a share of at least P");
+  options.footer(kFooter);
+  return [arguments] { return run(*arguments); };
 }
 
 }  // namespace isologit::detail::cli

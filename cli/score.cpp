@@ -8,12 +8,9 @@
 #include <optional>
 #include <span>
 
-#include "cli/destination.hpp"
-#include "cli/interrupt.hpp"
-#include "cli/parse.hpp"
-#include "cli/score_run.hpp"
+#include "cli/run_with_progress.hpp"
+#include "cli/score_report.hpp"
 #include "cli/verbs.hpp"
-#include "cli/watched.hpp"
 #include "io/captured.hpp"
 #include "io/safetensors_writer.hpp"
 
@@ -23,38 +20,9 @@ bool ScoreArguments::wants(const char* name) const { return std::find(with.begin
 
 namespace {
 
-// The command line's values, before any file is opened.
-struct Options {
-  ScoreOptions how;
-  std::optional<float> temperature;
-  std::optional<RowSlice> rows;
-  std::optional<RowSlice> vocab;
-};
-
-Outcome<Options> parse(const ScoreArguments& arguments) {
-  Options options;
-  if (arguments.temperature) {
-    const Outcome<float> parsed = parse_temperature(*arguments.temperature);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.temperature = *parsed;
-  }
-  if (arguments.rows) {
-    const Outcome<RowSlice> parsed = parse_rows(*arguments.rows);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.rows = *parsed;
-  }
-  if (arguments.vocab) {
-    const Outcome<RowSlice> parsed = parse_ids(*arguments.vocab);
-    if (!parsed) return tl::unexpected(parsed.error());
-    options.vocab = *parsed;
-  }
-  const Outcome<ScoreOptions> how = arguments.how.options();
-  if (!how) return tl::unexpected(how.error());
-  options.how = *how;
-  if (!arguments.output.empty()) {
-    const auto checked = check_destination(arguments.output, arguments.input);
-    if (!checked) return tl::unexpected(checked.error());
-  } else if (arguments.top_k > 0 || !arguments.with.empty()) {
+Outcome<RowOptions> parse(const ScoreArguments& arguments) {
+  Outcome<RowOptions> options = parse_row_options(arguments);
+  if (options && arguments.output.empty() && (arguments.top_k > 0 || !arguments.with.empty())) {
     return usage_error(
         fmt::format("{}: needs --output, which is where the values go", arguments.top_k > 0 ? "--top-k" : "--with"));
   }
@@ -79,10 +47,9 @@ Outcome<void> check_ids(const std::string& input, const ScoreJob& job, std::int6
   return check("ids", job.given.ids, std::max<std::int64_t>(job.given.per_row, 1), "none");
 }
 
-Outcome<ScoreJob> make_job(const ScoreArguments& arguments, const Options& options, const io::Captured& captured,
+Outcome<ScoreJob> make_job(const ScoreArguments& arguments, const RowOptions& options, const io::Captured& captured,
                            const io::Checkpoint& checkpoint) {
-  const Outcome<InputRows> rows =
-      choose_rows(arguments.input, captured, checkpoint, options.rows, options.temperature, false);
+  const Outcome<InputRows> rows = choose_rows(arguments.input, captured, checkpoint, options);
   if (!rows) return tl::unexpected(rows.error());
   ScoreJob job{*rows, {}, {}, {}, !captured.temperatures.empty()};
   const RowRange& range = rows->range;
@@ -138,8 +105,8 @@ Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArgume
     request.top_k_ids = room(scores.top_k_ids, static_cast<std::size_t>(arguments.top_k));
     request.top_k_logprobs = room(scores.top_k_logprobs, static_cast<std::size_t>(arguments.top_k));
   }
-  const auto call = [&](const ScoreOptions& how) { return score(head, request, how); };
-  const auto done = watched(options, call, scores.report, scores.seconds);
+  const auto call = [&](const ScoreOptions& watched) { return score(head, request, watched); };
+  const auto done = run_with_progress(options, call, scores.report, scores.seconds);
   if (!done) return tl::unexpected(done.error());
   return scores;
 }
@@ -171,7 +138,7 @@ Outcome<void> write(const ScoreArguments& arguments, const ScoreJob& job, const 
 }
 
 Outcome<std::string> run(const ScoreArguments& arguments) {
-  const Outcome<Options> options = parse(arguments);
+  const Outcome<RowOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
   if (!checkpoint) return failure(checkpoint.error());
@@ -181,12 +148,12 @@ Outcome<std::string> run(const ScoreArguments& arguments) {
   if (!job) return tl::unexpected(job.error());
 
   const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->how);
+  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->compute);
   if (!scores) return tl::unexpected(scores.error());
   if (!arguments.output.empty()) {
     if (const auto written = write(arguments, *job, *scores); !written) return tl::unexpected(written.error());
   }
-  return tell_scores(arguments, *checkpoint, *job, *scores);
+  return score_report(arguments, *checkpoint, *job, *scores);
 }
 
 constexpr const char* kFooter =
@@ -209,35 +176,18 @@ constexpr const char* kFooter =
 
 }  // namespace
 
-Verb score_verb(CLI::App& app) {
-  CLI::App* command =
-      app.add_subcommand("score", "Score captured tokens: log-probabilities that are right to the last bit");
+VerbRun score_verb(Options& options) {
   const auto arguments = std::make_shared<ScoreArguments>();
-  command->add_option("MODEL", arguments->model, "A checkpoint's directory, or a model id in the Hugging Face cache")
-      ->required();
-  command->add_option("--input", arguments->input, "The captured rows")->required()->type_name("FILE");
-  command->add_option("--output", arguments->output, "Where to write the result of each row")->type_name("FILE");
-  command
-      ->add_option("--top-k", arguments->top_k, "Also write the K first ids of each row, 1 to 1024, and their logprobs")
-      ->type_name("K")
-      ->check(CLI::Range(1, 1024));
-  command->add_option("--with", arguments->with, "Also write these: raw_logprobs, sum_p2, log_kept")
-      ->type_name("NAMES")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::IsMember({"raw_logprobs", "sum_p2", "log_kept"}));
-  command->add_option("--vocab", arguments->vocab, "Distributions over ids A to B - 1 only; A or B may be left out")
-      ->type_name("A:B");
-  command
-      ->add_option("--temperature", arguments->temperature,
-                   "Divide all logits by T, rounded to f32; not with an input that has temperatures")
-      ->type_name("T");
-  arguments->how.add_to(*command);
-  command->add_option("--rows", arguments->rows, "Only rows A to B - 1, counted from 0; A or B may be left out")
-      ->type_name("A:B");
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of a table");
-  command->footer(kFooter);
-  return {command, [arguments] { return run(*arguments); }};
+  options.about("Score captured tokens: log-probabilities that are right to the last bit");
+  arguments->declare(options, "Distributions over ids A to B - 1 only",
+                     "Divide all logits by T, rounded to f32; not with an input that has temperatures");
+  options.text("--output", "FILE", arguments->output, "Where to write the result of each row");
+  options.integer("--top-k", "K", arguments->top_k, 1, 1024,
+                  "Also write the K first ids of each row, 1 to 1024, and their logprobs");
+  options.list("--with", "NAMES", arguments->with, {"raw_logprobs", "sum_p2", "log_kept"},
+               "Also write these: raw_logprobs, sum_p2, log_kept");
+  options.footer(kFooter);
+  return [arguments] { return run(*arguments); };
 }
 
 }  // namespace isologit::detail::cli

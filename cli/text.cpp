@@ -51,4 +51,23 @@ std::string bytes_text(std::uint64_t bytes) {
   return fmt::format("{:.{}f} {}", value, value < 10 ? 2 : value < 100 ? 1 : 0, kUnits[unit]);
 }
 
+std::string head_text(const io::Checkpoint& checkpoint) {
+  const MatrixView& weight = checkpoint.head.weight;
+  return fmt::format("{}{}  {} [{}, {}]", checkpoint.weight_name, checkpoint.tied ? " (tied)" : "",
+                     dtype_name(weight.dtype), weight.rows, weight.cols);
+}
+
+std::string transforms_text(const Transforms& transforms) {
+  std::string text;
+  if (transforms.has_softcap) text = fmt::format("softcap {}", transforms.softcap);
+  if (transforms.scale_kind == ScaleKind::none) return text.empty() ? "none" : text;
+  if (!text.empty()) text += ", then ";
+  return text +
+         fmt::format("{} {}", transforms.scale_kind == ScaleKind::multiply ? "times" : "divided by", transforms.scale);
+}
+
+std::string kernel_text(const std::string& kernel, int threads, Arithmetic arithmetic) {
+  return fmt::format("{}, threads {}, {} arithmetic", kernel, threads, arithmetic_name(arithmetic));
+}
+
 }  // namespace isologit::detail::cli

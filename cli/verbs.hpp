@@ -1,25 +1,16 @@
 // The verbs of the command. A new one is a file, a function here and a line in main.cpp.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
-#include <string>
-
-#include "cli/outcome.hpp"
+#include "cli/command_line.hpp"
 
 namespace isologit::detail::cli {
 
-struct Verb {
-  CLI::App* command;
-  std::function<Outcome<std::string>()> run;  // call it when the command was given
-};
-
-// Each adds its subcommand with its options to app.
-Verb score_verb(CLI::App& app);
-Verb sample_verb(CLI::App& app);
-Verb logits_verb(CLI::App& app);
-Verb info_verb(CLI::App& app);
-Verb kernels_verb(CLI::App& app);
-Verb bench_verb(CLI::App& app);
+// Each says what the verb is for, declares its options, and gives what to call once they are read.
+VerbRun score_verb(Options& options);
+VerbRun sample_verb(Options& options);
+VerbRun logits_verb(Options& options);
+VerbRun info_verb(Options& options);
+VerbRun kernels_verb(Options& options);
+VerbRun bench_verb(Options& options);
 
 }  // namespace isologit::detail::cli

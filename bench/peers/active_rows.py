@@ -6,8 +6,9 @@ import os
 import statistics
 import time
 
-import isologit
 import numpy as np
+
+import isologit
 
 
 def bf16(random: np.random.Generator, rows: int, cols: int, deviation: float) -> np.ndarray:

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import isologit
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+import isologit
 
 SHAPES = {
     "qwen3-0.6b": (151936, 1024, None),
@@ -105,8 +106,9 @@ def openblas_call(hidden: Tensor, weight: Tensor, threads: int) -> Call | None:
 
     def call() -> None:
         library.cblas_sgemm(
-            row_major, plain, transposed, rows, vocab, size, ctypes.c_float(1), ctypes.c_void_p(hidden.data_ptr()), size,
-            ctypes.c_void_p(weight.data_ptr()), size, ctypes.c_float(0), ctypes.c_void_p(logits.data_ptr()), vocab,
+            row_major, plain, transposed, rows, vocab, size, ctypes.c_float(1), ctypes.c_void_p(hidden.data_ptr()),
+            size, ctypes.c_void_p(weight.data_ptr()), size, ctypes.c_float(0), ctypes.c_void_p(logits.data_ptr()),
+            vocab,
         )  # fmt: skip
 
     return call

@@ -18,11 +18,12 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import isologit
 import torch
 import torch.nn.functional as F
-from peers import SHAPES, Data, processor
 from torch import Tensor
+
+import isologit
+from peers import SHAPES, Data, processor
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 PEER = "torch bf16, materialising"

@@ -7,7 +7,7 @@
 
 #include "cli/digest.hpp"
 #include "cli/parse.hpp"
-#include "cli/progress.hpp"
+#include "cli/run_with_progress.hpp"
 #include "cli/text.hpp"
 
 namespace isologit::detail::cli {

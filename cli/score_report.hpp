@@ -1,30 +1,19 @@
-// What isologit score works on and finds, between the parts that compute, write and tell it.
+// What isologit score works on and finds, and the report of it.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include "cli/how.hpp"
 #include "cli/input_rows.hpp"
-#include "cli/row_support.hpp"
 #include "io/checkpoint.hpp"
 #include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
 
-struct ScoreArguments {
-  std::string model;
-  std::string input;
-  std::string output;
-  std::optional<std::string> temperature;
-  std::optional<std::string> rows;
-  std::optional<std::string> vocab;
+struct ScoreArguments : RowArguments {
   std::vector<std::string> with;  // raw_logprobs, sum_p2, log_kept
   std::int64_t top_k = 0;
-  How how;
-  bool json = false;
 
   bool wants(const char* name) const;
 };
@@ -49,7 +38,7 @@ struct Scores {
 inline constexpr std::int64_t kIgnore = -100;
 
 // The JSON object or the table of a run.
-std::string tell_scores(const ScoreArguments& arguments, const io::Checkpoint& checkpoint, const ScoreJob& job,
-                        const Scores& scores);
+std::string score_report(const ScoreArguments& arguments, const io::Checkpoint& checkpoint, const ScoreJob& job,
+                         const Scores& scores);
 
 }  // namespace isologit::detail::cli

@@ -1,0 +1,97 @@
+#include "cli/row_options.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+
+#include "isologit/kernels.hpp"
+
+namespace isologit::detail::cli {
+namespace {
+
+Outcome<ScoreOptions> parse_compute_options(const RowArguments& arguments) {
+  ScoreOptions options;
+  options.threads = static_cast<int>(arguments.threads);
+  options.kernel = arguments.kernel;
+  options.arithmetic = arguments.arithmetic == "fast" ? Arithmetic::fast : Arithmetic::exact;
+  if (options.kernel.empty()) return options;
+  std::string known;
+  for (const KernelInfo& info : kernels()) {
+    if (info.name == options.kernel && info.arithmetic == options.arithmetic) return options;
+    if (info.name == options.kernel) {
+      return usage_error(fmt::format("--kernel: '{}' is of {} arithmetic; --arithmetic is {}", options.kernel,
+                                     arithmetic_name(info.arithmetic), arguments.arithmetic));
+    }
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", info.name);
+  }
+  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", options.kernel, known));
+}
+
+Outcome<void> check_output(const std::string& output, const std::string& input) {
+  if (output.empty()) return {};
+  std::error_code ignored;
+  if (std::filesystem::equivalent(output, input, ignored)) {
+    return usage_error(fmt::format("--output: '{}' is the input; name another file", output));
+  }
+  std::filesystem::path folder = std::filesystem::path(output).parent_path();
+  if (folder.empty()) folder = ".";
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+    return failure(fmt::format("--output: cannot write to folder '{}': {}", folder.string(),
+                               std::generic_category().message(errno)));
+  }
+  return {};
+}
+
+// Parses the text of an option, if it is given.
+template <class T, class Parse>
+Outcome<void> parse_given(const std::optional<std::string>& text, Parse&& parse, std::optional<T>& value) {
+  if (!text) return {};
+  const Outcome<T> parsed = parse(*text);
+  if (!parsed) return tl::unexpected(parsed.error());
+  value = *parsed;
+  return {};
+}
+
+}  // namespace
+
+void RowArguments::declare(Options& options, const std::string& vocab_help, const std::string& temperature_help) {
+  declare_model(options, model);
+  options.required("--input", "FILE", input, "The captured rows");
+  options.text("--rows", "A:B", rows, "Only rows A to B - 1, counted from 0; A or B may be left out");
+  options.text("--vocab", "A:B", vocab, vocab_help + "; A or B may be left out");
+  options.text("--temperature", "T", temperature, temperature_help);
+  declare_threads(options, threads);
+  options.text("--kernel", "NAME", kernel, "A kernel of `isologit kernels` instead of the best");
+  options.choice("--arithmetic", "exact|fast", arithmetic, {"exact", "fast"},
+                 "exact, the default: logits rounded once; fast: accumulated in f32, with other bits on other kernels");
+  declare_json(options, json);
+}
+
+Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero) {
+  RowOptions options;
+  const auto temperature = [zero](const std::string& text) { return parse_temperature(text, zero); };
+  return parse_given(arguments.temperature, temperature, options.temperature)
+      .and_then([&] { return parse_given(arguments.rows, parse_rows, options.rows); })
+      .and_then([&] { return parse_given(arguments.vocab, parse_ids, options.vocab); })
+      .and_then([&] { return parse_compute_options(arguments); })
+      .map([&](const ScoreOptions& compute) { options.compute = compute; })
+      .and_then([&] { return check_output(arguments.output, arguments.input); })
+      .map([&] { return options; });
+}
+
+void declare_model(Options& options, std::string& model) {
+  options.required("MODEL", "", model, "A checkpoint's directory, or a model id in the Hugging Face cache");
+}
+
+void declare_threads(Options& options, std::int64_t& threads) {
+  options.integer("--threads", "N", threads, 0, 1024, "Threads, 1 to 1024; 0, the default: all this process may use");
+}
+
+void declare_json(Options& options, bool& json) {
+  options.flag("--json", json, "Print one JSON object instead of a table");
+}
+
+}  // namespace isologit::detail::cli

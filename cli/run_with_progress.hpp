@@ -1,0 +1,71 @@
+// A long call of the library as a verb makes it: with a progress line, stopped by Ctrl-C, timed.
+#pragma once
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "cli/outcome.hpp"
+#include "isologit/score.hpp"
+
+namespace isologit::detail::cli {
+
+// A line on standard error that tells how far a call is; nothing when standard error is not a terminal.
+class Progress {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  Progress(bool enabled, Clock::time_point start) : enabled_(enabled), start_(start) {}
+
+  // What to print at `now` when `share` of the work is done: empty in the first second and soon after the last text.
+  std::string update(double share, Clock::time_point now);
+  // What removes the line; empty when there is none.
+  std::string clear();
+
+ private:
+  bool enabled_;
+  Clock::time_point start_;
+  std::optional<Clock::time_point> drawn_;
+};
+
+// While one lives, the first SIGINT or SIGTERM is only noted; a second one ends the process at once, as without it.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  // The signal that came, 0 when none did.
+  static int signal_number();
+
+ private:
+  struct sigaction old_int_ {};
+  struct sigaction old_term_ {};
+};
+
+// call(options) returns a Result of a report, which goes to `report`; the time it took goes to `seconds`.
+template <class Call, class Report>
+Outcome<void> run_with_progress(ScoreOptions options, Call&& call, Report& report, double& seconds) {
+  const auto start = Progress::Clock::now();
+  Progress progress(::isatty(STDERR_FILENO) == 1, start);
+  options.progress = [&progress](double share) {
+    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
+    return InterruptGuard::signal_number() == 0;
+  };
+  const auto result = call(options);
+  std::fputs(progress.clear().c_str(), stderr);
+  if (!result && result.error().code == StatusCode::cancelled) {
+    return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});
+  }
+  if (!result) return failure(result.error());
+  report = *result;
+  seconds = std::chrono::duration<double>(Progress::Clock::now() - start).count();
+  return {};
+}
+
+}  // namespace isologit::detail::cli
