@@ -7,24 +7,29 @@ from typing import TypeVar
 _Function = TypeVar("_Function", bound=Callable)
 
 _SECTIONS = {
-    "inputs": """\
+    "inputs": "<hidden>\n<weight>",
+    "head": "<bias>\n<transforms>\n<vocab_size>",
+    "hidden": """\
 hidden : numpy.ndarray or torch.Tensor, [..., H]
     Hidden states, the head's inputs: float32, float16, torch.bfloat16, ml_dtypes.bfloat16, or uint16 that holds bf16
     (see `dtype`). Read where it lies if the elements of a row are adjacent and the leading dimensions fold into one
-    stride, else copied. Tensors must be on the CPU.
+    stride, else copied. Tensors must be on the CPU.""",
+    "weight": """\
 weight : as hidden, [V, H]
     The head's weight, of any of these types. Read in place, never copied, at each call anew: the elements of a row must
     be adjacent.""",
-    "head": """\
+    "bias": """\
 bias : as hidden, [V], optional
-    Added to the exact sum before it is rounded.
+    Added to the exact sum before it is rounded.""",
+    "transforms": """\
 temperature : float, or array or tensor [...], default 1.0
     Divides the last logits; one for all rows or one a row, above 0 and finite, rounded to f32. 1 is no step.
 softcap : float, optional
     z becomes softcap * tanh(z / softcap); above 0 and finite.
 scale, divide : float, optional
     After the softcap z is multiplied by scale, or divided by divide (not both). scale: finite and not 0; divide: above
-    0 and finite. 1 is no step.
+    0 and finite. 1 is no step.""",
+    "vocab_size": """\
 vocab_size : int, default V
     The real vocabulary, when the last rows of the weight are padding: those are never looked at.""",
     "support": """\
@@ -33,6 +38,21 @@ mask : bool, [V] or [..., V], optional
 kept, banned : sequence of sequences of int, optional
     In the place of a mask: for each row the ids that stay, and those that do not. An id stays that is in `kept` (where
     that is given) and not in `banned`. Not under torch.compile.""",
+    "outputs": """\
+outputs : sequence of str, default ("logprobs",)
+    Which to compute. All logarithms are natural, so logprobs, lse and entropy are in nats; f32 or int64, [...]:
+
+    - "logprobs" (of token_ids; [..., K] for K ids): z_t - ln of the sum over S of e^z; -inf for an id outside S
+    - "lse": ln of the sum over S of e^z
+    - "entropy": minus the sum over S of p ln p
+    - "argmax": the id of the greatest logit in S, the lowest of equals; -1 when S has none above -inf
+    - "rank" (of token_ids): the place of the id in descending order of logits, from 1; 0 outside S
+    - "raw_logprobs" (of token_ids): logprobs over the whole vocabulary and without temperature
+    - "sum_p2": the sum over S of p squared
+    - "log_kept": ln of the share of the whole vocabulary's mass that S keeps
+top_k : int, default 0
+    Up to 1024: also the k ids with the greatest logits, equal ones by ascending id, and their logprobs. Past the
+    end of S the id is -1 and the logprob -inf.""",
     "run": """\
 arithmetic : {"exact", "fast"}, default "exact"
     Of the logits. "exact": the real sum of products and bias, rounded once. "fast": summed in f32, in an order that the
@@ -72,7 +92,7 @@ outside, each rounded once to f32; then the slopes of the transforms. Other resu
 
 
 def documented(function: _Function) -> _Function:
-    """Puts the sections in the places of lines that say <name>."""
+    """A function or class, with the sections of its docstring in the places of lines that say <name>."""
     if function.__doc__:  # there is none under python -OO
         text = inspect.cleandoc(function.__doc__)
         for name, section in _SECTIONS.items():

@@ -138,32 +138,30 @@ class HeadArgs(NamedTuple):
         dtype: str | None = None,
     ) -> "HeadArgs":
         """Of hidden [..., H], which as_floats has seen."""
-        require_cpu(hidden=hidden, weight=weight, bias=bias)
+        if hidden.ndim < 1:
+            raise ValueError("hidden is []; expected [..., H]")
+        rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
+        rows = rows if rows_are_adjacent(rows) else _contiguous(rows)
+        temperatures = per_row(temperature, hidden, "float32", "temperature")
+        options = (softcap, scale, divide, arithmetic, threads, kernel)
+        head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
+        return head._replace(hidden=rows)
+
+    def with_weight(self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None) -> "HeadArgs":
+        """The same with another weight."""
+        require_cpu(hidden=self.hidden, weight=weight, bias=bias)
         weight = as_floats(weight, dtype)
         bias = None if bias is None else as_floats(bias, dtype)
-        _require_one_kind(hidden=hidden, weight=weight, bias=bias)
-        if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
+        _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
+        if weight.ndim != 2 or self.hidden.shape[-1] != weight.shape[1]:
             raise ValueError(
-                f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
+                f"hidden is {list(self.hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
             )
-        if bias is not None:
-            if bias.ndim != 1:
-                raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
-            bias = _contiguous(bias)
-        rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-        return cls(
-            rows if rows_are_adjacent(rows) else _contiguous(rows),
-            weight,
-            bias,
-            per_row(temperature, hidden, "float32", "temperature"),
-            weight.shape[0] if vocab_size is None else vocab_size,
-            softcap,
-            scale,
-            divide,
-            arithmetic,
-            threads,
-            kernel,
-        )
+        if bias is not None and bias.ndim != 1:
+            raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
+        bias = None if bias is None else _contiguous(bias)
+        size = weight.shape[0] if vocab_size is None else vocab_size
+        return self._replace(weight=weight, bias=bias, vocab_size=size)
 
     def options(self) -> dict[str, Any]:
         return {"arithmetic": self.arithmetic, "threads": self.threads, "kernel": self.kernel}

@@ -8,6 +8,7 @@ import functools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Generator
 from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
@@ -248,12 +249,19 @@ def _load() -> ctypes.CDLL:
         ("version", c_char_p, []),
         ("kernel_count", c_int, []),
         ("kernel", c_int, [c_int, POINTER(_KernelInfo)]),
-        ("score", c_int, [POINTER(x) for x in (Head, ScoreRequest, _ScoreOptions, _ScoreReport)] + message),
-        ("backward", c_int, [POINTER(x) for x in (Head, BackwardRequest, _BackwardOptions)] + [c_void_p] + message),
-        ("sample", c_int, [POINTER(x) for x in (Head, SampleRequest, _ScoreOptions, _SampleReport)] + message),
+        ("score", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, _ScoreReport))] + message),
+        ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, _BackwardOptions)), c_void_p] + message),
+        ("sample", c_int, [*map(POINTER, (Head, SampleRequest, _ScoreOptions, _SampleReport))] + message),
         ("mean_loss", c_int, losses + message),
         ("sum_loss", c_int, losses + message),
         ("mean_loss_upstream", c_int, [c_float, c_int64, POINTER(c_float)] + message),
+        ("partial_begin", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, c_void_p))] + message),
+        ("partial_absorb", c_int, [c_void_p, POINTER(Head), c_int64] + message),
+        ("partial_state", c_int, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)] + message),
+        ("partial_merge", c_int, [c_void_p, c_char_p, c_size_t] + message),
+        ("partial_finish_round", c_int, [c_void_p, POINTER(c_int32)] + message),
+        ("partial_report", c_int, [c_void_p, POINTER(_ScoreReport)] + message),
+        ("partial_end", None, [c_void_p]),
     ):
         function = getattr(library, f"isologit_{name}")
         function.restype, function.argtypes = result, arguments
@@ -366,6 +374,40 @@ def sample(head: Head, request: SampleRequest, *, arithmetic: str, threads: int,
     options, report = _score_options(arithmetic, threads, kernel), _SampleReport()
     _Interruptible(options).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
+
+
+class Partial:
+    """isologit_partial. The caller keeps alive what the request points to."""
+
+    def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, threads: int, kernel: str) -> None:
+        options = _score_options(arithmetic, threads, kernel)
+        self._calls = _Interruptible(options)
+        self._handle = c_void_p()
+        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
+        weakref.finalize(self, _library.isologit_partial_end, self._handle)
+
+    def absorb(self, shard: Head, first_id: int) -> None:
+        self._calls.call(_library.isologit_partial_absorb, self._handle, shard, first_id)
+
+    def state(self) -> bytes:
+        size = c_size_t()
+        _call(_library.isologit_partial_state, self._handle, None, 0, size)
+        state = ctypes.create_string_buffer(size.value)
+        _call(_library.isologit_partial_state, self._handle, state, size, size)
+        return state.raw
+
+    def merge(self, state: bytes) -> None:
+        _call(_library.isologit_partial_merge, self._handle, state, len(state))
+
+    def finish_round(self) -> bool:
+        finished = c_int32()
+        _call(_library.isologit_partial_finish_round, self._handle, finished)
+        return bool(finished.value)
+
+    def counts(self) -> list[int]:
+        report = _ScoreReport()
+        _call(_library.isologit_partial_report, self._handle, report)
+        return _counts_of(report)
 
 
 def backward(

@@ -204,20 +204,7 @@ def score(
         With one id a row, rows that have this one are not computed, and are 0 in every output. Of K ids those that are
         it have a logprob of 0.
     <support>
-    outputs : sequence of str, default ("logprobs",)
-        Which to compute. All logarithms are natural, so logprobs, lse and entropy are in nats; f32 or int64, [...]:
-
-        - "logprobs" (of token_ids; [..., K] for K ids): z_t - ln of the sum over S of e^z; -inf for an id outside S
-        - "lse": ln of the sum over S of e^z
-        - "entropy": minus the sum over S of p ln p
-        - "argmax": the id of the greatest logit in S, the lowest of equals; -1 when S has none above -inf
-        - "rank" (of token_ids): the place of the id in descending order of logits, from 1; 0 outside S
-        - "raw_logprobs" (of token_ids): logprobs over the whole vocabulary and without temperature
-        - "sum_p2": the sum over S of p squared
-        - "log_kept": ln of the share of the whole vocabulary's mass that S keeps
-    top_k : int, default 0
-        Up to 1024: also the k ids with the greatest logits, equal ones by ascending id, and their logprobs. Past the
-        end of S the id is -1 and the logprob -inf.
+    <outputs>
     <run>
     <gradients>
     <threads>
