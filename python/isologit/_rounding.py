@@ -13,21 +13,19 @@ def sum_of_products(*products: tuple[Any, ...]) -> np.ndarray:
 
     Where one of the numbers is not finite the result is what IEEE arithmetic makes of them.
     """
-    factors = [np.broadcast_arrays(*(np.asarray(x, np.float32) for x in product)) for product in products]
+    shape = np.broadcast_shapes(*(np.shape(x) for product in products for x in product))
+    factors = [[np.broadcast_to(np.asarray(x, np.float32), shape).ravel() for x in product] for product in products]
     with np.errstate(over="ignore", invalid="ignore"):
         terms = [math.prod(x.astype(np.float64) for x in product) for product in factors]
-        value = np.asarray(sum(terms))
+        value = sum(terms)
         # Of at most 6 roundings each is within 2^-53 of what |terms| add up to. Nothing here leaves the range of f64.
         doubt = sum(np.abs(term) for term in terms) * 2.0**-50
-        result = np.asarray(value + 0.0, np.float32) + np.float32(0)
+        result = value.astype(np.float32) + np.float32(0)
         open_ = np.isfinite(value) & ((value - doubt).astype(np.float32) != (value + doubt).astype(np.float32))
-    factors = [[np.broadcast_to(x, value.shape) for x in product] for product in factors]
-    for at in zip(*np.nonzero(np.atleast_1d(open_)), strict=True):
-        at = at if value.ndim else ()
-        exact = sum(math.prod(Fraction(float(x[at])) for x in product) for product in factors)
-        with np.errstate(over="ignore"):
-            result[at] = np.float32(_round_to_odd(Fraction(exact))) + np.float32(0)
-    return result
+        for i in np.flatnonzero(open_):
+            exact = sum(math.prod(Fraction(float(x[i])) for x in product) for product in factors)
+            result[i] = np.float32(_round_to_odd(exact)) + np.float32(0)
+    return result.reshape(shape)
 
 
 def _round_to_odd(x: Fraction) -> float:
