@@ -134,6 +134,7 @@ typedef struct isologit_score_request {
   int64_t logits_count;
 
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
+  float* mean_logits;              /* N, the mean of the logits over the support */
 } isologit_score_request;
 
 typedef struct isologit_score_options {
@@ -201,6 +202,7 @@ typedef struct isologit_backward_request {
    * the weight and change no bit. Where the logits are not those they were made of, the call fails as soon as it sees
    * that, or the gradients are of no use. */
   const isologit_row_summary* summaries;
+  const float* d_mean_logits; /* N, as d_lse */
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {

@@ -50,6 +50,7 @@ outputs : sequence of str, default ("logprobs",)
     - "raw_logprobs" (of token_ids): logprobs over the whole vocabulary and without temperature
     - "sum_p2": the sum over S of p squared
     - "log_kept": ln of the share of the whole vocabulary's mass that S keeps
+    - "mean_logits": the mean of z over S
 top_k : int, default 0
     Up to 1024: also the k ids with the greatest logits, equal ones by ascending id, and their logprobs. Past the
     end of S the id is -1 and the logprob -inf.""",
@@ -85,9 +86,10 @@ NotImplementedError
 MemoryError
     No memory for the sums of the rows.""",
     "gradient": """\
-Differentiable in hidden, weight and bias, through logprobs, entropy, lse and top_k_logprobs: with upstream gradients a
-of logprobs at ids t, b of lse and c of entropy, dz_v = a ([v = t] - p_v) + b p_v - c p_v (ln p_v + H) over S and 0
-outside, each rounded once to f32; then the slopes of the transforms. Other results are constants.""",
+Differentiable in hidden, weight and bias, through logprobs, entropy, lse, mean_logits and top_k_logprobs: with upstream
+gradients a of logprobs at ids t, b of lse, c of entropy and d of mean_logits,
+dz_v = a ([v = t] - p_v) + b p_v - c p_v (ln p_v + H) + d / |S| over S and 0 outside, times the slopes of the
+transforms: the real number, rounded once to f32. Other results are constants.""",
 }
 
 

@@ -110,7 +110,7 @@ class ScoreRequest(_Sized):
         ("logits_row_stride", c_int64),
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
-        ("summaries", c_void_p),
+        *_pointers("summaries", "mean_logits"),
     ]
 
 
@@ -128,7 +128,7 @@ class BackwardRequest(_Sized):
         ("dhidden", Gradient),
         ("dweight", Gradient),
         ("dbias", Gradient),
-        ("summaries", c_void_p),
+        *_pointers("summaries", "d_mean_logits"),
     ]
 
 

@@ -17,6 +17,7 @@ OUTPUTS = {
     "raw_logprobs": "float32",
     "sum_p2": "float32",
     "log_kept": "float32",
+    "mean_logits": "float32",
 }
 _OF_A_TOKEN = ("logprobs", "raw_logprobs", "rank")
 
@@ -32,6 +33,7 @@ class Scores(NamedTuple):
     raw_logprobs: Array | None = None
     sum_p2: Array | None = None
     log_kept: Array | None = None
+    mean_logits: Array | None = None
     top_k_ids: Array | None = None
     top_k_logprobs: Array | None = None
     counts: Array | None = None
@@ -93,6 +95,7 @@ class Results(NamedTuple):
     raw_logprobs: Array
     sum_p2: Array
     log_kept: Array
+    mean_logits: Array
     top_k_ids: Array
     top_k_logprobs: Array
     summaries: Array

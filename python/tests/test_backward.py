@@ -157,7 +157,7 @@ def test_opcheck():
     frozen = head_args(hidden.detach(), weight.detach(), bias.detach())
     no_summaries = torch.full((ROWS, 5), math.nan, dtype=torch.float64)
     nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0), no_summaries)
-    upstream = (ids, *nothing, COUNTS, -100, randn(ROWS), randn(ROWS, seed=1), None, None)
+    upstream = (ids, *nothing, COUNTS, -100, randn(ROWS), randn(ROWS, seed=1), None, None, None)
     ops = torch.ops.isologit
     for wanted in ((True, True, True), (False, True, False)):
         torch.library.opcheck(ops.score_backward.default, (*frozen, *no_support, *upstream, "fast", *wanted))

@@ -139,7 +139,13 @@ def test_liger_loss():
     assert_rounded(each, torch.where(target == -100, 0.0, -p))
     assert not torch.signbit(each[3])
     assert liger.fused_linear_cross_entropy(hidden, weight, torch.full((ROWS,), -100)).isnan()
-    with pytest.raises(NotImplementedError, match="expected 0"):
-        liger.fused_linear_cross_entropy(hidden, weight, target, label_smoothing=0.1)
+    both = {"label_smoothing": 0.1, "lse_square_scale": 1e-2}
+    z = F.linear(hidden.double(), weight.double())
+    wanted = F.cross_entropy(z, target, label_smoothing=0.1) + 1e-2 * z.logsumexp(-1)[target != -100].square().mean()
+    for got in (
+        liger.fused_linear_cross_entropy(hidden, weight, target, **both),
+        liger.LigerFusedLinearCrossEntropyLoss(**both)(weight, hidden, target),
+    ):
+        assert abs(got.item() - wanted.item()) < 1e-6
     with pytest.raises(ValueError, match="reduction is 'avg'"):
         liger.fused_linear_cross_entropy(hidden, weight, target, reduction="avg")

@@ -52,6 +52,7 @@ Result<ScoreRequest> to_request(const isologit_score_request* from) {
   request.raw_logprobs = c->raw_logprobs;
   request.sum_p2 = c->sum_p2;
   request.log_kept = c->log_kept;
+  request.mean_logits = c->mean_logits;
   request.summaries = reinterpret_cast<RowSummary*>(c->summaries);
   if (auto added = add_selection(*c, request); !added) return tl::unexpected(added.error());
   if (auto added = add_ids_and_logits(*c, request); !added) return tl::unexpected(added.error());

@@ -14,7 +14,7 @@ struct isologit_partial {
   std::vector<std::byte> state;  // as it was last asked for; empty when something has changed since
 };
 
-namespace isologit::capi {
+namespace isologit::detail::capi {
 namespace {
 
 Result<void> missing(const char* name) {
@@ -82,9 +82,9 @@ Result<void> finish_round(isologit_partial* partial, std::int32_t* finished) {
 }
 
 }  // namespace
-}  // namespace isologit::capi
+}  // namespace isologit::detail::capi
 
-namespace capi = isologit::capi;
+namespace capi = isologit::detail::capi;
 
 extern "C" {
 

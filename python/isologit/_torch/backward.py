@@ -13,7 +13,7 @@ from isologit import _inputs, _native
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._torch.schema import HEAD, SUPPORT, operator
 
-DIFFERENTIABLE = ("logprobs", "entropy", "lse", "top_k_logprobs")  # in the order of _Upstream
+DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")  # in the order of _Upstream
 
 
 class _Upstream(NamedTuple):
@@ -28,6 +28,7 @@ class _Upstream(NamedTuple):
     d_logprobs: Tensor | None
     d_entropy: Tensor | None
     d_lse: Tensor | None
+    d_mean_logits: Tensor | None
     d_top_k: Tensor | None
 
 
@@ -132,7 +133,7 @@ def _run_score(*flat: Any) -> tuple[Tensor, ...]:
     if ids.shape[1] > 0:
         request.token_ids, request.d_logprobs = ids.data_ptr(), d_logprobs.data_ptr()
     d_rows = {}  # these must outlive the call, and so must what follows
-    for name in ("d_entropy", "d_lse"):
+    for name in ("d_entropy", "d_lse", "d_mean_logits"):
         values = getattr(upstream, name)
         if values is not None and values.numel() == rows:
             d_rows[name] = _flat_f32(values.masked_fill(~counts, 0))
@@ -169,7 +170,8 @@ def _operators(name: str, upstream: str, run: Any) -> tuple[Any, Any]:
 score_backward, score_backward_into = _operators(
     "score_backward",
     f"{SUPPORT}, Tensor? token_ids, Tensor top_k_ids, Tensor top_k_logprobs, Tensor summaries, Tensor counts, "
-    "SymInt ignore_index, Tensor? d_logprobs, Tensor? d_entropy, Tensor? d_lse, Tensor? d_top_k",
+    "SymInt ignore_index, Tensor? d_logprobs, Tensor? d_entropy, Tensor? d_lse, Tensor? d_mean_logits, "
+    "Tensor? d_top_k",
     _run_score,
 )
 logits_backward, logits_backward_into = _operators("logits_backward", "Tensor counts, Tensor d_logits", _run_logits)

@@ -17,8 +17,6 @@ def fused_linear_cross_entropy(
     softcap: float | None = None,
 ) -> Tensor:
     """isologit.linear_cross_entropy, lse_square_scale being its z_loss."""
-    if label_smoothing != 0.0:
-        raise NotImplementedError(f"label_smoothing is {label_smoothing}; expected 0")
     return linear_cross_entropy(
         _input,
         weight,
@@ -26,6 +24,7 @@ def fused_linear_cross_entropy(
         bias=bias,
         reduction=reduction,
         ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
         z_loss=lse_square_scale,
         softcap=softcap,
     )
