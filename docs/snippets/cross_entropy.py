@@ -10,4 +10,4 @@ hidden, target = captured["hidden_states"][:256].float(), captured["token_ids"][
 
 print(isologit.linear_cross_entropy(hidden, weight, target).item())
 print(isologit.linear_cross_entropy(hidden.numpy(), weight.numpy(), target.numpy()))
-print(isologit.linear_cross_entropy(hidden, weight, target, z_loss=1e-4, reduction="none").shape)
+print(isologit.linear_cross_entropy(hidden, weight, target, label_smoothing=0.1, z_loss=1e-4).item())
