@@ -25,8 +25,8 @@ struct GradientOutput {
   bool accumulate = false;
 };
 
-// Either the upstream gradients of what `score` returns (d_logprobs, d_lse, d_entropy, each of which may be null, which
-// means 0), or d_logits, those of the last logits (after temperature), with nothing beside it.
+// Either the upstream gradients of what `score` returns (d_logprobs, d_lse, d_entropy, d_mean_logits, each of which may
+// be null, which means 0), or d_logits, those of the last logits (after temperature), with nothing beside it.
 //
 // A row is ignored when it has ids and all of them are ignore_index. An ignored row, or one whose upstream is all 0,
 // contributes exactly 0 to everything and its dhidden is 0, whatever its logits. Any other row whose logits hold NaN
@@ -42,10 +42,11 @@ struct BackwardRequest {
   std::span<const float> temperatures;  // empty (all 1), one for all rows, or N; each > 0 and finite
   Support support;                      // that of the forward pass; the whole vocabulary beside d_logits
 
-  const float* d_logprobs = nullptr;  // [N, ids_per_row]
-  const float* d_lse = nullptr;       // [N]
-  const float* d_entropy = nullptr;   // [N]
-  MatrixView d_logits;                // [N, vocab_size], f32, or none
+  const float* d_logprobs = nullptr;     // [N, ids_per_row]
+  const float* d_lse = nullptr;          // [N]
+  const float* d_entropy = nullptr;      // [N]
+  MatrixView d_logits;                   // [N, vocab_size], f32, or none
+  const float* d_mean_logits = nullptr;  // [N]
 
   // Empty, or N: what `score` wrote for the same rows, of the same operands and support. They save a pass over the
   // weight and change no bit. Where the logits are not those they were made of (somebody wrote into an operand

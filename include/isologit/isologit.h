@@ -4,8 +4,9 @@
  * - Every function that can fail returns an isologit_status; ISOLOGIT_OK is 0. What went wrong is written to `message`,
  *   a buffer of `message_size` bytes owned by the caller, as text that ends with a zero byte and is cut to fit. It is
  *   empty after success. message may be NULL when message_size is 0.
- * - Nothing is allocated for the caller and nothing has to be freed. Pointers stay the caller's; the library reads what
- *   they point to while a call runs and keeps none of them.
+ * - Nothing is allocated for the caller and nothing has to be freed, but for isologit_partial. Pointers stay the
+ * caller's; the library reads what they point to while a call runs and keeps none of them, but for those of an
+ * isologit_partial.
  * - A structure that may grow begins with its size, which the caller sets to sizeof the structure as it was compiled:
  *       isologit_score_request request = {.struct_size = sizeof request};
  *   Every other member may be left 0, which always means its default. A later version adds members only at the end, so
@@ -133,6 +134,7 @@ typedef struct isologit_score_request {
   int64_t logits_count;
 
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
+  float* mean_logits;              /* N, the mean of the logits over the support */
 } isologit_score_request;
 
 typedef struct isologit_score_options {
@@ -200,6 +202,7 @@ typedef struct isologit_backward_request {
    * the weight and change no bit. Where the logits are not those they were made of, the call fails as soon as it sees
    * that, or the gradients are of no use. */
   const isologit_row_summary* summaries;
+  const float* d_mean_logits; /* N, as d_lse */
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {
@@ -321,6 +324,63 @@ typedef struct isologit_sample_report {
 isologit_status isologit_sample(const isologit_head* head, const isologit_sample_request* request,
                                 const isologit_score_options* options, isologit_sample_report* report, char* message,
                                 size_t message_size);
+
+/* A score of a vocabulary that is split, over blocks of weight in one process or over processes that exchange bytes
+ * (isologit/partial.hpp): the same bits whatever the split. Every party begins with the same request. In each round it
+ * absorbs its own shards, hands its state to the others, merges theirs in any order and finishes the round:
+ *
+ *     do {
+ *       for (own shards) isologit_partial_absorb(...);
+ *       isologit_partial_state(...);                        to be sent to the other parties
+ *       for (states of the others) isologit_partial_merge(...);
+ *       isologit_partial_finish_round(partial, &finished, ...);
+ *     } while (!finished);
+ *
+ * All parties then agree on `finished`, and each has all results. There is one round, one more in front where rank is
+ * asked for, and further ones only for rows that f64 could not decide. A party may hold no shard, or an empty one.
+ *
+ * One thread at a time may use a partial. After an error of absorb or finish_round it can only be ended; a refused
+ * merge changes nothing. */
+typedef struct isologit_partial isologit_partial;
+
+/* *partial is a new one, to be ended by isologit_partial_end, or NULL after a failure. Of `whole`, the head before it
+ * was split, the members vocab_size, weight.cols and the transforms count; weight.data may be NULL. What the request
+ * points to must stay as it is until the end, and so must options->user: inputs and outputs, which must overlap neither
+ * each other nor any shard. Of logits each party writes those of its own shards; all other outputs are those of the
+ * whole vocabulary. options may be NULL. */
+isologit_status isologit_partial_begin(const isologit_head* whole, const isologit_score_request* request,
+                                       const isologit_score_options* options, isologit_partial** partial, char* message,
+                                       size_t message_size);
+
+/* The shard's rows are ids [first_id, first_id + shard->vocab_size) of the whole vocabulary; later rows of its weight
+ * are padding and never read. vocab_size 0: it holds none. Its transforms must be those of the whole head. Its arrays
+ * are used during the call only. */
+isologit_status isologit_partial_absorb(isologit_partial* partial, const isologit_head* shard, int64_t first_id,
+                                        char* message, size_t message_size);
+
+/* Writes this round's state, the sums over the shards absorbed and the states merged so far, to `bytes`, and its size
+ * to *size. bytes NULL and capacity 0: only the size. A capacity below it is ISOLOGIT_INVALID_ARGUMENT, and *size is
+ * set all the same. It grows with the rows, the ids per row and top_k, not with the vocabulary. For processes of the
+ * same version and byte order. bytes must not overlap what the request points to. */
+isologit_status isologit_partial_state(isologit_partial* partial, void* bytes, size_t capacity, size_t* size,
+                                       char* message, size_t message_size);
+
+/* Bytes that are not a state of this round and request are refused (ISOLOGIT_INVALID_ARGUMENT), and so are those of
+ * another kernel of fast arithmetic, whose logits have other bits. A party's own state must not be merged into it. */
+isologit_status isologit_partial_merge(isologit_partial* partial, const void* bytes, size_t size, char* message,
+                                       size_t message_size);
+
+/* *finished is 1 when the outputs are written and no round is left, else 0. It is an error when the shards of all
+ * parties did not hold the whole vocabulary. */
+isologit_status isologit_partial_finish_round(isologit_partial* partial, int32_t* finished, char* message,
+                                              size_t message_size);
+
+/* What was done so far. Counts are those of this party alone. */
+isologit_status isologit_partial_report(const isologit_partial* partial, isologit_score_report* report, char* message,
+                                        size_t message_size);
+
+/* NULL is fine. */
+void isologit_partial_end(isologit_partial* partial);
 
 #ifdef __cplusplus
 }

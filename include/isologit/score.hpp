@@ -45,6 +45,7 @@ struct ScoreRequest {
   float* entropy = nullptr;        // in nats
   float* sum_p2 = nullptr;         // the sum of p^2
   float* log_kept = nullptr;       // ln of the share of the whole vocabulary's mass that the support keeps
+  float* mean_logits = nullptr;    // the mean of z over the support
   std::int64_t* argmax = nullptr;  // the lowest id among the greatest logits of the support
   std::int64_t* rank = nullptr;    // the token's place in descending order, from 1
 

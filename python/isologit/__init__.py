@@ -29,20 +29,20 @@ __all__ = [
 ]
 
 _FOUND_IN = {
-    "score": "isologit._arrays",
-    "Scores": "isologit._arrays",
-    "linear_logprobs": "isologit._functional",
-    "logits": "isologit._functional",
-    "LogprobsOutput": "isologit._functional",
-    "sample": "isologit._sample",
-    "SampleOutput": "isologit._sample",
+    "score": "_score",
+    "linear_logprobs": "_score",
+    "Scores": "_score",
+    "logits": "_logits",
+    "sample": "_sample",
+    "Samples": "_sample",
+    "linear_cross_entropy": "_cross_entropy",
 }
-_MODULES = ("hf", "integrations", "nn", "ops")
+_MODULES = ("hf", "integrations", "nn", "ops", "partial")
 
 
 def __getattr__(name: str) -> Any:
     if name in _FOUND_IN:
-        value = getattr(importlib.import_module(_FOUND_IN[name]), name)
+        value = getattr(importlib.import_module(f"isologit.{_FOUND_IN[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"isologit.{name}")
     else:

@@ -4,19 +4,20 @@ ctypes releases the GIL for the time of a call. Pointers go in as integers; the 
 """
 
 import ctypes
+import functools
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Generator
 from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
+SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
-
-_SCALE_MULTIPLY, _SCALE_DIVIDE = 1, 2
 
 _ERRORS: dict[int, type[Exception]] = {
     1: ValueError,
@@ -27,12 +28,47 @@ _ERRORS: dict[int, type[Exception]] = {
 }
 
 
+def _pointers(*names: str) -> list[tuple[str, Any]]:
+    return [(name, c_void_p) for name in names]
+
+
+def _counted(*names: str) -> list[tuple[str, Any]]:
+    """Of each name a pointer, and how many elements it has: "seeds" and "seed_count"."""
+    return [member for name in names for member in ((name, c_void_p), (f"{name.removesuffix('s')}_count", c_int64))]
+
+
 class Matrix(Structure):
     _fields_ = [("data", c_void_p), ("rows", c_int64), ("cols", c_int64), ("row_stride", c_int64), ("dtype", c_int32)]
 
 
 class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class Gradient(Structure):
+    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
+
+
+class IdLists(Structure):
+    _fields_ = _pointers("offsets", "ids")
+
+
+# Runs of members that several structures share.
+_SIZE = [("struct_size", c_size_t)]
+_TEMPERATURES = _counted("temperatures")
+_IGNORE_INDEX = [("has_ignore_index", c_int32), ("ignore_index", c_int64)]
+_ROWS = [*_pointers("row_mask", "row_list"), ("row_count", c_int64)]
+_SUPPORT = [
+    ("has_range", c_int32),
+    ("first_id", c_int64),
+    ("last_id", c_int64),
+    ("kept", IdLists),
+    ("banned", IdLists),
+]
+_THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
+_PROGRESS_AND_USER = _pointers("progress", "user")
+_KERNEL_NAME = [("kernel", c_char * 32)]
+_THREADS_TO_FALLBACKS = [("threads", c_int32), ("rounds", c_int32), ("rows", c_int64), ("logit_fallbacks", c_int64)]
 
 
 class _Sized(Structure):
@@ -44,7 +80,7 @@ class _Sized(Structure):
 
 class Head(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
+        *_SIZE,
         ("weight", Matrix),
         ("bias", Vector),
         ("vocab_size", c_int64),
@@ -55,172 +91,82 @@ class Head(_Sized):
     ]
 
 
-class IdLists(Structure):
-    _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
-
-
 class ScoreRequest(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
+        *_SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
-        ("temperatures", c_void_p),
-        ("temperature_count", c_int64),
-        ("has_ignore_index", c_int32),
-        ("ignore_index", c_int64),
-        ("logprobs", c_void_p),
-        ("lse", c_void_p),
-        ("entropy", c_void_p),
-        ("argmax", c_void_p),
-        ("rank", c_void_p),
-        ("raw_logprobs", c_void_p),
-        ("sum_p2", c_void_p),
-        ("log_kept", c_void_p),
-        ("row_mask", c_void_p),
-        ("row_list", c_void_p),
-        ("row_count", c_int64),
-        ("has_range", c_int32),
-        ("first_id", c_int64),
-        ("last_id", c_int64),
-        ("kept", IdLists),
-        ("banned", IdLists),
+        *_TEMPERATURES,
+        *_IGNORE_INDEX,
+        *_pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
+        *_ROWS,
+        *_SUPPORT,
         ("ids_per_row", c_int64),
-        ("ids", c_void_p),
-        ("ids_logprobs", c_void_p),
+        *_pointers("ids", "ids_logprobs"),
         ("top_k", c_int64),
-        ("top_k_ids", c_void_p),
-        ("top_k_logprobs", c_void_p),
+        *_pointers("top_k_ids", "top_k_logprobs"),
         ("logits", c_void_p),
         ("logits_dtype", c_int32),
         ("logits_row_stride", c_int64),
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
-        ("summaries", c_void_p),
+        *_pointers("summaries", "mean_logits"),
     ]
-
-
-class _ScoreOptions(_Sized):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("threads", c_int32),
-        ("kernel", c_char_p),
-        ("progress", c_void_p),
-        ("user", c_void_p),
-        ("arithmetic", c_int32),
-    ]
-
-
-class _ScoreReport(_Sized):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("kernel", c_char * 32),
-        ("threads", c_int32),
-        ("rounds", c_int32),
-        ("rows", c_int64),
-        ("logit_fallbacks", c_int64),
-        ("undecided_rows", c_int64),
-        ("arithmetic", c_int32),
-    ]
-
-
-class Gradient(Structure):
-    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
 
 
 class BackwardRequest(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
+        *_SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
         ("ids_per_row", c_int64),
-        ("temperatures", c_void_p),
-        ("temperature_count", c_int64),
-        ("has_ignore_index", c_int32),
-        ("ignore_index", c_int64),
-        ("has_range", c_int32),
-        ("first_id", c_int64),
-        ("last_id", c_int64),
-        ("kept", IdLists),
-        ("banned", IdLists),
-        ("d_logprobs", c_void_p),
-        ("d_lse", c_void_p),
-        ("d_entropy", c_void_p),
-        ("d_logits", c_void_p),
+        *_TEMPERATURES,
+        *_IGNORE_INDEX,
+        *_SUPPORT,
+        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
         ("d_logits_row_stride", c_int64),
         ("dhidden", Gradient),
         ("dweight", Gradient),
         ("dbias", Gradient),
-        ("summaries", c_void_p),
-    ]
-
-
-class _BackwardOptions(_Sized):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("has_arithmetic", c_int32),
-        ("arithmetic", c_int32),
-        ("logits_arithmetic", c_int32),
-        ("threads", c_int32),
-        ("kernel", c_char_p),
-        ("progress", c_void_p),
-        ("user", c_void_p),
-    ]
-
-
-class _BackwardReport(_Sized):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("kernel", c_char * 32),
-        ("arithmetic", c_int32),
-        ("threads", c_int32),
-        ("rows", c_int64),
-        ("logit_fallbacks", c_int64),
-        ("derivative_fallbacks", c_int64),
-        ("sum_fallbacks", c_int64),
+        *_pointers("summaries", "d_mean_logits"),
     ]
 
 
 class SampleRequest(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
+        *_SIZE,
         ("hidden", Matrix),
-        ("temperatures", c_void_p),
-        ("temperature_count", c_int64),
-        ("seeds", c_void_p),
-        ("seed_count", c_int64),
-        ("sequence_ids", c_void_p),
-        ("sequence_id_count", c_int64),
-        ("positions", c_void_p),
-        ("position_count", c_int64),
-        ("min_p", c_void_p),
-        ("min_p_count", c_int64),
-        ("top_k", c_void_p),
-        ("top_k_count", c_int64),
-        ("top_p", c_void_p),
-        ("top_p_count", c_int64),
-        ("has_range", c_int32),
-        ("first_id", c_int64),
-        ("last_id", c_int64),
-        ("kept", IdLists),
-        ("banned", IdLists),
-        ("row_mask", c_void_p),
-        ("row_list", c_void_p),
-        ("row_count", c_int64),
-        ("ids", c_void_p),
-        ("logprobs", c_void_p),
-        ("cut_logprobs", c_void_p),
-        ("log_kept_cut", c_void_p),
+        *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
+        *_SUPPORT,
+        *_ROWS,
+        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
     ]
+
+
+class _ScoreOptions(_Sized):
+    _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32)]
+
+
+class _BackwardOptions(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("has_arithmetic", c_int32),
+        ("arithmetic", c_int32),
+        ("logits_arithmetic", c_int32),
+        *_THREADS_AND_KERNEL,
+        *_PROGRESS_AND_USER,
+    ]
+
+
+class _ScoreReport(_Sized):
+    _fields_ = [*_SIZE, *_KERNEL_NAME, *_THREADS_TO_FALLBACKS, ("undecided_rows", c_int64), ("arithmetic", c_int32)]
 
 
 class _SampleReport(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
-        ("kernel", c_char * 32),
-        ("threads", c_int32),
-        ("rounds", c_int32),
-        ("rows", c_int64),
-        ("logit_fallbacks", c_int64),
+        *_SIZE,
+        *_KERNEL_NAME,
+        *_THREADS_TO_FALLBACKS,
         ("further_rows", c_int64),
         ("undecided_rows", c_int64),
         ("second_words", c_int64),
@@ -231,7 +177,7 @@ class _SampleReport(_Sized):
 
 class _KernelInfo(_Sized):
     _fields_ = [
-        ("struct_size", c_size_t),
+        *_SIZE,
         ("name", c_char * 32),
         ("instruction_set", c_char * 64),
         ("arithmetic", c_char * 16),
@@ -243,18 +189,44 @@ class _KernelInfo(_Sized):
 
 
 class Report(NamedTuple):
-    """What a call did. No count affects a bit of the results."""
+    """What a call did. The kernel and the arithmetic made the logits; no count affects a bit of the results.
+
+    Attributes
+    ----------
+    kernel : str
+        The name of the kernel, one of those that `kernels` lists.
+    arithmetic : str
+        "exact" or "fast": how the logits were summed.
+    threads : int
+        How many threads took part.
+    rounds : int
+        Passes over the weight: 1, and one more for each widening of the arithmetic that some row needed.
+    rows : int
+        Rows that were computed: those that are not ignored.
+    logit_fallbacks : int
+        Logits that were settled by exact accumulation.
+    undecided_rows : int
+        Rows that took part in a further round at a wider precision.
+    """
 
     kernel: str
+    arithmetic: str
     threads: int
     rounds: int
     rows: int
     logit_fallbacks: int
     undecided_rows: int
-    arithmetic: str
+
+    @classmethod
+    def of(cls, counts: Any) -> "Report":
+        """Of what a call left in an array or tensor, int64 [7]: graphs of torch carry numbers, and no text."""
+        kernel, arithmetic, *numbers = counts.tolist()
+        return cls(kernel_names()[kernel], _ARITHMETICS[arithmetic], *numbers)
 
 
 class Kernel(NamedTuple):
+    """One way to make logits, and whether this machine can run it."""
+
     name: str
     instruction_set: str
     arithmetic: str
@@ -271,32 +243,28 @@ def _load() -> ctypes.CDLL:
             "the repository's root"
         )
     library = ctypes.CDLL(os.fspath(path))
-    library.isologit_version.restype = c_char_p
-    library.isologit_version.argtypes = []
-    for name, request, options, report in (
-        ("score", ScoreRequest, _ScoreOptions, _ScoreReport),
-        ("backward", BackwardRequest, _BackwardOptions, _BackwardReport),
-        ("sample", SampleRequest, _ScoreOptions, _SampleReport),
+    message = [c_char_p, c_size_t]
+    losses = [c_void_p, c_int64, c_void_p, c_int64, POINTER(c_float)]
+    for name, result, arguments in (
+        ("version", c_char_p, []),
+        ("kernel_count", c_int, []),
+        ("kernel", c_int, [c_int, POINTER(_KernelInfo)]),
+        ("score", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, _ScoreReport))] + message),
+        ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, _BackwardOptions)), c_void_p] + message),
+        ("sample", c_int, [*map(POINTER, (Head, SampleRequest, _ScoreOptions, _SampleReport))] + message),
+        ("mean_loss", c_int, losses + message),
+        ("sum_loss", c_int, losses + message),
+        ("mean_loss_upstream", c_int, [c_float, c_int64, POINTER(c_float)] + message),
+        ("partial_begin", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, c_void_p))] + message),
+        ("partial_absorb", c_int, [c_void_p, POINTER(Head), c_int64] + message),
+        ("partial_state", c_int, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)] + message),
+        ("partial_merge", c_int, [c_void_p, c_char_p, c_size_t] + message),
+        ("partial_finish_round", c_int, [c_void_p, POINTER(c_int32)] + message),
+        ("partial_report", c_int, [c_void_p, POINTER(_ScoreReport)] + message),
+        ("partial_end", None, [c_void_p]),
     ):
         function = getattr(library, f"isologit_{name}")
-        function.restype = c_int
-        function.argtypes = [
-            POINTER(Head),
-            POINTER(request),
-            POINTER(options),
-            POINTER(report),
-            c_char_p,
-            c_size_t,
-        ]
-    for function in (library.isologit_mean_loss, library.isologit_sum_loss):
-        function.restype = c_int
-        function.argtypes = [c_void_p, c_int64, c_void_p, c_int64, POINTER(c_float), c_char_p, c_size_t]
-    library.isologit_mean_loss_upstream.restype = c_int
-    library.isologit_mean_loss_upstream.argtypes = [c_float, c_int64, POINTER(c_float), c_char_p, c_size_t]
-    library.isologit_kernel_count.restype = c_int
-    library.isologit_kernel_count.argtypes = []
-    library.isologit_kernel.restype = c_int
-    library.isologit_kernel.argtypes = [c_int, POINTER(_KernelInfo)]
+        function.restype, function.argtypes = result, arguments
     return library
 
 
@@ -304,6 +272,7 @@ _library = _load()
 
 
 def version() -> str:
+    """The version of the library, as "0.1.0"."""
     return _library.isologit_version().decode()
 
 
@@ -313,17 +282,14 @@ def kernels() -> list[Kernel]:
     for index in range(_library.isologit_kernel_count()):
         info = _KernelInfo()
         _check(_library.isologit_kernel(index, info), b"no such kernel")
-        found.append(
-            Kernel(
-                info.name.decode(),
-                info.instruction_set.decode(),
-                info.arithmetic.decode(),
-                info.why_not.decode(),
-                bool(info.runnable),
-                bool(info.chosen),
-            )
-        )
+        texts = (getattr(info, name).decode() for name in ("name", "instruction_set", "arithmetic", "why_not"))
+        found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
     return found
+
+
+@functools.cache
+def kernel_names() -> list[str]:
+    return [kernel.name for kernel in kernels()]
 
 
 def _check(status: int, message: bytes) -> None:
@@ -332,27 +298,10 @@ def _check(status: int, message: bytes) -> None:
         raise _ERRORS.get(status, RuntimeError)(text or f"isologit returned status {status}")
 
 
-def make_head(
-    weight: Matrix,
-    bias: Vector | None,
-    *,
-    vocab_size: int | None,
-    softcap: float | None,
-    scale: float | None,
-    divide: float | None,
-) -> Head:
-    if scale is not None and divide is not None:
-        raise ValueError(f"scale is {scale} and divide is {divide}; expected at most one of them")
-    head = Head(weight=weight, vocab_size=weight.rows if vocab_size is None else vocab_size)
-    if bias is not None:
-        head.bias = bias
-    if softcap is not None:
-        head.has_softcap, head.softcap = 1, softcap
-    if scale is not None:
-        head.scale_kind, head.scale = _SCALE_MULTIPLY, scale
-    if divide is not None:
-        head.scale_kind, head.scale = _SCALE_DIVIDE, divide
-    return head
+def _call(function: Any, *arguments: Any) -> None:
+    """Calls a function whose last two arguments are a buffer for what went wrong."""
+    message = ctypes.create_string_buffer(1024)
+    _check(function(*arguments, message, len(message)), message.value)
 
 
 # The library calls progress(user, share). The second argument is not declared here, because a generator's send() takes
@@ -373,24 +322,28 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
             yield answer
         except GeneratorExit:
             return
-        except BaseException as error:  # handed on by _watched()
+        except BaseException as error:  # handed on by Interruptible
             raised.append(error)
             answer = 0
 
 
-def _watched(function: Any, head: Head, request: _Sized, options: Any, report: _Sized) -> None:
-    """Calls the function. A signal's handler that raises, such as that of Ctrl-C, stops it between tiles."""
-    raised: list[BaseException] = []
-    if threading.current_thread() is threading.main_thread():  # no other runs handlers
-        answers = _run_signal_handlers(raised)
-        next(answers)
-        progress = _PROGRESS(answers.send)
-        options.progress = ctypes.cast(progress, c_void_p)
-    message = ctypes.create_string_buffer(1024)
-    status = function(head, request, options, report, message, len(message))
-    if raised:
-        raise raised[0]
-    _check(status, message.value)
+class _Interruptible:
+    """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
+
+    def __init__(self, options: _ScoreOptions | _BackwardOptions) -> None:
+        self._raised: list[BaseException] = []
+        if threading.current_thread() is threading.main_thread():  # no other runs handlers
+            answers = _run_signal_handlers(self._raised)
+            next(answers)
+            self._progress = _PROGRESS(answers.send)
+            options.progress = ctypes.cast(self._progress, c_void_p)
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        try:
+            _call(function, *arguments)
+        finally:
+            if self._raised:
+                raise self._raised[0] from None
 
 
 def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
@@ -399,28 +352,68 @@ def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
     return _ARITHMETICS.index(arithmetic)
 
 
-def score(
-    head: Head, request: ScoreRequest, *, arithmetic: str = "exact", threads: int = 0, kernel: str = ""
-) -> Report:
+def _score_options(arithmetic: str, threads: int, kernel: str) -> _ScoreOptions:
+    return _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
+
+
+def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
+    """What Report.of reads."""
+    numbers = (report.threads, report.rounds, report.rows, report.logit_fallbacks, report.undecided_rows)
+    return [kernel_names().index(report.kernel.decode()), report.arithmetic, *numbers]
+
+
+def score(head: Head, request: ScoreRequest, *, arithmetic: str, threads: int, kernel: str) -> list[int]:
     """isologit_score."""
-    options = _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
-    report = _ScoreReport()
-    _watched(_library.isologit_score, head, request, options, report)
-    return Report(
-        report.kernel.decode(),
-        report.threads,
-        report.rounds,
-        report.rows,
-        report.logit_fallbacks,
-        report.undecided_rows,
-        _ARITHMETICS[report.arithmetic],
-    )
+    options, report = _score_options(arithmetic, threads, kernel), _ScoreReport()
+    _Interruptible(options).call(_library.isologit_score, head, request, options, report)
+    return _counts_of(report)
+
+
+def sample(head: Head, request: SampleRequest, *, arithmetic: str, threads: int, kernel: str) -> list[int]:
+    """isologit_sample."""
+    options, report = _score_options(arithmetic, threads, kernel), _SampleReport()
+    _Interruptible(options).call(_library.isologit_sample, head, request, options, report)
+    return _counts_of(report)
+
+
+class Partial:
+    """isologit_partial. The caller keeps alive what the request points to."""
+
+    def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, threads: int, kernel: str) -> None:
+        options = _score_options(arithmetic, threads, kernel)
+        self._calls = _Interruptible(options)
+        self._handle = c_void_p()
+        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
+        weakref.finalize(self, _library.isologit_partial_end, self._handle)
+
+    def absorb(self, shard: Head, first_id: int) -> None:
+        self._calls.call(_library.isologit_partial_absorb, self._handle, shard, first_id)
+
+    def state(self) -> bytes:
+        size = c_size_t()
+        _call(_library.isologit_partial_state, self._handle, None, 0, size)
+        state = ctypes.create_string_buffer(size.value)
+        _call(_library.isologit_partial_state, self._handle, state, size, size)
+        return state.raw
+
+    def merge(self, state: bytes) -> None:
+        _call(_library.isologit_partial_merge, self._handle, state, len(state))
+
+    def finish_round(self) -> bool:
+        finished = c_int32()
+        _call(_library.isologit_partial_finish_round, self._handle, finished)
+        return bool(finished.value)
+
+    def counts(self) -> list[int]:
+        report = _ScoreReport()
+        _call(_library.isologit_partial_report, self._handle, report)
+        return _counts_of(report)
 
 
 def backward(
-    head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, threads: int = 0, kernel: str = ""
+    head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, threads: int, kernel: str
 ) -> None:
-    """isologit_backward, of results whose logits were made with `arithmetic`."""
+    """isologit_backward, of results whose logits were made with `arithmetic` by `kernel`."""
     options = _BackwardOptions(
         has_arithmetic=1,
         arithmetic=arithmetic_code(gradients, "gradients"),
@@ -428,29 +421,19 @@ def backward(
         threads=threads,
         kernel=kernel.encode(),
     )
-    _watched(_library.isologit_backward, head, request, options, _BackwardReport())
-
-
-def sample(
-    head: Head, request: SampleRequest, *, arithmetic: str = "exact", threads: int = 0, kernel: str = ""
-) -> None:
-    """isologit_sample."""
-    options = _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
-    _watched(_library.isologit_sample, head, request, options, _SampleReport())
+    _Interruptible(options).call(_library.isologit_backward, head, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:
     """isologit_mean_loss or isologit_sum_loss, of `count` f32 logprobs and as many ids."""
-    function = _library.isologit_mean_loss if mean else _library.isologit_sum_loss
     loss = c_float()
-    message = ctypes.create_string_buffer(1024)
-    _check(function(logprobs, count, token_ids, ignore_index, loss, message, len(message)), message.value)
+    function = _library.isologit_mean_loss if mean else _library.isologit_sum_loss
+    _call(function, logprobs, count, token_ids, ignore_index, loss)
     return loss.value
 
 
 def mean_loss_upstream(g: float, n: int) -> float:
     """isologit_mean_loss_upstream."""
     upstream = c_float()
-    message = ctypes.create_string_buffer(1024)
-    _check(_library.isologit_mean_loss_upstream(g, n, upstream, message, len(message)), message.value)
+    _call(_library.isologit_mean_loss_upstream, g, n, upstream)
     return upstream.value

@@ -1,154 +1,167 @@
-"""Samples from torch tensors."""
+"""Samples: one token for each row."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from isologit import _native, _torch_args, _torch_inputs
-from isologit._torch_args import HEAD, SUPPORT, HeadArgs, SupportArgs
+from isologit import _inputs, _native
+from isologit._docstrings import documented
+from isologit._inputs import Array, HeadArgs, SupportArgs
 
 
-class SampleOutput(NamedTuple):
-    """[...] of the rows, ids int64 and the others f32."""
+class Samples(NamedTuple):
+    """Arrays or tensors in the shape [...] of the rows, ids int64 and the others f32. `sample` says what they are."""
 
-    ids: Tensor
-    logprobs: Tensor  # over the support, as linear_logprobs gives them
-    cut_logprobs: Tensor  # over what the cuts left
-    log_kept_cut: Tensor  # ln of the share of the support's mass that the cuts left
+    ids: Array
+    logprobs: Array
+    cut_logprobs: Array
+    log_kept_cut: Array
+    counts: Array
+
+    report = property(lambda self: _native.Report.of(self.counts), doc="Report: which kernel and arithmetic made them.")
 
 
-class _SampleArgs(NamedTuple):
+class SampleArgs(NamedTuple):
     """Of each of the lower ones [1] or [N]; seeds and sequence_ids are the bits of unsigned numbers."""
 
     head: HeadArgs
     support: SupportArgs
-    seeds: Tensor
-    sequence_ids: Tensor
-    positions: Tensor
-    min_p: Tensor
-    top_k: Tensor
-    top_p: Tensor
+    seeds: Array
+    sequence_ids: Array
+    positions: Array
+    min_p: Array
+    top_k: Array
+    top_p: Array
 
     @classmethod
-    def of(cls, flat: tuple[Any, ...]) -> "_SampleArgs":
+    def of(cls, flat: Sequence[Array]) -> "SampleArgs":
         parts = iter(flat)
         head, support = (kind(*(next(parts) for _ in kind._fields)) for kind in (HeadArgs, SupportArgs))
         return cls(head, support, *parts)
 
+    def flat(self) -> tuple[Array, ...]:
+        return *self.head, *self.support, *self[2:]
 
-def _outputs(hidden: Tensor) -> tuple[Tensor, ...]:
-    rows = hidden.shape[0]
-    return hidden.new_empty(rows, dtype=torch.int64), *(hidden.new_empty(rows, dtype=torch.float32) for _ in range(3))
+    def zeros(self) -> Samples:
+        """Of N rows; counts [7]: what Report.of reads."""
+        hidden = self.head.hidden
+        floats = (_inputs.zeros(hidden, hidden.shape[:1], "float32") for _ in range(3))
+        counts = _inputs.zeros(hidden, (len(_native.Report._fields),), "int64")
+        return Samples(_inputs.zeros(hidden, hidden.shape[:1], "int64"), *floats, counts)
 
 
-@torch.library.custom_op(
-    "isologit::sample",
-    mutates_args=(),
-    schema=f"({HEAD}, {SUPPORT}, Tensor seeds, Tensor sequence_ids, Tensor positions, Tensor min_p, Tensor top_k, "
-    "Tensor top_p) -> (Tensor, Tensor, Tensor, Tensor)",
-)
-def _sample(*flat: Any) -> tuple[Tensor, ...]:
-    args = _SampleArgs.of(flat)
-    head, rows = args.head.native(), args.head.hidden.shape[0]
-    request = _native.SampleRequest()
+def run(args: SampleArgs) -> Samples:
+    """isologit_sample."""
+    head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
     args.head.set_rows(request)
-    keep_alive = args.support.set_lists(request, rows)
+    keep_alive = args.support.set_lists(request, args.head.hidden.shape[0])
     outside = args.positions[(args.positions < 0) | (args.positions >= 2**32)]
-    if outside.numel() > 0:
-        raise ValueError(f"position: {outside[0].item()}; expected 0 to 2^32 - 1")
-    positions = args.positions.numpy().astype("uint32")
+    if len(outside):
+        raise ValueError(f"position: {int(outside[0])}; expected 0 to 2^32 - 1")
+    positions = (args.positions.numpy() if _inputs.is_tensor(args.positions) else args.positions).astype("uint32")
     request.positions, request.position_count = positions.ctypes.data, positions.size
     for name in ("seeds", "sequence_ids", "min_p", "top_k", "top_p"):
         values = getattr(args, name)
-        setattr(request, name, values.data_ptr())
-        setattr(request, f"{name.removesuffix('s')}_count", values.numel())
-    results = _outputs(args.head.hidden)
-    for name, result in zip(SampleOutput._fields, results, strict=True):
-        setattr(request, name, result.data_ptr())
-    if rows > 0:
-        _native.sample(head, request, **args.head.how())
+        setattr(request, name, _inputs.pointer(values))
+        setattr(request, f"{name.removesuffix('s')}_count", len(values))
+    for name, result in zip(Samples._fields[:-1], results, strict=False):
+        setattr(request, name, _inputs.pointer(result))
+    _inputs.fill(results.counts, _native.sample(head, request, **args.head.options()))
     del keep_alive
     return results
 
 
-@_sample.register_fake
-def _(*flat: Any) -> tuple[Tensor, ...]:
-    return _outputs(flat[0])
-
-
-def _per_row(value: float | Tensor, hidden: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    lead = hidden.shape[:-1]
-    if not isinstance(value, Tensor):
-        if dtype == torch.int64:
-            if not -(2**63) <= value < 2**64:
-                raise ValueError(f"{name}: {value}; expected a number of 64 bits")
-            value = value - 2**64 if value >= 2**63 else value  # the same bits
-        return torch.full((1,), value, dtype=dtype, device=hidden.device)
-    if value.dim() > 0 and value.shape != lead:
-        raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
-    if dtype == torch.int64 and value.dtype not in (torch.int64, torch.int32, torch.uint64):
-        raise ValueError(f"{name}: dtype is {value.dtype}; expected torch.int64")
-    value = value.detach().view(torch.int64) if value.dtype == torch.uint64 else value.detach().to(dtype)
-    return value.reshape(-1).contiguous()
-
-
+@documented
 def sample(
-    hidden: Tensor,
-    weight: Tensor,
+    hidden: Array,
+    weight: Array,
     *,
-    seed: int | Tensor,
-    sequence_id: int | Tensor,
-    position: int | Tensor,
-    bias: Tensor | None = None,
-    temperature: float | Tensor = 1.0,
+    seed: int | Array,
+    sequence_id: int | Array,
+    position: int | Array,
+    bias: Array | None = None,
+    temperature: float | Array = 1.0,
     softcap: float | None = None,
     scale: float | None = None,
     divide: float | None = None,
-    min_p: float | Tensor = 0.0,
-    top_k: int | Tensor = 0,
-    top_p: float | Tensor = 1.0,
+    min_p: float | Array = 0.0,
+    top_k: int | Array = 0,
+    top_p: float | Array = 1.0,
     vocab_size: int | None = None,
-    mask: Tensor | None = None,
-    kept: Sequence[Sequence[int]] | None = None,
-    banned: Sequence[Sequence[int]] | None = None,
+    mask: Array | None = None,
+    kept: Iterable[Sequence[int]] | None = None,
+    banned: Iterable[Sequence[int]] | None = None,
     arithmetic: str = "exact",
     threads: int = 0,
     kernel: str = "",
-) -> SampleOutput:
-    """One token for each row of hidden [..., H] under the head weight [V, H], as CONTRACT.md 4 defines it.
+    dtype: str | None = None,
+) -> Samples:
+    """One token for each row, drawn from the softmax of its logits.
 
-    A draw follows from its row's logits and cuts and from seed, sequence_id and position, which are numbers or tensors
-    [...]: give each row its own sequence_id or position, or equal rows draw equal tokens. temperature 0 takes the
-    greatest logit. min_p, top_k and top_p cut in this order; 0, 0 and 1 cut nothing. The rest as in linear_logprobs.
-    Nothing here has a gradient: score the ids by linear_logprobs.
+    The logits z are those of `score`. Then min_p, top_k and top_p cut the support, in this order, and the draw is the
+    id in what is left for which the real number z - ln(-ln u) is greatest, u being the uniform number in (0, 1) of 64
+    bits that Philox4x32-10 makes of seed, sequence_id, position and the id (CONTRACT.md 4). So a draw depends on its
+    row and these three numbers alone: give each row its own sequence_id or position, or equal rows draw equal tokens. A
+    temperature of 0 is allowed too: it takes the greatest logit, and nothing is cut.
+
+    Parameters
+    ----------
+    <inputs>
+    seed, sequence_id : int, or array or tensor of integers [...]
+        Any numbers of 64 bits: the generator's key, and half of its counter.
+    position : int, or array or tensor of integers [...]
+        0 to 2^32 - 1: where in the sequence the token stands.
+    <head>
+    min_p : float, or array or tensor [...], default 0.0
+        Cuts ids with p below min_p times the greatest p. 0 to 1; 0 cuts nothing.
+    top_k : int, or array or tensor of integers [...], default 0
+        Keeps the k greatest logits, equal ones by ascending id. 0 cuts nothing.
+    top_p : float, or array or tensor [...], default 1.0
+        Keeps the fewest of the greatest logits whose mass is at least top_p of what is left. Above 0; 1 cuts nothing.
+    <support>
+    <run>
+    <threads>
+    <dtype>
+
+    Returns
+    -------
+    Samples
+        A named tuple of arrays, or of tensors if hidden is one, [...]: `ids` (int64; -1 where the support has no logit
+        above -inf), `logprobs` of these over the support, `cut_logprobs` over what the cuts left, `log_kept_cut`, ln of
+        the share of the support's mass that the cuts left; f32, in nats. `.report` is the Report of the call: the
+        kernel and the arithmetic that made the logits among others. Nothing here has a gradient: score the ids by
+        `score`.
+
+    <raises>
     """
-    _torch_args.require_cpu(hidden=hidden, weight=weight, bias=bias)
-    rows = _torch_inputs.flatten(hidden, weight)
-    size = weight.shape[0] if vocab_size is None else vocab_size
-    if mask is not None and (kept is not None or banned is not None):
-        raise ValueError("mask and lists of ids are given; expected one or the other")
-    results = _sample(
-        rows.detach(),
-        weight.detach(),
-        None if bias is None else _torch_inputs.vector(bias.detach()),
-        _torch_inputs.temperatures(temperature, hidden),
-        size,
-        softcap,
-        scale,
-        divide,
-        arithmetic,
-        threads,
-        kernel,
-        _torch_inputs.mask(mask, hidden, size),
-        *_torch_inputs.lists(kept, rows.shape[0], "kept"),
-        *_torch_inputs.lists(banned, rows.shape[0], "banned"),
-        _per_row(seed, hidden, torch.int64, "seed"),
-        _per_row(sequence_id, hidden, torch.int64, "sequence_id"),
-        _per_row(position, hidden, torch.int64, "position"),
-        _per_row(min_p, hidden, torch.float32, "min_p"),
-        _per_row(top_k, hidden, torch.int64, "top_k"),
-        _per_row(top_p, hidden, torch.float32, "top_p"),
+    hidden = _inputs.as_floats(hidden, dtype)
+    head = HeadArgs.of(
+        hidden,
+        weight,
+        bias=bias,
+        temperature=temperature,
+        softcap=softcap,
+        scale=scale,
+        divide=divide,
+        vocab_size=vocab_size,
+        arithmetic=arithmetic,
+        threads=threads,
+        kernel=kernel,
+        dtype=dtype,
     )
-    return SampleOutput(*(result.reshape(hidden.shape[:-1]) for result in results))
+    args = SampleArgs(
+        head,
+        SupportArgs.of(hidden, head.vocab_size, mask, kept, banned),
+        _inputs.per_row(seed, hidden, "int64", "seed"),
+        _inputs.per_row(sequence_id, hidden, "int64", "sequence_id"),
+        _inputs.per_row(position, hidden, "int64", "position"),
+        _inputs.per_row(min_p, hidden, "float32", "min_p"),
+        _inputs.per_row(top_k, hidden, "int64", "top_k"),
+        _inputs.per_row(top_p, hidden, "float32", "top_p"),
+    )
+    if _inputs.is_tensor(hidden):
+        from isologit import _torch
+
+        results = _torch.sample(args)
+    else:
+        results = run(args)
+    return Samples(*(result.reshape(hidden.shape[:-1]) for result in results[:-1]), results.counts)

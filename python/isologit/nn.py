@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isologit._functional import LogprobsOutput, linear_logprobs, logits
+from isologit._cross_entropy import linear_cross_entropy
+from isologit._logits import logits
+from isologit._sample import Samples, sample
+from isologit._score import Scores, linear_logprobs, score
 
 
 class LMHead(nn.Module):
@@ -48,19 +51,28 @@ class LMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         return logits(hidden, self.weight, bias=self.bias, dtype=torch.float32, gradients=self.gradients)
 
-    def logprobs(self, hidden: Tensor, token_ids: Tensor, **options: Any) -> LogprobsOutput:
-        """linear_logprobs with the weight, bias and transforms of this head."""
-        return linear_logprobs(
-            hidden,
-            self.weight,
-            token_ids,
-            bias=self.bias,
-            softcap=self.softcap,
-            scale=self.scale,
-            divide=self.divide,
-            vocab_size=self.vocab_size,
-            **{"gradients": self.gradients, **options},
-        )
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        own = {"bias": self.bias, "softcap": self.softcap, "scale": self.scale, "divide": self.divide}
+        return {**own, "vocab_size": self.vocab_size, **options}
+
+    def _trained(self, options: dict[str, Any]) -> dict[str, Any]:
+        return self._options({"gradients": self.gradients, **options})
+
+    def logprobs(self, hidden: Tensor, token_ids: Tensor, **options: Any) -> Scores:
+        """isologit.linear_logprobs with the weight, bias and transforms of this head."""
+        return linear_logprobs(hidden, self.weight, token_ids, **self._trained(options))
+
+    def score(self, hidden: Tensor, token_ids: Tensor | None = None, **options: Any) -> Scores:
+        """isologit.score with the weight, bias and transforms of this head."""
+        return score(hidden, self.weight, token_ids, **self._trained(options))
+
+    def cross_entropy(self, hidden: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """isologit.linear_cross_entropy with the weight, bias and transforms of this head."""
+        return linear_cross_entropy(hidden, self.weight, target, **self._trained(options))
+
+    def sample(self, hidden: Tensor, **options: Any) -> Samples:
+        """isologit.sample with the weight, bias and transforms of this head."""
+        return sample(hidden, self.weight, **self._options(options))
 
     def extra_repr(self) -> str:
         given = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide, "vocab_size": self.vocab_size}

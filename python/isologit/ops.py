@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from isologit._functional import logits
+from isologit._logits import logits
 
 _log = logging.getLogger("isologit.ops")
 
@@ -24,17 +24,14 @@ class Op(Protocol):
     def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
 
-class LMHeadOp:
-    """hidden [..., H] and weight [V, H] to logits [..., V]: the exact sum of products, rounded once."""
+class _OnCpu:
+    """The head of this library: exact logits."""
 
     def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """In hidden's dtype."""
         return logits(hidden, weight, bias=bias, dtype=hidden.dtype)
 
     def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return logits(hidden, weight, bias=bias, dtype=torch.float32)
-
-    __call__ = forward
 
 
 class Backend(NamedTuple):
@@ -58,7 +55,7 @@ def _make_nothing() -> Op:
 _BUILT_IN = (
     Backend("cuda", "cuda", 100, _make_nothing, _not_built),
     Backend("rocm", "rocm", 100, _make_nothing, _not_built),
-    Backend("cpu", "cpu", 100, LMHeadOp, lambda: ""),
+    Backend("cpu", "cpu", 100, _OnCpu, lambda: ""),
 )
 _DEVICES = ("cuda", "rocm", "cpu")
 _lock = threading.Lock()
@@ -134,14 +131,22 @@ def _tell_once(op: str, backend: Backend, why_not: str, taken: str) -> None:
     _log.warning("%s: backend %s does not run here (%s); %s is used instead", op, backend.name, why_not, taken)
 
 
-class _ByDevice:
-    """Chooses at each call among the backends of hidden's device."""
+class _Dispatched:
+    """An operator: by the backend that is named, or at each call by the best that runs on hidden's device."""
 
-    def __init__(self, op: str) -> None:
+    def __init__(self, op: str, backend: str | None) -> None:
         self._op = op
         self._made: dict[Backend, Op] = {}
+        self._named = None if backend is None else self._make(_named(op, backend))
 
-    def choose(self, device: str) -> Op:
+    def _make(self, backend: Backend) -> Op:
+        if backend not in self._made:
+            self._made[backend] = backend.make()
+        return self._made[backend]
+
+    def _choose(self, device: str) -> Op:
+        if self._named is not None:
+            return self._named
         passed_over: list[tuple[Backend, str]] = []
         for backend in backends(self._op):
             if backend.device != device:
@@ -152,9 +157,7 @@ class _ByDevice:
                 continue
             for other, reason in passed_over:
                 _tell_once(self._op, other, reason, backend.name)
-            if backend not in self._made:
-                self._made[backend] = backend.make()
-            return self._made[backend]
+            return self._make(backend)
         tried = "; ".join(f"{backend.name}: {why_not}" for backend, why_not in passed_over) or "none is registered"
         raise RuntimeError(
             f"{self._op}: hidden is on {device!r}, and no backend for it runs here ({tried}). Backends of "
@@ -162,23 +165,58 @@ class _ByDevice:
         )
 
     def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.choose(_device_of(hidden)).forward(hidden, weight, bias)
+        """Logits [..., V] of hidden [..., H] under weight [V, H] with bias [V], in hidden's dtype."""
+        return self._choose(_device_of(hidden)).forward(hidden, weight, bias)
 
     def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.choose(_device_of(hidden)).forward_fp32(hidden, weight, bias)
+        """The same in f32."""
+        return self._choose(_device_of(hidden)).forward_fp32(hidden, weight, bias)
 
     __call__ = forward
 
 
-def get_op(op: str, backend: str | None = None) -> Any:
-    """An object with forward, forward_fp32, and forward as its call. A backend that is named is used or is an error."""
+class LMHeadOp(_Dispatched):
+    """The language-model head: hidden [..., H] and weight [V, H] to logits [..., V].
+
+    This library's backends give the exact sum of products and bias, rounded once.
+
+    Parameters
+    ----------
+    backend : str, optional
+        A registered one, which is used at every call. By default each call takes the best that runs on hidden's device.
+
+    Raises
+    ------
+    ValueError
+        No backend has that name.
+    RuntimeError
+        The named backend, or at a call all backends of the device, cannot run here; the message says why.
+    """
+
+    def __init__(self, backend: str | None = None) -> None:
+        super().__init__("lm_head", backend)
+
+
+def _named(op: str, backend: str) -> Backend:
     known = backends(op)
-    if backend is None:
-        return _ByDevice(op)
     for candidate in known:
         if candidate.name == backend:
             why_not = candidate.why_not()
             if why_not:
                 raise RuntimeError(f"{op}: backend {backend!r} does not run here: {why_not}")
-            return candidate.make()
+            return candidate
     raise ValueError(f"{op} has no backend {backend!r}; it has {', '.join(b.name for b in known)}")
+
+
+def get_op(op: str, backend: str | None = None) -> Op:
+    """The operator `op`, as an object with forward, forward_fp32, and forward as its call.
+
+    Parameters
+    ----------
+    op : str
+        "lm_head", which gives an LMHeadOp, or another name that something was registered for.
+    backend : str, optional
+        One that is named is used or is an error.
+    """
+    backends(op)  # a name that is not known is an error
+    return LMHeadOp(backend) if op == "lm_head" else _Dispatched(op, backend)

@@ -52,9 +52,10 @@ class Upstream(NamedTuple):
     d_logprobs: list[float]
     d_lse: float = 0.0
     d_entropy: float = 0.0
+    d_mean_logits: float = 0.0
 
     def is_zero(self) -> bool:
-        return not any([*self.d_logprobs, self.d_lse, self.d_entropy])
+        return not any([*self.d_logprobs, self.d_lse, self.d_entropy, self.d_mean_logits])
 
 
 def real(x):
@@ -99,6 +100,7 @@ def dz_of_row(
                 continue
             a_here = mp.fsum(real(a) for t, a in zip(upstream.ids, upstream.d_logprobs, strict=True) if t == v)
             value = a_here - a_sum * p[v] + real(upstream.d_lse) * p[v]
+            value += real(upstream.d_mean_logits) / len(support)
             value -= real(upstream.d_entropy) * p[v] * (mp.log(p[v]) + entropy)
             dz.append(round_once(fraction(value * transforms.slope(row, float(z0[v])))))
         return dz

@@ -22,18 +22,25 @@ def randn(*shape, seed=9):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def dz_of(hidden, weight, bias, ids, d_logprobs, d_lse, d_entropy, mask=None, z0=None, **transforms):
+def dz_of(hidden, weight, bias, ids, d_logprobs, d_lse, d_entropy, mask=None, z0=None, d_mean_logits=None, **steps):
     """ids and d_logprobs [N, K]; z0: the logits, if not the exact ones."""
     if z0 is None:
         z0 = by_definition.first_logits(hidden.detach(), weight.detach(), None if bias is None else bias.detach())
-    transforms.setdefault("temperature", [1.0] * len(z0))
+    steps.setdefault("temperature", [1.0] * len(z0))
+    d_mean_logits = torch.zeros(len(z0)) if d_mean_logits is None else d_mean_logits
     mask = [[True] * len(z0[0])] * len(z0) if mask is None else mask.tolist()
     return [
         by_definition.dz_of_row(
             z0[n],
             n,
-            Transforms(**transforms),
-            Upstream(ids[n].tolist(), d_logprobs[n].tolist(), d_lse[n].item(), d_entropy[n].item()),
+            Transforms(**steps),
+            Upstream(
+                ids[n].tolist(),
+                d_logprobs[n].tolist(),
+                d_lse[n].item(),
+                d_entropy[n].item(),
+                d_mean_logits[n].item(),
+            ),
             mask[n],
         )
         for n in range(len(z0))

@@ -49,6 +49,7 @@ def test_results_are_the_exact_sum_rounded_once(dtype, with_bias):
         ops.get_op("lm_head", "cpu"),
         ops.get_op("lm_head", backend="cpu"),
     ):
+        assert isinstance(op, ops.LMHeadOp)
         got = op.forward(hidden, weight, bias)
         assert got.dtype == dtype and same_bits(got, expected.logits(hidden, weight, bias, dtype))
         assert same_bits(op(hidden, weight, bias), got)

@@ -73,6 +73,10 @@ int opposed_sign(const fold::RowSums& sums, float top, const Upstream& upstream,
 
 Parts parts_of(const fold::RowSums& sums, float top, float z, const Upstream& upstream, std::size_t limbs) {
   Parts parts{upstream.a, BigFloat::from_double(1), {}, 0};
+  if (upstream.mean != 0) {
+    parts.denominator = BigFloat::from_double(static_cast<double>(upstream.support));
+    parts.numerator = exact::add(exact::multiply(upstream.a, parts.denominator), of(upstream.mean));
+  }
   if (z == -std::numeric_limits<float>::infinity()) return parts;
   const int c_sign = upstream.c > 0 ? 1 : upstream.c < 0 ? -1 : 0;
   const int b_sign = sign_of(upstream.b);
@@ -81,8 +85,9 @@ Parts parts_of(const fold::RowSums& sums, float top, float z, const Upstream& up
   const Ball total = tidy(exact::add(k, sums.mass, limbs), limbs);
   const Ball mean_gap = tidy(exact::divide(sums.moment, total, limbs), limbs);
   if (z == top) {
-    parts.numerator = exact::add(exact::multiply(upstream.a, k.middle), upstream.b);
-    parts.denominator = k.middle;
+    parts.numerator =
+        exact::add(exact::multiply(parts.numerator, k.middle), exact::multiply(upstream.b, parts.denominator));
+    parts.denominator = exact::multiply(parts.denominator, k.middle);
     if (!sums.others || (b_sign == 0 && c_sign == 0)) return parts;
     const Ball first = exact::multiply(sums.mass, Ball{upstream.b, {}}, limbs);
     const Ball second = exact::multiply(exact::multiply(k, c, limbs), mean_gap, limbs);
@@ -221,7 +226,7 @@ double factor_of(const Factors& factors) {
   return factor;
 }
 
-std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const BigFloat& b, float c,
+std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const Upstream& upstream,
                                      const Factors& factors, bool exact) {
   if (sums.limbs == 0) return std::nullopt;
   const auto upper = [](const Bound& bound) {
@@ -247,9 +252,10 @@ std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const
   row.inverse_total = 1 / total;
   row.mean_gap = moment / total;
   row.mean_gap_error = moment_error / total + row.mean_gap * row.error;
-  row.b = near(b);
+  row.b = near(upstream.b);
   row.b_error = std::fabs(row.b) * 0x1p-50;
-  row.c = static_cast<double>(c);
+  row.c = static_cast<double>(upstream.c);
+  row.mean = static_cast<double>(upstream.mean) / static_cast<double>(upstream.support);
   row.factor = factor_of(factors);
   if (factors.transforms.has_softcap) row.two_over_softcap = 2 / static_cast<double>(factors.transforms.softcap);
   return row;
@@ -258,8 +264,8 @@ std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const
 Estimate estimate_dz(const kernels::DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b) {
   double slope = row.factor;
   if (row.two_over_softcap != 0) slope *= slope_at(logit.first, row.two_over_softcap);
-  double value = a;
-  double error = std::fabs(a) * 0x1p-52;
+  double value = a + row.mean;
+  double error = (std::fabs(a) + std::fabs(row.mean)) * 0x1p-52;
   const double gap = row.top - static_cast<double>(logit.last);
   if (gap > 0) {
     const double d = std::fmin(gap, 740.0);
@@ -270,12 +276,14 @@ Estimate estimate_dz(const kernels::DzRow& row, std::int64_t ties, const Logit& 
         p * (std::fabs(bracket) * 2 * row.error + row.b_error + std::fabs(row.c) * (d * 0x1p-50 + row.mean_gap_error));
   } else {
     const auto k = static_cast<double>(ties);
-    const double main = ties == 1 ? a_plus_b : a + row.b / k;
+    const double rest = ties == 1 ? a_plus_b : a + row.b / k;
+    const double main = rest + row.mean;
     const double first = row.mass * row.b / k;
     const double second = row.c * row.mean_gap;
     value = main - (first + second) * row.inverse_total;
     error = (std::fabs(first) + std::fabs(second)) * row.inverse_total * 2 * row.error +
-            std::fabs(row.c) * row.mean_gap_error * row.inverse_total + std::fabs(main) * 0x1p-51;
+            std::fabs(row.c) * row.mean_gap_error * row.inverse_total +
+            (std::fabs(rest) + std::fabs(row.mean)) * 0x1p-51;
     if (ties > 1) error += (std::fabs(a) + row.b_error) * 0x1p-50 + row.b_error;
   }
   value *= slope;
@@ -297,11 +305,6 @@ std::optional<float> exact_dz(const fold::RowSums& sums, float top, const Logit&
   Parts parts = parts_of(sums, top, logit.last, upstream, limbs);
   scale(parts, factors, limbs);
   return round_capped(std::move(parts), logit.first, factors.transforms, limbs);
-}
-
-float round_quotient(const BigFloat& numerator, const BigFloat& denominator) {
-  // One attempt at three limbs leaves nothing open: what is not decided there is decided by exact comparison.
-  return round({numerator, denominator, {}, 0}, 3).value();
 }
 
 float exact_dz_of_logit(float g, float z0, const Factors& factors) {

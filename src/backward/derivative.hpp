@@ -3,7 +3,8 @@
 // Of the logits in the support above -inf let top be the greatest, k the number equal to it, and d = top - z the gap of
 // each. With epsilon = sum of e^-d and E = sum of d e^-d over those below the top, s = k + epsilon, p = e^-d / s and
 // ln p + H = E/s - d, so before the transforms
-//   dz = A + p (B + c d - c E/s),   A = sum of a_j over the j with t_j = v,   B = b - sum of all a_j.
+//   dz = A + p (B + c d - c E/s),   A = d'/|S| + sum of a_j over the j with t_j = v,   B = b - sum of all a_j,
+// d' the upstream of the mean logit.
 // No logarithm, and it has the form m + delta of CONTRACT.md 9, m rational, delta as small as e^-gap:
 //   d > 0:  m = A,         delta = p (B + c d - c E/s)
 //   d = 0:  m = A + B/k,   delta = -(epsilon B + k c E/s) / (k s)
@@ -25,9 +26,11 @@ namespace isologit::detail::backward {
 
 // The upstream of one row as far as one logit sees it.
 struct Upstream {
-  exact::BigFloat a;  // A, of this id
+  exact::BigFloat a;  // the part of A that is this id's own
   exact::BigFloat b;  // B
   float c = 0;
+  float mean = 0;  // d', shared by as many ids
+  std::int64_t support = 1;
 };
 
 // The parameters between the logit of CONTRACT.md 1 and the last one.
@@ -45,7 +48,7 @@ struct Logit {
 // The row's numbers in f64, from its sums and B; nothing where there are no sums. With fast derivatives the f64 sums'
 // own errors would show in dz, and those depend on the order they were made in: so the sums are rounded to 34 bits, and
 // there is nothing where they do not prove to what.
-std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const exact::BigFloat& b, float c,
+std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const Upstream& upstream,
                                      const Factors& factors, bool exact);
 
 // The factors alone: 1/T and s or 1/d. Within 2^-51 relatively.
@@ -68,8 +71,5 @@ std::optional<float> exact_dz(const fold::RowSums& sums, float top, const Logit&
                               const Factors& factors, std::size_t limbs);
 // The same for an upstream g of the last logits; always settled.
 float exact_dz_of_logit(float g, float z0, const Factors& factors);
-
-// RN32(numerator / denominator), denominator > 0.
-float round_quotient(const exact::BigFloat& numerator, const exact::BigFloat& denominator);
 
 }  // namespace isologit::detail::backward

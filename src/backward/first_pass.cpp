@@ -85,7 +85,7 @@ std::vector<std::size_t> FirstPass::parametrize(std::span<const std::size_t> whi
   for (const std::size_t i : which) {
     const ActiveRow& row = rows_.active()[i];
     NormalizedRow& state = states[i];
-    const auto dz = dz_row(state.sums, state.top, rows_.b(row), rows_.c(row), factors(i), exact_);
+    const auto dz = dz_row(state.sums, state.top, rows_.of_row(row), factors(i), exact_);
     if (dz) {
       state.dz = *dz;
     } else {

@@ -1,8 +1,8 @@
 #include <cmath>
 #include <limits>
 
-#include "backward/derivative.hpp"
 #include "base/fp_env.hpp"
+#include "exact/quotient.hpp"
 #include "isologit/backward.hpp"
 
 namespace isologit {
@@ -20,7 +20,7 @@ struct Losses {
   float over(std::int64_t n) const {
     if (std::isnan(special)) return exact::quiet_nan();
     if (special != 0) return special;
-    return detail::backward::round_quotient(sum, BigFloat::from_double(static_cast<double>(n)));
+    return exact::round_quotient(sum, BigFloat::from_double(static_cast<double>(n)));
   }
 };
 
@@ -55,8 +55,8 @@ float mean_loss_upstream(float g, std::int64_t n) {
   const base::FpEnvironment environment;
   if (n < 1 || std::isnan(g)) return exact::quiet_nan();
   if (std::isinf(g)) return -g;
-  return detail::backward::round_quotient(BigFloat::from_double(-static_cast<double>(g)),
-                                          BigFloat::from_double(static_cast<double>(n)));
+  return exact::round_quotient(BigFloat::from_double(-static_cast<double>(g)),
+                               BigFloat::from_double(static_cast<double>(n)));
 }
 
 }  // namespace isologit

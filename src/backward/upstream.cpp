@@ -52,6 +52,7 @@ void ActiveRows::add(std::int64_t index, std::int64_t vocab) {
   }
   if (request_.d_lse != nullptr) see(request_.d_lse[index]);
   if (request_.d_entropy != nullptr) see(request_.d_entropy[index]);
+  if (request_.d_mean_logits != nullptr) see(request_.d_mean_logits[index]);
   each_id(index, [&](std::int64_t, float a) { see(a); });
   if (all_zero) return;
   row.first_target = row.last_target = targets_.size();
@@ -84,8 +85,18 @@ BigFloat ActiveRows::b(const ActiveRow& row) const {
   return sum;
 }
 
+Upstream ActiveRows::of_row(const ActiveRow& row) const {
+  Upstream upstream{{}, b(row)};
+  if (request_.d_entropy != nullptr) upstream.c = request_.d_entropy[row.index];
+  if (request_.d_mean_logits != nullptr && request_.d_mean_logits[row.index] != 0) {
+    upstream.mean = request_.d_mean_logits[row.index];
+    upstream.support = support_.size(row.index);
+  }
+  return upstream;
+}
+
 Upstream ActiveRows::of_id(const ActiveRow& row, std::int64_t id) const {
-  Upstream upstream{{}, b(row), c(row)};
+  Upstream upstream = of_row(row);
   each_id(row.index, [&](std::int64_t other, float a) {
     if (other == id) upstream.a = exact::add(upstream.a, BigFloat::from_double(static_cast<double>(a)));
   });

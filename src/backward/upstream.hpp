@@ -45,8 +45,8 @@ class ActiveRows {
     return {targets_.data() + row.first_target, row.last_target - row.first_target};
   }
 
-  exact::BigFloat b(const ActiveRow& row) const;  // B
-  float c(const ActiveRow& row) const { return request_.d_entropy == nullptr ? 0.0F : request_.d_entropy[row.index]; }
+  // Of an id that is no target, and of any.
+  Upstream of_row(const ActiveRow& row) const;
   Upstream of_id(const ActiveRow& row, std::int64_t id) const;
   // Null: none.
   const RowSummary* summary(const ActiveRow& row) const;
@@ -55,6 +55,7 @@ class ActiveRows {
 
  private:
   bool all_ignored(std::int64_t index) const;
+  exact::BigFloat b(const ActiveRow& row) const;  // B
   void add(std::int64_t index, std::int64_t vocab);
   // Calls visit(id, a) for the row's ids that are not ignored.
   template <class Visit>

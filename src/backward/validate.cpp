@@ -57,9 +57,10 @@ Result<void> check_ids(const Head& head, const BackwardRequest& request) {
 Result<void> check_upstream(const Head& head, const BackwardRequest& request) {
   const MatrixView& g = request.d_logits;
   if (g.data == nullptr) return {};
-  if (request.d_logprobs != nullptr || request.d_lse != nullptr || request.d_entropy != nullptr) {
+  if (request.d_logprobs != nullptr || request.d_lse != nullptr || request.d_entropy != nullptr ||
+      request.d_mean_logits != nullptr) {
     return invalid(
-        "d_logits: given together with d_logprobs, d_lse or d_entropy; make two calls, the second with "
+        "d_logits: given together with d_logprobs, d_lse, d_entropy or d_mean_logits; make two calls, the second with "
         "accumulate set");
   }
   if (!tiles::SupportReader(request.support, head.vocab_size).is_everything()) {
@@ -134,6 +135,7 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
                              tiles::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
                              tiles::range_of("d_lse", request.d_lse, floats(rows)),
                              tiles::range_of("d_entropy", request.d_entropy, floats(rows)),
+                             tiles::range_of("d_mean_logits", request.d_mean_logits, floats(rows)),
                              tiles::range_of("d_logits", request.d_logits),
                              tiles::range_of("summaries", request.summaries),
                              tiles::range_of("kept ids", request.support.kept.ids),

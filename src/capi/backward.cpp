@@ -51,6 +51,7 @@ Result<BackwardRequest> to_request(const isologit_backward_request* from, std::i
   request.d_logprobs = c->d_logprobs;
   request.d_lse = c->d_lse;
   request.d_entropy = c->d_entropy;
+  request.d_mean_logits = c->d_mean_logits;
   if (c->summaries != nullptr) {
     request.summaries = {reinterpret_cast<const RowSummary*>(c->summaries), static_cast<std::size_t>(rows)};
   }

@@ -30,6 +30,8 @@ Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& r
   return {};
 }
 
+}  // namespace
+
 Result<ScoreRequest> to_request(const isologit_score_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
@@ -50,11 +52,29 @@ Result<ScoreRequest> to_request(const isologit_score_request* from) {
   request.raw_logprobs = c->raw_logprobs;
   request.sum_p2 = c->sum_p2;
   request.log_kept = c->log_kept;
+  request.mean_logits = c->mean_logits;
   request.summaries = reinterpret_cast<RowSummary*>(c->summaries);
   if (auto added = add_selection(*c, request); !added) return tl::unexpected(added.error());
   if (auto added = add_ids_and_logits(*c, request); !added) return tl::unexpected(added.error());
   return request;
 }
+
+Result<void> write_report(const ScoreReport& report, isologit_score_report* c_report) {
+  if (c_report == nullptr) return {};
+  if (auto checked = check_report(c_report); !checked) return checked;
+  isologit_score_report filled{};
+  copy_text(report.kernel, filled.kernel);
+  filled.threads = report.threads;
+  filled.rounds = report.rounds;
+  filled.rows = report.rows;
+  filled.logit_fallbacks = report.logit_fallbacks;
+  filled.undecided_rows = report.undecided_rows;
+  filled.arithmetic = value(report.arithmetic);
+  write(filled, c_report);
+  return {};
+}
+
+namespace {
 
 Result<void> score_structs(const isologit_head* c_head, const isologit_score_request* c_request,
                            const isologit_score_options* c_options, isologit_score_report* c_report) {
@@ -67,18 +87,7 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
   if (auto checked = check_report(c_report); !checked) return checked;
   const auto report = score(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());
-  if (c_report != nullptr) {
-    isologit_score_report filled{};
-    copy_text(report->kernel, filled.kernel);
-    filled.threads = report->threads;
-    filled.rounds = report->rounds;
-    filled.rows = report->rows;
-    filled.logit_fallbacks = report->logit_fallbacks;
-    filled.undecided_rows = report->undecided_rows;
-    filled.arithmetic = value(report->arithmetic);
-    write(filled, c_report);
-  }
-  return {};
+  return write_report(*report, c_report);
 }
 
 }  // namespace

@@ -74,7 +74,10 @@ Result<void> add_selection(const Struct& c, Request& request) {
   return {};
 }
 
+Result<ScoreRequest> to_request(const isologit_score_request* from);
 Result<ScoreOptions> to_options(const isologit_score_options* from);
+// Fills c_report, or nothing where that is NULL.
+Result<void> write_report(const ScoreReport& report, isologit_score_report* c_report);
 
 // The C++ options of a structure with the members threads, kernel, progress and user; the rest is the caller's.
 template <class Options, class Struct>

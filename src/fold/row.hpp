@@ -7,6 +7,7 @@
 
 #include "base/bytes.hpp"
 #include "fold/distribution.hpp"
+#include "fold/mean_logits.hpp"
 #include "fold/rank.hpp"
 #include "fold/top_k.hpp"
 #include "kernels/fold_loops.hpp"
@@ -20,6 +21,7 @@ struct RowPlan {
   bool dropped = false;    // that of the rest of the vocabulary, for log_kept
   bool raw = false;        // that of the whole vocabulary without temperature, where it differs from `kept`
   bool rank = false;
+  bool mean = false;
   std::int64_t top_k = 0;
 };
 
@@ -28,6 +30,7 @@ struct Row {
   Distribution dropped;
   Distribution raw;
   Rank rank;
+  MeanLogits mean;
   TopK top_k{0};
 
   void merge(const kernels::FoldLoops& loops, const RowPlan& plan, const Row& other);

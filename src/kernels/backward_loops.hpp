@@ -16,7 +16,7 @@ constexpr std::int64_t kGroupRows = 6;
 constexpr std::int64_t kMostColumns = 32;  // of a panel, in any table
 
 // The numbers behind one row's dz in f64. With d = top - z >= 0 and p = e^-d / total,
-//   dz = factor * sigma(z0) * p * (b + c (d - mean_gap))
+//   dz = factor * sigma(z0) * (mean + p * (b + c (d - mean_gap)))
 // for ids that are no targets; sigma = 1 - tanh^2(z0 / softcap). See backward/derivative.hpp.
 struct DzRow {
   double top = 0;
@@ -26,6 +26,7 @@ struct DzRow {
   double mean_gap = 0;
   double b = 0;
   double c = 0;
+  double mean = 0;  // the mean logit's upstream over the size of the support; within 2^-53 relatively
   double factor = 1;
   double b_error = 0;           // bound of the errors of b and of adding it
   double mean_gap_error = 0;    // bound of mean_gap's own error

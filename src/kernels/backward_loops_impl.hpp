@@ -55,15 +55,19 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
     const Doubles d0 = row.top - __builtin_convertvector(load<HalfFloats>(z + i), Doubles);
     const Doubles d = select(d0 < kFurthest, d0, broadcast(kFurthest));
     Doubles scale = exp_scaled(-d, lift) * row.inverse_total * row.factor;
+    Doubles mean = broadcast(row.mean * row.factor);
     if constexpr (kSoftcap) {
       const Doubles x0 = magnitude(__builtin_convertvector(load<HalfFloats>(z0 + i), Doubles)) * row.two_over_softcap;
       const Doubles s = exp_scaled(-select(x0 < kFurthest, x0, broadcast(kFurthest)), lift);
-      scale *= 4 * s / ((1 + s) * (1 + s));
+      const Doubles sigma = 4 * s / ((1 + s) * (1 + s));
+      scale *= sigma;
+      mean *= sigma;
     }
     const Doubles bracket = row.b + row.c * (d - row.mean_gap);
-    const Doubles value = scale * bracket;
+    const Doubles value = scale * bracket + mean;
     const Doubles error =
-        magnitude(scale) * (magnitude(bracket) * relative + b_error + c * (d * 0x1p-50 + row.mean_gap_error));
+        magnitude(scale) * (magnitude(bracket) * relative + b_error + c * (d * 0x1p-50 + row.mean_gap_error)) +
+        magnitude(mean) * relative;
     Longs settled;
     HalfFloats result;
     if constexpr (kExact) {

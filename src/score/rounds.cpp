@@ -37,12 +37,13 @@ void Rounds::plan() {
                       request_.top_k_logprobs != nullptr || request_.log_kept != nullptr ||
                       request_.summaries != nullptr;
   plan_.rank = request_.rank != nullptr;
+  plan_.mean = request_.mean_logits != nullptr;
   plan_.top_k = request_.top_k_ids != nullptr || request_.top_k_logprobs != nullptr ? request_.top_k : 0;
   const bool heated =
       std::any_of(request_.temperatures.begin(), request_.temperatures.end(), [](float t) { return t != 1.0F; });
   plan_.raw = request_.raw_logprobs != nullptr && (heated || !support_.is_everything());
   plan_.kept_sums = floats || (request_.raw_logprobs != nullptr && !plan_.raw);
-  plan_.kept = plan_.kept_sums || request_.argmax != nullptr || plan_.rank || plan_.top_k > 0;
+  plan_.kept = plan_.kept_sums || request_.argmax != nullptr || plan_.rank || plan_.mean || plan_.top_k > 0;
   plan_.dropped = request_.log_kept != nullptr && !support_.is_everything();
   phase_ = plan_.rank ? Phase::targets : Phase::first;
 
@@ -196,6 +197,7 @@ void Rounds::absorb_row(const Shard& shard, const tiles::Tiles& tiles, const til
   const tiles::Masked masked(support_, row.index, tile, dropped);
   if (plan_.kept) folds.kept.absorb(loops, tile.logits, tile.count, tile.first_id);
   if (plan_.dropped) folds.dropped.absorb(loops, dropped, tile.count, tile.first_id);
+  if (plan_.mean) folds.mean.absorb(tile.logits, masked.in_support, tile.count);
   if (plan_.rank) folds.rank.absorb(loops, tile.logits, masked.in_support, tile.count, tile.first_id);
   if (plan_.top_k > 0) folds.top_k.absorb(loops, tile.logits, masked.in_support, tile.count, tile.first_id);
 }

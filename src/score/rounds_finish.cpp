@@ -102,6 +102,7 @@ bool Rounds::finish_row(const ScoredRow& row) {
   const std::optional<fold::Normalizer> kept = normalizer(row.folds.kept, row.exact[0]);
   if (phase_ == Phase::first) {
     finish_ids(row);
+    if (request_.mean_logits != nullptr) request_.mean_logits[row.index] = row.folds.mean.finish();
     if (request_.summaries != nullptr) {
       request_.summaries[row.index] = kept ? fold::summarize(row.folds.kept, kept->sums()) : RowSummary{};
     }
@@ -207,6 +208,7 @@ void Rounds::store_ignored(std::int64_t i) {
   fill_floats(i, 0, 0);
   store(request_.raw_logprobs, i, 0.0F);
   store(request_.log_kept, i, 0.0F);
+  store(request_.mean_logits, i, 0.0F);
   if (request_.argmax != nullptr) request_.argmax[i] = 0;
   if (request_.rank != nullptr) request_.rank[i] = 0;
   for (std::int64_t k = 0; request_.top_k_ids != nullptr && k < request_.top_k; ++k) {

@@ -85,6 +85,7 @@ std::vector<tiles::Range> outputs_of(const ScoreRequest& request) {
           tiles::range_of("entropy", request.entropy, 4 * rows),
           tiles::range_of("sum_p2", request.sum_p2, 4 * rows),
           tiles::range_of("log_kept", request.log_kept, 4 * rows),
+          tiles::range_of("mean_logits", request.mean_logits, 4 * rows),
           tiles::range_of("argmax", request.argmax, 8 * rows),
           tiles::range_of("rank", request.rank, 8 * rows),
           tiles::range_of("ids_logprobs", request.ids_logprobs, 4 * rows * request.ids_per_row),

@@ -82,6 +82,20 @@ bool SupportReader::contains(std::int64_t row, std::int64_t id) const {
   return in_support != 0;
 }
 
+std::int64_t SupportReader::size(std::int64_t row) const {
+  const auto in_range = [&](std::span<const std::int64_t> ids) {
+    const auto first = std::lower_bound(ids.begin(), ids.end(), support_.first_id);
+    return ids.subspan(static_cast<std::size_t>(first - ids.begin()),
+                       static_cast<std::size_t>(std::lower_bound(first, ids.end(), last_id_) - first));
+  };
+  const auto banned =
+      support_.banned.offsets.empty() ? std::span<const std::int64_t>() : in_range(list_of(support_.banned, row));
+  if (support_.kept.offsets.empty()) return last_id_ - support_.first_id - static_cast<std::int64_t>(banned.size());
+  const auto kept = in_range(list_of(support_.kept, row));
+  return std::count_if(kept.begin(), kept.end(),
+                       [&](std::int64_t id) { return !std::binary_search(banned.begin(), banned.end(), id); });
+}
+
 void SupportReader::fill(std::int64_t row, std::int64_t first_id, std::int64_t count, std::uint8_t* in_support) const {
   const bool listed = !support_.kept.offsets.empty();
   std::fill(in_support, in_support + count, static_cast<std::uint8_t>(listed ? 0 : 1));

@@ -19,6 +19,9 @@ class SupportReader {
 
   bool contains(std::int64_t row, std::int64_t id) const;
 
+  // How many ids the row's support has.
+  std::int64_t size(std::int64_t row) const;
+
   // in_support[j] = 1 where id first_id + j is in the row's support, else 0, for j in [0, count).
   void fill(std::int64_t row, std::int64_t first_id, std::int64_t count, std::uint8_t* in_support) const;
 

@@ -48,6 +48,7 @@ oracle::RowUpstream upstream_of(const Problem& problem, std::int64_t row) {
   }
   if (!problem.d_lse.empty()) upstream.b = problem.d_lse[size(row)];
   if (!problem.d_entropy.empty()) upstream.c = problem.d_entropy[size(row)];
+  if (!problem.d_mean_logits.empty()) upstream.d = problem.d_mean_logits[size(row)];
   return upstream;
 }
 
@@ -78,6 +79,7 @@ BackwardRequest Problem::request() const {
   if (!d_logprobs.empty()) request.d_logprobs = d_logprobs.data();
   if (!d_lse.empty()) request.d_lse = d_lse.data();
   if (!d_entropy.empty()) request.d_entropy = d_entropy.data();
+  if (!d_mean_logits.empty()) request.d_mean_logits = d_mean_logits.data();
   if (!d_logits.empty()) request.d_logits = {d_logits.data(), DType::f32, rows(), vocab(), vocab()};
   return request;
 }

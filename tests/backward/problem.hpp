@@ -29,6 +29,7 @@ struct Problem {
   std::vector<float> d_logprobs;       // empty, or as many
   std::vector<float> d_lse;            // empty, or N
   std::vector<float> d_entropy;        // empty, or N
+  std::vector<float> d_mean_logits;    // empty, or N
   std::vector<float> d_logits;         // empty, or N times V
   std::vector<std::uint8_t> mask;      // empty, or N times V: 1 where an id is in the row's support
   Support support;                     // says the same; points into `lists`

@@ -248,8 +248,8 @@ TEST(Summaries, FastParametersAreThoseOfAllSumsWithinTheError) {
     };
     const double shift = static_cast<double>(random.below(1000)) * 0x1p-54;
     const detail::exact::BigFloat b = detail::exact::BigFloat::from_double(0.5);
-    const auto one = detail::backward::dz_row(sums(0x1p-36), 3, b, 1, {}, false);
-    const auto other = detail::backward::dz_row(sums(0x1p-36 + shift), 3, b, 1, {}, false);
+    const auto one = detail::backward::dz_row(sums(0x1p-36), 3, {{}, b, 1}, {}, false);
+    const auto other = detail::backward::dz_row(sums(0x1p-36 + shift), 3, {{}, b, 1}, {}, false);
     if (!one || !other) continue;
     ++settled;
     EXPECT_EQ(one->mass, other->mass);

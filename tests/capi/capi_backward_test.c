@@ -81,6 +81,18 @@ static void adds_upstreams_and_divides_by_the_temperature(void) {
   CHECK(got.dhidden[2] == 0 && got.dhidden[3] == 0);
 }
 
+static void shares_the_upstream_of_the_mean_logit(void) {
+  gradients got;
+  const float none[kRows] = {0, 0};
+  const float mean[kRows] = {2, -1};
+  isologit_backward_request request = make_request(&got);
+  request.d_logprobs = none;
+  request.d_mean_logits = mean;
+  compute(&request);
+  for (int v = 0; v < kVocab; ++v) CHECK(got.dbias[v] == 0.25F && got.dweight[2 * v] == -0.25F);
+  CHECK(got.dhidden[0] == 3 && got.dhidden[1] == 2 && got.dhidden[2] == -1.5F && got.dhidden[3] == -1);
+}
+
 static void takes_several_ids_and_an_id_to_ignore(void) {
   gradients got;
   const int64_t ids[kRows * 2] = {1, 7, 7, 7};
@@ -267,6 +279,7 @@ static void reduces_losses(void) {
 
 int main(void) {
   differentiates_by_hand();
+  shares_the_upstream_of_the_mean_logit();
   adds_upstreams_and_divides_by_the_temperature();
   takes_several_ids_and_an_id_to_ignore();
   stays_in_the_support();

@@ -58,7 +58,7 @@ static void scores_over_a_support(void) {
   const int64_t banned[] = {0};
   const int64_t more_ids[kRows * 2] = {2, -100, 1, 0};
   const float two = 2;
-  float logprobs[kRows], raw[kRows], sum_p2[kRows], log_kept[kRows], more[kRows * 2], top[kRows * 3];
+  float logprobs[kRows], raw[kRows], sum_p2[kRows], log_kept[kRows], mean[kRows], more[kRows * 2], top[kRows * 3];
   int64_t top_ids[kRows * 3], argmax[kRows], rank[kRows];
   uint16_t logits[kRows * 4];
   const isologit_head head = make_head();
@@ -73,6 +73,7 @@ static void scores_over_a_support(void) {
   request.raw_logprobs = raw;
   request.sum_p2 = sum_p2;
   request.log_kept = log_kept;
+  request.mean_logits = mean;
   request.argmax = argmax;
   request.rank = rank;
   request.ids_per_row = 2;
@@ -93,6 +94,7 @@ static void scores_over_a_support(void) {
   CHECK(argmax[0] == 1 && rank[0] == 1 && more[0] == -kLnTwo && more[1] == 0);
   CHECK(top_ids[0] == 1 && top_ids[1] == 2 && top_ids[2] == -1 && top[1] == -kLnTwo && top[2] == -INFINITY);
   CHECK(logprobs[1] == -kLnLast && raw[1] == -kLogprob && argmax[1] == 3 && rank[1] == 1);
+  CHECK(mean[0] == 0 && mean[1] == 1);
   CHECK(more[2] == -kLnFirst && more[3] == -INFINITY);
   CHECK(top_ids[3] == 3 && top_ids[4] == 1 && top_ids[5] == -1 && top[3] == -kLnLast && top[4] == -kLnFirst);
   /* 1/2, 1 and 3/2 as bf16, and nothing where no logit belongs */

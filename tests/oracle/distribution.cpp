@@ -196,6 +196,22 @@ float Row::log_kept() const {
   });
 }
 
+float Row::mean_logits() const {
+  // By IEEE 754 an infinity added to finite numbers stays, and two opposed ones are NaN.
+  mpq_class sum = 0;
+  float special = 0;
+  for (std::size_t v = 0; v < z_.size(); ++v) {
+    if (support_[v] == 0) continue;
+    if (std::isfinite(z_[v])) {
+      sum += mpq_class(z_[v]);
+    } else {
+      special += z_[v];
+    }
+  }
+  if (std::isnan(special) || support_size() == 0) return quiet_nan();
+  return special != 0 ? special : rn32(sum / mpq_class(support_size()));
+}
+
 bool Row::before(std::int64_t a, std::int64_t b) const {
   const float za = z_[static_cast<std::size_t>(a)];
   const float zb = z_[static_cast<std::size_t>(b)];

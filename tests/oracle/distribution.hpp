@@ -7,6 +7,7 @@
 // small ε is, as ε is a sum of positive terms and never leaves k's side as a difference.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -46,6 +47,7 @@ class Row {
   explicit Row(std::span<const float> z, std::span<const std::uint8_t> mask = {});
 
   RowKind kind() const { return kind_; }
+  std::int64_t support_size() const { return std::count(support_.begin(), support_.end(), 1); }
   bool in_support(std::int64_t t) const { return support_[static_cast<std::size_t>(t)] != 0; }
 
   float lse() const;
@@ -53,6 +55,7 @@ class Row {
   float entropy() const;
   float sum_p2() const;
   float log_kept() const;
+  float mean_logits() const;
 
   std::int64_t argmax() const;
   std::int64_t rank(std::int64_t t) const;

@@ -8,7 +8,7 @@
 #include "oracle/logit.hpp"
 
 // With the notation of distribution.hpp, E = Σ d e^-d and s = k + ε: ln p_v + H = E/s - d_v. So before the transforms
-//   dz_v = A_v + p_v (B + c d_v - c E/s),   A_v = Σ_j a_j [v = t_j],  B = b - Σ_j a_j,  p_v = e^-d_v / s:
+//   dz_v = A_v + p_v (B + c d_v - c E/s),   A_v = Σ_j a_j [v = t_j] + d/|S|,  B = b - Σ_j a_j,  p_v = e^-d_v / s:
 // no logarithm at all, and m + δ with
 //   d_v > 0:  m = A_v,        δ = p_v (B + c d_v - c E/s)
 //   d_v = 0:  m = A_v + B/k,  δ = -(ε B / k + c E/s) / s       (as 1/s = 1/k - ε/(k s)).
@@ -106,7 +106,7 @@ Buffer zeros(const Buffer& buffer, std::size_t count) {
 }  // namespace
 
 bool RowUpstream::all_zero() const {
-  return b == 0 && c == 0 && std::all_of(a.begin(), a.end(), [](float x) { return x == 0; });
+  return b == 0 && c == 0 && d == 0 && std::all_of(a.begin(), a.end(), [](float x) { return x == 0; });
 }
 
 std::vector<float> dz_of_row(std::span<const float> z0, std::span<const std::uint8_t> mask, const RowUpstream& upstream,
@@ -118,6 +118,9 @@ std::vector<float> dz_of_row(std::span<const float> z0, std::span<const std::uin
   const Row row(z, mask);
   RowConstants constants{mpq_class(upstream.b), mpq_class(upstream.c)};
   std::vector<mpq_class> a(z0.size());
+  if (upstream.d != 0) {
+    for (mpq_class& own : a) own = mpq_class(upstream.d) / mpq_class(row.support_size());
+  }
   for (std::size_t j = 0; j < upstream.ids.size(); ++j) {
     a[static_cast<std::size_t>(upstream.ids[j])] += mpq_class(upstream.a[j]);
     constants.b_less_a -= mpq_class(upstream.a[j]);

@@ -10,12 +10,14 @@
 
 namespace isologit::oracle {
 
-// The upstream gradients of one row: a_j of logprob(t_j), b of lse, c of entropy. All finite; ids in the vocabulary.
+// The upstream gradients of one row: a_j of logprob(t_j), b of lse, c of entropy, d of the mean logit. All finite; ids
+// in the vocabulary.
 struct RowUpstream {
   std::vector<std::int64_t> ids;
   std::vector<float> a;
   float b = 0;
   float c = 0;
+  float d = 0;
   bool all_zero() const;
 };
 

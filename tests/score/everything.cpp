@@ -80,7 +80,9 @@ std::vector<std::uint8_t> Case::mask(std::int64_t row) const {
 
 Everything::Everything(const Case& tested) {
   const auto rows = static_cast<std::size_t>(tested.rows);
-  for (auto* floats : {&logprobs, &raw_logprobs, &lse, &entropy, &sum_p2, &log_kept}) floats->assign(rows, 7);
+  for (auto* floats : {&logprobs, &raw_logprobs, &lse, &entropy, &sum_p2, &log_kept, &mean_logits}) {
+    floats->assign(rows, 7);
+  }
   ids_logprobs.assign(rows * static_cast<std::size_t>(tested.per_row), 7);
   top_k_logprobs.assign(rows * static_cast<std::size_t>(tested.k), 7);
   logits.assign(rows * tested.given.z().size(), 7);
@@ -106,6 +108,7 @@ void Everything::ask(ScoreRequest& request, unsigned which) {
   request.top_k_ids = asked(10, top_k_ids);
   const auto vocab = static_cast<std::int64_t>(logits.size() / lse.size());
   request.logits = {asked(11, logits), DType::f32, vocab, 0, vocab};
+  request.mean_logits = asked(12, mean_logits);
 }
 
 Everything Everything::only(unsigned which, const Case& tested) const {
@@ -125,13 +128,14 @@ Everything Everything::only(unsigned which, const Case& tested) const {
   take(9, rank, some.rank);
   take(10, top_k_ids, some.top_k_ids);
   take(11, logits, some.logits);
+  take(12, mean_logits, some.mean_logits);
   return some;
 }
 
 std::vector<std::uint32_t> Everything::bits() const {
   std::vector<std::uint32_t> all;
-  for (const auto* floats :
-       {&logprobs, &raw_logprobs, &lse, &entropy, &sum_p2, &log_kept, &ids_logprobs, &top_k_logprobs, &logits}) {
+  for (const auto* floats : {&logprobs, &raw_logprobs, &lse, &entropy, &sum_p2, &log_kept, &ids_logprobs,
+                             &top_k_logprobs, &logits, &mean_logits}) {
     for (const float x : *floats) all.push_back(bits_of(x));
   }
   for (const auto* ids : {&argmax, &rank, &top_k_ids}) {
@@ -153,6 +157,8 @@ void expect_row_is_right(const Case& tested, const Everything& got, std::size_t 
   EXPECT_EQ(bits_of(got.entropy[i]), bits_of(row.entropy()));
   EXPECT_EQ(bits_of(got.sum_p2[i]), bits_of(row.sum_p2()));
   EXPECT_EQ(bits_of(got.log_kept[i]), bits_of(row.log_kept())) << got.log_kept[i] << " for " << row.log_kept();
+  EXPECT_EQ(bits_of(got.mean_logits[i]), bits_of(row.mean_logits()))
+      << got.mean_logits[i] << " for " << row.mean_logits();
   EXPECT_EQ(got.argmax[i], row.argmax());
   EXPECT_EQ(got.rank[i], row.rank(id));
   for (std::size_t j = 0; j < static_cast<std::size_t>(tested.per_row); ++j) {

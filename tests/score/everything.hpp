@@ -39,12 +39,13 @@ struct Case {
 
 // The outputs of a case. Those that are not written hold 7.
 struct Everything {
-  std::vector<float> logprobs, raw_logprobs, lse, entropy, sum_p2, log_kept, ids_logprobs, top_k_logprobs, logits;
+  std::vector<float> logprobs, raw_logprobs, lse, entropy, sum_p2, log_kept, ids_logprobs, top_k_logprobs, logits,
+      mean_logits;
   std::vector<std::int64_t> argmax, rank, top_k_ids;
 
   explicit Everything(const Case& tested);
 
-  static constexpr unsigned kOutputs = 12;
+  static constexpr unsigned kOutputs = 13;
   static constexpr unsigned kAll = (1U << kOutputs) - 1;
   // Bit i of `which` asks for output i.
   void ask(ScoreRequest& request, unsigned which = kAll);

@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from isologit import _mean_loss
-from isologit._functional import linear_logprobs
+from isologit._cross_entropy import linear_cross_entropy
 
 
 def fused_linear_cross_entropy(
@@ -17,21 +16,18 @@ def fused_linear_cross_entropy(
     reduction: str = "mean",
     softcap: float | None = None,
 ) -> Tensor:
-    """The cross entropy of target [N] from hidden states [N, H]; f32.
-
-    "mean" is minus the sum of the f32 logprobs over their number, rounded once; "sum" the same without the number;
-    "none" gives one loss a row. Rows with ignore_index count for nothing; a mean of no rows is NaN.
-    """
-    if lse_square_scale != 0.0 or label_smoothing != 0.0:
-        raise NotImplementedError(
-            f"lse_square_scale is {lse_square_scale}, label_smoothing is {label_smoothing}; expected 0"
-        )
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
-    logprobs = linear_logprobs(_input, weight, target, bias=bias, ignore_index=ignore_index, softcap=softcap).logprobs
-    if reduction == "none":
-        return 0.0 - logprobs  # a loss of zero is +0
-    return _mean_loss.mean_loss(logprobs.reshape(-1), target.reshape(-1), ignore_index, reduction == "mean")
+    """isologit.linear_cross_entropy, lse_square_scale being its z_loss."""
+    return linear_cross_entropy(
+        _input,
+        weight,
+        target,
+        bias=bias,
+        reduction=reduction,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=lse_square_scale,
+        softcap=softcap,
+    )
 
 
 class LigerFusedLinearCrossEntropyLoss(nn.Module):

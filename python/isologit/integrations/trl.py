@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from isologit import hf
-from isologit._functional import linear_logprobs
+from isologit._score import linear_logprobs
 from isologit.nn import LMHead
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isologit._functional import linear_logprobs
+from isologit._score import linear_logprobs
 
 
 def linear_cross_entropy(

@@ -1,0 +1,347 @@
+"""What callers give, numpy arrays or torch tensors of any shape: as rows, vectors and lists, and as the library's own.
+
+The functions take either kind, and answer in it. Those that tensors pass on their way to an operator are traced by
+torch.compile.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from isologit import _native
+
+Array = Any  # numpy.ndarray or torch.Tensor
+
+_BF16_BITS = np.dtype([("bf16", np.uint16)])  # how uint16 arrays with dtype="bf16" are marked
+_DTYPE_CODES = {
+    "bfloat16": _native.BF16,
+    str(_BF16_BITS): _native.BF16,
+    "float16": _native.F16,
+    "float32": _native.F32,
+}
+
+
+def is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_array(value: Any) -> bool:
+    return is_tensor(value) or isinstance(value, np.ndarray)
+
+
+def dtype_name(array: Array) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
+def dtype_code(array: Array, name: str) -> int:
+    code = _DTYPE_CODES.get(dtype_name(array))
+    if code is None:
+        expected = "torch.bfloat16, torch.float16 or torch.float32"
+        if not is_tensor(array):
+            expected = "float32, float16, ml_dtypes.bfloat16, or uint16 with dtype='bf16', in native byte order"
+        raise ValueError(f"{name}: dtype is {array.dtype}; expected {expected}")
+    return code
+
+
+def pointer(array: Array) -> int:
+    return array.data_ptr() if is_tensor(array) else array.ctypes.data
+
+
+def stride(array: Array) -> int:
+    """From one row to the next, in elements."""
+    return array.stride(0) if is_tensor(array) else array.strides[0] // array.itemsize
+
+
+def zeros(like: Array, shape: Sequence[int], dtype: str) -> Array:
+    if is_tensor(like):
+        return like.new_zeros(tuple(shape), dtype=getattr(sys.modules["torch"], dtype))
+    return np.zeros(tuple(shape), dtype)
+
+
+def fill(array: Array, numbers: Sequence[int]) -> None:
+    array[:] = sys.modules["torch"].tensor(numbers) if is_tensor(array) else numbers
+
+
+def rows_are_adjacent(array: Array) -> bool:
+    """Whether the library can read it in place: elements of a row are adjacent."""
+    if is_tensor(array):
+        return array.shape[-1] <= 1 or array.stride(-1) == 1
+    size = array.itemsize
+    return (array.shape[-1] <= 1 or array.strides[-1] == size) and all(step % size == 0 for step in array.strides)
+
+
+def require_cpu(**tensors: Array | None) -> None:
+    for name, tensor in tensors.items():
+        if is_tensor(tensor) and tensor.device.type not in ("cpu", "meta"):
+            raise NotImplementedError(
+                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
+            )
+
+
+def as_floats(array: Any, dtype: str | None) -> Array:
+    """An array or a tensor; uint16 arrays are marked as bf16 when dtype says that they are."""
+    if is_tensor(array):
+        return array
+    array = np.asarray(array)
+    if array.dtype == np.uint16 and dtype is not None:
+        if dtype != "bf16":
+            raise ValueError(f"dtype is {dtype!r}; expected 'bf16', the only one that is given as uint16")
+        array = array.view(_BF16_BITS)
+    return array
+
+
+def _require_one_kind(**arrays: Array | None) -> None:
+    tensors = {name: is_tensor(array) for name, array in arrays.items() if array is not None}
+    if len(set(tensors.values())) > 1:
+        told = ", ".join(f"{name} is {'a tensor' if tensor else 'an array'}" for name, tensor in tensors.items())
+        raise TypeError(f"{told}; expected numpy arrays or torch tensors, not both")
+
+
+def matrix(array: Array, name: str) -> _native.Matrix:
+    return _native.Matrix(pointer(array), *array.shape, stride(array), dtype_code(array, name))
+
+
+class HeadArgs(NamedTuple):
+    """hidden [N, H], weight [V, H], temperatures [1] or [N]."""
+
+    hidden: Array
+    weight: Array
+    bias: Array | None
+    temperatures: Array
+    vocab_size: int
+    softcap: float | None
+    scale: float | None
+    divide: float | None
+    arithmetic: str
+    threads: int
+    kernel: str
+
+    @classmethod
+    def of(
+        cls,
+        hidden: Array,
+        weight: Array,
+        *,
+        bias: Array | None,
+        temperature: float | Array,
+        softcap: float | None,
+        scale: float | None,
+        divide: float | None,
+        vocab_size: int | None,
+        arithmetic: str,
+        threads: int,
+        kernel: str,
+        dtype: str | None = None,
+    ) -> "HeadArgs":
+        """Of hidden [..., H], which as_floats has seen."""
+        if hidden.ndim < 1:
+            raise ValueError("hidden is []; expected [..., H]")
+        rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
+        rows = rows if rows_are_adjacent(rows) else _contiguous(rows)
+        temperatures = per_row(temperature, hidden, "float32", "temperature")
+        options = (softcap, scale, divide, arithmetic, threads, kernel)
+        head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
+        return head._replace(hidden=rows)
+
+    def with_weight(self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None) -> "HeadArgs":
+        """The same with another weight."""
+        require_cpu(hidden=self.hidden, weight=weight, bias=bias)
+        weight = as_floats(weight, dtype)
+        bias = None if bias is None else as_floats(bias, dtype)
+        _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
+        if weight.ndim != 2 or self.hidden.shape[-1] != weight.shape[1]:
+            raise ValueError(
+                f"hidden is {list(self.hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
+            )
+        if bias is not None and bias.ndim != 1:
+            raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
+        bias = None if bias is None else _contiguous(bias)
+        size = weight.shape[0] if vocab_size is None else vocab_size
+        return self._replace(weight=weight, bias=bias, vocab_size=size)
+
+    def options(self) -> dict[str, Any]:
+        return {"arithmetic": self.arithmetic, "threads": self.threads, "kernel": self.kernel}
+
+    def native(self) -> _native.Head:
+        require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
+        if not rows_are_adjacent(self.weight):
+            strides = f"{list(self.weight.stride())}" if is_tensor(self.weight) else f"{self.weight.strides} bytes"
+            raise ValueError(
+                f"weight: strides are {strides}; expected elements of a row to be adjacent, a last stride of 1. The "
+                "weight is read in place and not copied: store it as [V, H] row by row"
+            )
+        return native_head(
+            matrix(self.weight, "weight"), self.bias, self.vocab_size, self.softcap, self.scale, self.divide
+        )
+
+    def set_rows(self, request: Any) -> None:
+        request.hidden = matrix(self.hidden, "hidden")
+        request.temperatures, request.temperature_count = pointer(self.temperatures), self.temperatures.shape[0]
+
+
+def native_head(
+    weight: _native.Matrix,
+    bias: Array | None,
+    vocab_size: int,
+    softcap: float | None,
+    scale: float | None,
+    divide: float | None,
+) -> _native.Head:
+    if scale is not None and divide is not None:
+        raise ValueError(f"scale is {scale} and divide is {divide}; expected at most one of them")
+    head = _native.Head(weight=weight, vocab_size=vocab_size)
+    if bias is not None:
+        head.bias = _native.Vector(pointer(bias), bias.shape[0], dtype_code(bias, "bias"))
+    if softcap is not None:
+        head.has_softcap, head.softcap = 1, softcap
+    if scale is not None:
+        head.scale_kind, head.scale = _native.SCALE_MULTIPLY, scale
+    if divide is not None:
+        head.scale_kind, head.scale = _native.SCALE_DIVIDE, divide
+    return head
+
+
+class SupportArgs(NamedTuple):
+    """mask [1, V] or [N, V], or lists of ids."""
+
+    mask: Array | None
+    kept_offsets: Array | None
+    kept_ids: Array | None
+    banned_offsets: Array | None
+    banned_ids: Array | None
+
+    @classmethod
+    def of(
+        cls,
+        hidden: Array,
+        vocab_size: int,
+        mask: Array | None,
+        kept: Iterable[Sequence[int]] | None,
+        banned: Iterable[Sequence[int]] | None,
+    ) -> "SupportArgs":
+        """Of hidden [..., H]."""
+        if mask is not None and (kept is not None or banned is not None):
+            raise ValueError("mask and lists of ids are given; expected one or the other")
+        lead = tuple(hidden.shape[:-1])
+        if mask is not None:
+            mask = mask if is_tensor(mask) else np.asarray(mask)
+            if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
+                raise ValueError(
+                    f"mask: {mask.dtype} {list(mask.shape)}; expected bool [{vocab_size}] or {[*lead, vocab_size]}, "
+                    "True where an id stays"
+                )
+            mask = mask.reshape(-1, vocab_size) if mask.ndim == 1 else mask.reshape(math.prod(lead), vocab_size)
+        lists = []
+        for name, of_rows in (("kept", kept), ("banned", banned)):
+            arrays = (None, None) if of_rows is None else _id_lists(of_rows, math.prod(lead), name)
+            if is_tensor(hidden) and of_rows is not None:
+                arrays = map(sys.modules["torch"].from_numpy, arrays)
+            lists.extend(arrays)
+        return cls(mask, *lists)
+
+    def set_lists(self, request: Any, rows: int) -> tuple[np.ndarray, ...]:
+        """Returns the arrays that must outlive the call."""
+        if self.kept_offsets is not None:
+            request.kept = _native.IdLists(pointer(self.kept_offsets), pointer(self.kept_ids))
+        if self.banned_offsets is not None:
+            request.banned = _native.IdLists(pointer(self.banned_offsets), pointer(self.banned_ids))
+        if self.mask is None:
+            return ()
+        which, offsets, ids = _mask_lists(self.mask.numpy() if is_tensor(self.mask) else self.mask, rows)
+        setattr(request, which, _native.IdLists(offsets.ctypes.data, ids.ctypes.data))
+        return offsets, ids
+
+
+def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """offsets and ids of one list of ids a row; each list sorted, each id once."""
+    sorted_lists = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in lists]
+    if len(sorted_lists) != rows:
+        raise ValueError(f"{name}: {len(sorted_lists)} lists of ids; expected one for each of the {rows} rows")
+    offsets = np.zeros(rows + 1, dtype=np.int64)
+    np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
+    return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
+
+
+def _mask_lists(mask: np.ndarray, rows: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """Of a mask [1, V] or [N, V], True where an id stays: "kept" or "banned", whichever is shorter, with its lists."""
+    listed, which = (mask, "kept") if 2 * np.count_nonzero(mask) <= mask.size else (~mask, "banned")
+    offsets = np.zeros(rows + 1, dtype=np.int64)
+    if listed.shape[0] == 1:
+        ids = np.flatnonzero(listed)
+        offsets[:] = np.arange(rows + 1) * len(ids)
+        ids = np.tile(ids, rows)
+    else:
+        np.cumsum(np.count_nonzero(listed, axis=1), out=offsets[1:])
+        ids = np.nonzero(listed)[1]
+    return which, offsets, np.ascontiguousarray(ids, dtype=np.int64)
+
+
+def _contiguous(array: Array) -> Array:
+    return array.contiguous() if is_tensor(array) else np.ascontiguousarray(array)
+
+
+def _require_integers(array: Array, name: str) -> None:
+    whole = dtype_name(array) in ("int64", "int32", "uint64") if is_tensor(array) else array.dtype.kind in "iu"
+    if not whole:
+        expected = "torch.int64" if is_tensor(array) else "integers"
+        raise ValueError(f"{name}: dtype is {array.dtype}; expected {expected}")
+
+
+def _flat(values: Array, dtype: str) -> Array:
+    """As a contiguous vector of that type; of uint64 the bits."""
+    values = values.reshape(-1)
+    if is_tensor(values):
+        torch = sys.modules["torch"]
+        if values.dtype == torch.uint64:
+            values = values.view(torch.int64)
+        return values.detach().to(getattr(torch, dtype)).contiguous()
+    return np.ascontiguousarray(values.view(np.int64) if values.dtype == np.uint64 else values, dtype)
+
+
+def per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
+    """One number for all rows, [1], or one for each, [N], of hidden [..., H]. Integers are those of 64 bits."""
+    lead = tuple(hidden.shape[:-1])
+    if isinstance(value, (list, tuple)):
+        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+    if not _is_array(value):
+        if dtype == "int64":
+            if not -(2**63) <= value < 2**64:
+                raise ValueError(f"{name}: {value}; expected a number of 64 bits")
+            value = value - 2**64 if value >= 2**63 else value  # the same bits
+        if is_tensor(hidden):
+            return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
+        return np.full((1,), value, dtype)
+    if value.ndim > 0 and tuple(value.shape) != lead:
+        raise ValueError(
+            f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row of hidden"
+        )
+    if dtype == "int64":
+        _require_integers(value, name)
+    return _flat(value, dtype)
+
+
+def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Array:
+    """[...] or [..., K] of the rows of hidden [..., H], as [N] or [N, K]."""
+    lead = tuple(hidden.shape[:-1])
+    if not _is_array(token_ids):
+        token_ids = sys.modules["torch"].as_tensor(token_ids) if is_tensor(hidden) else np.asarray(token_ids)
+    if not is_tensor(token_ids) and not token_ids.size:
+        token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
+    _require_integers(token_ids, name)
+    shape = tuple(token_ids.shape)
+    if shape != lead and shape[:-1] != lead:
+        raise ValueError(
+            f"{name}: shape is {list(shape)}; expected {list(lead)}, one id a row, or with one dimension more at the "
+            "end, K ids a row"
+        )
+    flat = _flat(token_ids, "int64")
+    return flat if shape == lead else flat.reshape(math.prod(lead), shape[-1])
+
+
+def refuse_gradients(dweight_accumulate: Any) -> None:
+    if dweight_accumulate is not None:
+        raise TypeError("dweight_accumulate is given; expected None beside numpy arrays, which have no backward")

@@ -1,0 +1,49 @@
+"""Tensors of torch: scores, logits, samples and losses as operators, so that autograd and torch.compile know them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isologit import _inputs
+from isologit._inputs import HeadArgs
+from isologit._sample import SampleArgs, Samples
+from isologit._score import Results, ScoreArgs
+from isologit._torch import operators
+
+
+def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:
+    _check_accumulator(dweight_accumulate, args.head.weight)
+    leaves = (args.head.hidden, args.head.weight, args.head.bias)
+    summaries = torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+    args = args._replace(summaries=summaries)
+    return Results(*operators.score(*args.flat(), gradients, dweight_accumulate))
+
+
+def logits(head: HeadArgs, dtype: Any, gradients: str, dweight_accumulate: Tensor | None) -> tuple[Tensor, Tensor]:
+    _check_accumulator(dweight_accumulate, head.weight)
+    return operators.logits(*head, torch.float32 if dtype is None else dtype, gradients, dweight_accumulate)
+
+
+def sample(args: SampleArgs) -> Samples:
+    head = args.head
+    bias = None if head.bias is None else head.bias.detach()
+    args = args._replace(head=head._replace(hidden=head.hidden.detach(), weight=head.weight.detach(), bias=bias))
+    return Samples(*operators.sample(*args.flat()))
+
+
+def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
+    if buffer is None:
+        return
+    _inputs.require_cpu(dweight_accumulate=buffer)
+    if buffer.shape != weight.shape or buffer.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"dweight_accumulate: {buffer.dtype} {list(buffer.shape)}; expected torch.float32, torch.bfloat16 or "
+            f"torch.float16 {list(weight.shape)}, as the weight"
+        )
+    if not _inputs.rows_are_adjacent(buffer):
+        raise ValueError(f"dweight_accumulate: strides are {list(buffer.stride())}; expected a last stride of 1")
+    if not weight.requires_grad:
+        raise ValueError("dweight_accumulate is given, but the weight is frozen: expected one that requires a gradient")
+    if buffer.requires_grad:
+        raise ValueError("dweight_accumulate requires a gradient itself; expected a plain buffer")

@@ -1,0 +1,177 @@
+"""The operators that make gradients: of isologit::score and isologit::logits, over isologit_backward.
+
+Each exists twice: one that returns the gradient of the weight, and one, `..._into`, that adds it to a buffer. The
+kernel is the one that forward reported, whatever ISOLOGIT_KERNEL says by now.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isologit import _inputs, _native
+from isologit._inputs import HeadArgs, SupportArgs
+from isologit._torch.schema import HEAD, SUPPORT, operator
+
+DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")  # in the order of _Upstream
+
+
+class _Upstream(NamedTuple):
+    """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [7]."""
+
+    token_ids: Tensor | None
+    top_k_ids: Tensor
+    top_k_logprobs: Tensor
+    summaries: Tensor
+    counts: Tensor
+    ignore_index: int
+    d_logprobs: Tensor | None
+    d_entropy: Tensor | None
+    d_lse: Tensor | None
+    d_mean_logits: Tensor | None
+    d_top_k: Tensor | None
+
+
+class _LogitsUpstream(NamedTuple):
+    counts: Tensor
+    d_logits: Tensor
+
+
+class _Wanted(NamedTuple):
+    """dweight: whether, or the buffer to add it to."""
+
+    gradients: str
+    dhidden: bool
+    dweight: bool | Tensor
+    dbias: bool
+
+
+def _split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
+    parts = iter(flat)
+    return tuple(kind(*(next(parts) for _ in kind._fields)) for kind in kinds)
+
+
+def _outputs(head: HeadArgs, wanted: _Wanted) -> tuple[Tensor, ...]:
+    """dhidden, dweight and dbias in the types of what they are gradients of; empty where not wanted. dweight is left
+    out when there is a buffer for it."""
+
+    def like(tensor: Tensor | None, wants: bool) -> Tensor:
+        return head.hidden.new_empty(0) if tensor is None or not wants else tensor.new_empty(tuple(tensor.shape))
+
+    dhidden, dbias = like(head.hidden, wanted.dhidden), like(head.bias, wanted.dbias)
+    if isinstance(wanted.dweight, Tensor):
+        return dhidden, dbias
+    return dhidden, like(head.weight, wanted.dweight), dbias
+
+
+def _gradient(tensor: Tensor, name: str, accumulate: bool = False) -> _native.Gradient:
+    row_stride = tensor.stride(0) if tensor.dim() > 1 else 0
+    return _native.Gradient(tensor.data_ptr(), row_stride, _inputs.dtype_code(tensor, name), accumulate)
+
+
+def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.BackwardRequest) -> tuple[Tensor, ...]:
+    """Makes the gradients that are wanted, for the upstream that the request holds."""
+    native, results = head.native(), _outputs(head, wanted)
+    accumulate = isinstance(wanted.dweight, Tensor)
+    dhidden, dbias = results[0], results[-1]
+    dweight = wanted.dweight if accumulate else results[1]
+    if head.hidden.shape[0] == 0:
+        for tensor in results:
+            tensor.zero_()
+        return results
+    head.set_rows(request)
+    if wanted.dhidden:
+        request.dhidden = _gradient(dhidden, "dhidden")
+    if accumulate or wanted.dweight:
+        request.dweight = _gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
+    if wanted.dbias:
+        request.dbias = _gradient(dbias, "dbias")
+    options = {**head.options(), "kernel": _native.Report.of(counts).kernel}
+    _native.backward(native, request, gradients=wanted.gradients, **options)
+    for tensor in (dbias,) if accumulate else (dweight, dbias):
+        tensor[head.vocab_size :].zero_()  # rows of padding
+    return results
+
+
+def _flat_f32(upstream: Tensor) -> Tensor:
+    return upstream.to(torch.float32).contiguous()
+
+
+def _ids_and_upstream(upstream: _Upstream, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """All ids [N, n] that have an upstream, token_ids and top-k ones, and these upstreams.
+
+    `counts` [N] tells the rows that are not ignored. What contributes nothing has an upstream of 0 rather than an id to
+    ignore, since ignore_index may be an id of the vocabulary, and top-k ids may hold it.
+    """
+    ids, values = [], []
+    rows = counts.shape[0]
+    if upstream.d_logprobs is not None and upstream.d_logprobs.numel() > 0:
+        given = upstream.token_ids.reshape(rows, -1)
+        ignored = given == upstream.ignore_index
+        ids.append(given.masked_fill(ignored, 0))
+        values.append(upstream.d_logprobs.reshape(rows, -1).masked_fill(ignored, 0))
+    if upstream.d_top_k is not None and upstream.d_top_k.numel() > 0:
+        # Past the end of the support the id is -1 and the logprob a constant, unless the whole row is NaN.
+        past = (upstream.top_k_ids < 0) & ~upstream.top_k_logprobs.isnan()
+        ids.append(upstream.top_k_ids.clamp(min=0))
+        values.append(upstream.d_top_k.masked_fill(past | ~counts[:, None], 0))
+    if not ids:
+        return torch.empty(rows, 0, dtype=torch.int64), torch.empty(rows, 0)
+    return torch.cat(ids, 1).contiguous(), _flat_f32(torch.cat(values, 1))
+
+
+def _run_score(*flat: Any) -> tuple[Tensor, ...]:
+    head, support, upstream, wanted = _split(flat, HeadArgs, SupportArgs, _Upstream, _Wanted)
+    rows = head.hidden.shape[0]
+    if rows == 0:
+        return _run(head, wanted, upstream.counts, _native.BackwardRequest())
+    counts = torch.ones(rows, dtype=torch.bool)
+    if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
+        counts = upstream.token_ids != upstream.ignore_index
+    ids, d_logprobs = _ids_and_upstream(upstream, counts)
+    request = _native.BackwardRequest(ids_per_row=ids.shape[1], has_ignore_index=1, ignore_index=-1)
+    if ids.shape[1] > 0:
+        request.token_ids, request.d_logprobs = ids.data_ptr(), d_logprobs.data_ptr()
+    d_rows = {}  # these must outlive the call, and so must what follows
+    for name in ("d_entropy", "d_lse", "d_mean_logits"):
+        values = getattr(upstream, name)
+        if values is not None and values.numel() == rows:
+            d_rows[name] = _flat_f32(values.masked_fill(~counts, 0))
+            setattr(request, name, d_rows[name].data_ptr())
+    if upstream.summaries.numel() > 0:
+        request.summaries = upstream.summaries.data_ptr()
+    keep_alive = support.set_lists(request, rows)
+    results = _run(head, wanted, upstream.counts, request)
+    del keep_alive
+    return results
+
+
+def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
+    head, upstream, wanted = _split(flat, HeadArgs, _LogitsUpstream, _Wanted)
+    d_logits = upstream.d_logits.to(torch.float32)
+    if not _inputs.rows_are_adjacent(d_logits):
+        d_logits = d_logits.contiguous()
+    request = _native.BackwardRequest(d_logits=d_logits.data_ptr(), d_logits_row_stride=d_logits.stride(0))
+    return _run(head, wanted, upstream.counts, request)
+
+
+def _fake(*flat: Any) -> tuple[Tensor, ...]:
+    return _outputs(HeadArgs(*flat[: len(HeadArgs._fields)]), _Wanted(*flat[-len(_Wanted._fields) :]))
+
+
+def _operators(name: str, upstream: str, run: Any) -> tuple[Any, Any]:
+    """The operator that returns dhidden, dweight and dbias, and the one that adds dweight to a buffer."""
+    wanted, results = "str gradients, bool dhidden, {} dweight, bool dbias", "(Tensor, Tensor{})"
+    returns = f"({HEAD}, {upstream}, {wanted.format('bool')}) -> {results.format(', Tensor')}"
+    adds = f"({HEAD}, {upstream}, {wanted.format('Tensor(a!)')}) -> {results.format('')}"
+    return operator(name, returns, run, _fake), operator(f"{name}_into", adds, run, _fake, ("dweight",))
+
+
+score_backward, score_backward_into = _operators(
+    "score_backward",
+    f"{SUPPORT}, Tensor? token_ids, Tensor top_k_ids, Tensor top_k_logprobs, Tensor summaries, Tensor counts, "
+    "SymInt ignore_index, Tensor? d_logprobs, Tensor? d_entropy, Tensor? d_lse, Tensor? d_mean_logits, "
+    "Tensor? d_top_k",
+    _run_score,
+)
+logits_backward, logits_backward_into = _operators("logits_backward", "Tensor counts, Tensor d_logits", _run_logits)

@@ -1,0 +1,100 @@
+"""isologit::score, isologit::logits and isologit::sample, and how autograd goes through them.
+
+`gradients` is the arithmetic of the gradients, and `dweight_accumulate` a buffer that the gradient of the weight is
+added to in the place of being returned. Forward only passes them on. Which gradients are wanted is decided when
+backward runs; with which kernel they are made, by `counts`: what forward reports of itself.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from isologit import _logits, _native, _sample, _score
+from isologit._inputs import HeadArgs
+from isologit._torch import backward
+from isologit._torch.schema import HEAD, SUPPORT, operator
+
+_GRADIENTS = "str gradients, Tensor? dweight_accumulate"
+
+
+def _save_head(ctx: Any, head: HeadArgs, gradients: str, dweight_accumulate: Tensor | None, *more: Any) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(head.hidden, head.weight, head.bias, head.temperatures, *more)
+    ctx.rest_of_head = head[4:]
+    ctx.gradients = gradients
+    # Not a saved tensor: that another backward has added to it meanwhile is no mistake.
+    ctx.dweight_accumulate = dweight_accumulate
+
+
+def _differentiate(ctx: Any, op: Any, op_into: Any, inputs: int, *args: Any) -> tuple[Tensor | None, ...]:
+    """Gradients of hidden, weight and bias; None where none is wanted, and for all inputs after them."""
+    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
+    args = (*ctx.saved_tensors[:4], *ctx.rest_of_head, *args)
+    if need_weight and ctx.dweight_accumulate is not None:
+        dhidden, dbias = op_into(*args, ctx.gradients, need_hidden, ctx.dweight_accumulate, need_bias)
+        dweight = None
+    else:
+        dhidden, dweight, dbias = op(*args, ctx.gradients, need_hidden, need_weight, need_bias)
+    found = (dhidden if need_hidden else None, dweight if need_weight else None, dbias if need_bias else None)
+    return *found, *(None,) * (inputs - len(found))
+
+
+def _run_score(*flat: Any) -> tuple[Tensor, ...]:
+    _native.arithmetic_code(flat[-2], "gradients")  # rather now than in backward
+    return tuple(_score.run(_score.ScoreArgs.of(flat)))
+
+
+def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    args, results = _score.ScoreArgs.of(inputs), _score.Results(*output)
+    made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
+    _save_head(ctx, args.head, *inputs[-2:], *args.support, *made)
+    constants = (name for name in results._fields if name not in backward.DIFFERENTIABLE)
+    ctx.mark_non_differentiable(*(getattr(results, name) for name in constants))
+    ctx.ignore_index, ctx.inputs = args.ignore_index, len(inputs)
+
+
+def _backward_score(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+    by_name = dict(zip(_score.Results._fields, upstream, strict=True))
+    support, made = ctx.saved_tensors[4:9], ctx.saved_tensors[9:]
+    args = (*support, *made, ctx.ignore_index, *(by_name[name] for name in backward.DIFFERENTIABLE))
+    return _differentiate(ctx, backward.score_backward, backward.score_backward_into, ctx.inputs, *args)
+
+
+def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
+    _native.arithmetic_code(flat[-2], "gradients")
+    return _logits.run(_logits.LogitsArgs.of(flat))
+
+
+def _setup_logits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    _save_head(ctx, _logits.LogitsArgs.of(inputs).head, *inputs[-2:], output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.inputs = len(inputs)
+
+
+def _backward_logits(ctx: Any, d_logits: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    args = (ctx.saved_tensors[4], d_logits)
+    return _differentiate(ctx, backward.logits_backward, backward.logits_backward_into, ctx.inputs, *args)
+
+
+score = operator(
+    "score",
+    f"({HEAD}, {SUPPORT}, Tensor? token_ids, SymInt ignore_index, str[] outputs, SymInt top_k, bool summaries, "
+    f"{_GRADIENTS}) -> ({', '.join(['Tensor'] * len(_score.Results._fields))})",
+    _run_score,
+    lambda *flat: tuple(_score.Results.zeros(_score.ScoreArgs.of(flat))),
+)
+score.register_autograd(_backward_score, setup_context=_setup_score)
+logits = operator(
+    "logits",
+    f"({HEAD}, ScalarType dtype, {_GRADIENTS}) -> (Tensor, Tensor)",
+    _run_logits,
+    lambda *flat: _logits.LogitsArgs.of(flat).zeros(),
+)
+logits.register_autograd(_backward_logits, setup_context=_setup_logits)
+sample = operator(
+    "sample",
+    f"({HEAD}, {SUPPORT}, Tensor seeds, Tensor sequence_ids, Tensor positions, Tensor min_p, Tensor top_k, "
+    f"Tensor top_p) -> ({', '.join(['Tensor'] * len(_sample.Samples._fields))})",
+    lambda *flat: tuple(_sample.run(_sample.SampleArgs.of(flat))),
+    lambda *flat: tuple(_sample.SampleArgs.of(flat).zeros()),
+)

@@ -1,0 +1,19 @@
+"""What the schemas of the operators have in common, and how one is made."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+HEAD = (
+    "Tensor hidden, Tensor weight, Tensor? bias, Tensor temperatures, SymInt vocab_size, float? softcap, "
+    "float? scale, float? divide, str arithmetic, int threads, str kernel"
+)
+SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_offsets, Tensor? banned_ids"
+
+
+def operator(name: str, schema: str, run: Callable, fake: Callable, mutates: tuple[str, ...] = ()) -> Any:
+    """isologit::name. fake(*arguments) makes results of the right shapes, for graphs."""
+    made = torch.library.custom_op(f"isologit::{name}", run, mutates_args=mutates, schema=schema)
+    made.register_fake(fake)
+    return made
