@@ -23,11 +23,10 @@ def head(rows=4, vocab=64, size=16):
     )
 
 
-# Minutes of work on any machine: every logit by exact accumulation. A process that was started in the background
-# inherits that SIGINT is ignored, so it is set here to what a terminal's process has.
+# Minutes of work on any machine: every logit by exact accumulation.
 LONG_CALL = textwrap.dedent("""
     import signal, sys, numpy as np, isologit
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
     hidden, weight = np.ones((64, 1024), np.float32), np.ones((100000, 1024), np.float32)
     def call():
         isologit.score(hidden, weight, np.zeros(64, np.int64), kernel="reference", threads=2)
