@@ -19,7 +19,7 @@
  *   floating-point modes of the caller are neither used nor changed.
  *
  * What the results are is told by CONTRACT.md; what each member means, in more words, by the headers of the C++
- * interface: view.hpp, head.hpp, score.hpp, backward.hpp, kernels.hpp. */
+ * interface: view.hpp, head.hpp, score.hpp, backward.hpp, given_logits.hpp, kernels.hpp. */
 #ifndef ISOLOGIT_ISOLOGIT_H_
 #define ISOLOGIT_ISOLOGIT_H_
 
@@ -381,6 +381,57 @@ isologit_status isologit_partial_report(const isologit_partial* partial, isologi
 
 /* NULL is fine. */
 void isologit_partial_end(isologit_partial* partial);
+
+/* Given logits (isologit/given_logits.hpp): results of logits that something else has made. */
+typedef struct isologit_logits_request {
+  size_t struct_size;
+  isologit_matrix logits;    /* [N, V] */
+  const float* temperatures; /* each above 0 and finite */
+  int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
+  const int64_t* token_ids;  /* [N, ids_per_row], ids from 0 to V - 1, or the id to ignore; NULL: none */
+  int64_t ids_per_row;       /* 0: 1 */
+  int32_t has_ignore_index;  /* 0: the id to ignore is -100 */
+  int64_t ignore_index;      /* its logprob is 0; a row that has no other id is 0 in every output */
+
+  /* Where results go; NULL: not computed. None may overlap another or an input. */
+  float* logprobs;    /* [N, ids_per_row]; needs token_ids */
+  float* lse;         /* N */
+  float* entropy;     /* N */
+  float* log_softmax; /* [N, V], the logprob of every id; row i at element i * log_softmax_row_stride */
+  int64_t log_softmax_row_stride;
+} isologit_logits_request;
+
+/* options and report may be NULL; of the options, arithmetic does not count. When it fails, output buffers may hold
+ * anything and the report is left alone. */
+isologit_status isologit_score_logits(const isologit_logits_request* request, const isologit_score_options* options,
+                                      isologit_score_report* report, char* message, size_t message_size);
+
+typedef struct isologit_logits_backward_request {
+  size_t struct_size;
+  /* As in the forward pass. */
+  isologit_matrix logits;
+  const float* temperatures;
+  int64_t temperature_count;
+  const int64_t* token_ids;
+  int64_t ids_per_row;
+  int32_t has_ignore_index;
+  int64_t ignore_index;
+
+  /* Upstream gradients: of logprobs, lse and entropy, NULL meaning 0, or of log_softmax alone. */
+  const float* d_logprobs;    /* [N, ids_per_row]; needs token_ids */
+  const float* d_lse;         /* N */
+  const float* d_entropy;     /* N */
+  const float* d_log_softmax; /* [N, V], row i at element i * d_log_softmax_row_stride */
+  int64_t d_log_softmax_row_stride;
+
+  float* dlogits; /* [N, V], row i at element i * dlogits_row_stride: each rounded once */
+  int64_t dlogits_row_stride;
+} isologit_logits_backward_request;
+
+/* The gradient of given logits. options and report may be NULL; of the options, the arithmetics do not count. */
+isologit_status isologit_backward_logits(const isologit_logits_backward_request* request,
+                                         const isologit_backward_options* options, isologit_backward_report* report,
+                                         char* message, size_t message_size);
 
 #ifdef __cplusplus
 }

@@ -16,11 +16,15 @@ __all__ = [
     "Report",
     "SampleOutput",
     "Scores",
+    "entropy_of_logits",
     "hf",
     "integrations",
     "kernels",
     "linear_logprobs",
+    "log_softmax",
     "logits",
+    "logprobs_of_logits",
+    "lse_of_logits",
     "nn",
     "ops",
     "sample",
@@ -36,6 +40,10 @@ _FOUND_IN = {
     "sample": "_sample",
     "Samples": "_sample",
     "linear_cross_entropy": "_cross_entropy",
+    "log_softmax": "_of_logits",
+    "logprobs_of_logits": "_of_logits",
+    "entropy_of_logits": "_of_logits",
+    "lse_of_logits": "_of_logits",
 }
 _MODULES = ("hf", "integrations", "nn", "ops", "partial")
 

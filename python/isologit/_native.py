@@ -143,6 +143,34 @@ class SampleRequest(_Sized):
     ]
 
 
+_LOGITS_AND_IDS = [
+    *_SIZE,
+    ("logits", Matrix),
+    *_TEMPERATURES,
+    ("token_ids", c_void_p),
+    ("ids_per_row", c_int64),
+    *_IGNORE_INDEX,
+]
+
+
+class LogitsRequest(_Sized):
+    _fields_ = [
+        *_LOGITS_AND_IDS,
+        *_pointers("logprobs", "lse", "entropy", "log_softmax"),
+        ("log_softmax_row_stride", c_int64),
+    ]
+
+
+class LogitsBackwardRequest(_Sized):
+    _fields_ = [
+        *_LOGITS_AND_IDS,
+        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
+        ("d_log_softmax_row_stride", c_int64),
+        ("dlogits", c_void_p),
+        ("dlogits_row_stride", c_int64),
+    ]
+
+
 class _ScoreOptions(_Sized):
     _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32)]
 
@@ -252,6 +280,8 @@ def _load() -> ctypes.CDLL:
         ("score", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, _ScoreReport))] + message),
         ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, _BackwardOptions)), c_void_p] + message),
         ("sample", c_int, [*map(POINTER, (Head, SampleRequest, _ScoreOptions, _SampleReport))] + message),
+        ("score_logits", c_int, [*map(POINTER, (LogitsRequest, _ScoreOptions)), c_void_p] + message),
+        ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, _BackwardOptions)), c_void_p] + message),
         ("mean_loss", c_int, losses + message),
         ("sum_loss", c_int, losses + message),
         ("mean_loss_upstream", c_int, [c_float, c_int64, POINTER(c_float)] + message),
@@ -422,6 +452,18 @@ def backward(
         kernel=kernel.encode(),
     )
     _Interruptible(options).call(_library.isologit_backward, head, request, options, None)
+
+
+def score_logits(request: LogitsRequest, *, threads: int, kernel: str) -> None:
+    """isologit_score_logits."""
+    options = _ScoreOptions(threads=threads, kernel=kernel.encode())
+    _Interruptible(options).call(_library.isologit_score_logits, request, options, None)
+
+
+def backward_logits(request: LogitsBackwardRequest, *, threads: int, kernel: str) -> None:
+    """isologit_backward_logits."""
+    options = _BackwardOptions(threads=threads, kernel=kernel.encode())
+    _Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:

@@ -62,22 +62,6 @@ Result<BackwardRequest> to_request(const isologit_backward_request* from, std::i
   return request;
 }
 
-Result<BackwardOptions> to_options(const isologit_backward_options* from) {
-  if (from == nullptr) return BackwardOptions{};
-  const auto c = read(from, "options");
-  if (!c) return tl::unexpected(c.error());
-  auto options = to_common_options<BackwardOptions>(*c);
-  if (c->has_arithmetic != 0) {
-    const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
-    if (!arithmetic) return tl::unexpected(arithmetic.error());
-    options.arithmetic = *arithmetic;
-  }
-  const auto logits = to_arithmetic(c->logits_arithmetic, "logits_arithmetic");
-  if (!logits) return tl::unexpected(logits.error());
-  options.logits = *logits;
-  return options;
-}
-
 Result<void> backward_structs(const isologit_head* c_head, const isologit_backward_request* c_request,
                               const isologit_backward_options* c_options, isologit_backward_report* c_report) {
   const auto head = to_head(c_head);
@@ -89,18 +73,7 @@ Result<void> backward_structs(const isologit_head* c_head, const isologit_backwa
   if (auto checked = check_report(c_report); !checked) return checked;
   const auto report = backward(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());
-  if (c_report != nullptr) {
-    isologit_backward_report filled{};
-    copy_text(report->kernel, filled.kernel);
-    filled.arithmetic = value(report->arithmetic);
-    filled.threads = report->threads;
-    filled.rows = report->rows;
-    filled.logit_fallbacks = report->logit_fallbacks;
-    filled.derivative_fallbacks = report->derivative_fallbacks;
-    filled.sum_fallbacks = report->sum_fallbacks;
-    write(filled, c_report);
-  }
-  return {};
+  return write_report(*report, c_report);
 }
 
 struct Logprobs {

@@ -80,4 +80,34 @@ Result<ScoreOptions> to_options(const isologit_score_options* from) {
   return options;
 }
 
+Result<BackwardOptions> to_options(const isologit_backward_options* from) {
+  if (from == nullptr) return BackwardOptions{};
+  const auto c = read(from, "options");
+  if (!c) return tl::unexpected(c.error());
+  auto options = to_common_options<BackwardOptions>(*c);
+  if (c->has_arithmetic != 0) {
+    const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
+    if (!arithmetic) return tl::unexpected(arithmetic.error());
+    options.arithmetic = *arithmetic;
+  }
+  const auto logits = to_arithmetic(c->logits_arithmetic, "logits_arithmetic");
+  if (!logits) return tl::unexpected(logits.error());
+  options.logits = *logits;
+  return options;
+}
+
+Result<void> write_report(const BackwardReport& report, isologit_backward_report* to) {
+  if (to == nullptr) return {};
+  isologit_backward_report filled{};
+  copy_text(report.kernel, filled.kernel);
+  filled.arithmetic = value(report.arithmetic);
+  filled.threads = report.threads;
+  filled.rows = report.rows;
+  filled.logit_fallbacks = report.logit_fallbacks;
+  filled.derivative_fallbacks = report.derivative_fallbacks;
+  filled.sum_fallbacks = report.sum_fallbacks;
+  write(filled, to);
+  return {};
+}
+
 }  // namespace isologit::detail::capi

@@ -13,6 +13,7 @@
 #include "base/text.hpp"
 #include "capi/structs.hpp"
 #include "isologit/arithmetic.hpp"
+#include "isologit/backward.hpp"
 #include "isologit/head.hpp"
 #include "isologit/isologit.h"
 #include "isologit/score.hpp"
@@ -76,8 +77,10 @@ Result<void> add_selection(const Struct& c, Request& request) {
 
 Result<ScoreRequest> to_request(const isologit_score_request* from);
 Result<ScoreOptions> to_options(const isologit_score_options* from);
+Result<BackwardOptions> to_options(const isologit_backward_options* from);
 // Fills c_report, or nothing where that is NULL.
 Result<void> write_report(const ScoreReport& report, isologit_score_report* c_report);
+Result<void> write_report(const BackwardReport& report, isologit_backward_report* c_report);
 
 // The C++ options of a structure with the members threads, kernel, progress and user; the rest is the caller's.
 template <class Options, class Struct>

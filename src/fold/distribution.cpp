@@ -60,6 +60,8 @@ void Distribution::add_sums(const kernels::FoldLoops& loops, const float* logits
     unsummed = true;
   } else if (top < -kHighest) {
     skipped_low = true;
+  } else if (mass_alone) {
+    mass.add(loops.mass(logits, count, scale));
   } else {
     const kernels::Sums sums = loops.sums(logits, count, top, scale);
     mass.add(sums.mass);
@@ -170,7 +172,7 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
                   exact::Bound::of(exact::BigFloat::from_double(static_cast<double>(state.absorbed) * 0x1p-980));
     return ball;
   };
-  const double relative = 0x1p-44;
+  const double relative = state.mass_alone ? 0x1p-47 : 0x1p-44;
   // From units of 2^scale to units of e^top.
   const exact::Ball unit = exact::scale_by_power_of_two(
       exact::exp(exact::Ball::exact(-static_cast<double>(state.top)), kLimbs), state.scale);

@@ -38,6 +38,7 @@ struct Distribution {
   std::int64_t rises = 0;            // how often moment was moved to a new top; each costs it 2^-51
   int scale = 0;
   bool summed = true;        // whether sums are wanted at all
+  bool mass_alone = false;   // moment and squares are not wanted
   bool unsummed = false;     // f64 sums were not possible: a top above 2^20, or a table without them
   bool skipped_low = false;  // logits below -2^20 were left out of the sums
   Compensated mass;

@@ -1,5 +1,6 @@
 #include "fold/normalizer.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -26,6 +27,14 @@ Normalizer::Normalizer(const RelativeSums& sums, float top, bool several, std::s
       limbs_(limbs),
       total_(exact::add(Ball::exact(1), sums.rest, limbs + 1)),
       excess_(exact::log1p(sums.rest, limbs)) {}
+
+kernels::Excess Normalizer::excess() const {
+  constexpr double kLeast = 0x1p-1000;  // a real excess below it is below 2^-150 as well
+  const double low = exact::round(exact::lower(excess_), exact::kF64);
+  const double high = exact::round(exact::upper(excess_), exact::kF64);
+  // One step outwards for the rounding.
+  return {std::max(std::nextafter(low, 0.0), kLeast), std::max(std::nextafter(high, 2 * high), kLeast)};
+}
 
 std::optional<float> Normalizer::lse() const {
   return as_f32(exact::try_round_sum(top_, excess_, excess_sign_, exact::kF32));

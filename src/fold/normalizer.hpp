@@ -18,6 +18,9 @@ class Normalizer {
 
   const RelativeSums& sums() const { return sums_; }
 
+  // lse less the top, for kernels::FoldLoops::log_softmax.
+  kernels::Excess excess() const;
+
   std::optional<float> lse() const;
   std::optional<float> logprob(float logit) const;
   std::optional<float> entropy() const;

@@ -65,6 +65,27 @@ inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return _mm256_fma
 inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) { return a * b + c; }
 #endif
 
+// GCC 12 makes a detour through memory of the conversions between a register and half of one.
+inline Doubles widen(const float* from) {
+#if ISOLOGIT_LANES == 8
+  return bits_of<Doubles>(_mm512_cvtps_pd(_mm256_loadu_ps(from)));
+#elif ISOLOGIT_LANES == 4
+  return _mm256_cvtps_pd(_mm_loadu_ps(from));
+#else
+  return __builtin_convertvector(load<HalfFloats>(from), Doubles);
+#endif
+}
+
+inline HalfFloats narrow(Doubles x) {
+#if ISOLOGIT_LANES == 8
+  return bits_of<HalfFloats>(_mm512_cvtpd_ps(bits_of<__m512d>(x)));
+#elif ISOLOGIT_LANES == 4
+  return _mm256_cvtpd_ps(x);
+#else
+  return __builtin_convertvector(x, HalfFloats);
+#endif
+}
+
 inline Scan scan(const float* logits, std::int64_t count) {
   const float nothing = -std::numeric_limits<float>::infinity();
   Floats greatest = Floats{} + nothing;
@@ -107,7 +128,7 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
   Doubles squares[2] = {};
   for (std::int64_t i = 0; i < count; i += 2 * kWidth) {
     for (int half = 0; half < 2; ++half) {
-      const auto z = __builtin_convertvector(load<HalfFloats>(logits + i + half * kWidth), Doubles);
+      const Doubles z = widen(logits + i + half * kWidth);
       const Longs there = z > nothing;
       const Doubles held = select(z > lowest, z, broadcast(lowest));
       const Doubles term = select(there, exp_scaled(held, lift), Doubles{});
@@ -122,6 +143,25 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
     result.moment += moment[0][i] + moment[1][i];
     result.squares += squares[0][i] + squares[1][i];
   }
+  return result;
+}
+
+// A term is within 2^-50 and takes part in at most 21 additions (16 of a chain, 3 of chains, 2 of lanes, where a
+// register holds two doubles; fewer of them where it holds more): 2^-48.1. -inf counts as the floor, below 2^-999.
+inline double mass(const float* logits, std::int64_t count, int scale) {
+  constexpr int kChains = kWidth == 2 ? 4 : kLaneGroup / kWidth;
+  const double lowest = (scale - 1000) * 0.6931471805599453;
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound) + scale;
+  Doubles sum[kChains] = {};
+  for (std::int64_t i = 0; i < count; i += kChains * kWidth) {
+    for (int c = 0; c < kChains; ++c) {
+      const Doubles z = widen(logits + i + c * kWidth);
+      sum[c] += exp_scaled(select(z > lowest, z, broadcast(lowest)), lift);
+    }
+  }
+  double result = 0;
+  for (int c = 1; c < kChains; ++c) sum[0] += sum[c];
+  for (int lane = 0; lane < kWidth; ++lane) result += sum[0][lane];
   return result;
 }
 
@@ -159,14 +199,14 @@ inline void softcap(float* logits, std::int64_t count, float cap) {
   const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
   const double c = static_cast<double>(cap);
   for (std::int64_t i = 0; i < count; i += kWidth) {
-    const auto z = __builtin_convertvector(load<HalfFloats>(logits + i), Doubles);
+    const Doubles z = widen(logits + i);
     const Doubles size = select(z < 0, -z, z);
     const Doubles x = select(size < 10 * c, size / c, broadcast(10));
     const Doubles e = exp_scaled(-2 * x, lift);
     const Doubles capped = c * ((1 - e) / (1 + e));
     const Doubles error = c * e * 0x1p-47 + capped * 0x1p-50;
-    const auto low = __builtin_convertvector(capped - error, HalfFloats);
-    const auto high = __builtin_convertvector(capped + error, HalfFloats);
+    const HalfFloats low = narrow(capped - error);
+    const HalfFloats high = narrow(capped + error);
     for (int lane = 0; lane < kWidth; ++lane) {
       float& logit = logits[i + lane];
       if (low[lane] == high[lane] && size[lane] < 10 * c) {
@@ -261,7 +301,76 @@ inline std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int6
   return total;
 }
 
-constexpr FoldLoops kFoldLoops{scan, sums, count_above, any_not_below, softcap, gumbel_hits};
+// z - lse by one subtraction. lse = top + excess in f64 is within error = (high - low) / 2 and the roundings of the
+// middle and of lse; 2^-52 of both covers them and what computing the error rounds off. The difference d rounds by
+// 2^-53 |d|; so do each of the two operations that make an end of the interval (one with multiply_add), whose 2^-51 |d|
+// covers all three. d <= 0 but for rounding, and then it is below the error in size.
+inline std::int64_t log_softmax(const float* logits, std::int64_t count, float top, const Excess& excess,
+                                float* logprobs, std::int32_t* open) {
+  const double middle = excess.low + (excess.high - excess.low) / 2;
+  const double lse = static_cast<double>(top) + middle;
+  const double size = lse < 0 ? -lse : lse;
+  const double error = (excess.high - excess.low) * (0.5 + 0x1p-20) + (size + middle) * 0x1p-52;
+  using HalfInts = std::int32_t __attribute__((vector_size(4 * kWidth)));
+  const auto write = [&](std::int64_t i) -> HalfInts {
+    const Doubles z = widen(logits + i);
+    const Doubles d = z - lse;
+    const HalfFloats low = narrow(multiply_add(d, broadcast(1 + 0x1p-51), broadcast(-error)));
+    const HalfFloats high = narrow(multiply_add(d, broadcast(1 - 0x1p-51), broadcast(error)));
+    const HalfFloats rounded = high + 0.0F;  // of 0, high may be -0
+    std::memcpy(logprobs + i, &rounded, sizeof rounded);
+    return low != high;
+  };
+  HalfInts any = {};
+  for (std::int64_t i = 0; i < count; i += kWidth) any |= write(i);
+  std::int32_t differs = 0;
+  for (int lane = 0; lane < kWidth; ++lane) differs |= any[lane];
+  if (differs == 0) return 0;
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const HalfInts which = write(i);
+    for (int lane = 0; lane < kWidth; ++lane) {
+      if (which[lane] != 0) open[total++] = static_cast<std::int32_t>(i) + lane;
+    }
+  }
+  return total;
+}
+
+// p is within 2^-50, the unit's error and the rounding of their product; p b rounds once more, and the sum with g.
+// The factor is rounded, and so is the product with it: 2^-51 of the whole covers these three. What the bounds
+// themselves round off is below 2^-50 of them. A p below the floor, 2^-998 or less, counts as the floor: no dz depends
+// on it.
+inline std::int64_t softmax_gradient(const SoftmaxGradient& row, const float* logits, const float* g,
+                                     std::int64_t count, float* dz, std::int32_t* open) {
+  const double lowest = (row.scale - 1000) * 0.6931471805599453;
+  const std::int64_t lift = std::bit_cast<std::int64_t>(kRound) + row.scale;
+  const auto size = [](Doubles x) { return bits_of<Doubles>(bits_of<Longs>(x) & 0x7FFFFFFFFFFFFFFF); };
+  const double relative = 0x1p-49 + row.unit_error;
+  using HalfInts = std::int32_t __attribute__((vector_size(4 * kWidth)));
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Doubles z = widen(logits + i);
+    const Doubles p = exp_scaled(select(z > lowest, z, broadcast(lowest)), lift) * row.unit;
+    const Doubles change = p * row.b;
+    const Doubles whole = (widen(g + i) + change) * row.factor;
+    const Doubles error = (size(change) * relative + p * row.b_error) * row.factor + size(whole) * 0x1p-51;
+    const HalfFloats low = narrow(whole - error);
+    const HalfFloats high = narrow(whole + error);
+    const HalfFloats rounded = high + 0.0F;  // of 0, high may be -0
+    std::memcpy(dz + i, &rounded, sizeof rounded);
+    const HalfInts differs = low != high;
+    std::int32_t any = 0;
+    for (int lane = 0; lane < kWidth; ++lane) any |= differs[lane];
+    if (any == 0) continue;
+    for (int lane = 0; lane < kWidth; ++lane) {
+      if (differs[lane] != 0) open[total++] = static_cast<std::int32_t>(i) + lane;
+    }
+  }
+  return total;
+}
+
+constexpr FoldLoops kFoldLoops{scan,    sums,        mass,        count_above,     any_not_below,
+                               softcap, gumbel_hits, log_softmax, softmax_gradient};
 
 }  // namespace
 }  // namespace isologit::detail::kernels::loops

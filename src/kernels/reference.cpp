@@ -51,7 +51,13 @@ std::int64_t gumbel_hits(const Draw& draw, const float* logits, std::int64_t fir
   return found;
 }
 
-constexpr FoldLoops kFoldLoops{scan, nullptr, count_above, any_not_below, softcap, gumbel_hits};
+std::int64_t log_softmax(const float*, std::int64_t count, float, const Excess&, float*, std::int32_t* open) {
+  for (std::int64_t i = 0; i < count; ++i) open[i] = static_cast<std::int32_t>(i);
+  return count;
+}
+
+constexpr FoldLoops kFoldLoops{scan,    nullptr,     nullptr,     count_above, any_not_below,
+                               softcap, gumbel_hits, log_softmax, nullptr};
 
 class Reference final : public Target {
  public:

@@ -24,7 +24,7 @@ static const uint16_t kWeight[kVocab * kHidden] = {0x0000, 0x3F80,  /* 0, 1 */
 static const uint16_t kStates[kRows * kHidden] = {0x0000, 0x0000,   /* 0, 0 */
                                                   0x3F80, 0x0000};  /* 1, 0 */
 
-static isologit_head make_head(void) {
+static inline isologit_head make_head(void) {
   isologit_head head = {.struct_size = sizeof head};
   head.weight = (isologit_matrix){.data = kWeight, .rows = kVocab, .cols = kHidden, .row_stride = kHidden};
   head.weight.dtype = ISOLOGIT_BF16;

@@ -1,0 +1,117 @@
+"""The functions of given logits on torch tensors: one operator, its gradient, and what callers give as its rows."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isologit import _native, _of_logits
+
+_DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
+_ARGS = (
+    "Tensor logits, Tensor temperatures, Tensor? token_ids, SymInt ignore_index, str output, int threads, str kernel"
+)
+
+
+def _fill(request: Any, logits: Tensor, temperatures: Tensor, token_ids: Tensor | None, ignore_index: int) -> Any:
+    """What the requests of both passes begin with: logits [N, V], temperatures [1] or [N], token_ids [N, K]."""
+    if logits.dtype not in _DTYPES:
+        raise ValueError(f"logits: dtype is {logits.dtype}; expected torch.float32, torch.bfloat16 or torch.float16")
+    request.logits = _native.Matrix(logits.data_ptr(), *logits.shape, logits.stride(0), _DTYPES[logits.dtype])
+    request.temperatures, request.temperature_count = temperatures.data_ptr(), temperatures.shape[0]
+    request.has_ignore_index, request.ignore_index = 1, ignore_index
+    if token_ids is not None:
+        request.token_ids, request.ids_per_row = token_ids.data_ptr(), token_ids.shape[1]
+    return request
+
+
+def _output(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
+    shapes = {"log_softmax": logits.shape, "logprobs": None if token_ids is None else token_ids.shape}
+    return logits.new_empty(shapes.get(output) or (logits.shape[0],), dtype=torch.float32)
+
+
+@torch.library.custom_op("isologit::of_logits", mutates_args=(), schema=f"({_ARGS}) -> Tensor")
+def of_logits(*args: Any) -> Tensor:
+    """output: "log_softmax" [N, V], "logprobs" of token_ids [N, K], "entropy" or "lse" [N]."""
+    logits, temperatures, token_ids, ignore_index, output, threads, kernel = args
+    result = _output(logits, token_ids, output)
+    request = _fill(_native.LogitsRequest(), logits, temperatures, token_ids, ignore_index)
+    setattr(request, output, result.data_ptr())
+    if output == "log_softmax":
+        request.log_softmax_row_stride = logits.shape[1]
+    if result.numel():
+        _native.score_logits(request, threads=threads, kernel=kernel)
+    return result
+
+
+@torch.library.custom_op("isologit::of_logits_backward", mutates_args=(), schema=f"(Tensor g, {_ARGS}) -> Tensor")
+def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
+    """The gradient of the logits, f32, from the upstream of what of_logits returned."""
+    logits, temperatures, token_ids, ignore_index, output, threads, kernel = args
+    g = g.to(torch.float32).contiguous()
+    result = logits.new_empty(logits.shape, dtype=torch.float32)
+    request = _fill(_native.LogitsBackwardRequest(), logits, temperatures, token_ids, ignore_index)
+    setattr(request, f"d_{output}", g.data_ptr())
+    if output == "log_softmax":
+        request.d_log_softmax_row_stride = logits.shape[1]
+    request.dlogits, request.dlogits_row_stride = result.data_ptr(), logits.shape[1]
+    if result.numel():
+        _native.backward_logits(request, threads=threads, kernel=kernel)
+    return result
+
+
+@of_logits.register_fake
+def _(*args: Any) -> Tensor:
+    return _output(args[0], args[2], args[4])
+
+
+@of_logits_backward.register_fake
+def _(g: Tensor, *args: Any) -> Tensor:
+    return args[0].new_empty(args[0].shape, dtype=torch.float32)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.rest = inputs[3:]
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    logits = ctx.saved_tensors[0]
+    dlogits = of_logits_backward(g, *ctx.saved_tensors, *ctx.rest)
+    return (dlogits.to(logits.dtype), *(None,) * 6)
+
+
+of_logits.register_autograd(_backward, setup_context=_setup)
+
+
+def run(
+    logits: Tensor,
+    output: str,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    temperature: float | Tensor,
+    threads: int,
+    kernel: str,
+) -> Tensor:
+    for name, tensor in (("logits", logits), ("token_ids", token_ids)):
+        if tensor is not None and tensor.device.type not in ("cpu", "meta"):
+            raise NotImplementedError(
+                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
+            )
+    _of_logits.check_shape("logits", logits.shape)
+    lead, vocab_size = logits.shape[:-1], logits.shape[-1]
+    rows = logits.reshape(lead.numel(), vocab_size)
+    if vocab_size > 1 and rows.stride(1) != 1:
+        rows = rows.contiguous()
+    temperatures = torch.as_tensor(temperature, dtype=torch.float32).detach()
+    _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
+    shape = {"log_softmax": logits.shape}.get(output, lead)
+    ids = None
+    if token_ids is not None:
+        if token_ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"token_ids: dtype is {token_ids.dtype}; expected torch.int64")
+        per_row = _of_logits.ids_per_row(token_ids.shape, lead)
+        shape = token_ids.shape
+        ids = token_ids.to(torch.int64).reshape(lead.numel(), per_row).contiguous()
+    temperatures = temperatures.reshape(-1).contiguous()
+    return of_logits(rows, temperatures, ids, ignore_index, output, threads, kernel).reshape(shape)

@@ -1,0 +1,136 @@
+/* isologit_score_logits and isologit_backward_logits from C11: results small enough to know by hand. */
+#include <string.h>
+
+#include "small_head.h"
+
+/* Rounded once to f32, from 50-digit values: ln 4, ln(1 + e + e^2 + e^3), that less 3, and the entropy there. */
+static const float kLnFour = 1.38629436111989061883446424291635313615100026872051F;
+static const float kLse = 3.44018969856119533049272230132616007334961314847871F;
+static const float kFirst = 0.44018969856119533049272230132616007334961314847871F;
+static const float kEntropy = 0.94753696397542556312210477689953020857169991105572F;
+
+/* 0, 0, 0, 0, and 0, 1, 2, 3 in bf16, with an element between the rows. */
+static const uint16_t kLogits[9] = {0, 0, 0, 0, 0xFFFF, 0, 0x3F80, 0x4000, 0x4040};
+
+static isologit_matrix logits(void) {
+  isologit_matrix matrix = {.data = kLogits, .rows = kRows, .cols = kVocab, .row_stride = 5};
+  matrix.dtype = ISOLOGIT_BF16;
+  return matrix;
+}
+
+static void results_by_hand(void) {
+  const int64_t ids[kRows] = {2, 3};
+  float logprobs[kRows];
+  float lse[kRows];
+  float entropy[kRows];
+  float all[kRows][kVocab + 1];
+  all[0][kVocab] = 7;
+  char message[64] = "not empty";
+  isologit_logits_request request = {.struct_size = sizeof request, .logits = logits()};
+  request.token_ids = ids;
+  request.logprobs = logprobs;
+  request.lse = lse;
+  request.entropy = entropy;
+  request.log_softmax = &all[0][0];
+  request.log_softmax_row_stride = kVocab + 1;
+  isologit_score_report report = {.struct_size = sizeof report};
+  CHECK(isologit_score_logits(&request, NULL, &report, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(message[0] == '\0');
+  CHECK(logprobs[0] == -kLnFour && lse[0] == kLnFour && entropy[0] == kLnFour);
+  CHECK(logprobs[1] == -kFirst && lse[1] == kLse && entropy[1] == kEntropy);
+  for (int v = 0; v < kVocab; ++v) CHECK(all[0][v] == -kLnFour);
+  CHECK(all[1][0] == -kLse && all[1][3] == -kFirst && all[0][kVocab] == 7);
+  CHECK(report.rows == kRows && report.threads >= 1 && report.kernel[0] != '\0');
+
+  /* At temperature 2 the last two logits of 0, 2, 4 and 6 are those of before. */
+  const float temperature = 2;
+  const float doubled[kVocab] = {0, 2, 4, 6};
+  request.logits = (isologit_matrix){.data = doubled, .rows = 1, .cols = kVocab, .row_stride = kVocab};
+  request.logits.dtype = ISOLOGIT_F32;
+  request.temperatures = &temperature;
+  request.temperature_count = 1;
+  CHECK(isologit_score_logits(&request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(all[0][0] == -kLse && all[0][3] == -kFirst);
+}
+
+static void ids_in_plenty_and_ignored(void) {
+  const int64_t ids[kRows * 2] = {1, -7, -7, -7};
+  float logprobs[kRows * 2];
+  float lse[kRows];
+  isologit_logits_request request = {.struct_size = sizeof request, .logits = logits()};
+  request.token_ids = ids;
+  request.ids_per_row = 2;
+  request.has_ignore_index = 1;
+  request.ignore_index = -7;
+  request.logprobs = logprobs;
+  request.lse = lse;
+  CHECK(isologit_score_logits(&request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(logprobs[0] == -kLnFour && logprobs[1] == 0 && logprobs[2] == 0 && logprobs[3] == 0);
+  CHECK(lse[0] == kLnFour && lse[1] == 0);
+}
+
+static void gradients_by_hand(void) {
+  const int64_t ids[kRows] = {2, -100};
+  const float d_logprobs[kRows] = {1, 5};
+  float dlogits[kRows][kVocab];
+  isologit_logits_backward_request request = {.struct_size = sizeof request, .logits = logits()};
+  request.token_ids = ids;
+  request.d_logprobs = d_logprobs;
+  request.dlogits = &dlogits[0][0];
+  request.dlogits_row_stride = kVocab;
+  isologit_backward_report report = {.struct_size = sizeof report};
+  CHECK(isologit_backward_logits(&request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(dlogits[0][0] == -0.25F && dlogits[0][1] == -0.25F && dlogits[0][2] == 0.75F && dlogits[0][3] == -0.25F);
+  for (int v = 0; v < kVocab; ++v) CHECK(dlogits[1][v] == 0);
+  CHECK(report.rows == 1 && report.arithmetic == ISOLOGIT_EXACT);
+
+  const float dense[kRows][kVocab] = {{1, 2, 3, 4}, {0, 0, 0, 0}};
+  request.token_ids = NULL;
+  request.d_logprobs = NULL;
+  request.d_log_softmax = &dense[0][0];
+  request.d_log_softmax_row_stride = kVocab;
+  CHECK(isologit_backward_logits(&request, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(dlogits[0][0] == -1.5F && dlogits[0][1] == -0.5F && dlogits[0][2] == 0.5F && dlogits[0][3] == 1.5F);
+  for (int v = 0; v < kVocab; ++v) CHECK(dlogits[1][v] == 0);
+}
+
+static void refuses(const isologit_logits_request* request, const char* expected) {
+  char message[256] = "";
+  CHECK(isologit_score_logits(request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  if (strstr(message, expected) == NULL) fprintf(stderr, "\"%s\" is not in \"%s\"\n", expected, message);
+  CHECK(strstr(message, expected) != NULL);
+}
+
+static void wrong_calls(void) {
+  float lse[kRows];
+  isologit_logits_request good = {.struct_size = sizeof good, .logits = logits(), .lse = lse};
+  refuses(NULL, "request: NULL");
+  isologit_logits_request bad = good;
+  bad.struct_size = 8;
+  refuses(&bad, "struct_size is 8");
+  bad = good;
+  bad.logits.dtype = 5;
+  refuses(&bad, "logits: dtype is 5");
+  bad = good;
+  bad.temperature_count = 1;
+  refuses(&bad, "temperatures: temperature_count is 1");
+  bad = good;
+  bad.ids_per_row = -1;
+  refuses(&bad, "ids_per_row: -1");
+  bad = good;
+  bad.logprobs = lse;
+  refuses(&bad, "token_ids: none given");
+  char message[256];
+  CHECK(isologit_backward_logits(NULL, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  isologit_logits_backward_request backward = {.struct_size = sizeof backward, .logits = logits(), .d_lse = lse};
+  CHECK(isologit_backward_logits(&backward, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strstr(message, "dlogits: null") != NULL);
+}
+
+int main(void) {
+  results_by_hand();
+  ids_in_plenty_and_ignored();
+  gradients_by_hand();
+  wrong_calls();
+  return failures == 0 ? 0 : 1;
+}
