@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -30,7 +31,7 @@ struct Row {
   Distribution dropped;
   Distribution raw;
   Rank rank;
-  MeanLogits mean;
+  std::unique_ptr<MeanLogits> mean;  // where it is asked for
   TopK top_k{0};
 
   void merge(const kernels::FoldLoops& loops, const RowPlan& plan, const Row& other);

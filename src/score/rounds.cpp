@@ -67,6 +67,7 @@ Rounds::ScoredRow Rounds::new_row(std::int64_t index) const {
   row.index = index;
   row.folds.kept.summed = plan_.kept_sums;
   row.folds.top_k = fold::TopK(plan_.top_k);
+  if (plan_.mean) row.folds.mean = std::make_unique<fold::MeanLogits>();
   const auto add = [&](std::int64_t id) {
     if (id != request_.ignore_index) row.captured.push_back({id, false, 0, 0});
   };
@@ -156,6 +157,7 @@ void Rounds::begin_block(std::size_t begin, std::size_t count) {
       fold::Row folds;
       folds.kept.summed = plan_.kept_sums;
       folds.top_k = fold::TopK(plan_.top_k);
+      if (plan_.mean) folds.mean = std::make_unique<fold::MeanLogits>();
       if (plan_.rank) {
         const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
         folds.rank = {row.captured[captured_at(row, id)].logit, id, 0};
@@ -197,7 +199,7 @@ void Rounds::absorb_row(const Shard& shard, const tiles::Tiles& tiles, const til
   const tiles::Masked masked(support_, row.index, tile, dropped);
   if (plan_.kept) folds.kept.absorb(loops, tile.logits, tile.count, tile.first_id);
   if (plan_.dropped) folds.dropped.absorb(loops, dropped, tile.count, tile.first_id);
-  if (plan_.mean) folds.mean.absorb(tile.logits, masked.in_support, tile.count);
+  if (plan_.mean) folds.mean->absorb(tile.logits, masked.in_support, tile.count);
   if (plan_.rank) folds.rank.absorb(loops, tile.logits, masked.in_support, tile.count, tile.first_id);
   if (plan_.top_k > 0) folds.top_k.absorb(loops, tile.logits, masked.in_support, tile.count, tile.first_id);
 }

@@ -102,7 +102,7 @@ bool Rounds::finish_row(const ScoredRow& row) {
   const std::optional<fold::Normalizer> kept = normalizer(row.folds.kept, row.exact[0]);
   if (phase_ == Phase::first) {
     finish_ids(row);
-    if (request_.mean_logits != nullptr) request_.mean_logits[row.index] = row.folds.mean.finish();
+    if (request_.mean_logits != nullptr) request_.mean_logits[row.index] = row.folds.mean->finish();
     if (request_.summaries != nullptr) {
       request_.summaries[row.index] = kept ? fold::summarize(row.folds.kept, kept->sums()) : RowSummary{};
     }
