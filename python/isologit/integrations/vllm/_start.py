@@ -1,0 +1,125 @@
+"""What the plugin puts into vLLM's classes, and the check, before an engine serves, that it is in force there."""
+
+import functools
+import logging
+from typing import Any
+
+import torch
+import vllm
+from vllm.distributed import get_pp_group
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
+
+import isologit
+from isologit.integrations.vllm import _settings
+from isologit.integrations.vllm._head import IsologitLogitsProcessor
+from isologit.integrations.vllm._logprobs import ExactLogprobs
+
+_log = logging.getLogger("vllm.isologit")  # below "vllm", whose handler prints it
+
+
+def install() -> None:
+    """Never raises: without the option the plugin must not stand in anyone's way. With it, check() does."""
+    if hasattr(WorkerBase, "isologit_state"):
+        return
+    if LogitsProcessor.__name__ not in op_registry_oot:
+        LogitsProcessor.register_oot(IsologitLogitsProcessor)
+    WorkerBase.isologit_state = state
+    initialize = WorkerWrapperBase.initialize_from_config
+
+    # The last call before the engine serves, in every worker and after the model is loaded.
+    @functools.wraps(initialize)
+    def initialize_from_config(self: WorkerWrapperBase, *args: Any, **kwargs: Any) -> Any:
+        start(self.worker)
+        return initialize(self, *args, **kwargs)
+
+    WorkerWrapperBase.initialize_from_config = initialize_from_config
+
+
+def start(worker: WorkerBase) -> None:
+    settings = _settings.read(worker.vllm_config.additional_config)
+    if settings is None:
+        return
+    processors = check(worker, settings)
+    if settings.logprobs == "exact":
+        ExactLogprobs(_v1_sampler(worker), settings.threads, processors)
+    _log.info(
+        "isologit %s in vLLM %s: %s, processors %s",
+        isologit.__version__,
+        vllm.__version__,
+        settings,
+        ",".join(map(str, sorted(processors))),
+    )
+
+
+def _refuse(what: str) -> None:
+    raise RuntimeError(
+        f'isologit {isologit.__version__} in vLLM {vllm.__version__}: additional_config["isologit"] (or fp32_lm_head) '
+        f"asks for isologit's head, but {what}. Switch that off, use the versions of docs/integrations/vllm.md, or "
+        "take the option out of additional_config"
+    )
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def check(worker: WorkerBase, settings: _settings.Settings) -> frozenset[int]:
+    """Raises unless the model's logits come from here. Returns the processors that they use."""
+    model = worker.get_model()
+    layers = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+    if not layers:
+        _refuse(f"the model {type(model).__name__} has no LogitsProcessor: nothing in it makes logits")
+    for layer in layers:
+        if type(layer)._apply_head is not IsologitLogitsProcessor._apply_head or "_apply_head" in vars(layer):
+            _refuse(f"the model's layer is {_name(type(layer))}, registered or derived by someone else")
+        if layer.isologit != settings:
+            _refuse(f"the model's layer was made with other settings ({layer.isologit or 'off'})")
+    # vLLM's wrapper for LoRA cannot be called before a first batch has named its adapters.
+    if get_pp_group().is_last_rank and worker.vllm_config.lora_config is None:
+        _check_call(worker, model, layers)
+    return layers[0].isologit_processors
+
+
+@torch.inference_mode()
+def _check_call(worker: WorkerBase, model: torch.nn.Module, layers: list[IsologitLogitsProcessor]) -> None:
+    """One row through the model's own path to logits; all ranks take part."""
+    config = worker.vllm_config.model_config
+    before = sum(layer.isologit_calls for layer in layers)
+    model.compute_logits(torch.ones(1, config.get_hidden_size(), dtype=config.dtype, device=worker.device))
+    if sum(layer.isologit_calls for layer in layers) == before:
+        changed = [
+            f"LogitsProcessor.{name} is {_name(method)}"
+            for name in ("forward", "_get_logits", "_apply_head")
+            if (method := getattr(LogitsProcessor, name)).__module__ != LogitsProcessor.__module__
+        ]
+        how = "; ".join(changed) or "it has its own way"
+        _refuse(f"{type(model).__name__}.compute_logits does not call it ({how})")
+
+
+def _v1_sampler(worker: WorkerBase) -> Any:
+    if getattr(worker, "use_v2_model_runner", False):
+        _refuse(
+            "vLLM's V2 model runner makes the logprobs, which isologit does not replace there "
+            '(set "logprobs": "engine")'
+        )
+    return worker.model_runner.sampler
+
+
+def state(worker: WorkerBase) -> dict[str, Any]:
+    """LLM.collective_rpc("isologit_state"): what is in force in each worker, and how often the head has been called."""
+    layers = [module for module in worker.get_model().modules() if isinstance(module, IsologitLogitsProcessor)]
+    settings = next((layer.isologit for layer in layers if layer.isologit), None)
+    if settings is None:
+        return {"on": False, "isologit": isologit.__version__, "vllm": vllm.__version__}
+    return {
+        "on": True,
+        "isologit": isologit.__version__,
+        "vllm": vllm.__version__,
+        "arithmetic": settings.arithmetic,
+        "logprobs": settings.logprobs,
+        "threads": settings.threads,
+        "processors": sorted(layers[0].isologit_processors),
+        "calls": sum(layer.isologit_calls for layer in layers),
+    }

