@@ -144,8 +144,9 @@ def layer(start):
 
 
 def test_the_fast_arithmetic(layer):
-    import isologit
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    import isologit
 
     layer.isologit = _settings.Settings(arithmetic="fast")
     generator = torch.Generator().manual_seed(3)

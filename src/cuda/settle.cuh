@@ -1,8 +1,8 @@
 // Settles the logits that were left open: a warp finds them by their mark, in a stretch of a row, and sums each again,
 // in pairs of doubles and, where those do not decide, as an integer. No list, no count, no host: a call has one shape
 // whatever its numbers are.
-// Predicted on an H100: reading the logits, 0.2 ms for each 1024 rows of V=151936, and 16 KiB from the caches for each open
-// one (a fifth of a percent at H=4096): 1.5 ms for each 1024 rows. Not measured.
+// Predicted on an H100: reading the logits, 0.2 ms for each 1024 rows of V=151936, and 16 KiB from the caches for each
+// open one (a fifth of a percent at H=4096): 1.5 ms for each 1024 rows. Not measured.
 #pragma once
 
 #include "cuda/accumulator.cuh"

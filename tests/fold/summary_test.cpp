@@ -111,7 +111,11 @@ TEST(Row, BytesAndBackByEveryPlan) {
     const std::vector<std::byte> others = bytes_of(other, plan);
     detail::base::ByteReader reader(others);
     ASSERT_TRUE(from_bytes.read(plan, reader));
-    detail::fold::Row direct = row;
+    const std::vector<std::byte> own = bytes_of(row, plan);
+    detail::base::ByteReader own_reader(own);
+    detail::fold::Row direct;
+    direct.top_k = detail::fold::TopK(plan.top_k);
+    ASSERT_TRUE(direct.read(plan, own_reader));
     direct.merge(loops, plan, other);
     row.merge(loops, plan, from_bytes);
     EXPECT_EQ(bytes_of(direct, plan), bytes_of(row, plan)) << folds;

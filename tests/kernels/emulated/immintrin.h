@@ -35,6 +35,14 @@ static inline __m512d _mm512_cvtps_pd(__m256 a) {
   return _mm512_loadu_pd(to);
 }
 
+static inline __m256 _mm512_cvtpd_ps(__m512d a) {
+  double from[8];
+  float to[8];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 8; ++i) to[i] = (float)from[i];
+  return _mm256_loadu_ps(to);
+}
+
 static inline __m256 _mm512_extractf32x8_ps(__m512 a, int half) {
   float from[16];
   memcpy(from, &a, sizeof from);
