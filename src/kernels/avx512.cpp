@@ -1,9 +1,10 @@
 // AVX-512: twenty-four accumulators of eight doubles (avx512) or sixteen floats (avx512_fast).
 //
-// Notes. Never timed. Predicted for an Ice Lake core by llvm-mca 14 from the code that GCC 12 makes: multiply_4 does
-// its 24 multiply-adds in 12.1 cycles, two a cycle, which is the ceiling. Few rows of bf16: 24 cycles for 64 elements
-// of the weight and two hidden rows, 35 for 32 elements and twelve rows (24 of them multiply-adds). 0.38 cycles an
-// element are 16 GB/s a core at 3 GHz, about what a core reads.
+// Notes. Measured on 16 processors of a Xeon (docs/performance.md): 256 rows at 45 GFLOP/s a core in f64, 91 in f32,
+// one row at the rate of memory. Predicted for an Ice Lake core by llvm-mca 14 from the code that GCC 12 makes:
+// multiply_4 does its 24 multiply-adds in 12.1 cycles, two a cycle, which is the ceiling. Few rows of bf16: 24 cycles
+// for 64 elements of the weight and two hidden rows, 35 for 32 elements and twelve rows (24 of them multiply-adds).
+// 0.38 cycles an element are 16 GB/s a core at 3 GHz, about what a core reads.
 #define ISOLOGIT_LANES 8  // doubles in a register
 #include "kernels/avx512_vectors.hpp"
 #include "kernels/backward_loops_impl.hpp"
