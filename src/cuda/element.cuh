@@ -69,6 +69,17 @@ struct alignas(16) Sixteen {  // bytes, one load or copy
   std::uint32_t word[4];
 };
 
+#ifdef __CUDACC__
+// Of the weight, which passes once: it is not kept in the first-level cache, where the hidden rows are.
+ISOLOGIT_DEVICE Sixteen stream_sixteen(const Sixteen* at) {
+  Sixteen x;
+  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(x.word[0]), "=r"(x.word[1]), "=r"(x.word[2]), "=r"(x.word[3])
+      : "l"(at));
+  return x;
+}
+#endif
+
 // Eight adjacent elements.
 template <class E>
 struct Chunk {
@@ -94,8 +105,7 @@ ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int 
       ISOLOGIT_UNROLL
       for (int i = 0; i < Chunk<E>::kParts; ++i) {
 #ifdef __CUDACC__
-        const uint4 x = __ldg(reinterpret_cast<const uint4*>(row + first) + i);
-        chunk.part[i] = {{x.x, x.y, x.z, x.w}};
+        chunk.part[i] = stream_sixteen(reinterpret_cast<const Sixteen*>(row + first) + i);
 #else
         memcpy(&chunk.part[i], row + first + i * (16 / static_cast<int>(sizeof(typename E::Bits))), sizeof(Sixteen));
 #endif

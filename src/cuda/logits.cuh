@@ -54,10 +54,10 @@ bool is_aligned(const Operand& weight, int size) {
 }
 
 template <class Kernel, class Launcher>
-void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
+void launch_tiles(Launcher& launcher, const Product& p) {
   const int tiles = (p.vocab + Kernel::kWeightRows - 1) / Kernel::kWeightRows;
   const int row_blocks = (p.rows + Kernel::kHiddenRows - 1) / Kernel::kHiddenRows;
-  if (rows_first) {
+  if (Kernel::kRowsFirst) {
     launcher.template launch<Kernel>(row_blocks, tiles, p);
   } else {
     launcher.template launch<Kernel>(tiles, row_blocks, p);
@@ -69,16 +69,15 @@ void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
 template <class Launcher, class E, bool LOW>
 void launch_aligned(Launcher& launcher, const Product& p) {
   using Four = typename Launcher::template Block<4>;
-  using Eight = typename Launcher::template Block<8>;
   if (p.rows <= 8) {
-    launch_tiles<Split<Eight, E, LOW, 1, 1, 4>>(launcher, p, false);
+    launch_tiles<Split<Four, E, LOW, 1, 1, 4, false>>(launcher, p);
   } else if (p.rows <= 16) {
-    launch_tiles<Split<Four, E, LOW, 2, 2, 2>>(launcher, p, false);
+    launch_tiles<Split<Four, E, LOW, 2, 2, 2, false>>(launcher, p);
   } else if (p.rows <= 32) {
     constexpr int kTiles = sizeof(typename E::Bits) == 4 ? 1 : 2;  // what the registers allow
-    launch_tiles<Split<Four, E, LOW, kTiles, 4, 2>>(launcher, p, false);
+    launch_tiles<Split<Four, E, LOW, kTiles, 4, 2, false>>(launcher, p);
   } else {
-    launch_tiles<Staged<Four, E, LOW, true>>(launcher, p, true);
+    launch_tiles<Staged<Four, E, LOW, true, 1, 8, 3>>(launcher, p);
   }
 }
 
@@ -89,7 +88,7 @@ void launch_products(Launcher& launcher, const Product& p, bool aligned) {
   if (aligned) {
     launch_aligned<Launcher, E, LOW>(launcher, p);
   } else {
-    launch_tiles<Staged<Four, E, LOW, false>>(launcher, p, true);
+    launch_tiles<Staged<Four, E, LOW, false, 1, 8, 2>>(launcher, p);
   }
   const auto settle = [&]<bool ALIGNED>() {
     using Kernel = Settle<Eight, E, LOW, ALIGNED>;

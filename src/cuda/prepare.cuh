@@ -74,8 +74,8 @@ struct Prepare {
       const int lowest = lowest_bit(value);
       found.lowest = lowest < found.lowest ? lowest : found.lowest;
       const auto bits = bit_cast<std::uint64_t>(value * power_of_two(kHiddenBias));
-      words[k] = static_cast<std::uint32_t>(bits >> 32);
-      if (p.type == kF32) words[p.plane + k] = static_cast<std::uint32_t>(bits);
+      words[place_of(k)] = static_cast<std::uint32_t>(bits >> 32);
+      if (p.type == kF32) words[p.plane + place_of(k)] = static_cast<std::uint32_t>(bits);
     }
     return found;
   }

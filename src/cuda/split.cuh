@@ -10,22 +10,27 @@
 
 namespace isologit::detail::cuda {
 
-template <class BlockType, class E, bool LOW, int MT, int NT, int D>
+template <class BlockType, class E, bool LOW, int MT, int NT, int D, bool HIDDEN_AHEAD>
 struct Split {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kWarps = Block::kWarps;
   static constexpr int kWeightRows = 16 * MT;
   static constexpr int kHiddenRows = 8 * NT;
+  static constexpr bool kRowsFirst = false;
   static constexpr int kBlocksPerProcessor = 1;
 
   struct Shared {
     double c[kWarps][MT][NT][4][32];
     Gathered gathered[kWarps][MT][2][8];
   };
+  struct Step {
+    Rows<E, MT> weight;
+    HiddenChunk hidden[NT][2];
+  };
   struct Lane {
     Sums<MT, NT> sums;
-    Rows<E, MT> ahead[D];
+    Step ahead[D];
     const typename E::Bits* row[MT][2];
   };
 
@@ -40,18 +45,16 @@ struct Split {
         for (int d = 0; d < D; ++d) {
           const int step = first + d * kWarps;
           if (step >= steps) break;
-          typename Block::template PerLane<Rows<E, MT>> now;
+          typename Block::template PerLane<Step> now;
           block.each_lane([&](int lane) {
             now(lane) = state(warp, lane).ahead[d];
             load(state(warp, lane), d, p, step + D * kWarps, lane);
           });
           accumulate_step<E, LOW, MT, NT>(
               block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
-              [&](int lane) -> const Rows<E, MT>& { return now(lane); },
+              [&](int lane) -> const Rows<E, MT>& { return now(lane).weight; },
               [&](int lane, int n, int half) {
-                const std::uint32_t* at = p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth +
-                                          step * kStep + 8 * (lane & 3) + 4 * half;
-                return HiddenChunk{load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
+                return HIDDEN_AHEAD ? now(lane).hidden[n][half] : load_hidden(p, step, lane, n, half);
               });
         }
       }
@@ -82,9 +85,21 @@ struct Split {
     for (int m = 0; m < MT; ++m) {
       ISOLOGIT_UNROLL
       for (int s = 0; s < 2; ++s) {
-        own.ahead[d].row[m][s] = load_chunk<E, true>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
+        own.ahead[d].weight.row[m][s] = load_chunk<E, true>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
       }
     }
+    if (!HIDDEN_AHEAD || step * kStep >= p.size) return;
+    ISOLOGIT_UNROLL
+    for (int n = 0; n < NT; ++n) {
+      ISOLOGIT_UNROLL
+      for (int half = 0; half < 2; ++half) own.ahead[d].hidden[n][half] = load_hidden(p, step, lane, n, half);
+    }
+  }
+
+  ISOLOGIT_DEVICE static HiddenChunk load_hidden(const Product& p, int step, int lane, int n, int half) {
+    const std::uint32_t* at = p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth +
+                              place_of(step * kStep + 8 * (lane & 3) + 4 * half);
+    return {load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
   }
 
   ISOLOGIT_DEVICE static void store(Shared& shared, const Sums<MT, NT>& sums, int warp, int lane) {

@@ -11,19 +11,18 @@
 
 namespace isologit::detail::cuda {
 
-template <class BlockType, class E, bool LOW, bool ALIGNED>
+template <class BlockType, class E, bool LOW, bool ALIGNED, int MT, int NT, int BLOCKS>
 struct Staged {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kWarps = Block::kWarps;
-  static constexpr int MT = 1;  // 64 registers of sums; two tiles would not leave enough for the rest
-  static constexpr int NT = 8;
   static constexpr int kWeightRows = 16 * MT * kWarps;
   static constexpr int kHiddenRows = 8 * NT;
+  static constexpr bool kRowsFirst = true;  // blocks that share weight rows follow one another
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   static constexpr int kBlocksPerProcessor = 2;  // its products are eight instructions, with more alive between them
 #else
-  static constexpr int kBlocksPerProcessor = ALIGNED ? 3 : 2;
+  static constexpr int kBlocksPerProcessor = BLOCKS;
 #endif
   static constexpr int kStages = 3;
   static constexpr int kDepth = kDepthGroup;  // of a stage
@@ -90,7 +89,7 @@ struct Staged {
             const int plane = i / kPieces / kHiddenRows;
             block.copy(&shared.words[stage % kStages][plane][row][4 * piece],
                        p.words + plane * p.plane + static_cast<std::int64_t>(row0 + row) * p.depth + stage * kDepth +
-                           4 * piece);
+                           place_of(4 * piece));
           }
         }
         block.end_group();
