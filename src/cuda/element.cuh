@@ -70,8 +70,8 @@ struct alignas(16) Sixteen {  // bytes, one load or copy
 };
 
 #ifdef __CUDACC__
-// Of the weight, which passes once: it is not kept in the first-level cache, where the hidden rows are.
-ISOLOGIT_DEVICE Sixteen stream_sixteen(const Sixteen* at) {
+// Of what passes once: not kept in the first-level cache.
+ISOLOGIT_DEVICE Sixteen load_once(const uint4* at) {
   Sixteen x;
   asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
       : "=r"(x.word[0]), "=r"(x.word[1]), "=r"(x.word[2]), "=r"(x.word[3])
@@ -96,8 +96,8 @@ struct Chunk {
 };
 
 // Elements first to first + 7 of a row of `size`, zeros past its end. ALIGNED: the row begins at a multiple of 16 bytes
-// and holds a multiple of eight elements.
-template <class E, bool ALIGNED>
+// and holds a multiple of eight elements. ONCE: past the first-level cache.
+template <class E, bool ALIGNED, bool ONCE = false>
 ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int size) {
   Chunk<E> chunk = {};
   if (ALIGNED) {
@@ -105,7 +105,13 @@ ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int 
       ISOLOGIT_UNROLL
       for (int i = 0; i < Chunk<E>::kParts; ++i) {
 #ifdef __CUDACC__
-        chunk.part[i] = stream_sixteen(reinterpret_cast<const Sixteen*>(row + first) + i);
+        const auto* at = reinterpret_cast<const uint4*>(row + first) + i;
+        if (ONCE) {
+          chunk.part[i] = load_once(at);
+        } else {
+          const uint4 x = __ldg(at);
+          chunk.part[i] = {{x.x, x.y, x.z, x.w}};
+        }
 #else
         memcpy(&chunk.part[i], row + first + i * (16 / static_cast<int>(sizeof(typename E::Bits))), sizeof(Sixteen));
 #endif

@@ -66,7 +66,7 @@ struct Settle {
       const Chunk<E> chunk = load_chunk<E, ALIGNED>(weight, k, p.size);
       ISOLOGIT_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const std::uint32_t* at = words + place_of(k + 4 * half);
+        const std::uint32_t* at = words + place_of(k + 4 * half, p.by_halves);
         const Sixteen high = load_sixteen(at);
         const Sixteen low = LOW ? load_sixteen(at + p.plane) : Sixteen{};
         ISOLOGIT_UNROLL

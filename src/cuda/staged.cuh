@@ -3,26 +3,31 @@
 // A block owns 16 MT weight rows a warp and 64 hidden rows. Hidden rows come to shared memory 64 of the depth at a
 // time, kStages deep, by copies that run beside the arithmetic; weight rows come straight to the registers of the warp
 // that owns them, one step of the depth ahead, and are never stored wider than they are. Blocks that share weight rows
-// follow one another, so those come from the second-level cache for all but the first. Time: 2 rows vocab size / the
-// rate of f64 products.
+// follow one another, so those come from the second-level cache for all but the first.
+// Predicted: 2 rows vocab size / the rate of f64 products, 67 TFLOP/s on an H200: 1.2 ms for 64 rows of V=151936,
+// H=4096, and 19.0 ms for 1024. Measured (2026-11-26): 1.72 and 24.8, 46 and 51 TFLOP/s. Not profiled; probably the
+// widening and gathering of the weight, again for every 64 rows, which takes turns with the products. With the weight
+// past the first-level cache and the words in the order of Split: 2.08 and 28.3; two loads, of neighbouring steps,
+// share a cache line of the weight, which that cache has to keep.
 #pragma once
 
 #include "cuda/product.cuh"
 
 namespace isologit::detail::cuda {
 
-template <class BlockType, class E, bool LOW, bool ALIGNED, int MT, int NT, int BLOCKS>
+template <class BlockType, class E, bool LOW, bool ALIGNED>
 struct Staged {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kWarps = Block::kWarps;
+  static constexpr int MT = 1;  // 64 registers of sums; two tiles would not leave enough for the rest
+  static constexpr int NT = 8;
   static constexpr int kWeightRows = 16 * MT * kWarps;
   static constexpr int kHiddenRows = 8 * NT;
-  static constexpr bool kRowsFirst = true;  // blocks that share weight rows follow one another
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
   static constexpr int kBlocksPerProcessor = 2;  // its products are eight instructions, with more alive between them
 #else
-  static constexpr int kBlocksPerProcessor = BLOCKS;
+  static constexpr int kBlocksPerProcessor = ALIGNED ? 3 : 2;
 #endif
   static constexpr int kStages = 3;
   static constexpr int kDepth = kDepthGroup;  // of a stage
@@ -89,7 +94,7 @@ struct Staged {
             const int plane = i / kPieces / kHiddenRows;
             block.copy(&shared.words[stage % kStages][plane][row][4 * piece],
                        p.words + plane * p.plane + static_cast<std::int64_t>(row0 + row) * p.depth + stage * kDepth +
-                           place_of(4 * piece));
+                           4 * piece);
           }
         }
         block.end_group();

@@ -18,7 +18,7 @@ KERNELS = {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]}
 
 
 def short(name: str) -> str:
-    """Split<4, Bf16, 0, 2, 2, 2> of a mangled name: the kernel, and its arguments in order."""
+    """Split<4, Bf16, 0, 2, 2> of a mangled name: the kernel, and its arguments in order."""
     kernel = re.search(r"enterINS\d*_\d+([A-Z][A-Za-z]+?)INS\d*_11DeviceBlockILi(\d+)E", name)
     if kernel is None:
         return name
@@ -78,7 +78,7 @@ def check_disassembly(folder: Path) -> int:
                 kernel = name.split("<")[0]
                 seen.add(kernel)
                 wanted = [product, *KERNELS[kernel]] if kernel in KERNELS else []
-                if kernel == "Staged" and name.split(", ")[3] == "1":  # rows at multiples of 16 bytes
+                if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
                     wanted.append("LDG.E.128")
                 missing = [what for what in wanted if what not in function]
                 local = [what for what in ("LDL", "STL") if re.search(rf"\b{what}\b", function)]
