@@ -73,8 +73,16 @@ class Library:
         self._call("isologit_cuda_logits_workspace", *hidden.shape, _dtype("hidden", hidden), ctypes.byref(size))
         return torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
 
-    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """f32 logits [N, V] of hidden [N, H] under weight [V, H], each the exact sum rounded once."""
+    def logits(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        vocab_size: int | None = None,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """f32 logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once."""
         for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
@@ -83,8 +91,9 @@ class Library:
         hidden, weight = _adjacent(hidden), _adjacent(weight)
         if bias is not None:
             bias = bias.contiguous()
+        vocab_size = weight.shape[0] if vocab_size is None else vocab_size
         if out is None:
-            out = torch.empty(hidden.shape[0], weight.shape[0], dtype=torch.float32, device=hidden.device)
+            out = torch.empty(hidden.shape[0], vocab_size, dtype=torch.float32, device=hidden.device)
         workspace = self.workspace(hidden)
         request = LogitsRequest(
             struct_size=ctypes.sizeof(LogitsRequest),
@@ -93,7 +102,7 @@ class Library:
             hidden=_matrix("hidden", hidden),
             weight=_matrix("weight", weight),
             bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
-            vocab_size=weight.shape[0],
+            vocab_size=vocab_size,
             logits=out.data_ptr(),
             logits_stride=out.stride(0),
             workspace=workspace.data_ptr(),

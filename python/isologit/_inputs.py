@@ -78,7 +78,7 @@ def require_cpu(**tensors: Array | None) -> None:
     for name, tensor in tensors.items():
         if is_tensor(tensor) and tensor.device.type not in ("cpu", "meta"):
             raise NotImplementedError(
-                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
+                f"{name} is on {tensor.device}; isologit computes this on the CPU only: pass {name}.cpu()"
             )
 
 

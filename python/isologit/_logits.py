@@ -93,8 +93,27 @@ def logits(
     Notes
     -----
     Differentiable in hidden, weight and bias: dz_v is the upstream gradient; then the slopes of the transforms.
+
+    Tensors on CUDA devices are taken where libisologit_cuda.so lies in the package's folder: the same bits, in f32,
+    without transforms, gradients and reports.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
+    if _inputs.is_tensor(hidden) and hidden.is_cuda:
+        from isologit._torch import cuda
+
+        transforms = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide}
+        return cuda.logits(
+            hidden,
+            weight,
+            bias,
+            vocab_size,
+            **transforms,
+            dtype=dtype,
+            arithmetic=arithmetic,
+            kernel=kernel,
+            dweight_accumulate=dweight_accumulate,
+            return_report=return_report,
+        )
     head = HeadArgs.of(
         hidden,
         weight,

@@ -69,6 +69,17 @@ struct alignas(16) Sixteen {  // bytes, one load or copy
   std::uint32_t word[4];
 };
 
+#ifdef __CUDACC__
+// Of what passes once: not kept in the first-level cache.
+ISOLOGIT_DEVICE Sixteen load_once(const uint4* at) {
+  Sixteen x;
+  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+      : "=r"(x.word[0]), "=r"(x.word[1]), "=r"(x.word[2]), "=r"(x.word[3])
+      : "l"(at));
+  return x;
+}
+#endif
+
 // Eight adjacent elements.
 template <class E>
 struct Chunk {
@@ -85,8 +96,8 @@ struct Chunk {
 };
 
 // Elements first to first + 7 of a row of `size`, zeros past its end. ALIGNED: the row begins at a multiple of 16 bytes
-// and holds a multiple of eight elements.
-template <class E, bool ALIGNED>
+// and holds a multiple of eight elements. ONCE: past the first-level cache.
+template <class E, bool ALIGNED, bool ONCE = false>
 ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int size) {
   Chunk<E> chunk = {};
   if (ALIGNED) {
@@ -94,8 +105,13 @@ ISOLOGIT_DEVICE Chunk<E> load_chunk(const typename E::Bits* row, int first, int 
       ISOLOGIT_UNROLL
       for (int i = 0; i < Chunk<E>::kParts; ++i) {
 #ifdef __CUDACC__
-        const uint4 x = __ldg(reinterpret_cast<const uint4*>(row + first) + i);
-        chunk.part[i] = {{x.x, x.y, x.z, x.w}};
+        const auto* at = reinterpret_cast<const uint4*>(row + first) + i;
+        if (ONCE) {
+          chunk.part[i] = load_once(at);
+        } else {
+          const uint4 x = __ldg(at);
+          chunk.part[i] = {{x.x, x.y, x.z, x.w}};
+        }
 #else
         memcpy(&chunk.part[i], row + first + i * (16 / static_cast<int>(sizeof(typename E::Bits))), sizeof(Sixteen));
 #endif

@@ -29,6 +29,7 @@ struct LogitsRequest {
 // So many hidden rows are prepared at a time. They fit the second-level cache of the larger cards (16 MiB at a depth of
 // 4096), and the weight is read once for all of them.
 inline constexpr std::int64_t kRowsAtOnce = 1024;
+inline constexpr int kSplitRows = 32;       // up to so many the depth is split over warps, which wants whole chunks
 inline constexpr int kMostDepth = 1 << 20;  // the bounds of certificate.cuh hold up to here
 
 struct Workspace {
@@ -64,19 +65,18 @@ void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
   }
 }
 
-// Up to 32 rows: the depth split over warps, which wants whole chunks. The shapes are those that were best in trials on
-// an H100 (sm_90).
+// The shapes are those that were best in trials on an H200 (sm_90).
 template <class Launcher, class E, bool LOW>
 void launch_aligned(Launcher& launcher, const Product& p) {
   using Four = typename Launcher::template Block<4>;
-  using Eight = typename Launcher::template Block<8>;
+  // Where elements take more registers, tiles of fewer weight rows.
+  constexpr bool kWide = sizeof(typename E::Bits) == 4;
   if (p.rows <= 8) {
-    launch_tiles<Split<Eight, E, LOW, 1, 1, 4>>(launcher, p, false);
+    launch_tiles<Split<Four, E, LOW, kWide ? 2 : 4, 1>>(launcher, p, false);
   } else if (p.rows <= 16) {
-    launch_tiles<Split<Four, E, LOW, 2, 2, 2>>(launcher, p, false);
-  } else if (p.rows <= 32) {
-    constexpr int kTiles = sizeof(typename E::Bits) == 4 ? 1 : 2;  // what the registers allow
-    launch_tiles<Split<Four, E, LOW, kTiles, 4, 2>>(launcher, p, false);
+    launch_tiles<Split<Four, E, LOW, 2, 2>>(launcher, p, false);
+  } else if (p.rows <= kSplitRows) {
+    launch_tiles<Split<Four, E, LOW, kWide || LOW ? 1 : 2, 4>>(launcher, p, false);
   } else {
     launch_tiles<Staged<Four, E, LOW, true>>(launcher, p, true);
   }
@@ -113,14 +113,15 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
     const std::int64_t left = r.rows - first;
     const int rows = static_cast<int>(left < kRowsAtOnce ? left : kRowsAtOnce);
     const int depth = static_cast<int>(space.depth);
+    const bool by_halves = aligned && rows <= kSplitRows;
     using Eight = typename Launcher::template Block<8>;
     const void* hidden = static_cast<const char*>(r.hidden.data) + first * r.hidden.stride * element;
     launcher.template launch<Prepare<Eight>>(
         (rows + kRowGroup - 1) / kRowGroup * kRowGroup, 1,
-        Preparation{hidden, r.hidden.stride, r.hidden.type, rows, r.size, depth, words, space.plane, facts});
-    const Product p{r.weight.data,  r.weight.stride, r.bias, r.bias_type, rows,  r.vocab,
-                    r.size,         words,           depth,  space.plane, facts, r.logits + first * r.logits_stride,
-                    r.logits_stride};
+        Preparation{hidden, r.hidden.stride, r.hidden.type, rows, r.size, depth, by_halves, words, space.plane, facts});
+    float* logits = r.logits + first * r.logits_stride;
+    const Product p{r.weight.data, r.weight.stride, r.bias,    r.bias_type, rows,  r.vocab, r.size,
+                    words,         depth,           by_halves, space.plane, facts, logits,  r.logits_stride};
     if (r.hidden.type == kF32) {
       launch_products<Launcher, E, true>(launcher, p, aligned);
     } else {

@@ -18,16 +18,24 @@ ISOLOGIT_DEVICE float element_value(const void* data, int type, std::int64_t ind
   return type == kBf16 ? Bf16::value(bits) : F16::value(bits);
 }
 
+// Where the word of element k lies in a prepared row. By halves (split.cuh): of every 32, first those of `half` 0 of
+// all lanes, then those of half 1 (accumulate_step), so that the lanes of a row read 64 bytes that lie together. Four
+// from a multiple of four on stay together.
+ISOLOGIT_DEVICE int place_of(int k, bool by_halves) {
+  return by_halves ? (k & ~31) | (k & 4) << 2 | (k & 24) >> 1 | (k & 3) : k;
+}
+
 struct Product {
   const void* weight;
   std::int64_t weight_stride;  // in elements
   const void* bias;            // or null
   int bias_type;
   int rows, vocab, size;
-  // Prepared hidden rows (prepare.cuh): the high words of h 2^kHiddenBias, [rows up to kRowGroup][depth]; the low words
-  // lie `plane` words further.
+  // Prepared hidden rows (prepare.cuh): the high words of h 2^kHiddenBias, [rows up to kRowGroup][depth] in the order
+  // of place_of; the low words lie `plane` words further.
   const std::uint32_t* words;
   int depth;
+  bool by_halves;
   std::int64_t plane;
   const RowFacts* facts;
   float* logits;

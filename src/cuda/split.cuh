@@ -2,15 +2,21 @@
 //
 // A block owns 16 MT weight rows and all (up to 8 NT) hidden rows; warp w takes the steps w, w + kWarps, ... of the
 // depth, so that a block reads whole stretches of its weight rows together and weights of few rows still fill the
-// device. The hidden rows, at most 32 of them, stay in the caches. Each warp keeps D steps of its weight rows under
-// way. Time: the weight is read once, which is the floor for up to 16 rows.
+// device. The hidden rows, at most 32 of them, stay in the caches, in the order in which lanes read them (place_of);
+// the weight passes by the first-level cache. Each warp loads one step ahead of both.
+// Predicted: the read of the weight, for up to 16 rows: 0.29 ms at V=151936, H=4096, bf16; then the rate of f64
+// products: 0.6 ms for 32 rows. Measured (H200, 2026-11-26): 0.40 ms for 1 to 8 rows, 0.58 for 16, 0.88 for 32. Not
+// profiled; what the trials say: every block reads all hidden words from the caches, and the fewer blocks, the faster.
+// With 16 weight rows a block the words of 8 hidden rows are as many bytes as the weight (0.44 ms at best), with 64 a
+// quarter (0.40); for 16 and 32 rows 32 weight rows were best, and the words are as many bytes as the weight, and twice
+// as many. More steps ahead, 8 warps, and the hidden rows by way of shared memory (Staged) were slower.
 #pragma once
 
 #include "cuda/product.cuh"
 
 namespace isologit::detail::cuda {
 
-template <class BlockType, class E, bool LOW, int MT, int NT, int D>
+template <class BlockType, class E, bool LOW, int MT, int NT>
 struct Split {
   using Block = BlockType;
   using Args = Product;
@@ -23,9 +29,13 @@ struct Split {
     double c[kWarps][MT][NT][4][32];
     Gathered gathered[kWarps][MT][2][8];
   };
+  struct Step {
+    Rows<E, MT> weight;
+    HiddenChunk hidden[NT][2];
+  };
   struct Lane {
     Sums<MT, NT> sums;
-    Rows<E, MT> ahead[D];
+    Step ahead;
     const typename E::Bits* row[MT][2];
   };
 
@@ -35,25 +45,16 @@ struct Split {
     const int steps = (p.size + kStep - 1) / kStep;
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, warp, lane); });
-      for (int first = warp; first < steps; first += D * kWarps) {
-        ISOLOGIT_UNROLL
-        for (int d = 0; d < D; ++d) {
-          const int step = first + d * kWarps;
-          if (step >= steps) break;
-          typename Block::template PerLane<Rows<E, MT>> now;
-          block.each_lane([&](int lane) {
-            now(lane) = state(warp, lane).ahead[d];
-            load(state(warp, lane), d, p, step + D * kWarps, lane);
-          });
-          accumulate_step<E, LOW, MT, NT>(
-              block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
-              [&](int lane) -> const Rows<E, MT>& { return now(lane); },
-              [&](int lane, int n, int half) {
-                const std::uint32_t* at = p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth +
-                                          step * kStep + 8 * (lane & 3) + 4 * half;
-                return HiddenChunk{load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
-              });
-        }
+      for (int step = warp; step < steps; step += kWarps) {
+        typename Block::template PerLane<Step> now;
+        block.each_lane([&](int lane) {
+          now(lane) = state(warp, lane).ahead;
+          load(state(warp, lane), p, step + kWarps, lane);
+        });
+        accumulate_step<E, LOW, MT, NT>(
+            block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
+            [&](int lane) -> const Rows<E, MT>& { return now(lane).weight; },
+            [&](int lane, int n, int half) { return now(lane).hidden[n][half]; });
       }
       block.each_lane([&](int lane) { store(shared, state(warp, lane).sums, warp, lane); });
       merge_rows(block, shared, state, warp);
@@ -73,16 +74,24 @@ struct Split {
         own.row[m][s] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
       }
     }
-    ISOLOGIT_UNROLL
-    for (int d = 0; d < D; ++d) load(own, d, p, warp + d * kWarps, lane);
+    load(own, p, warp, lane);
   }
 
-  ISOLOGIT_DEVICE static void load(Lane& own, int d, const Product& p, int step, int lane) {
+  ISOLOGIT_DEVICE static void load(Lane& own, const Product& p, int step, int lane) {
+    const int k = step * kStep + 8 * (lane & 3);
     ISOLOGIT_UNROLL
     for (int m = 0; m < MT; ++m) {
       ISOLOGIT_UNROLL
-      for (int s = 0; s < 2; ++s) {
-        own.ahead[d].row[m][s] = load_chunk<E, true>(own.row[m][s], step * kStep + 8 * (lane & 3), p.size);
+      for (int s = 0; s < 2; ++s) own.ahead.weight.row[m][s] = load_chunk<E, true, true>(own.row[m][s], k, p.size);
+    }
+    if (step * kStep >= p.size) return;
+    ISOLOGIT_UNROLL
+    for (int n = 0; n < NT; ++n) {
+      ISOLOGIT_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const std::uint32_t* at =
+            p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth + place_of(k + 4 * half, true);
+        own.ahead.hidden[n][half] = {load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
       }
     }
   }

@@ -18,12 +18,12 @@ KERNELS = {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]}
 
 
 def short(name: str) -> str:
-    """Split<4, Bf16, 0, 2, 2, 2> of a mangled name: the kernel, and its arguments in order."""
-    kernel = re.search(r"enterINS0_\d+([A-Z][A-Za-z]+?)INS0_11DeviceBlockILi(\d+)E", name)
+    """Split<4, Bf16, 0, 2, 2> of a mangled name: the kernel, and its arguments in order."""
+    kernel = re.search(r"enterINS\d*_\d+([A-Z][A-Za-z]+?)INS\d*_11DeviceBlockILi(\d+)E", name)
     if kernel is None:
         return name
     rest = name[kernel.end() :]
-    arguments = re.findall(r"NS0_\d([A-Z][a-z]*\d+)E|L[bi](\d+)E", rest.split("EEEvNT")[0] + "E")
+    arguments = re.findall(r"NS\d*_\d([A-Z][a-z]*\d+)E|L[bi](\d+)E", rest.split("EEEvNT")[0] + "E")
     return f"{kernel[1]}<{', '.join([kernel[2], *(a or b for a, b in arguments)])}>"
 
 
@@ -69,12 +69,14 @@ def check_disassembly(folder: Path) -> int:
     wrong = 0
     for file in sorted(folder.glob("logits_*.cu.o")):
         for architecture, product in DMMA.items():
+            seen = set()
             sass = subprocess.run(
                 [tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True
             ).stdout
             for function in sass.split("Function : ")[1:]:
                 name = short(function.split(maxsplit=1)[0])
                 kernel = name.split("<")[0]
+                seen.add(kernel)
                 wanted = [product, *KERNELS[kernel]] if kernel in KERNELS else []
                 if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
                     wanted.append("LDG.E.128")
@@ -83,6 +85,9 @@ def check_disassembly(folder: Path) -> int:
                 if missing or local:
                     wrong += 1
                     print(f"{name} {architecture}: without {missing}, with {local}")
+            if absent := KERNELS.keys() - seen:
+                wrong += 1
+                print(f"{file.name} {architecture}: without {absent}")
     print(f"{wrong} kernels are not what they should be")
     return 1 if wrong else 0
 

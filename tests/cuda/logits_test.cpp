@@ -27,7 +27,7 @@ TEST(CudaLogits, EveryPairOfTypes) {
   for (const auto hidden : {DType::bf16, DType::f16, DType::f32}) {
     for (const auto weight : {DType::bf16, DType::f16, DType::f32}) {
       for (const auto family : oracle::dot_families) {
-        for (const std::int64_t rows : {3, 34}) {
+        for (const std::int64_t rows : {3, 12, 24, 34}) {
           expect_right({rows, 19, 200, hidden, weight, DType::f32}, family, 2);
         }
       }
