@@ -94,7 +94,9 @@ Outcome<Written> write(const Head& head, const Job& job, const Arguments& argume
   if (!file) return failure(file.error());
   Written written;
   Digest digest;
-  const auto call = [&](const ScoreOptions& watched) { return write_blocks(head, job, watched, *file, digest); };
+  const auto call = [&](const ScoreOptions& with_progress) {
+    return write_blocks(head, job, with_progress, *file, digest);
+  };
   const auto done = run_with_progress(options, call, written.report, written.seconds);
   if (!done) return tl::unexpected(done.error());
   if (const Result<void> finished = file->finish(); !finished) return failure(finished.error());
@@ -135,7 +137,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
                                   : arguments.temperature ? fmt::format("{}", temperatures[0])
                                                           : "one per row";
   return field_table({{"model", arguments.model},
-                      {"head", head_text(checkpoint)},
+                      {"head", describe_head(checkpoint)},
                       {"transforms", transforms_text(checkpoint.head.transforms)},
                       {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
                       {"input", fmt::format("{}  hidden_states {} [*, {}]", arguments.input,

@@ -112,7 +112,7 @@ Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& argu
   request.logprobs = samples.logprobs.data();
   request.cut_logprobs = samples.cut_logprobs.data();
   request.log_kept_cut = samples.log_kept_cut.data();
-  const auto call = [&](const ScoreOptions& watched) { return sample(head, request, watched); };
+  const auto call = [&](const ScoreOptions& with_progress) { return sample(head, request, with_progress); };
   const auto done = run_with_progress(options.compute, call, samples.report, samples.seconds);
   if (!done) return tl::unexpected(done.error());
   return samples;
@@ -160,7 +160,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
   const SampleReport& report = samples.report;
   std::vector<std::pair<std::string, std::string>> fields = {
       {"model", arguments.model},
-      {"head", head_text(checkpoint)},
+      {"head", describe_head(checkpoint)},
       {"transforms", transforms_text(checkpoint.head.transforms)},
       {"vocabulary", fmt::format("{}", checkpoint.head.vocab_size)},
       {"rows", fmt::format("{}", report.rows)},

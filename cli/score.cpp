@@ -105,7 +105,7 @@ Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArgume
     request.top_k_ids = room(scores.top_k_ids, static_cast<std::size_t>(arguments.top_k));
     request.top_k_logprobs = room(scores.top_k_logprobs, static_cast<std::size_t>(arguments.top_k));
   }
-  const auto call = [&](const ScoreOptions& watched) { return score(head, request, watched); };
+  const auto call = [&](const ScoreOptions& with_progress) { return score(head, request, with_progress); };
   const auto done = run_with_progress(options, call, scores.report, scores.seconds);
   if (!done) return tl::unexpected(done.error());
   return scores;

@@ -67,7 +67,7 @@ std::string as_table(const Report& of) {
   if (of.ignored > 0) rows += fmt::format(", {} of them ignored", of.ignored);
   std::vector<std::pair<std::string, std::string>> fields = {
       {"model", of.arguments.model},
-      {"head", head_text(of.checkpoint)},
+      {"head", describe_head(of.checkpoint)},
       {"transforms", transforms_text(of.checkpoint.head.transforms)},
       {"vocabulary", fmt::format("{}", of.checkpoint.head.vocab_size)},
       {"input", fmt::format("{}  hidden_states {} [*, {}]", of.arguments.input, dtype_name(job.rows.hidden.dtype),

@@ -51,7 +51,7 @@ std::string bytes_text(std::uint64_t bytes) {
   return fmt::format("{:.{}f} {}", value, value < 10 ? 2 : value < 100 ? 1 : 0, kUnits[unit]);
 }
 
-std::string head_text(const io::Checkpoint& checkpoint) {
+std::string describe_head(const io::Checkpoint& checkpoint) {
   const MatrixView& weight = checkpoint.head.weight;
   return fmt::format("{}{}  {} [{}, {}]", checkpoint.weight_name, checkpoint.tied ? " (tied)" : "",
                      dtype_name(weight.dtype), weight.rows, weight.cols);

@@ -24,7 +24,7 @@ std::string duration_text(double seconds);
 std::string bytes_text(std::uint64_t bytes);
 
 // "lm_head.weight  bf16 [151936, 4096]", with "tied" where it is the embedding.
-std::string head_text(const io::Checkpoint& checkpoint);
+std::string describe_head(const io::Checkpoint& checkpoint);
 
 // "softcap 30, then x 0.5"; "none".
 std::string transforms_text(const Transforms& transforms);

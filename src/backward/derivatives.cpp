@@ -162,8 +162,8 @@ void Derivatives::make_ordinary(const tiles::RowTile& tile, const std::uint8_t* 
     for (std::int64_t j = 0; j < tile.count; ++j) leave_open(j);
     return;
   }
-  const std::span<const Target> targets = rows_.targets(rows_.active()[tile.row]);
-  const auto by_id = [](const Target& target, std::int64_t id) { return target.id < id; };
+  const std::span<const TargetId> targets = rows_.targets(rows_.active()[tile.row]);
+  const auto by_id = [](const TargetId& target, std::int64_t id) { return target.id < id; };
   auto target = std::lower_bound(targets.begin(), targets.end(), tile.first_id, by_id);
   const auto last_target = std::lower_bound(target, targets.end(), tile.first_id + tile.count, by_id);
   std::int32_t unproven[kChunk];

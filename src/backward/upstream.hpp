@@ -16,7 +16,7 @@ namespace isologit::detail::backward {
 Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options);
 
 // An id with an upstream of its own: A of backward/derivative.hpp, rounded to the nearest double.
-struct Target {
+struct TargetId {
   std::int64_t id;
   double a;
   double a_plus_b;
@@ -41,7 +41,7 @@ class ActiveRows {
   const tiles::SupportReader& support() const { return support_; }
   bool dense() const { return request_.d_logits.data != nullptr; }
   const std::vector<ActiveRow>& active() const { return rows_; }
-  std::span<const Target> targets(const ActiveRow& row) const {
+  std::span<const TargetId> targets(const ActiveRow& row) const {
     return {targets_.data() + row.first_target, row.last_target - row.first_target};
   }
 
@@ -64,7 +64,7 @@ class ActiveRows {
   const BackwardRequest& request_;
   tiles::SupportReader support_;
   std::vector<ActiveRow> rows_;
-  std::vector<Target> targets_;
+  std::vector<TargetId> targets_;
 };
 
 }  // namespace isologit::detail::backward

@@ -20,7 +20,7 @@ tl::unexpected<Error> cancelled() {
 }
 
 Result<BackwardReport> run_dense(const GivenLogitsBackwardRequest& request, const BackwardOptions& options,
-                                 const Target& target, BackwardReport report) {
+                                 const GivenTarget& target, BackwardReport report) {
   const LogSoftmaxGradientDone done = log_softmax_gradient(request, target, report.threads, options.progress);
   if (done.cancelled) return cancelled();
   report.rows = done.rows;
@@ -32,7 +32,7 @@ Result<BackwardReport> run_dense(const GivenLogitsBackwardRequest& request, cons
 constexpr std::int64_t kStrip = 16;
 
 Result<BackwardReport> run_streamed(const GivenLogitsBackwardRequest& given, const BackwardOptions& options,
-                                    const Target& target, BackwardReport report) {
+                                    const GivenTarget& target, BackwardReport report) {
   BackwardRequest request{
       .hidden = given.logits, .token_ids = given.token_ids, .temperatures = given.temperatures, .support = {}};
   request.ids_per_row = given.ids_per_row;
@@ -89,7 +89,7 @@ Result<BackwardReport> backward_logits(const GivenLogitsBackwardRequest& request
   report.threads = options.threads > 0 ? options.threads : detail::base::available_threads();
   if (request.logits.rows == 0) return report;
   try {
-    const detail::given::Target target(**chosen);
+    const detail::given::GivenTarget target(**chosen);
     if (request.d_log_softmax.data != nullptr) return detail::given::run_dense(request, options, target, report);
     return detail::given::run_streamed(request, options, target, report);
   } catch (const std::bad_alloc&) {

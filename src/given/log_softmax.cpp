@@ -129,7 +129,7 @@ class LogSoftmaxRow {
     });
   }
 
-  Row row_;
+  GivenRow row_;
   const kernels::FoldLoops& loops_;
   float* to_;
 };

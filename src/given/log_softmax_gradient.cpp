@@ -74,7 +74,7 @@ BigFloat exact_sum_of(const float* g, std::int64_t count) {
 
 class GradientRow {
  public:
-  GradientRow(const GivenLogitsBackwardRequest& request, const Target& target, std::int64_t row)
+  GradientRow(const GivenLogitsBackwardRequest& request, const GivenTarget& target, std::int64_t row)
       : logits_(request.logits),
         target_(target),
         index_(row),
@@ -183,9 +183,9 @@ class GradientRow {
   static constexpr std::size_t kLimbs = 3;
 
   const MatrixView& logits_;
-  const Target& target_;
+  const GivenTarget& target_;
   std::int64_t index_;
-  Row row_;
+  GivenRow row_;
   const float* g_;
   float* to_;
   fold::RowSums sums_;  // without limbs: none yet
@@ -195,7 +195,7 @@ class GradientRow {
 
 }  // namespace
 
-LogSoftmaxGradientDone log_softmax_gradient(const GivenLogitsBackwardRequest& request, const Target& target,
+LogSoftmaxGradientDone log_softmax_gradient(const GivenLogitsBackwardRequest& request, const GivenTarget& target,
                                             int threads, const std::function<bool(double)>& progress) {
   std::atomic<std::int64_t> rows = 0;
   std::atomic<std::int64_t> fallbacks = 0;

@@ -15,7 +15,7 @@ struct LogSoftmaxGradientDone {
 };
 
 // Writes request.dlogits. Throws std::bad_alloc.
-LogSoftmaxGradientDone log_softmax_gradient(const GivenLogitsBackwardRequest& request, const Target& target,
+LogSoftmaxGradientDone log_softmax_gradient(const GivenLogitsBackwardRequest& request, const GivenTarget& target,
                                             int threads, const std::function<bool(double)>& progress);
 
 }  // namespace isologit::detail::given

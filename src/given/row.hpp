@@ -17,9 +17,9 @@ constexpr std::int64_t kTile = kernels::kMostTile;
 // `count` elements from `first` on of a row, as f32.
 void copy_row(const MatrixView& logits, std::int64_t row, std::int64_t first, std::int64_t count, float* to);
 
-class Row {
+class GivenRow {
  public:
-  Row(const MatrixView& logits, std::span<const float> temperatures, std::int64_t row)
+  GivenRow(const MatrixView& logits, std::span<const float> temperatures, std::int64_t row)
       : logits_(logits), row_(row), temperature_(tiles::temperature_of(temperatures, row)) {}
 
   float temperature() const { return temperature_; }

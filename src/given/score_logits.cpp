@@ -130,7 +130,7 @@ class Score {
 
   const GivenLogitsRequest& request_;
   const ScoreOptions& options_;
-  const Target target_;
+  const GivenTarget target_;
   int threads_;
   std::vector<std::uint8_t> selected_;
   ScoreReport report_;

@@ -10,10 +10,11 @@ constexpr kernels::Entry kEntry{"given", "any", Arithmetic::exact, {8, kernels::
 
 }  // namespace
 
-Target::Target(const kernels::Target& other) : kernels::Target(kEntry, {other.fold_loops(), other.backward_loops()}) {}
+GivenTarget::GivenTarget(const kernels::Target& other)
+    : kernels::Target(kEntry, {other.fold_loops(), other.backward_loops()}) {}
 
-void Target::logits(const kernels::Block& block, const kernels::WeightTile& tile, float* logits, void*,
-                    kernels::Counts&) const {
+void GivenTarget::logits(const kernels::Block& block, const kernels::WeightTile& tile, float* logits, void*,
+                         kernels::Counts&) const {
   for (std::int64_t r = 0; r < block.rows; ++r) {
     copy_row(*block.hidden, block.row_ids[r], tile.first, tile.count, logits + r * tile_vocab());
   }

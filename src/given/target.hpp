@@ -10,10 +10,10 @@
 namespace isologit::detail::given {
 
 // A target whose "hidden states" are the rows of logits.
-class Target final : public kernels::Target {
+class GivenTarget final : public kernels::Target {
  public:
   // With the loops of `other`.
-  explicit Target(const kernels::Target& other);
+  explicit GivenTarget(const kernels::Target& other);
 
   std::size_t prepared_bytes(std::int64_t, std::int64_t) const override { return 0; }
   std::size_t scratch_bytes(std::int64_t, std::int64_t) const override { return 0; }

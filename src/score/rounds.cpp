@@ -77,8 +77,8 @@ Rounds::ScoredRow Rounds::new_row(std::int64_t index) const {
       add(request_.ids[static_cast<std::size_t>(index * request_.ids_per_row + k)]);
     }
   }
-  const auto by_id = [](const Captured& a, const Captured& b) { return a.id < b.id; };
-  const auto same_id = [](const Captured& a, const Captured& b) { return a.id == b.id; };
+  const auto by_id = [](const IdLogit& a, const IdLogit& b) { return a.id < b.id; };
+  const auto same_id = [](const IdLogit& a, const IdLogit& b) { return a.id == b.id; };
   std::sort(row.captured.begin(), row.captured.end(), by_id);
   row.captured.erase(std::unique(row.captured.begin(), row.captured.end(), same_id), row.captured.end());
   return row;
@@ -86,7 +86,7 @@ Rounds::ScoredRow Rounds::new_row(std::int64_t index) const {
 
 std::size_t Rounds::captured_at(const ScoredRow& row, std::int64_t id) {
   const auto at = std::lower_bound(row.captured.begin(), row.captured.end(), id,
-                                   [](const Captured& a, std::int64_t b) { return a.id < b; });
+                                   [](const IdLogit& a, std::int64_t b) { return a.id < b; });
   return static_cast<std::size_t>(at - row.captured.begin());
 }
 
@@ -139,7 +139,7 @@ void Rounds::absorb_targets(const Shard& shard, const tiles::Tiles& tiles) {
     ScoredRow& row = rows_[i];
     const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
     if (id < shard.first_id || id >= shard.first_id + shard.head.vocab_size) return;
-    const tiles::Tiles::Logit logit = tiles.logit(row.index, id - shard.first_id);
+    const tiles::Tiles::StagedLogit logit = tiles.logit(row.index, id - shard.first_id);
     row.captured[captured_at(row, id)] = {id, true, logit.raw, logit.last};
   });
 }
@@ -171,7 +171,7 @@ void Rounds::absorb_row(const Shard& shard, const tiles::Tiles& tiles, const til
                         BlockState& block) {
   // Each captured id lies in one tile, so no two threads write to the same one.
   for (std::size_t c = captured_at(row, tile.first_id); c < row.captured.size(); ++c) {
-    Captured& captured = row.captured[c];
+    IdLogit& captured = row.captured[c];
     const std::int64_t at = captured.id - tile.first_id;
     if (at >= tile.count) break;
     captured = {captured.id, true, tile.raw[at], tile.logits[at]};

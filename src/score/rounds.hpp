@@ -36,7 +36,7 @@ class Rounds {
   enum class Phase : std::uint8_t { targets, first, exact, done };
 
   // The logit of an id that a row scores: without temperature, and after all transforms.
-  struct Captured {
+  struct IdLogit {
     std::int64_t id = 0;
     bool seen = false;
     float raw = 0;
@@ -46,8 +46,8 @@ class Rounds {
   using ExactSums = std::array<fold::ExactDistribution, 3>;
   // A row that still takes part.
   struct ScoredRow {
-    std::int64_t index = 0;          // in hidden
-    std::vector<Captured> captured;  // ascending ids, each once
+    std::int64_t index = 0;         // in hidden
+    std::vector<IdLogit> captured;  // ascending ids, each once
     fold::Row folds;
     ExactSums exact;
   };

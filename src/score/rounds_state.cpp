@@ -29,7 +29,7 @@ std::vector<std::byte> Rounds::state() const {
   bytes.put(static_cast<std::uint64_t>(rows_.size()));
   for (const ScoredRow& row : rows_) {
     bytes.put(row.index);
-    for (const Captured& captured : row.captured) {
+    for (const IdLogit& captured : row.captured) {
       bytes.put(static_cast<std::uint8_t>(captured.seen));
       bytes.put(captured.raw);
       bytes.put(captured.logit);
@@ -70,7 +70,7 @@ Result<void> Rounds::merge(std::span<const std::byte> state) {
     ScoredRow other = new_row(row.index);
     std::int64_t index = 0;
     bool read = bytes.get(index) && index == row.index;
-    for (Captured& captured : other.captured) {
+    for (IdLogit& captured : other.captured) {
       std::uint8_t seen = 0;
       read = read && bytes.get(seen) && bytes.get(captured.raw) && bytes.get(captured.logit);
       captured.seen = seen != 0;

@@ -42,7 +42,7 @@ void Tiles::take(std::span<const std::int64_t> rows) {
     reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden_.cols));
   }
   base::parallel_for(threads(), count, [&](int, std::int64_t i) {
-    Block& block = blocks_[static_cast<std::size_t>(i / most)];
+    PreparedRows& block = blocks_[static_cast<std::size_t>(i / most)];
     target_.prepare(hidden_, rows_[static_cast<std::size_t>(i)], i % most, block.rows, block.prepared.as<std::byte>());
   });
   const std::int64_t widest = std::min(most, count);
@@ -61,7 +61,7 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
   const std::int64_t stride = target_.tile_vocab();
   for (std::int64_t first = begin; first < end; first += stride) {
     const std::int64_t count = std::min(stride, end - first);
-    for (const Block& block : blocks_) {
+    for (const PreparedRows& block : blocks_) {
       make(own, block, first, count);
       for (std::int64_t r = 0; r < block.rows; ++r) {
         const std::size_t row = block.begin + static_cast<std::size_t>(r);
@@ -79,7 +79,7 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
   }
 }
 
-void Tiles::make(Workplace& own, const Block& block, std::int64_t begin, std::int64_t count) {
+void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, std::int64_t count) {
   target_.logits({&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>()},
                  {&shard_.head.weight, &shard_.head.bias, begin, count}, own.logits.as<float>(),
                  own.scratch.as<std::byte>(), own.counts);
@@ -116,10 +116,10 @@ std::int64_t Tiles::block_rows(std::int64_t rows) const {
   return blocks <= 1 ? target_.block_rows() : (rows + blocks - 1) / blocks;
 }
 
-Tiles::Logit Tiles::logit(std::int64_t row, std::int64_t id) const {
+Tiles::StagedLogit Tiles::logit(std::int64_t row, std::int64_t id) const {
   Tiles one(shard_, hidden_, temperatures_, target_, 1, {true, true});
   one.take({&row, 1});
-  Logit logit{};
+  StagedLogit logit{};
   one.visit(0, id, id + 1, [&](const RowTile& tile) { logit = {*tile.dot_logits, *tile.raw, *tile.logits}; });
   return logit;
 }

@@ -59,17 +59,17 @@ class Tiles {
   std::int64_t block_rows(std::int64_t rows) const;
 
   // The logit of one of the shard's ids for one hidden row, as the tiles have it. May be called from several threads.
-  struct Logit {
+  struct StagedLogit {
     float dot_logit;
     float raw;
     float last;
   };
-  Logit logit(std::int64_t row, std::int64_t id) const;
+  StagedLogit logit(std::int64_t row, std::int64_t id) const;
 
   std::int64_t fallbacks() const;
 
  private:
-  struct Block {
+  struct PreparedRows {
     std::size_t begin;  // in rows_
     std::int64_t rows;
     base::AlignedBuffer prepared;
@@ -83,7 +83,7 @@ class Tiles {
     kernels::Counts counts;
   };
 
-  void make(Workplace& own, const Block& block, std::int64_t begin, std::int64_t count);
+  void make(Workplace& own, const PreparedRows& block, std::int64_t begin, std::int64_t count);
   // Applies the transforms to a row of `padded` logits, of which `count` are meant.
   void transform(std::int64_t row, const RowTile& tile) const;
 
@@ -93,7 +93,7 @@ class Tiles {
   const kernels::Target& target_;
   Stages stages_;
   std::vector<std::int64_t> rows_;
-  std::vector<Block> blocks_;
+  std::vector<PreparedRows> blocks_;
   std::vector<Workplace> workers_;
 };
 
