@@ -85,7 +85,7 @@ class Backward {
     return row >= 0 ? contradicted(row) : cancelled();
   }
 
-  // ActiveRows that do not contribute have a gradient of 0, and so has all else if none does.
+  // Rows that do not contribute have a gradient of 0, and so has all else if none does.
   void clear() const {
     const auto zero = [](const GradientOutput& to, std::int64_t rows, std::int64_t columns) {
       const Output output(to);

@@ -29,7 +29,7 @@ class FirstPass {
   // States of rows.active(), whose tiles these are. False when progress returned false.
   bool run(tiles::Tiles& tiles, std::vector<NormalizedRow>& states, const std::function<bool(double)>& progress) const;
 
-  // Makes the sums of the given rows (indices into rows.active()) anew: in pairs of doubles for fold::kPairLimbs where
+  // Makes the sums of the given rows (indices into rows.active()) anew: in pairs of doubles for kPairLimbs where
   // they reach, else in ball arithmetic. `dz` stays as it was, so that estimates do not depend on when that happened.
   void widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<NormalizedRow>& states) const;
 

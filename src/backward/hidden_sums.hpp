@@ -1,5 +1,5 @@
 // dhidden: sums over the vocabulary for all rows, kept in f64 (fast) or in two f64 (exact) from strip to strip. Each
-// element belongs to one thread at a time and its terms come in ascending id, kernels::kDepth of them a piece, whatever
+// element belongs to one thread at a time and its terms come in ascending id, kDepth of them a piece, whatever
 // the strips are.
 #pragma once
 
@@ -44,7 +44,7 @@ class HiddenSums {
     std::vector<float> greatest;
   };
 
-  // A strip's dz, pieces of kernels::kDepth ids.
+  // A strip's dz, pieces of kDepth ids.
   struct Strip {
     const float* dz;
     std::int64_t first_id;

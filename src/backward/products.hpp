@@ -17,7 +17,7 @@ inline std::int64_t chunks_of(std::int64_t vocab) { return (vocab + kChunk - 1) 
 
 inline std::int64_t groups_of(std::int64_t rows) { return (rows + kernels::kGroupRows - 1) / kernels::kGroupRows; }
 
-// A piece of A: up to kernels::kDepth columns of any number of rows.
+// A piece of A: up to kDepth columns of any number of rows.
 struct PackedRows {
   explicit PackedRows(std::int64_t most_rows)
       : groups(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows * kernels::kDepth)),
@@ -49,7 +49,7 @@ struct PackedPanel {
 };
 
 // c[row * stride + column] += A B, in f32 within the piece and f64 beyond it, where A is scaled. Each row's result
-// depends on that row alone. The products of the piece are within kernels::kDepth 2^-24 of sum |a||b|, as long as the
+// depends on that row alone. The products of the piece are within kDepth 2^-24 of sum |a||b|, as long as the
 // greatest |a| |b| of row and panel lies in [2^-120, 2^118]; outside that range they are summed in f64.
 void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
               std::int64_t stride);

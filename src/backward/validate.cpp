@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <string_view>
+#include <vector>
 
 #include "backward/upstream.hpp"
 #include "base/text.hpp"
@@ -15,7 +16,7 @@
 namespace isologit::detail::backward {
 namespace {
 
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+using tiles::invalid;
 
 // rows * stride * element size must stay far from overflow.
 constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
@@ -127,21 +128,14 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
   const std::array outputs = {range_of("dhidden", request.dhidden, rows, columns),
                               range_of("dweight", request.dweight, head.vocab_size, columns),
                               range_of("dbias", request.dbias, 1, head.vocab_size)};
-  const std::array inputs = {tiles::range_of("hidden", request.hidden),
-                             tiles::range_of("weight", head.weight),
-                             tiles::range_of("bias", head.bias),
-                             tiles::range_of("token_ids", request.token_ids),
-                             tiles::range_of("temperatures", request.temperatures),
-                             tiles::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
-                             tiles::range_of("d_lse", request.d_lse, floats(rows)),
-                             tiles::range_of("d_entropy", request.d_entropy, floats(rows)),
-                             tiles::range_of("d_mean_logits", request.d_mean_logits, floats(rows)),
-                             tiles::range_of("d_logits", request.d_logits),
-                             tiles::range_of("summaries", request.summaries),
-                             tiles::range_of("kept ids", request.support.kept.ids),
-                             tiles::range_of("kept offsets", request.support.kept.offsets),
-                             tiles::range_of("banned ids", request.support.banned.ids),
-                             tiles::range_of("banned offsets", request.support.banned.offsets)};
+  std::vector<tiles::Range> inputs = tiles::operand_ranges(head, request.hidden, request.temperatures, request.support);
+  inputs.insert(inputs.end(),
+                {tiles::range_of("token_ids", request.token_ids),
+                 tiles::range_of("d_logprobs", request.d_logprobs, floats(rows * request.ids_per_row)),
+                 tiles::range_of("d_lse", request.d_lse, floats(rows)),
+                 tiles::range_of("d_entropy", request.d_entropy, floats(rows)),
+                 tiles::range_of("d_mean_logits", request.d_mean_logits, floats(rows)),
+                 tiles::range_of("d_logits", request.d_logits), tiles::range_of("summaries", request.summaries)});
   return tiles::check_apart(outputs, inputs);
 }
 

@@ -1,4 +1,4 @@
-// kernels::Sums of e^-gap and gap e^-gap over gaps below a known top, as balls of any precision.
+// Sums of e^-gap and gap e^-gap over gaps below a known top, as balls of any precision.
 #pragma once
 
 #include <cstddef>

@@ -17,10 +17,6 @@ std::int64_t find_first(const float* logits, std::int64_t count, float value) {
   return std::find(logits, logits + count, value) - logits;
 }
 
-std::int64_t round_up(std::int64_t count) {
-  return (count + kernels::kLaneGroup - 1) / kernels::kLaneGroup * kernels::kLaneGroup;
-}
-
 int scale_of(float top) { return static_cast<int>(std::nearbyint(static_cast<double>(top) * 1.4426950408889634)); }
 
 }  // namespace
@@ -71,7 +67,7 @@ void Distribution::add_sums(const kernels::FoldLoops& loops, const float* logits
 }
 
 void Distribution::absorb(const kernels::FoldLoops& loops, float* logits, std::int64_t count, std::int64_t first_id) {
-  const std::int64_t padded = round_up(count);
+  const std::int64_t padded = kernels::padded(count);
   const kernels::Scan scan = loops.scan(logits, padded);
   absorbed += count;
   above_minus_inf += scan.above_minus_inf;

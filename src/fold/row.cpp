@@ -2,6 +2,10 @@
 
 namespace isologit::detail::fold {
 
+Row::Row(const RowPlan& plan) : mean(plan.mean ? std::make_unique<MeanLogits>() : nullptr), top_k(plan.top_k) {
+  kept.summed = plan.kept_sums;
+}
+
 void Row::merge(const kernels::FoldLoops& loops, const RowPlan& plan, const Row& other) {
   if (plan.kept) kept.merge(loops, other.kept);
   if (plan.dropped) dropped.merge(loops, other.dropped);

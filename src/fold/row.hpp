@@ -27,6 +27,9 @@ struct RowPlan {
 };
 
 struct Row {
+  Row() = default;
+  explicit Row(const RowPlan& plan);  // empty
+
   Distribution kept;
   Distribution dropped;
   Distribution raw;

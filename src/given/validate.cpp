@@ -11,7 +11,7 @@
 namespace isologit::detail::given {
 namespace {
 
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+using tiles::invalid;
 
 // rows * stride * element size must stay far from overflow.
 constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;

@@ -11,6 +11,7 @@ namespace isologit::detail::kernels {
 
 // Logits are handed over in groups of this many; the caller pads the last group with -inf.
 constexpr std::int64_t kLaneGroup = 16;
+constexpr std::int64_t padded(std::int64_t count) { return (count + kLaneGroup - 1) / kLaneGroup * kLaneGroup; }
 // The most logits of a tile: what arrays on the stack hold, and the bound of `sums` rests on it.
 constexpr std::int64_t kMostTile = 128;
 

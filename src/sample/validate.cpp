@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/text.hpp"
 #include "tiles/overlap.hpp"
@@ -17,7 +18,7 @@ namespace {
 // The generator numbers blocks of four ids with 31 bits (CONTRACT.md 4).
 constexpr std::int64_t kMostIds = std::int64_t{1} << 33;
 
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+using tiles::invalid;
 
 enum class Absent { allowed, refused };
 
@@ -67,22 +68,12 @@ Result<void> check_overlap(const Head& head, const SampleRequest& request) {
                                   tiles::range_of("logprobs", request.logprobs, 4 * rows),
                                   tiles::range_of("cut_logprobs", request.cut_logprobs, 4 * rows),
                                   tiles::range_of("log_kept_cut", request.log_kept_cut, 4 * rows)};
-  const tiles::Range inputs[] = {tiles::range_of("hidden", request.hidden),
-                                 tiles::range_of("weight", head.weight),
-                                 tiles::range_of("bias", head.bias),
-                                 tiles::range_of("temperatures", request.temperatures),
-                                 tiles::range_of("seeds", request.seeds),
-                                 tiles::range_of("sequence_ids", request.sequence_ids),
-                                 tiles::range_of("positions", request.positions),
-                                 tiles::range_of("min_p", request.min_p),
-                                 tiles::range_of("top_k", request.top_k),
-                                 tiles::range_of("top_p", request.top_p),
-                                 tiles::range_of("row_mask", request.row_mask),
-                                 tiles::range_of("row_list", request.row_list),
-                                 tiles::range_of("kept ids", request.support.kept.ids),
-                                 tiles::range_of("kept offsets", request.support.kept.offsets),
-                                 tiles::range_of("banned ids", request.support.banned.ids),
-                                 tiles::range_of("banned offsets", request.support.banned.offsets)};
+  std::vector<tiles::Range> inputs = tiles::operand_ranges(head, request.hidden, request.temperatures, request.support);
+  inputs.insert(inputs.end(),
+                {tiles::range_of("seeds", request.seeds), tiles::range_of("sequence_ids", request.sequence_ids),
+                 tiles::range_of("positions", request.positions), tiles::range_of("min_p", request.min_p),
+                 tiles::range_of("top_k", request.top_k), tiles::range_of("top_p", request.top_p),
+                 tiles::range_of("row_mask", request.row_mask), tiles::range_of("row_list", request.row_list)});
   return tiles::check_apart(outputs, inputs);
 }
 

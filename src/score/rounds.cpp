@@ -65,9 +65,7 @@ void Rounds::plan() {
 Rounds::ScoredRow Rounds::new_row(std::int64_t index) const {
   ScoredRow row;
   row.index = index;
-  row.folds.kept.summed = plan_.kept_sums;
-  row.folds.top_k = fold::TopK(plan_.top_k);
-  if (plan_.mean) row.folds.mean = std::make_unique<fold::MeanLogits>();
+  row.folds = fold::Row(plan_);
   const auto add = [&](std::int64_t id) {
     if (id != request_.ignore_index) row.captured.push_back({id, false, 0, 0});
   };
@@ -154,10 +152,7 @@ void Rounds::begin_block(std::size_t begin, std::size_t count) {
         block.exact.push_back(empty_sums(row));
         continue;
       }
-      fold::Row folds;
-      folds.kept.summed = plan_.kept_sums;
-      folds.top_k = fold::TopK(plan_.top_k);
-      if (plan_.mean) folds.mean = std::make_unique<fold::MeanLogits>();
+      fold::Row folds(plan_);
       if (plan_.rank) {
         const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];
         folds.rank = {row.captured[captured_at(row, id)].logit, id, 0};
@@ -184,19 +179,20 @@ void Rounds::absorb_row(const Shard& shard, const tiles::Tiles& tiles, const til
         {shard, request_.hidden, fast});
   }
   const kernels::FoldLoops& loops = tiles.loops();
+  // The raw logits may be the very ones that are masked then.
+  if (plan_.raw && phase_ == Phase::exact) block.exact[tile.row][2].absorb(tile.raw, tile.count, tile.first_id);
+  if (plan_.raw && phase_ == Phase::first) {
+    block.folds[tile.row].raw.absorb(loops, tile.raw, tile.count, tile.first_id);
+  }
+  float dropped[kernels::kMostTile];
+  const tiles::Masked masked(support_, row.index, tile, plan_.dropped ? dropped : nullptr);
   if (phase_ == Phase::exact) {
     ExactSums& sums = block.exact[tile.row];
-    float dropped[kernels::kMostTile];
-    if (plan_.raw) sums[2].absorb(tile.raw, tile.count, tile.first_id);
-    const tiles::Masked masked(support_, row.index, tile, dropped);
     sums[0].absorb(tile.logits, tile.count, tile.first_id);
     if (plan_.dropped) sums[1].absorb(dropped, tile.count, tile.first_id);
     return;
   }
   fold::Row& folds = block.folds[tile.row];
-  float dropped[kernels::kMostTile];
-  if (plan_.raw) folds.raw.absorb(loops, tile.raw, tile.count, tile.first_id);
-  const tiles::Masked masked(support_, row.index, tile, dropped);
   if (plan_.kept) folds.kept.absorb(loops, tile.logits, tile.count, tile.first_id);
   if (plan_.dropped) folds.dropped.absorb(loops, dropped, tile.count, tile.first_id);
   if (plan_.mean) folds.mean->absorb(tile.logits, masked.in_support, tile.count);

@@ -11,7 +11,7 @@
 namespace isologit::detail::score {
 namespace {
 
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
+using tiles::invalid;
 
 constexpr std::int64_t kMostTopK = 1024;
 
@@ -117,18 +117,10 @@ Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transfor
 
 Result<void> validate_overlap(const Head& head, const ScoreRequest& request) {
   const std::vector<tiles::Range> outputs = outputs_of(request);
-  const std::vector<tiles::Range> inputs = {tiles::range_of("hidden", request.hidden),
-                                            tiles::range_of("weight", head.weight),
-                                            tiles::range_of("bias", head.bias),
-                                            tiles::range_of("token_ids", request.token_ids),
-                                            tiles::range_of("temperatures", request.temperatures),
-                                            tiles::range_of("row_mask", request.row_mask),
-                                            tiles::range_of("row_list", request.row_list),
-                                            tiles::range_of("ids", request.ids),
-                                            tiles::range_of("kept ids", request.support.kept.ids),
-                                            tiles::range_of("kept offsets", request.support.kept.offsets),
-                                            tiles::range_of("banned ids", request.support.banned.ids),
-                                            tiles::range_of("banned offsets", request.support.banned.offsets)};
+  std::vector<tiles::Range> inputs = tiles::operand_ranges(head, request.hidden, request.temperatures, request.support);
+  inputs.insert(inputs.end(),
+                {tiles::range_of("token_ids", request.token_ids), tiles::range_of("row_mask", request.row_mask),
+                 tiles::range_of("row_list", request.row_list), tiles::range_of("ids", request.ids)});
   return tiles::check_apart(outputs, inputs);
 }
 

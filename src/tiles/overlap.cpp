@@ -22,6 +22,18 @@ Range range_of(std::string_view name, const VectorView& vector) {
   return range_of(name, vector.data, vector.size * static_cast<std::int64_t>(dtype_size(vector.dtype)));
 }
 
+std::vector<Range> operand_ranges(const Head& head, const MatrixView& hidden, std::span<const float> temperatures,
+                                  const Support& support) {
+  return {range_of("hidden", hidden),
+          range_of("weight", head.weight),
+          range_of("bias", head.bias),
+          range_of("temperatures", temperatures),
+          range_of("kept ids", support.kept.ids),
+          range_of("kept offsets", support.kept.offsets),
+          range_of("banned ids", support.banned.ids),
+          range_of("banned offsets", support.banned.offsets)};
+}
+
 Result<void> check_apart(std::span<const Range> outputs, std::span<const Range> inputs) {
   const auto overlap = [](const Range& a, const Range& b) { return a.begin < b.end && b.begin < a.end; };
   const auto refuse = [](std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); };

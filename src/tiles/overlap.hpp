@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
+#include "isologit/support.hpp"
 
 namespace isologit::detail::tiles {
 
@@ -23,6 +25,10 @@ template <class T>
 Range range_of(std::string_view name, std::span<const T> list) {
   return range_of(name, list.data(), static_cast<std::int64_t>(list.size_bytes()));
 }
+
+// What every verb on hidden states only reads: hidden, the head, temperatures, the lists of a support.
+std::vector<Range> operand_ranges(const Head& head, const MatrixView& hidden, std::span<const float> temperatures,
+                                  const Support& support);
 
 Result<void> check_apart(std::span<const Range> outputs, std::span<const Range> inputs);
 

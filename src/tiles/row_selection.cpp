@@ -3,14 +3,9 @@
 #include <string>
 
 #include "base/text.hpp"
+#include "tiles/validate.hpp"
 
 namespace isologit::detail::tiles {
-namespace {
-
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
-
-}  // namespace
-
 Result<void> validate_selection(const RowSelection& selection) {
   const std::int64_t rows = selection.rows;
   const auto masked = static_cast<std::int64_t>(selection.row_mask.size());

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/text.hpp"
+#include "tiles/validate.hpp"
 
 namespace isologit::detail::tiles {
 namespace {
@@ -22,8 +23,6 @@ void mark(std::span<const std::int64_t> ids, std::int64_t first_id, std::int64_t
   auto id = std::lower_bound(ids.begin(), ids.end(), first_id);
   for (; id != ids.end() && *id < first_id + count; ++id) in_support[*id - first_id] = value;
 }
-
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
 
 Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64_t rows, std::int64_t vocab_size) {
   if (lists.offsets.empty()) {

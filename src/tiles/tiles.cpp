@@ -11,10 +11,6 @@ namespace {
 
 constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
 
-std::int64_t padded(std::int64_t count) {
-  return (count + kernels::kLaneGroup - 1) / kernels::kLaneGroup * kernels::kLaneGroup;
-}
-
 void reserve(base::AlignedBuffer& buffer, std::size_t bytes) {
   if (buffer.size() < bytes) buffer = base::AlignedBuffer(bytes);
 }
@@ -86,7 +82,7 @@ void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, 
 }
 
 void Tiles::transform(std::int64_t row, const RowTile& tile) const {
-  const std::int64_t length = padded(tile.count);
+  const std::int64_t length = kernels::padded(tile.count);
   std::fill(tile.logits + tile.count, tile.logits + length, 0.0F);
   if (tile.dot_logits != tile.logits) std::copy(tile.logits, tile.logits + length, tile.dot_logits);
   apply(shard_.head.transforms, loops(), tile.logits, length);
@@ -134,7 +130,7 @@ Masked::Masked(const SupportReader& support, std::int64_t row, const RowTile& ti
   if (support.is_everything()) return;
   support.fill(row, tile.first_id, tile.count, marks);
   in_support = marks;
-  if (dropped != nullptr) std::fill(dropped, dropped + padded(tile.count), kMinusInf);
+  if (dropped != nullptr) std::fill(dropped, dropped + kernels::padded(tile.count), kMinusInf);
   for (std::int64_t j = 0; j < tile.count; ++j) {
     if (marks[j] != 0) continue;
     if (dropped != nullptr) dropped[j] = tile.logits[j];

@@ -8,8 +8,6 @@
 namespace isologit::detail::tiles {
 namespace {
 
-Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
-
 bool positive_and_finite(float x) { return x > 0 && std::isfinite(x); }
 
 // Each asks for a real thread.
@@ -19,6 +17,8 @@ constexpr int kMostThreads = 1024;
 constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
 
 }  // namespace
+
+Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
 
 Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
   if (matrix.rows < 0 || matrix.cols < 1) {

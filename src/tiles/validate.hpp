@@ -8,6 +8,8 @@
 
 namespace isologit::detail::tiles {
 
+Result<void> invalid(std::string message);
+
 Result<void> validate_matrix(std::string_view name, const MatrixView& matrix);
 // The hidden rows of a head whose rows have `cols` elements.
 Result<void> validate_hidden(const MatrixView& hidden, std::int64_t cols);
