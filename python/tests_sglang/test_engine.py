@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU
+from safetensors.torch import load_file
 
 import isologit
 
@@ -141,16 +142,23 @@ def test_logprobs_of_the_prompt(engine):
     assert wrong(prompt, info["input_top_logprobs"][1:]) == []
 
 
-def test_weights_that_a_trainer_sends_are_seen_by_the_next_token(engine, model):
-    from safetensors.torch import load_file
+def send(engine, name, weight):
+    for answer in (
+        engine.begin_weight_update(),
+        engine.update_weights_from_tensor([(name, weight)]),
+        engine.end_weight_update(),
+    ):
+        assert answer[0], answer
 
+
+def test_weights_that_a_trainer_sends_are_seen_by_the_next_token(engine, model):
     name = "model.embed_tokens.weight"
     before = load_file(model / "model.safetensors")[name]
-    answer = engine.update_weights_from_tensor([(name, before.flip(1) * 2)])
-    assert answer[0], answer
+    other = before.flip(1) * 2
+    send(engine, name, other)
     try:
         run = Run(engine, PROMPTS[0], {"temperature": 0, "max_new_tokens": 2})
-        assert torch.equal(run.heads[0]["weight"], before.flip(1) * 2)
+        assert torch.equal(run.heads[0]["weight"], other)
         assert run.wrong_logits() == 0 and run.wrong_sampled() == []
     finally:
-        engine.update_weights_from_tensor([(name, before)])
+        send(engine, name, before)
