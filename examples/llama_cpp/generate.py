@@ -7,8 +7,14 @@ Prints the mean logprob of the prompt's tokens, then each new token with its log
 import argparse
 
 import numpy as np
-from cyllama.llama.llama_cpp import LlamaBatch, LlamaContext, LlamaContextParams, LlamaModel, LlamaModelParams
-from cyllama.llama.llama_cpp import disable_logging
+from cyllama.llama.llama_cpp import (
+    LlamaBatch,
+    LlamaContext,
+    LlamaContextParams,
+    LlamaModel,
+    LlamaModelParams,
+    disable_logging,
+)
 from gguf_head import read_head
 
 import isologit

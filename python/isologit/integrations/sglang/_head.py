@@ -28,8 +28,8 @@ def logits(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    """f32 logits of this rank's rows of the weight, padded ones too. The weight is read at each call: updates write into
-    it without telling. `out` is a buffer that the caller copies to if it is not used."""
+    """f32 logits of this rank's rows of the weight, padded ones too. The weight is read at each call: updates write
+    into it without telling. `out` is a buffer that the caller copies to if it is not used."""
     global calls
     if reason := _reason_against(lm_head, hidden_states):
         raise ValueError(f"isologit: {reason}, or take isologit out of SGLANG_PLUGINS")
@@ -46,7 +46,7 @@ def _reason_against(lm_head: nn.Module, hidden_states: Tensor) -> str | None:
     if not hasattr(lm_head, "weight") or should_apply_lm_head_quant_method(lm_head, method):
         return f"the head's quantisation method is {type(method).__name__}; expected an unquantised head. Serve another"
     if use_intel_amx_backend(lm_head):
-        return "the head's weight has been repacked for AMX; expected [V, H] row by row. Load the model with isologit on"
+        return "the head's weight has been repacked for AMX; expected [V, H] row by row. Load the model after the plugin"
     if hidden_states.device.type != "cpu":
         return f"hidden states are on {hidden_states.device}; expected the CPU. Serve with --device cpu"
     return None

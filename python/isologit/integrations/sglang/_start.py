@@ -1,4 +1,4 @@
-"""What the plugin puts around SGLang's functions, and the checks, before an engine serves, that it is in force there."""
+"""What the plugin puts around SGLang's functions, and the checks, before a model serves, that it is in force there."""
 
 import functools
 import inspect
