@@ -55,7 +55,9 @@ def patched(monkeypatch):
     return LogitsProcessor
 
 
-@pytest.mark.parametrize("option", [RECORDED["additional_config"], {"isologit": {}}, {}], ids=["prime-rl", "own", "off"])
+@pytest.mark.parametrize(
+    "option", [RECORDED["additional_config"], {"isologit": {}}, {}], ids=["prime-rl's", "isologit's", "none"]
+)
 def test_its_own_product_gives_way(patched, option):
     from vllm.config import VllmConfig, set_current_vllm_config
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
