@@ -20,6 +20,7 @@ from gguf_head import read_head
 import isologit
 
 
+# [snippet: hidden states
 class Body:
     """llama.cpp, up to the hidden states after the last norm."""
 
@@ -43,6 +44,7 @@ class Body:
         self.position += len(tokens)
         rows = [self.context.get_embeddings_ith(i) for i in range(len(tokens))]  # llama_get_embeddings_ith
         return np.array(rows, np.float32)
+        # snippet]
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ class Head:
         return {"weight": self.weight, "bias": self.bias, "softcap": self.softcap, "dtype": "bf16"}
 
 
+# [snippet: head
 def read_head(path: str | Path) -> Head:
     reader = GGUFReader(path)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
@@ -48,3 +49,4 @@ def read_head(path: str | Path) -> Head:
     softcap = reader.get_field(f"{architecture}.final_logit_softcapping")
     bias = tensors["output.bias"].data if "output.bias" in tensors else None
     return Head(weight, bias, softcap.contents() if softcap is not None else None)
+    # snippet]

@@ -108,7 +108,7 @@ class Fp8LinearMethod:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_intel_amx_backend": True}, "has been repacked for AMX; expected \\[V, H\\] row by row"),
+        ({"use_intel_amx_backend": True}, "was repacked for AMX; expected \\[V, H\\] row by row"),
         ({"quant_method": Fp8LinearMethod()}, "quantisation method is Fp8LinearMethod; expected an unquantised head"),
         ({"set_lora": True, "apply_lora": None}, "has a LoRA adapter; expected none"),
     ],

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import isologit
 from isologit.integrations.sglang import _processors
-from isologit.integrations.vllm._processors import all_of
 
 calls = 0
 
@@ -35,7 +34,7 @@ def logits(
         raise ValueError(f"isologit: {reason}, or take isologit out of SGLANG_PLUGINS")
     bias = getattr(lm_head, "bias", None) if embedding_bias is None else embedding_bias
     calls += 1
-    with all_of(_processors.bound()):
+    with _processors.all_of(_processors.bound()):
         return isologit.logits(hidden_states, lm_head.weight.detach(), bias=None if bias is None else bias.detach())
 
 
@@ -46,7 +45,7 @@ def _reason_against(lm_head: nn.Module, hidden_states: Tensor) -> str | None:
     if not hasattr(lm_head, "weight") or should_apply_lm_head_quant_method(lm_head, method):
         return f"the head's quantisation method is {type(method).__name__}; expected an unquantised head. Serve another"
     if use_intel_amx_backend(lm_head):
-        return "the head's weight has been repacked for AMX; expected [V, H] row by row. Load the model after the plugin"
+        return "the head's weight was repacked for AMX; expected [V, H] row by row. Load the model after the plugin"
     if hidden_states.device.type != "cpu":
         return f"hidden states are on {hidden_states.device}; expected the CPU. Serve with --device cpu"
     return None
