@@ -33,7 +33,7 @@ assert (LOGITS[0] != LOGITS[1]).all()
 
 
 def judge(logits, number: int) -> str:
-    """"right", "stale" or "mixture"."""
+    """ "right", "stale" or "mixture"."""
     logits = np.asarray(logits)
     if (logits == LOGITS[number % 2]).all():
         return "right"

@@ -1,16 +1,19 @@
-"""A plugin of SGLang's, beside isologit's: keeps what passed the head, and what the sampler returned."""
+"""A plugin of SGLang's, beside isologit's: keeps what passed the head, and what the sampler returned, of rank 0."""
 
 import itertools
 import os
 
 import torch
 from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+from sglang.srt.runtime_context import get_parallel
 
 _LAYERS = "sglang.srt.layers"
 _numbers = itertools.count()
 
 
 def _keep(kind: str, **values) -> None:
+    if get_parallel().tp_rank != 0:
+        return
     folder = os.environ["RECORDER_FOLDER"]
     number = next(_numbers)
     torch.save(values, f"{folder}/{kind}-{number:06}.part")
