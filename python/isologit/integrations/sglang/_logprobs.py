@@ -50,24 +50,17 @@ def sampled(
     """SGLang would return the logarithm of the probabilities that it draws from, rounded. Given logits for logprobs, as
     it is where a watermark changes those that it draws from, it takes log_softmax of these, after the temperature."""
     if not return_logprob:
-        return original(sampler, logits_output, sampling_info, return_logprob, *args, **kwargs)
-    # Custom processors change logits in place, and may count their calls: once, and then no more.
+        return original(sampler, logits_output, sampling_info, False, *args, logprob_logits=logprob_logits, **kwargs)
     custom = sampling_info.has_custom_logit_processor
-    if custom and logprob_logits is None:
-        sampler._preprocess_logits(logits_output.next_token_logits, sampling_info)
-        sampling_info.has_custom_logit_processor = False
-    if logprob_logits is None:
-        logprob_logits = logits_output.next_token_logits.clone()
     try:
+        if logprob_logits is None:
+            # Custom processors change logits in place, and may count their calls: once, and then no more.
+            if custom:
+                sampler._preprocess_logits(logits_output.next_token_logits, sampling_info)
+                sampling_info.has_custom_logit_processor = False
+            logprob_logits = logits_output.next_token_logits.clone()
         return exact(
-            original,
-            sampler,
-            logits_output,
-            sampling_info,
-            return_logprob,
-            *args,
-            logprob_logits=logprob_logits,
-            **kwargs,
+            original, sampler, logits_output, sampling_info, True, *args, logprob_logits=logprob_logits, **kwargs
         )
     finally:
         sampling_info.has_custom_logit_processor = custom
