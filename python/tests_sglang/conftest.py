@@ -1,5 +1,6 @@
 """SGLang's own code from its wheel, on the CPU: a whole engine, and its layers in the process of the tests."""
 
+import atexit
 import os
 import shutil
 import sys
@@ -17,6 +18,11 @@ EXAMPLE = HERE.parents[1] / "examples" / "tiny-qwen3"
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CPU = {"device": "cpu", "attention_backend": "torch_native", "sampling_backend": "pytorch"}
 CPU |= {"grammar_backend": "none", "disable_overlap_schedule": True, "max_total_tokens": 2048}
+
+
+def stop(engine) -> None:
+    engine.shutdown()
+    atexit.unregister(engine.shutdown)  # it would log when there is no output any more
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ point alone."""
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, stop
 from run import Run, rows, wrong
 from safetensors.torch import load_file
 
@@ -18,7 +18,7 @@ def engine(model, recorder):
 
     engine = sglang.Engine(model_path=str(model), log_level="info", disable_radix_cache=True, **CPU)
     yield engine
-    engine.shutdown()
+    stop(engine)
 
 
 def test_greedy(engine):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from conftest import CPU
+from conftest import CPU, stop
 from run import Run, rows, wrong
 from safetensors.torch import load_file
 
@@ -17,7 +17,7 @@ def engine(model, recorder, monkeypatch):
     monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", f"{one}|{others[0] if others else one}")
     engine = sglang.Engine(model_path=str(model), log_level="info", tp_size=2, disable_radix_cache=True, **CPU)
     yield engine
-    engine.shutdown()
+    stop(engine)
 
 
 def test_two_ranks(engine, model):
