@@ -23,6 +23,9 @@ class IsologitLogitsProcessor(LogitsProcessor):
         self.isologit = _settings.read(get_current_vllm_config().additional_config)
         self.isologit_calls = 0
         self.isologit_processors = _processors.bound() if self.isologit else frozenset()
+        if self.isologit:
+            # prime-rl's own product, which its switch asks for in every layer, would come before this one.
+            self._fp32_lm_head_enabled = False
 
     def _apply_head(
         self, lm_head: VocabParallelEmbedding, hidden_states: Tensor, embedding_bias: Tensor | None

@@ -1,0 +1,112 @@
+"""The example on a real llama.cpp: the head is exact, of every type that can be read, and the others are refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+gguf = pytest.importorskip("gguf")
+pytest.importorskip("cyllama")
+pytest.importorskip("mpmath")
+HERE = Path(__file__).resolve().parent
+MODEL = HERE.parent / "tiny-qwen3"
+sys.path += [str(HERE), str(HERE.parents[1] / "python" / "tests_engines")]
+import expected  # noqa: E402
+from gguf_head import read_head  # noqa: E402
+from make_gguf import make, safetensors_file  # noqa: E402
+
+import isologit  # noqa: E402
+
+TOKENS = [269, 259, 342, 12]  # " of the LORD,"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gguf")
+    for kind in ("F32", "F16", "BF16", "Q8_0"):
+        make(MODEL, folder / f"tied-{kind}.gguf", kind)
+    make(MODEL, folder / "own-BF16.gguf", "BF16", own_head=True)
+    make(MODEL, folder / "own-Q8_0.gguf", "Q8_0", own_head=True)
+    return folder
+
+
+def real(head) -> np.ndarray:
+    """The weight's values as f32."""
+    weight = head.weight
+    return (weight.astype(np.uint32) << 16).view(np.float32) if weight.dtype == np.uint16 else weight.astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["tied-F32", "tied-F16", "tied-BF16", "own-BF16"])
+def test_logits_and_logprobs_are_exact(files, name):
+    from generate import Body
+
+    head = read_head(files / f"{name}.gguf")
+    assert head.weight.shape == (4096, 128) and head.bias is None and head.softcap is None
+    body = Body(str(files / f"{name}.gguf"))
+    hidden = body.hidden_states(body.vocab.tokenize("In the beginning", add_special=True, parse_special=False))
+    scores = isologit.score(hidden[-1:], token_ids=[269], outputs=("logprobs",), top_k=1024, **head.arguments())
+    right = expected.logits(hidden[-1], real(head))
+    ids = scores.top_k_ids[0].tolist()
+    assert ids == sorted(range(4096), key=lambda v: (-right[v], v))[:1024]
+    assert expected.bits(scores.top_k_logprobs[0]) == expected.bits(expected.log_softmax(right, ids))
+    assert expected.bits(scores.logprobs) == expected.bits(expected.log_softmax(right, [269]))
+
+
+def test_hidden_states_are_those_that_the_head_is_applied_to(files):
+    """Near the rows that Transformers makes in bf16, after the last norm."""
+    from generate import Body
+
+    captured = safetensors_file.read(MODEL / "captured.safetensors")
+    rows = safetensors_file.f32(captured["hidden_states"])[:128]
+    hidden = Body(str(files / "tied-F32.gguf")).hidden_states([0, *captured["token_ids"].values[:127].tolist()])
+    assert np.abs(hidden - rows).mean() < 0.02 and rows.std() > 1
+
+
+def generate(*arguments) -> list[str]:
+    command = [sys.executable, str(HERE / "generate.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_generate(files):
+    model = files / "tied-BF16.gguf"
+    greedy = generate(model, "In the beginning", "--tokens", 4, "--temperature", 0)
+    assert greedy[0].startswith("prompt: 3 tokens, mean logprob -2.7")
+    assert [int(line.split()[0]) for line in greedy[1:]] == TOKENS
+    drawn = generate(model, "In the beginning", "--seed", 7)
+    assert len(drawn) == 9 and drawn == generate(model, "In the beginning", "--seed", 7)
+    assert drawn != generate(model, "In the beginning", "--seed", 8)
+
+
+@pytest.mark.parametrize(("name", "tensor"), [("tied-Q8_0", "token_embd.weight"), ("own-Q8_0", "output.weight")])
+def test_a_quantised_head_is_refused(files, name, tensor):
+    with pytest.raises(ValueError, match=f"{tensor} is Q8_0; expected F32, F16 or BF16. Quantise the file with"):
+        read_head(files / f"{name}.gguf")
+
+
+def small(path: Path, **fields) -> Path:
+    writer = gguf.GGUFWriter(path, "any")
+    for name, value in fields.items():
+        writer.add_float32(f"any.{name}", value)
+    writer.add_tensor("output.weight", np.arange(12, dtype=np.float32).reshape(4, 3))
+    writer.add_tensor("output.bias", np.arange(4, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_bias_and_softcap(tmp_path):
+    head = read_head(small(tmp_path / "a.gguf", final_logit_softcapping=30.0))
+    assert head.softcap == 30 and head.bias.tolist() == [0, 1, 2, 3] and head.weight[1].tolist() == [3, 4, 5]
+    logits = isologit.score(np.ones((1, 3), np.float32), outputs=(), top_k=4, **head.arguments())
+    z = 30 * np.tanh((head.weight.sum(-1) + head.bias) / 30.0)
+    assert logits.top_k_ids[0].tolist() == [3, 2, 1, 0]
+    assert np.abs(logits.top_k_logprobs[0][::-1] - (z - np.log(np.exp(z - z.max()).sum()) - z.max())).max() < 1e-5
+
+
+def test_a_scale_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="any.logit_scale is 2.0; expected none. Some models multiply"):
+        read_head(small(tmp_path / "a.gguf", logit_scale=2.0))
