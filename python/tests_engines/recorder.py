@@ -6,6 +6,8 @@ It looks at vLLM's own objects from outside, so it sees the same whether or not 
 import torch
 from vllm.v1.sample.ops import topk_topp_sampler
 
+import isologit
+
 # vLLM's attention uses AMX tiles without asking for them; a larger model's linear layers would have asked.
 torch.cpu._init_amx()
 
@@ -51,14 +53,21 @@ class Recorder:
         def before_sampling(_, args, kwargs):  # a grammar's mask lies on these
             self.steps[-1]["given"] = (args[0] if args else kwargs["logits"]).clone()
 
-        hook = runner.sampler.register_forward_pre_hook(before_sampling, with_kwargs=True)
+        def before_cuts(_, args):
+            self.steps[-1]["scaled"] = args[0].clone()
+
+        hooks = [
+            runner.sampler.register_forward_pre_hook(before_sampling, with_kwargs=True),
+            runner.sampler.topk_topp_sampler.register_forward_pre_hook(before_cuts),
+        ]
         model.compute_logits = recorded_logits
         runner._get_prompt_logprobs_dict = recorded_prompts
         topk_topp_sampler.apply_top_k_top_p = recorded_cuts
         runner.sampler.greedy_sample = recorded_greedy
 
         def stop():
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             del model.compute_logits, runner._get_prompt_logprobs_dict, runner.sampler.greedy_sample
             topk_topp_sampler.apply_top_k_top_p = apply_cuts
 
@@ -114,12 +123,25 @@ class Recorder:
             "logprobs off": type(sampler).compute_logprobs,
             "log_softmax in f64": lambda logits: logits.double().log_softmax(-1).float(),
         }
+        right_draws = isologit.sample_of_logits
+
+        def draws(change):
+            return lambda logits, **numbers: right_draws(logits, **numbers | change(numbers))
+
+        drawn = {
+            "position among the new": draws(lambda numbers: {"position": numbers["position"] - 3}),
+            "place in the batch": draws(lambda numbers: {"sequence_id": torch.arange(len(numbers["sequence_id"]))}),
+            "one seed for all": draws(lambda numbers: {"seed": 0}),
+            "no top_p": draws(lambda numbers: {"top_p": 1.0}),
+        }
         layer._apply_head = heads.get(name, right_head)
         sampler.compute_logprobs = logprobs.get(name, right_logprobs)
+        isologit.sample_of_logits = drawn.get(name, right_draws)
 
         def repair():
             del layer._apply_head
             sampler.compute_logprobs = right_logprobs
+            isologit.sample_of_logits = right_draws
 
         self.repair = repair
 

@@ -65,7 +65,7 @@ def server(model, tmp_path_factory):
 def test_the_setting_is_logged_once(server):
     lines = [line for line in server[1].read_text().splitlines() if "isologit" in line and "in vLLM" in line]
     assert len(lines) == 1
-    assert "arithmetic exact, logprobs exact, threads automatic, processors" in lines[0]
+    assert "arithmetic exact, logprobs exact, draws engine, threads automatic, processors" in lines[0]
 
 
 def test_state(server):

@@ -12,10 +12,12 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 import isologit
-from isologit.integrations.vllm import _settings
+from isologit.integrations.vllm import _requests, _settings
+from isologit.integrations.vllm._draws import ContractDraws
 from isologit.integrations.vllm._head import IsologitLogitsProcessor
 from isologit.integrations.vllm._logprobs import ExactLogprobs
 
+_ENGINE_DRAWS = 'set "draws": "engine"'
 _log = logging.getLogger("vllm.isologit")  # below "vllm", whose handler prints it
 
 
@@ -26,6 +28,7 @@ def install() -> None:
     if LogitsProcessor.__name__ not in op_registry_oot:
         LogitsProcessor.register_oot(IsologitLogitsProcessor)
     WorkerBase.isologit_state = state
+    _requests.install()
     initialize = WorkerWrapperBase.initialize_from_config
 
     # The last call before the engine serves, in every worker and after the model is loaded.
@@ -42,6 +45,8 @@ def start(worker: WorkerBase) -> None:
     if settings is None:
         return
     processors = check(worker, settings)
+    if settings.draws == "contract":
+        ContractDraws(_runner_for_draws(worker), settings.threads, processors)
     if settings.logprobs == "exact":
         ExactLogprobs(_v1_sampler(worker), settings.threads, processors)
     _log.info(
@@ -107,6 +112,16 @@ def _v1_sampler(worker: WorkerBase) -> Any:
     return worker.model_runner.sampler
 
 
+def _runner_for_draws(worker: WorkerBase) -> Any:
+    if getattr(worker, "use_v2_model_runner", False):
+        _refuse(f"vLLM's V2 model runner draws in Triton, and \"draws\" is \"contract\" ({_ENGINE_DRAWS})")
+    if worker.vllm_config.speculative_config is not None:
+        _refuse(f"speculative decoding draws its own way, and \"draws\" is \"contract\" ({_ENGINE_DRAWS})")
+    if worker.device.type != "cpu":
+        _refuse(f"the logits are on {worker.device}, and \"draws\" of the contract are made on the CPU ({_ENGINE_DRAWS})")
+    return worker.model_runner
+
+
 def state(worker: WorkerBase) -> dict[str, Any]:
     """LLM.collective_rpc("isologit_state"): what is in force in each worker, and how often the head has been called."""
     layers = [module for module in worker.get_model().modules() if isinstance(module, IsologitLogitsProcessor)]
@@ -119,6 +134,7 @@ def state(worker: WorkerBase) -> dict[str, Any]:
         "vllm": vllm.__version__,
         "arithmetic": settings.arithmetic,
         "logprobs": settings.logprobs,
+        "draws": settings.draws,
         "threads": settings.threads,
         "processors": sorted(layers[0].isologit_processors),
         "calls": sum(layer.isologit_calls for layer in layers),
