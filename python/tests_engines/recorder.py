@@ -30,8 +30,10 @@ class Recorder:
                 if in_prompt:
                     self.prompts.append(kept)
                 else:
-                    ids = [_request(name) for name in runner.input_batch.req_ids]
-                    self.steps.append({"requests": ids[: len(logits)], **kept})
+                    # A row in the middle of a prompt, or of what a preempted request has to compute again, gives none.
+                    unused = runner.discard_request_mask.np.tolist()
+                    names = zip(runner.input_batch.req_ids[: len(logits)], unused, strict=False)
+                    self.steps.append({"requests": [None if skip else _request(name) for name, skip in names], **kept})
             return logits
 
         def recorded_prompts(*args):
@@ -129,7 +131,7 @@ class Recorder:
             return lambda logits, **numbers: right_draws(logits, **numbers | change(numbers))
 
         drawn = {
-            "position among the new": draws(lambda numbers: {"position": numbers["position"] - 3}),
+            "the position before": draws(lambda numbers: {"position": numbers["position"] - 1}),
             "place in the batch": draws(lambda numbers: {"sequence_id": torch.arange(len(numbers["sequence_id"]))}),
             "one seed for all": draws(lambda numbers: {"seed": 0}),
             "no top_p": draws(lambda numbers: {"top_p": 1.0}),

@@ -35,7 +35,8 @@ class Recording:
             for row, request in enumerate(step["requests"])
             if request == name
         ]
-        return found[-len(completion.token_ids) :]  # before them, rows of a prompt that was not complete
+        assert len(found) == len(completion.token_ids)
+        return found
 
     def wrong(self, outputs: Iterable[Any], kind: str = "logits") -> list[str]:
         """Returned logprobs that are not the rounded log-softmax of the logits. Of the model's own logits, they must

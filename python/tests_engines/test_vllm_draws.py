@@ -153,7 +153,7 @@ def test_a_request_without_a_seed_says_which_it_drew(engine, recording):
     assert [out.outputs[0].token_ids for out in again] != [out.outputs[0].token_ids for out in outputs]
 
 
-@pytest.mark.parametrize("mutant", ["position among the new", "place in the batch", "one seed for all", "no top_p"])
+@pytest.mark.parametrize("mutant", ["the position before", "place in the batch", "one seed for all", "no top_p"])
 def test_wrong_draws_would_be_noticed(engine, recording, mutant):
     params = SamplingParams(max_tokens=6, temperature=1.3, top_p=0.8, seed=SEED)
     engine.collective_rpc("mutate", args=(mutant,))
