@@ -70,7 +70,8 @@ class Recorder:
         def stop():
             for hook in hooks:
                 hook.remove()
-            del model.compute_logits, runner._get_prompt_logprobs_dict, runner.sampler.greedy_sample
+            del model.compute_logits, runner.sampler.greedy_sample
+            runner._get_prompt_logprobs_dict = prompt_logprobs
             topk_topp_sampler.apply_top_k_top_p = apply_cuts
 
         self.stop = stop

@@ -47,6 +47,27 @@ def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole
     assert recording.wrong(outputs) == []
 
 
+def test_prompt_logprobs_in_blocks_of_rows(engine, recording):
+    """Two prompts in one batch, so that the second's rows begin further on; the first is one row longer than a block."""
+    prompts = [{"prompt_token_ids": [7 + i % 90 for i in range(count)]} for count in (66, 200, 1)]
+    params = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=2)
+    with recording:
+        outputs = engine.generate(prompts, params, use_tqdm=False)
+    sizes = [len(part["logits"]) for part in recording.prompts]
+    assert sorted(sizes) == [1, 7, 64, 64, 64, 64]
+    rows = iter([pair for part in recording.prompts for pair in zip(part["hidden"], part["logits"], strict=True)])
+    for output in outputs:
+        assert len(output.prompt_logprobs) == len(output.prompt_token_ids)
+        states = set()
+        for token, returned in zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True):
+            hidden, logits = next(rows)
+            states.add(tuple(hidden.tolist()))
+            assert token in returned
+            assert recording.wrong_of_row(hidden, logits, returned, False) == []
+        assert len(states) == len(output.prompt_token_ids) - 1  # each row is a token's own
+    assert next(rows, None) is None
+
+
 @pytest.fixture(scope="module")
 def whole_head(untied_model):
     from safetensors.torch import load_file
