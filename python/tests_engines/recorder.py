@@ -4,6 +4,7 @@ It looks at vLLM's own objects from outside, so it sees the same whether or not 
 """
 
 import torch
+from safetensors.torch import load_file
 from vllm.v1.sample.ops import topk_topp_sampler
 
 import isologit
@@ -99,6 +100,14 @@ class Recorder:
         """By the model's own loader, from the checkpoint's names."""
         whole = self.get_model().model.embed_tokens.weight.data * factor
         self.get_model().load_weights([("model.embed_tokens.weight", whole)])
+
+    def load_head_of(self, path: str) -> None:
+        """By the model's own loader; of layers in its body vLLM's CPU build has emptied the weights."""
+        self.get_model().load_weights([("lm_head.weight", load_file(path)["lm_head.weight"])])
+
+    def negate_head_rows(self, rows: list[int]) -> None:
+        weight = self.get_model().lm_head.weight
+        weight.data[rows] = -weight.data[rows]
 
     def mutate(self, name: str) -> None:
         """Puts something wrong, which a test must notice, in the place of what is right, until repair()."""
