@@ -196,6 +196,18 @@ def test_an_emptied_weight_is_refused(layer):
         layer._apply_head(head, torch.zeros(1, 8), None)
 
 
+def test_an_engine_with_a_quantised_head_is_refused(start, model, tmp_path):
+    """By GPTQ, which vLLM's CPU build runs; vLLM fills in random weights."""
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True, "lm_head": True}
+    config = json.loads((model / "config.json").read_text())
+    config |= {"tie_word_embeddings": False, "quantization_config": gptq}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    random = {"load_format": "dummy", "skip_tokenizer_init": True}
+    assert start(tmp_path, None, **random).collective_rpc("isologit_state")[0]["on"] is False
+    with pytest.raises(ValueError, match=r"quantisation method is .*AutoGPTQLinearMethod; expected an unquantised head"):
+        start(tmp_path, {"isologit": {}}, **random)
+
+
 GPT_J = {
     "architectures": ["GPTJForCausalLM"], "model_type": "gptj", "dtype": "bfloat16", "vocab_size": 1000,
     "n_embd": 128, "n_layer": 1, "n_head": 4, "rotary_dim": 32, "n_positions": 256, "tie_word_embeddings": False,
