@@ -316,9 +316,7 @@ def per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
             return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
         return np.full((1,), value, dtype)
     if value.ndim > 0 and tuple(value.shape) != lead:
-        raise ValueError(
-            f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row"
-        )
+        raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
     if dtype == "int64":
         _require_integers(value, name)
     return _flat(value, dtype)

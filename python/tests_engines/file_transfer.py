@@ -38,4 +38,5 @@ class FileTransfer(WeightTransferEngine):
         pass
 
 
-WeightTransferEngineFactory.register_engine("file", FileTransfer)
+def register():
+    WeightTransferEngineFactory.register_engine("file", FileTransfer)

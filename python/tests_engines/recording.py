@@ -27,7 +27,7 @@ class Recording:
 
     def rows(self, output: Any, completion: Any, kind: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(hidden, logits) for each token of a completion. kind: "logits", the model's, "given", what the sampler was
-        given, "scaled", these with penalties and temperature, before all cuts, or "final", what vLLM's own drew from."""
+        given, "scaled", these after penalties and temperature, or "final", what vLLM's cuts left to draw from."""
         name = output.request_id if len(output.outputs) == 1 else f"{completion.index}_{output.request_id}"
         found = [
             (step["hidden"][row], step[kind][row])

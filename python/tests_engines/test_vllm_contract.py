@@ -20,8 +20,8 @@ from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 FOLDER = Path(vllm.__file__).parent
 PROCESS_INPUTS = (
-    "self request_id prompt params supported_tasks arrival_time lora_request tokenization_kwargs trace_headers priority "
-    "data_parallel_rank resumable session_id kv_hints"
+    "self request_id prompt params supported_tasks arrival_time lora_request tokenization_kwargs trace_headers "
+    "priority data_parallel_rank resumable session_id kv_hints"
 )
 COMPUTE_TOPK_SCORES = (
     "logits num_logprobs sampled_token_ids cu_num_logits logprob_token_ids_state expanded_idx_mapping "

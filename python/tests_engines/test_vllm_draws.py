@@ -18,7 +18,12 @@ SEED = 2**63 + 5
 @pytest.fixture(scope="module")
 def engine(start, untied_model):
     """Prompts in chunks of 32 tokens, and blocks for a few requests only, so that some are preempted."""
-    few = {"max_num_batched_tokens": 32, "enable_chunked_prefill": True, "block_size": 32, "num_gpu_blocks_override": 12}
+    few = {
+        "max_num_batched_tokens": 32,
+        "enable_chunked_prefill": True,
+        "block_size": 32,
+        "num_gpu_blocks_override": 12,
+    }
     option = {"isologit": {"draws": "contract"}}
     return start(untied_model, option, logprobs_mode="processed_logprobs", enable_prefix_caching=False, **few)
 

@@ -204,7 +204,9 @@ def test_an_engine_with_a_quantised_head_is_refused(start, model, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     random = {"load_format": "dummy", "skip_tokenizer_init": True}
     assert start(tmp_path, None, **random).collective_rpc("isologit_state")[0]["on"] is False
-    with pytest.raises(ValueError, match=r"quantisation method is .*AutoGPTQLinearMethod; expected an unquantised head"):
+    with pytest.raises(
+        ValueError, match=r"quantisation method is .*AutoGPTQLinearMethod; expected an unquantised head"
+    ):
         start(tmp_path, {"isologit": {}}, **random)
 
 

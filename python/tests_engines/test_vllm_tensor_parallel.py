@@ -48,7 +48,7 @@ def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole
 
 
 def test_prompt_logprobs_in_blocks_of_rows(engine, recording):
-    """Two prompts in one batch, so that the second's rows begin further on; the first is one row longer than a block."""
+    """In one batch, so that the second's rows begin further on; the first is one row longer than a block."""
     prompts = [{"prompt_token_ids": [7 + i % 90 for i in range(count)]} for count in (66, 200, 1)]
     params = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=2)
     with recording:

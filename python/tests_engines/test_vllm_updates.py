@@ -2,7 +2,7 @@
 
 import shutil
 
-import file_transfer  # noqa: F401: vLLM finds it by its name
+import file_transfer
 import pytest
 from recording import Recording
 from safetensors.torch import load_file, save_file
@@ -14,6 +14,7 @@ PROMPTS = ["In the beginning", "And the LORD said unto Moses, Speak unto"]
 
 @pytest.fixture(scope="module")
 def engine(start, untied_model):
+    file_transfer.register()
     return start(untied_model, {"isologit": {}}, weight_transfer_config=WeightTransferConfig(backend="file"))
 
 

@@ -51,7 +51,9 @@ def start(worker: WorkerBase) -> None:
         ContractDraws(worker.model_runner, settings.threads, processors)
     if settings.logprobs == "exact":
         if worker.device.type != "cpu":
-            _refuse(f'the logits are on {worker.device}, and "logprobs" are exact on the CPU (set "logprobs": "engine")')
+            _refuse(
+                f'the logits are on {worker.device}, and "logprobs" are exact on the CPU (set "logprobs": "engine")'
+            )
         if is_v2:
             from isologit.integrations.vllm import _logprobs_v2
 
@@ -117,7 +119,7 @@ def _check_call(worker: WorkerBase, model: torch.nn.Module, layers: list[Isologi
 def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
     engine = 'set "draws": "engine"'
     if is_v2:
-        _refuse(f"vLLM's V2 model runner draws in Triton, where \"draws\" of the contract are not made ({engine})")
+        _refuse(f'vLLM\'s V2 model runner draws in Triton, where "draws" of the contract are not made ({engine})')
     if worker.vllm_config.speculative_config is not None:
         _refuse(f'speculative decoding accepts tokens by draws of its own, and "draws" is "contract" ({engine})')
     if worker.device.type != "cpu":
