@@ -4,7 +4,6 @@
 #include <new>
 #include <vector>
 
-#include "base/cpu.hpp"
 #include "base/fp_env.hpp"
 #include "base/thread_pool.hpp"
 #include "given/row.hpp"
@@ -51,30 +50,31 @@ void fill_mask(const GivenLogitsSampleRequest& request, std::int64_t row, const 
   }
 }
 
+Result<SampleReport> draw(const GivenLogitsSampleRequest& request, const ScoreOptions& options) {
+  const SampleRequest draws = draws_of(request);
+  if (auto checked = validate(request, draws, options); !checked) return tl::unexpected(checked.error());
+  const auto chosen = kernels::choose(options.kernel, Arithmetic::exact);
+  if (!chosen) return tl::unexpected(chosen.error());
+  const GivenTarget target(**chosen);
+  std::vector<fold::Candidate> ends(request.cut_mask == nullptr ? 0 : static_cast<std::size_t>(request.logits.rows));
+  auto report = sample::run(head_of(request.logits), draws, options, target, ends);
+  if (!report) return report;
+  report->kernel = (*chosen)->name();
+  const base::FpEnvironment environment;
+  base::parallel_for(report->threads, static_cast<std::int64_t>(ends.size()),
+                     [&](int, std::int64_t row) { fill_mask(request, row, ends[static_cast<std::size_t>(row)]); });
+  return report;
+}
+
 }  // namespace
 }  // namespace detail::given
 
 Result<SampleReport> sample_logits(const GivenLogitsSampleRequest& request, const ScoreOptions& options) {
-  using namespace detail;
-  const SampleRequest draws = given::draws_of(request);
-  if (auto checked = given::validate(request, draws, options); !checked) return tl::unexpected(checked.error());
-  const auto chosen = kernels::choose(options.kernel, Arithmetic::exact);
-  if (!chosen) return tl::unexpected(chosen.error());
-  const given::GivenTarget target(**chosen);
-  std::vector<fold::Candidate> ends;
   try {
-    if (request.cut_mask != nullptr) ends.resize(static_cast<std::size_t>(request.logits.rows));
+    return detail::given::draw(request, options);
   } catch (const std::bad_alloc&) {
     return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
   }
-  auto report = sample::run(given::head_of(request.logits), draws, options, target, ends);
-  if (!report) return report;
-  report->kernel = (*chosen)->name();
-  const base::FpEnvironment environment;
-  base::parallel_for(report->threads, static_cast<std::int64_t>(ends.size()), [&](int, std::int64_t row) {
-    given::fill_mask(request, row, ends[static_cast<std::size_t>(row)]);
-  });
-  return report;
 }
 
 }  // namespace isologit
