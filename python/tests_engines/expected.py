@@ -56,8 +56,9 @@ def _log_softmax_of_one(final: np.ndarray, token: int) -> np.float32:
     with mpmath.workdps(60):
         z = [mpmath.mpf(float(value)) for value in final if value != -np.inf]
         value = mpmath.mpf(float(final[token])) - mpmath.log(mpmath.fsum(mpmath.exp(x) for x in z))
-        wide = np.longdouble(mpmath.nstr(value, 40))
-        return np.float32(wide)
+        near = np.float32(float(value))  # rounded twice: at most one away
+        candidates = [near, *np.nextafter(near, np.float32([-np.inf, np.inf]))]
+        return min(candidates, key=lambda one: abs(mpmath.mpf(float(one)) - value))
 
 
 def cut(z: np.ndarray, min_p: float = 0, top_k: int = 0, top_p: float = 1) -> np.ndarray:

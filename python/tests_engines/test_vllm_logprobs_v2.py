@@ -15,16 +15,37 @@ def in_place():
     _logprobs_v2.take_back()
 
 
+def rows(dtype):
+    """Logits and ids; a third of the rows is all but certain of its first id."""
+    generator = torch.Generator().manual_seed(5)
+    logits = (2 * torch.randn(6, 4096, generator=generator)).to(dtype)
+    ids = torch.randint(0, 4096, (6, 64), generator=generator, dtype=torch.int32)
+    logits[:2].scatter_(1, ids[:2, :1].long(), 60)
+    return logits, ids
+
+
+def wrong(found, logits, ids):
+    return sum(
+        value != right
+        for row, picked, values in zip(logits.float().numpy(), ids.tolist(), found, strict=True)
+        for value, right in zip(expected.bits(values), expected.bits(expected.log_softmax(row, picked)), strict=True)
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logprobs_of_ids(in_place, dtype):
-    generator = torch.Generator().manual_seed(5)
-    logits = (20 * torch.randn(6, 4096, generator=generator)).to(dtype)
-    ids = torch.randint(0, 4096, (6, 4), generator=generator, dtype=torch.int32)
+    logits, ids = rows(dtype)
     for module in (logprob, prompt_logprob):
         found = module.compute_token_logprobs(logits, ids)
-        assert found.dtype == torch.float32 and found.shape == (6, 4)
-        for row, picked, values in zip(logits.float().numpy(), ids.tolist(), found, strict=True):
-            assert expected.bits(values) == expected.bits(expected.log_softmax(row, picked))
+        assert found.dtype == torch.float32 and found.shape == ids.shape
+        assert wrong(found, logits, ids) == 0
+
+
+@pytest.mark.parametrize("wide", [torch.float32, torch.float64])
+def test_a_wrong_log_softmax_would_be_noticed(wide):
+    logits, ids = rows(torch.float32)
+    found = logits.log_softmax(-1, dtype=wide).gather(1, ids.long()).float()
+    assert wrong(found, logits, ids) > 0
 
 
 def test_logprobs_of_fixed_ids_of_a_prompt(in_place):
