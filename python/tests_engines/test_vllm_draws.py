@@ -125,7 +125,7 @@ def test_preemption(engine, recording, monkeypatch):
         return preempt(request, *args, **kwargs)
 
     monkeypatch.setattr(scheduler, "_preempt_request", counted)
-    params = SamplingParams(max_tokens=80, temperature=1.0, seed=11, ignore_eos=True, n=2)
+    params = SamplingParams(max_tokens=40, temperature=1.0, seed=11, ignore_eos=True, n=2)
     outputs = generate(engine, recording, PROMPTS, params)
     assert preempted
     assert wrong(recording, outputs, params) == []
