@@ -202,7 +202,10 @@ TEST(GivenDrawsInput, IsChecked) {
   expect_refused("temperatures[1]: -1", [](Request& r, auto&) { r.temperatures = std::span(numbers).first(2); });
   expect_refused("threads: -1", [](Request&, ScoreOptions& o) { o.threads = -1; });
   expect_refused("kernel: 'none' is unknown", [](Request&, ScoreOptions& o) { o.kernel = "none"; });
-  expect_refused("cancelled", [](Request&, ScoreOptions& o) { o.progress = [](double) { return false; }; });
+  expect_refused("cancelled", [](Request&, ScoreOptions& o) {
+    o.threads = 1;  // the calling thread, which asks, does the work
+    o.progress = [](double) { return false; };
+  });
   expect_refused("ids: the output buffer overlaps that of cut_mask",
                  [](Request& r, auto&) { r.cut_mask = reinterpret_cast<std::uint8_t*>(r.ids); });
 }
