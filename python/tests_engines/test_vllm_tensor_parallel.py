@@ -2,6 +2,7 @@
 
 import pytest
 from recording import Recording
+from test_vllm_draws import wrong
 from vllm import SamplingParams
 
 PROMPTS = ["In the beginning", "And the LORD said unto Moses, Speak unto", "Blessed"]
@@ -12,7 +13,7 @@ def engine(start, untied_model):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
         ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-        yield start(untied_model, {"isologit": {"threads": 1}}, **ranks)
+        yield start(untied_model, {"isologit": {"threads": 1, "draws": "contract"}}, **ranks)
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def test_logprobs_are_those_of_one_rank(engine, recording, whole_head):
     recording.weight = whole_head
     assert recording.wrong(outputs) == []
     assert recording.wrong_logits(2) == 0
+
+
+def test_draws(engine, recording):
+    """Of each rank, from the gathered logits."""
+    params = SamplingParams(max_tokens=6, temperature=1.0, top_p=0.9, seed=3, n=2)
+    with recording:
+        outputs = engine.generate(PROMPTS, params, use_tqdm=False)
+    assert wrong(recording, outputs, params) == []
 
 
 def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole_head):
