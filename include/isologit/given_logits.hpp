@@ -6,6 +6,7 @@
 #include <span>
 
 #include "isologit/backward.hpp"
+#include "isologit/sample.hpp"
 #include "isologit/score.hpp"
 #include "isologit/status.hpp"
 #include "isologit/view.hpp"
@@ -53,5 +54,27 @@ struct GivenLogitsBackwardRequest {
 
 // Of the options, the two arithmetics do not count.
 Result<BackwardReport> backward_logits(const GivenLogitsBackwardRequest& request, const BackwardOptions& options = {});
+
+// What to draw for N rows of logits, one token each (CONTRACT.md 4). The members are those of SampleRequest; a support
+// is made of logits of -inf.
+struct GivenLogitsSampleRequest {
+  MatrixView logits;                     // [N, V], V >= 1; N may be 0
+  std::span<const float> temperatures;   // or empty (all 1); finite and not below 0. 0 takes the greatest logit
+  std::span<const std::uint64_t> seeds;  // one for all rows or N, as those below
+  std::span<const std::uint64_t> sequence_ids;
+  std::span<const std::uint32_t> positions;
+  std::span<const float> min_p;         // or empty; in [0, 1], 0 cuts nothing
+  std::span<const std::int64_t> top_k;  // or empty; 0 cuts nothing
+  std::span<const float> top_p;         // or empty; in (0, 1], 1 cuts nothing
+
+  std::int64_t* ids = nullptr;       // [N]; -1 where no logit is above -inf
+  float* logprobs = nullptr;         // [N], of the id, over all logits, at temperature 1 where T = 0
+  float* cut_logprobs = nullptr;     // [N], of the id, over what the cuts left
+  float* log_kept_cut = nullptr;     // [N], ln of the share of the mass that the cuts left
+  std::uint8_t* cut_mask = nullptr;  // [N, V], 1 for what the cuts left, 0 for the rest and for logits of -inf
+};
+
+// Of the options, `arithmetic` does not count.
+Result<SampleReport> sample_logits(const GivenLogitsSampleRequest& request, const ScoreOptions& options = {});
 
 }  // namespace isologit

@@ -406,6 +406,38 @@ typedef struct isologit_logits_request {
 isologit_status isologit_score_logits(const isologit_logits_request* request, const isologit_score_options* options,
                                       isologit_score_report* report, char* message, size_t message_size);
 
+/* Draws from given logits: the members are those of isologit_sample_request; a support is made of logits of -inf. */
+typedef struct isologit_logits_sample_request {
+  size_t struct_size;
+  isologit_matrix logits;    /* [N, V] */
+  const float* temperatures; /* each finite and not below 0; counts are 1 (for all rows) or N, or 0 where said */
+  int64_t temperature_count; /* or 0: all are 1 */
+  const uint64_t* seeds;
+  int64_t seed_count;
+  const uint64_t* sequence_ids;
+  int64_t sequence_id_count;
+  const uint32_t* positions;
+  int64_t position_count;
+  const float* min_p;
+  int64_t min_p_count; /* or 0 */
+  const int64_t* top_k;
+  int64_t top_k_count; /* or 0 */
+  const float* top_p;
+  int64_t top_p_count; /* or 0 */
+
+  /* Where results go, N elements each; NULL: not computed. None may overlap another or an input. */
+  int64_t* ids;        /* -1 where no logit is above -inf */
+  float* logprobs;     /* over all logits, at temperature 1 where the temperature is 0 */
+  float* cut_logprobs; /* over what the cuts left */
+  float* log_kept_cut; /* ln of the share of the mass that the cuts left */
+  uint8_t* cut_mask;   /* [N, V]: 1 for what the cuts left, 0 for the rest and for logits of -inf */
+} isologit_logits_sample_request;
+
+/* options and report may be NULL; of the options, arithmetic does not count. */
+isologit_status isologit_sample_logits(const isologit_logits_sample_request* request,
+                                       const isologit_score_options* options, isologit_sample_report* report,
+                                       char* message, size_t message_size);
+
 typedef struct isologit_logits_backward_request {
   size_t struct_size;
   /* As in the forward pass. */

@@ -16,6 +16,7 @@ __all__ = [
     "Report",
     "SampleOutput",
     "Scores",
+    "cut_mask_of_logits",
     "entropy_of_logits",
     "hf",
     "integrations",
@@ -28,6 +29,7 @@ __all__ = [
     "nn",
     "ops",
     "sample",
+    "sample_of_logits",
     "score",
     "version",
 ]
@@ -44,6 +46,8 @@ _FOUND_IN = {
     "logprobs_of_logits": "_of_logits",
     "entropy_of_logits": "_of_logits",
     "lse_of_logits": "_of_logits",
+    "sample_of_logits": "_sample_of_logits",
+    "cut_mask_of_logits": "_sample_of_logits",
 }
 _MODULES = ("hf", "integrations", "nn", "ops", "partial")
 

@@ -141,7 +141,7 @@ class HeadArgs(NamedTuple):
         if hidden.ndim < 1:
             raise ValueError("hidden is []; expected [..., H]")
         rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-        rows = rows if rows_are_adjacent(rows) else _contiguous(rows)
+        rows = rows if rows_are_adjacent(rows) else contiguous(rows)
         temperatures = per_row(temperature, hidden, "float32", "temperature")
         options = (softcap, scale, divide, arithmetic, threads, kernel)
         head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
@@ -159,7 +159,7 @@ class HeadArgs(NamedTuple):
             )
         if bias is not None and bias.ndim != 1:
             raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
-        bias = None if bias is None else _contiguous(bias)
+        bias = None if bias is None else contiguous(bias)
         size = weight.shape[0] if vocab_size is None else vocab_size
         return self._replace(weight=weight, bias=bias, vocab_size=size)
 
@@ -280,7 +280,7 @@ def _mask_lists(mask: np.ndarray, rows: int) -> tuple[str, np.ndarray, np.ndarra
     return which, offsets, np.ascontiguousarray(ids, dtype=np.int64)
 
 
-def _contiguous(array: Array) -> Array:
+def contiguous(array: Array) -> Array:
     return array.contiguous() if is_tensor(array) else np.ascontiguousarray(array)
 
 
@@ -316,9 +316,7 @@ def per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
             return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
         return np.full((1,), value, dtype)
     if value.ndim > 0 and tuple(value.shape) != lead:
-        raise ValueError(
-            f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row of hidden"
-        )
+        raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
     if dtype == "int64":
         _require_integers(value, name)
     return _flat(value, dtype)

@@ -161,6 +161,15 @@ class LogitsRequest(_Sized):
     ]
 
 
+class LogitsSampleRequest(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("logits", Matrix),
+        *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
+        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
+    ]
+
+
 class LogitsBackwardRequest(_Sized):
     _fields_ = [
         *_LOGITS_AND_IDS,
@@ -281,6 +290,7 @@ def _load() -> ctypes.CDLL:
         ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, _BackwardOptions)), c_void_p] + message),
         ("sample", c_int, [*map(POINTER, (Head, SampleRequest, _ScoreOptions, _SampleReport))] + message),
         ("score_logits", c_int, [*map(POINTER, (LogitsRequest, _ScoreOptions)), c_void_p] + message),
+        ("sample_logits", c_int, [*map(POINTER, (LogitsSampleRequest, _ScoreOptions, _SampleReport))] + message),
         ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, _BackwardOptions)), c_void_p] + message),
         ("mean_loss", c_int, losses + message),
         ("sum_loss", c_int, losses + message),
@@ -458,6 +468,13 @@ def score_logits(request: LogitsRequest, *, threads: int, kernel: str) -> None:
     """isologit_score_logits."""
     options = _ScoreOptions(threads=threads, kernel=kernel.encode())
     _Interruptible(options).call(_library.isologit_score_logits, request, options, None)
+
+
+def sample_logits(request: LogitsSampleRequest, *, threads: int, kernel: str) -> list[int]:
+    """isologit_sample_logits."""
+    options, report = _ScoreOptions(threads=threads, kernel=kernel.encode()), _SampleReport()
+    _Interruptible(options).call(_library.isologit_sample_logits, request, options, report)
+    return _counts_of(report)
 
 
 def backward_logits(request: LogitsBackwardRequest, *, threads: int, kernel: str) -> None:

@@ -1,7 +1,7 @@
 """Samples: one token for each row."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from isologit import _inputs, _native
 from isologit._docstrings import documented
@@ -16,6 +16,13 @@ class Samples(NamedTuple):
     cut_logprobs: Array
     log_kept_cut: Array
     counts: Array
+
+    @classmethod
+    def zeros(cls, rows: Array) -> "Samples":
+        """Of N rows; counts [7]: what Report.of reads."""
+        floats = (_inputs.zeros(rows, rows.shape[:1], "float32") for _ in range(3))
+        counts = _inputs.zeros(rows, (len(_native.Report._fields),), "int64")
+        return cls(_inputs.zeros(rows, rows.shape[:1], "int64"), *floats, counts)
 
     report = property(lambda self: _native.Report.of(self.counts), doc="Report: which kernel and arithmetic made them.")
 
@@ -42,18 +49,11 @@ class SampleArgs(NamedTuple):
         return *self.head, *self.support, *self[2:]
 
     def zeros(self) -> Samples:
-        """Of N rows; counts [7]: what Report.of reads."""
-        hidden = self.head.hidden
-        floats = (_inputs.zeros(hidden, hidden.shape[:1], "float32") for _ in range(3))
-        counts = _inputs.zeros(hidden, (len(_native.Report._fields),), "int64")
-        return Samples(_inputs.zeros(hidden, hidden.shape[:1], "int64"), *floats, counts)
+        return Samples.zeros(self.head.hidden)
 
 
-def run(args: SampleArgs) -> Samples:
-    """isologit_sample."""
-    head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
-    args.head.set_rows(request)
-    keep_alive = args.support.set_lists(request, args.head.hidden.shape[0])
+def set_draws(args: Any, request: Any) -> Array:
+    """seeds, sequence_ids, positions and cuts of a tuple that has them. Returns what must outlive the call."""
     outside = args.positions[(args.positions < 0) | (args.positions >= 2**32)]
     if len(outside):
         raise ValueError(f"position: {int(outside[0])}; expected 0 to 2^32 - 1")
@@ -63,6 +63,14 @@ def run(args: SampleArgs) -> Samples:
         values = getattr(args, name)
         setattr(request, name, _inputs.pointer(values))
         setattr(request, f"{name.removesuffix('s')}_count", len(values))
+    return positions
+
+
+def run(args: SampleArgs) -> Samples:
+    """isologit_sample."""
+    head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
+    args.head.set_rows(request)
+    keep_alive = args.support.set_lists(request, args.head.hidden.shape[0]), set_draws(args, request)
     for name, result in zip(Samples._fields[:-1], results, strict=False):
         setattr(request, name, _inputs.pointer(result))
     _inputs.fill(results.counts, _native.sample(head, request, **args.head.options()))

@@ -100,7 +100,10 @@ def test_without_the_library():
     assert cuda.library() is None or cuda.LIBRARY.exists()
     if cuda.library() is not None:
         pytest.skip(f"{cuda.LIBRARY} is here")
-    with torch._subclasses.FakeTensorMode(), pytest.raises(
-        NotImplementedError, match="^hidden is on cuda:0, and there is no libisologit_cuda.so in .*/isologit: "
+    with (
+        torch._subclasses.FakeTensorMode(),
+        pytest.raises(
+            NotImplementedError, match="^hidden is on cuda:0, and there is no libisologit_cuda.so in .*/isologit: "
+        ),
     ):
         isologit.logits(*tensors())

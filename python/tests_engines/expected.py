@@ -56,5 +56,55 @@ def _log_softmax_of_one(final: np.ndarray, token: int) -> np.float32:
     with mpmath.workdps(60):
         z = [mpmath.mpf(float(value)) for value in final if value != -np.inf]
         value = mpmath.mpf(float(final[token])) - mpmath.log(mpmath.fsum(mpmath.exp(x) for x in z))
-        wide = np.longdouble(mpmath.nstr(value, 40))
-        return np.float32(wide)
+        near = np.float32(float(value))  # rounded twice: at most one away
+        candidates = [near, *np.nextafter(near, np.float32([-np.inf, np.inf]))]
+        return min(candidates, key=lambda one: abs(mpmath.mpf(float(one)) - value))
+
+
+def cut(z: np.ndarray, min_p: float = 0, top_k: int = 0, top_p: float = 1) -> np.ndarray:
+    """The ids that min-p, top-k and top-p leave of one row, in order. Where long doubles cannot tell, it fails."""
+    order = np.argsort(-z.astype(np.float64), kind="stable")
+    order = order[z[order] > -np.inf]
+    mass = np.exp(z[order].astype(np.longdouble) - z[order[0]].astype(np.longdouble))
+    kept = mass >= _sure(np.float32(min_p), mass)
+    order, mass = order[kept], mass[kept]
+    if top_k > 0:
+        order, mass = order[:top_k], mass[:top_k]
+    if np.float32(top_p) < 1:
+        sums = np.cumsum(mass)
+        order = order[: 1 + int(np.argmax(sums >= _sure(np.float32(top_p) * sums[-1], sums)))]
+    return order
+
+
+def _sure(bound: np.floating, values: np.ndarray) -> np.longdouble:
+    bound = np.longdouble(bound)
+    assert bound in (0, 1) or (np.abs(values - bound) > 1e-14 * bound).all()
+    return bound
+
+
+def draw(z: np.ndarray, kept: np.ndarray, seed: int, sequence_id: int, position: int) -> int:
+    """The id of `kept` with the greatest z - ln(-ln u) of one row."""
+    words = [_words(kept, seed, sequence_id, position, first) for first in (0, 2**31)]
+    u = (words[0].astype(np.longdouble) * 2**32 + words[1] + np.longdouble(0.5)) / np.longdouble(2) ** 64
+    keys = z[kept].astype(np.longdouble) - np.log(-np.log(u))
+    best, *others = np.argsort(-keys, kind="stable")
+    assert not others or keys[best] - keys[others[0]] > 1e-12
+    return int(kept[best])
+
+
+def _words(ids: np.ndarray, seed: int, sequence_id: int, position: int, first: int) -> np.ndarray:
+    """Philox4x32-10 (Salmon et al., 2011), one word for each id."""
+    low = np.uint64(0xFFFFFFFF)
+    x = [np.full(len(ids), n, np.uint64) for n in (0, position, sequence_id & 0xFFFFFFFF, sequence_id >> 32)]
+    x[0] = ids.astype(np.uint64) // np.uint64(4) + np.uint64(first)
+    keys = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        products = x[0] * np.uint64(0xD2511F53), x[2] * np.uint64(0xCD9E8D57)
+        x = [
+            (products[1] >> np.uint64(32)) ^ x[1] ^ np.uint64(keys[0]),
+            products[1] & low,
+            (products[0] >> np.uint64(32)) ^ x[3] ^ np.uint64(keys[1]),
+            products[0] & low,
+        ]
+        keys = [(keys[0] + 0x9E3779B9) % 2**32, (keys[1] + 0xBB67AE85) % 2**32]
+    return np.choose(ids % 4, x)

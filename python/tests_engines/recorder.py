@@ -4,7 +4,10 @@ It looks at vLLM's own objects from outside, so it sees the same whether or not 
 """
 
 import torch
+from safetensors.torch import load_file
 from vllm.v1.sample.ops import topk_topp_sampler
+
+import isologit
 
 # vLLM's attention uses AMX tiles without asking for them; a larger model's linear layers would have asked.
 torch.cpu._init_amx()
@@ -28,8 +31,10 @@ class Recorder:
                 if in_prompt:
                     self.prompts.append(kept)
                 else:
-                    ids = [_request(name) for name in runner.input_batch.req_ids]
-                    self.steps.append({"requests": ids[: len(logits)], **kept})
+                    # A row in the middle of a prompt, or of what a preempted request has to compute again, gives none.
+                    unused = runner.discard_request_mask.np.tolist()
+                    names = zip(runner.input_batch.req_ids[: len(logits)], unused, strict=False)
+                    self.steps.append({"requests": [None if skip else _request(name) for name, skip in names], **kept})
             return logits
 
         def recorded_prompts(*args):
@@ -51,15 +56,23 @@ class Recorder:
         def before_sampling(_, args, kwargs):  # a grammar's mask lies on these
             self.steps[-1]["given"] = (args[0] if args else kwargs["logits"]).clone()
 
-        hook = runner.sampler.register_forward_pre_hook(before_sampling, with_kwargs=True)
+        def before_cuts(_, args):
+            self.steps[-1]["scaled"] = args[0].clone()
+
+        hooks = [
+            runner.sampler.register_forward_pre_hook(before_sampling, with_kwargs=True),
+            runner.sampler.topk_topp_sampler.register_forward_pre_hook(before_cuts),
+        ]
         model.compute_logits = recorded_logits
         runner._get_prompt_logprobs_dict = recorded_prompts
         topk_topp_sampler.apply_top_k_top_p = recorded_cuts
         runner.sampler.greedy_sample = recorded_greedy
 
         def stop():
-            hook.remove()
-            del model.compute_logits, runner._get_prompt_logprobs_dict, runner.sampler.greedy_sample
+            for hook in hooks:
+                hook.remove()
+            del model.compute_logits, runner.sampler.greedy_sample
+            runner._get_prompt_logprobs_dict = prompt_logprobs
             topk_topp_sampler.apply_top_k_top_p = apply_cuts
 
         self.stop = stop
@@ -88,6 +101,14 @@ class Recorder:
         whole = self.get_model().model.embed_tokens.weight.data * factor
         self.get_model().load_weights([("model.embed_tokens.weight", whole)])
 
+    def load_head_of(self, path: str) -> None:
+        """By the model's own loader; of layers in its body vLLM's CPU build has emptied the weights."""
+        self.get_model().load_weights([("lm_head.weight", load_file(path)["lm_head.weight"])])
+
+    def negate_head_rows(self, rows: list[int]) -> None:
+        weight = self.get_model().lm_head.weight
+        weight.data[rows] = -weight.data[rows]
+
     def mutate(self, name: str) -> None:
         """Puts something wrong, which a test must notice, in the place of what is right, until repair()."""
         layer, sampler = self.get_model().logits_processor, self.model_runner.sampler
@@ -114,12 +135,25 @@ class Recorder:
             "logprobs off": type(sampler).compute_logprobs,
             "log_softmax in f64": lambda logits: logits.double().log_softmax(-1).float(),
         }
+        right_draws = isologit.sample_of_logits
+
+        def draws(change):
+            return lambda logits, **numbers: right_draws(logits, **numbers | change(numbers))
+
+        drawn = {
+            "the position before": draws(lambda numbers: {"position": numbers["position"] - 1}),
+            "place in the batch": draws(lambda numbers: {"sequence_id": torch.arange(len(numbers["sequence_id"]))}),
+            "one seed for all": draws(lambda numbers: {"seed": 0}),
+            "no top_p": draws(lambda numbers: {"top_p": 1.0}),
+        }
         layer._apply_head = heads.get(name, right_head)
         sampler.compute_logprobs = logprobs.get(name, right_logprobs)
+        isologit.sample_of_logits = drawn.get(name, right_draws)
 
         def repair():
             del layer._apply_head
             sampler.compute_logprobs = right_logprobs
+            isologit.sample_of_logits = right_draws
 
         self.repair = repair
 

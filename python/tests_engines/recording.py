@@ -27,7 +27,7 @@ class Recording:
 
     def rows(self, output: Any, completion: Any, kind: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(hidden, logits) for each token of a completion. kind: "logits", the model's, "given", what the sampler was
-        given, or "final", what it drew from."""
+        given, "scaled", these after penalties and temperature, or "final", what vLLM's cuts left to draw from."""
         name = output.request_id if len(output.outputs) == 1 else f"{completion.index}_{output.request_id}"
         found = [
             (step["hidden"][row], step[kind][row])
@@ -35,7 +35,8 @@ class Recording:
             for row, request in enumerate(step["requests"])
             if request == name
         ]
-        return found[-len(completion.token_ids) :]  # before them, rows of a prompt that was not complete
+        assert len(found) == len(completion.token_ids)
+        return found
 
     def wrong(self, outputs: Iterable[Any], kind: str = "logits") -> list[str]:
         """Returned logprobs that are not the rounded log-softmax of the logits. Of the model's own logits, they must

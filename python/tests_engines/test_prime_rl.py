@@ -25,9 +25,9 @@ CHECKOUT = os.environ.get("PRIME_RL")
 
 def test_its_configuration_asks_for_exact_logits_and_logprobs():
     assert RECORDED["enable_fp32_lm_head"] is True
-    assert _settings.read(RECORDED["additional_config"]) == _settings.Settings("exact", "exact", 0)
+    assert _settings.read(RECORDED["additional_config"]) == _settings.Settings()
     own = {"isologit": {"logprobs": "engine"}}  # its vllm.additional_config goes through, beside
-    assert _settings.read(RECORDED["additional_config"] | own) == _settings.Settings("exact", "engine", 0)
+    assert _settings.read(RECORDED["additional_config"] | own) == _settings.Settings(logprobs="engine")
 
 
 @pytest.fixture

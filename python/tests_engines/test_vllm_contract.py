@@ -9,11 +9,24 @@ import pytest
 import vllm
 from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.v1.engine.input_processor import InputProcessor
+from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.gpu.sample import logprob
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 FOLDER = Path(vllm.__file__).parent
+PROCESS_INPUTS = (
+    "self request_id prompt params supported_tasks arrival_time lora_request tokenization_kwargs trace_headers "
+    "priority data_parallel_rank resumable session_id kv_hints"
+)
+COMPUTE_TOPK_SCORES = (
+    "logits num_logprobs sampled_token_ids cu_num_logits logprob_token_ids_state expanded_idx_mapping "
+    "max_per_req_token_ids logits_mode"
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +42,14 @@ FOLDER = Path(vllm.__file__).parent
         (Sampler, "sample", "self logits sampling_metadata logprobs_mode_override"),
         (Sampler, "compute_logprobs", "logits"),
         (Sampler, "gather_logprobs", "logprobs num_logprobs token_ids"),
+        (Sampler, "apply_temperature", "logits temp all_random"),
+        (InputProcessor, "process_inputs", PROCESS_INPUTS),
+        (ParentRequest, "get_child_info", "self index"),
+        (GPUModelRunner, "_get_prompt_logprobs_dict", "self hidden_states num_scheduled_tokens"),
+        (GPUModelRunner, "_sample", "self logits spec_decode_metadata"),
+        (MinPLogitsProcessor, "apply", "self logits"),
+        (logprob, "compute_token_logprobs", "logits token_ids"),
+        (logprob, "compute_topk_scores", COMPUTE_TOPK_SCORES),
         (TopKTopPSampler, "forward_native", "self logits generators k p"),
         (TopKTopPSampler, "forward_cpu", "self logits generators k p"),
         (WorkerWrapperBase, "initialize_from_config", "self kv_cache_configs"),
@@ -45,7 +66,7 @@ def functions_that_call(path: str, name: str) -> set[str]:
     return {
         function.name
         for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
         for node in ast.walk(function)
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == name
     }
@@ -77,6 +98,42 @@ def test_where_logprobs_are_made():
     made |= {("topk_topp_sampler.py", "forward_native"), ("topk_topp_sampler.py", "forward_cpu")}
     assert with_log_softmax("v1/sample") == made
     assert with_log_softmax("v1/worker") == set()  # but for the V2 runner's kernel in Triton
+
+
+def callers(name: str) -> set[tuple[str, str]]:
+    files = [path.relative_to(FOLDER) for path in FOLDER.rglob("*.py") if name in path.read_text()]
+    return {(str(path), function) for path in files for function in functions_that_call(str(path), name)}
+
+
+def test_where_the_v2_runner_makes_logprobs():
+    """The kernel is started in one function, whose name is known in two modules."""
+    assert "_topk_log_softmax_kernel[" in inspect.getsource(logprob.compute_token_logprobs)
+    text = (FOLDER / "v1/worker/gpu/sample/logprob.py").read_text()
+    assert text.count("_topk_log_softmax_kernel[") == 1
+    folder = "v1/worker/gpu/sample/"
+    assert callers("compute_token_logprobs") == {
+        (folder + "logprob.py", "compute_topk_scores"),
+        (folder + "prompt_logprob.py", "compute_prompt_token_id_logprobs"),
+    }
+    assert {path for path, _ in callers("compute_topk_scores")} == {
+        folder + "prompt_logprob.py",
+        folder + "sampler.py",
+        "v1/worker/gpu/spec_decode/rejection_sampler.py",
+        "model_executor/models/diffusion_gemma.py",
+    }
+
+
+def test_the_ways_that_requests_enter_by():
+    """Each fans out by get_child_info after process_inputs has had the request."""
+    assert {path for path, _ in callers("process_inputs")} == {"v1/engine/llm_engine.py", "v1/engine/async_llm.py"}
+    assert {path for path, _ in callers("get_child_info")} == {"v1/engine/llm_engine.py", "v1/engine/async_llm.py"}
+
+
+def test_what_draws_take_from_the_runner():
+    assert "self.topk_topp_sampler(" in inspect.getsource(Sampler.sample)
+    booked = inspect.getsource(GPUModelRunner._bookkeeping_sync)
+    assert "start_idx = self.input_batch.num_tokens_no_spec[req_idx]" in booked  # where the drawn token is put
+    assert booked.index("sampled_token_ids") < booked.index("num_tokens_no_spec")
 
 
 def test_the_processed_mode_that_the_plugin_asks_for():

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 
+import expected
 import pytest
 from recording import Recording
 from vllm.logprobs import Logprob
@@ -39,7 +40,7 @@ def server(model, tmp_path_factory):
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--enforce-eager", "--max-model-len", "256", "--dtype", "bfloat16", "--served-model-name", "tiny"]
     command += ["--worker-extension-cls", "recorder.Recorder", "--return-tokens-as-token-ids", "--max-logprobs", "5"]
-    command += ["--additional-config", json.dumps({"isologit": {"arithmetic": "exact"}})]
+    command += ["--additional-config", json.dumps({"isologit": {"arithmetic": "exact", "draws": "contract"}})]
     log = tmp_path_factory.mktemp("server") / "log"
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
     with log.open("w") as out:
@@ -65,7 +66,7 @@ def server(model, tmp_path_factory):
 def test_the_setting_is_logged_once(server):
     lines = [line for line in server[1].read_text().splitlines() if "isologit" in line and "in vLLM" in line]
     assert len(lines) == 1
-    assert "arithmetic exact, logprobs exact, threads automatic, processors" in lines[0]
+    assert "arithmetic exact, logprobs exact, draws contract, threads automatic, processors" in lines[0]
 
 
 def test_state(server):
@@ -102,3 +103,35 @@ def test_logprobs(server, tmp_path, stream):
         wrong += recording.wrong_of_row(hidden, logits, one, True)
     assert wrong == []
     assert recording.wrong_logits() == 0
+
+
+def test_draws(server, tmp_path):
+    """Seed and index reach the engine's process with the request."""
+    seed = 2**63 - 3
+    body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 6, "temperature": 1.2, "logprobs": 0, "seed": seed, "n": 2}
+    recording = Recording(server[0], tmp_path)
+    with recording, server[0].post("/v1/completions", body | {"top_p": 0.9}) as answer:
+        response = json.loads(answer.read())
+    for choice in response["choices"]:
+        rows = [
+            step["scaled"][row].numpy()
+            for step in recording.steps
+            for row, name in enumerate(step["requests"])
+            if name is not None and name.startswith(f"{choice['index']}_")
+        ]
+        position = response["usage"]["prompt_tokens"]
+        right = [
+            expected.draw(z, expected.cut(z, top_p=0.9), seed, choice["index"], position + i)
+            for i, z in enumerate(rows)
+        ]
+        assert [int(token.removeprefix("token_id:")) for token in choice["logprobs"]["tokens"]] == right
+        assert len(right) > 1
+    assert len({tuple(choice["logprobs"]["tokens"]) for choice in response["choices"]}) == 2
+
+
+def test_a_request_without_a_seed_says_which_it_drew(server):
+    body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 1, "temperature": 1.0}
+    with server[0].post("/v1/completions", body) as answer:
+        name = json.loads(answer.read())["id"]
+    (line,) = [line for line in server[1].read_text().splitlines() if name in line and "has no seed" in line]
+    assert int(line.rsplit(" ", 1)[1]) < 2**63

@@ -20,11 +20,12 @@ from isologit.integrations.vllm import _processors, _settings
         ({}, None),
         (object(), None),
         ({"fp32_lm_head": False}, None),
-        ({"fp32_lm_head": True}, _settings.Settings("exact", "exact", 0)),
-        ({"isologit": {}}, _settings.Settings("exact", "exact", 0)),
-        ({"isologit": {"arithmetic": "fast"}}, _settings.Settings("fast", "exact", 0)),
-        ({"isologit": {"logprobs": "engine", "threads": 3}}, _settings.Settings("exact", "engine", 3)),
-        ({"isologit": {"arithmetic": "fast"}, "fp32_lm_head": True}, _settings.Settings("fast", "exact", 0)),
+        ({"fp32_lm_head": True}, _settings.Settings()),
+        ({"isologit": {}}, _settings.Settings()),
+        ({"isologit": {"arithmetic": "fast"}}, _settings.Settings(arithmetic="fast")),
+        ({"isologit": {"logprobs": "engine", "threads": 3}}, _settings.Settings(logprobs="engine", threads=3)),
+        ({"isologit": {"draws": "contract"}}, _settings.Settings("exact", "exact", "contract", 0)),
+        ({"isologit": {"arithmetic": "fast"}, "fp32_lm_head": True}, _settings.Settings(arithmetic="fast")),
     ],
 )
 def test_settings(additional_config, settings):
@@ -36,9 +37,10 @@ def test_settings(additional_config, settings):
     [
         (True, "is True; expected an object"),
         (None, "is None; expected an object"),
-        ({"arithmetics": "exact"}, "has the key 'arithmetics'; expected arithmetic, logprobs, threads"),
+        ({"arithmetics": "exact"}, "has the key 'arithmetics'; expected arithmetic, logprobs, draws, threads"),
         ({"arithmetic": "f32"}, "arithmetic is 'f32'; expected 'exact' or 'fast'"),
         ({"logprobs": ["exact"]}, "logprobs is \\['exact'\\]; expected 'exact' or 'engine'"),
+        ({"draws": "exact"}, "draws is 'exact'; expected 'engine' or 'contract'"),
         ({"threads": -1}, "threads is -1; expected a whole number"),
         ({"threads": True}, "threads is True; expected a whole number"),
     ],
@@ -133,6 +135,23 @@ def test_an_unknown_key_stops_the_engine(start, model):
         start(model, {"isologit": {"draw": "contract"}})
 
 
+@pytest.mark.parametrize(
+    ("worker", "is_v2", "message"),
+    [
+        ({}, True, "V2 model runner draws in Triton"),
+        ({"vllm_config": types.SimpleNamespace(speculative_config=object())}, False, "speculative decoding accepts"),
+        ({"device": torch.device("cuda:0")}, False, "the logits are on cuda:0"),
+    ],
+)
+def test_draws_that_cannot_be_made(start, worker, is_v2, message):
+    from isologit.integrations.vllm import _start
+
+    right = {"vllm_config": types.SimpleNamespace(speculative_config=None), "device": torch.device("cpu")}
+    _start._check_draws(types.SimpleNamespace(**right), False)
+    with pytest.raises(RuntimeError, match=f'{message}.*set "draws": "engine"'):
+        _start._check_draws(types.SimpleNamespace(**right | worker), is_v2)
+
+
 @pytest.fixture
 def layer(start):
     from isologit.integrations.vllm._head import IsologitLogitsProcessor
@@ -175,6 +194,20 @@ def test_an_emptied_weight_is_refused(layer):
     head = types.SimpleNamespace(quant_method=method, weight=torch.zeros(0), num_embeddings_per_partition=4)
     with pytest.raises(ValueError, match=r"weight is \[0\]; expected 4 rows"):
         layer._apply_head(head, torch.zeros(1, 8), None)
+
+
+def test_an_engine_with_a_quantised_head_is_refused(start, model, tmp_path):
+    """By GPTQ, which vLLM's CPU build runs; vLLM fills in random weights."""
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True, "lm_head": True}
+    config = json.loads((model / "config.json").read_text())
+    config |= {"tie_word_embeddings": False, "quantization_config": gptq}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    random = {"load_format": "dummy", "skip_tokenizer_init": True}
+    assert start(tmp_path, None, **random).collective_rpc("isologit_state")[0]["on"] is False
+    with pytest.raises(
+        ValueError, match=r"quantisation method is .*AutoGPTQLinearMethod; expected an unquantised head"
+    ):
+        start(tmp_path, {"isologit": {}}, **random)
 
 
 GPT_J = {

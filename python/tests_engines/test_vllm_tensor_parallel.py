@@ -2,6 +2,7 @@
 
 import pytest
 from recording import Recording
+from test_vllm_draws import wrong
 from vllm import SamplingParams
 
 PROMPTS = ["In the beginning", "And the LORD said unto Moses, Speak unto", "Blessed"]
@@ -12,7 +13,7 @@ def engine(start, untied_model):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
         ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-        yield start(untied_model, {"isologit": {"threads": 1}}, **ranks)
+        yield start(untied_model, {"isologit": {"threads": 1, "draws": "contract"}}, **ranks)
 
 
 @pytest.fixture
@@ -35,6 +36,14 @@ def test_logprobs_are_those_of_one_rank(engine, recording, whole_head):
     assert recording.wrong_logits(2) == 0
 
 
+def test_draws(engine, recording):
+    """Of each rank, from the gathered logits."""
+    params = SamplingParams(max_tokens=6, temperature=1.0, top_p=0.9, seed=3, n=2)
+    with recording:
+        outputs = engine.generate(PROMPTS, params, use_tqdm=False)
+    assert wrong(recording, outputs, params) == []
+
+
 def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole_head):
     params = SamplingParams(max_tokens=2, temperature=0, logprobs=3)
     engine.collective_rpc("scale_head", args=(2.0,))
@@ -45,6 +54,27 @@ def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole
         engine.collective_rpc("scale_head", args=(0.5,))
     recording.weight = whole_head * 2
     assert recording.wrong(outputs) == []
+
+
+def test_prompt_logprobs_in_blocks_of_rows(engine, recording):
+    """In one batch, so that the second's rows begin further on; the first is one row longer than a block."""
+    prompts = [{"prompt_token_ids": [7 + i % 90 for i in range(count)]} for count in (66, 200, 1)]
+    params = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=2)
+    with recording:
+        outputs = engine.generate(prompts, params, use_tqdm=False)
+    sizes = [len(part["logits"]) for part in recording.prompts]
+    assert sorted(sizes) == [1, 7, 64, 64, 64, 64]
+    rows = iter([pair for part in recording.prompts for pair in zip(part["hidden"], part["logits"], strict=True)])
+    for output in outputs:
+        assert len(output.prompt_logprobs) == len(output.prompt_token_ids)
+        states = set()
+        for token, returned in zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True):
+            hidden, logits = next(rows)
+            states.add(tuple(hidden.tolist()))
+            assert token in returned
+            assert recording.wrong_of_row(hidden, logits, returned, False) == []
+        assert len(states) == len(output.prompt_token_ids) - 1  # each row is a token's own
+    assert next(rows, None) is None
 
 
 @pytest.fixture(scope="module")

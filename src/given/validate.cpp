@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/text.hpp"
+#include "sample/validate.hpp"
 #include "tiles/overlap.hpp"
 #include "tiles/validate.hpp"
 
@@ -125,6 +126,29 @@ Result<void> validate(const GivenLogitsBackwardRequest& request, const BackwardO
   if (auto checked = check_inputs(request, options, needs_ids); !checked) return checked;
   if (auto checked = check_upstream(request); !checked) return checked;
   return check_outputs(request);
+}
+
+Result<void> validate(const GivenLogitsSampleRequest& request, const SampleRequest& draws,
+                      const ScoreOptions& options) {
+  const MatrixView& logits = request.logits;
+  if (auto checked = tiles::validate_matrix("logits", logits); !checked) return checked;
+  if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
+  if (auto checked = sample::validate_draws(draws, logits.cols); !checked) return checked;
+  const std::int64_t rows = logits.rows;
+  const std::array outputs = {tiles::range_of("ids", request.ids, 8 * rows),
+                              tiles::range_of("logprobs", request.logprobs, 4 * rows),
+                              tiles::range_of("cut_logprobs", request.cut_logprobs, 4 * rows),
+                              tiles::range_of("log_kept_cut", request.log_kept_cut, 4 * rows),
+                              tiles::range_of("cut_mask", request.cut_mask, rows * logits.cols)};
+  const std::array inputs = {tiles::range_of("logits", logits),
+                             tiles::range_of("temperatures", request.temperatures),
+                             tiles::range_of("seeds", request.seeds),
+                             tiles::range_of("sequence_ids", request.sequence_ids),
+                             tiles::range_of("positions", request.positions),
+                             tiles::range_of("min_p", request.min_p),
+                             tiles::range_of("top_k", request.top_k),
+                             tiles::range_of("top_p", request.top_p)};
+  return tiles::check_apart(outputs, inputs);
 }
 
 }  // namespace isologit::detail::given

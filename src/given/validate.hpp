@@ -6,6 +6,8 @@
 namespace isologit::detail::given {
 
 Result<void> validate(const GivenLogitsRequest& request, const ScoreOptions& options);
+// `draws` holds what both have: see given/sample_logits.cpp.
+Result<void> validate(const GivenLogitsSampleRequest& request, const SampleRequest& draws, const ScoreOptions& options);
 Result<void> validate(const GivenLogitsBackwardRequest& request, const BackwardOptions& options);
 
 }  // namespace isologit::detail::given

@@ -14,6 +14,7 @@
 #include "fold/distribution.hpp"
 #include "fold/top_k.hpp"
 #include "sample/gumbel.hpp"
+#include "sample/sample.hpp"
 #include "sample/sample_row.hpp"
 #include "sample/validate.hpp"
 #include "tiles/row_selection.hpp"
@@ -58,13 +59,14 @@ struct Survey {
 class Sampler {
  public:
   Sampler(const Head& head, const SampleRequest& request, const ScoreOptions& options, const kernels::Target& target,
-          int threads)
+          int threads, std::span<fold::Candidate> cut_ends)
       : request_(request),
         options_(options),
         divisors_(divisors(request.temperatures)),
         tiles_({head, 0}, request.hidden, divisors_, target, threads),
         support_(request.support, head.vocab_size),
-        wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr} {
+        wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr},
+        cut_ends_(cut_ends) {
     report_.kernel = target.name();
     report_.arithmetic = target.arithmetic();
     report_.threads = threads;
@@ -74,7 +76,7 @@ class Sampler {
       if (selected[static_cast<std::size_t>(i)] != 0) {
         rows_.push_back(i);
       } else {
-        store(i, {0, 0, 0, 0});
+        store(i, {0, 0, 0, 0, kEnd});
       }
     }
     report_.rows = static_cast<std::int64_t>(rows_.size());
@@ -215,6 +217,7 @@ class Sampler {
     if (request_.logprobs != nullptr) request_.logprobs[row] = results.logprob;
     if (request_.cut_logprobs != nullptr) request_.cut_logprobs[row] = results.cut_logprob;
     if (request_.log_kept_cut != nullptr) request_.log_kept_cut[row] = results.log_kept_cut;
+    if (!cut_ends_.empty()) cut_ends_[static_cast<std::size_t>(row)] = results.cut_end;
   }
 
   void finish(const Pending& one) {
@@ -232,25 +235,32 @@ class Sampler {
   tiles::SupportReader support_;
   std::vector<std::int64_t> rows_;  // those to draw for
   SampleRow::Wanted wanted_;
+  std::span<fold::Candidate> cut_ends_;
   double share_before_ = 0;  // of all rows, done before the block under way, for the progress callback
   double share_ = 0;         // of all rows, in the block under way
   SampleReport report_;
 };
 
 }  // namespace
+
+Result<SampleReport> run(const Head& head, const SampleRequest& request, const ScoreOptions& options,
+                         const kernels::Target& target, std::span<fold::Candidate> cut_ends) {
+  const int threads = options.threads > 0 ? options.threads : base::available_threads();
+  const base::FpEnvironment environment;
+  try {
+    return Sampler(head, request, options, target, threads, cut_ends).run();
+  } catch (const std::bad_alloc&) {
+    return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
+  }
+}
+
 }  // namespace detail::sample
 
 Result<SampleReport> sample(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
   if (auto checked = detail::sample::validate(head, request, options); !checked) return tl::unexpected(checked.error());
   const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
   if (!target) return tl::unexpected(target.error());
-  const int threads = options.threads > 0 ? options.threads : detail::base::available_threads();
-  const detail::base::FpEnvironment environment;
-  try {
-    return detail::sample::Sampler(head, request, options, **target, threads).run();
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
-  }
+  return detail::sample::run(head, request, options, **target);
 }
 
 }  // namespace isologit

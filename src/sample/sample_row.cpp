@@ -13,13 +13,11 @@ namespace {
 
 using exact::Ball;
 
-constexpr std::int64_t kLastId = std::int64_t{1} << 62;
-constexpr fold::Candidate kEnd{-std::numeric_limits<float>::max(), kLastId};  // behind every finite logit
-
 // A first guess for the search: top-p rarely keeps what is this far below the end of the list.
 constexpr float kFirstReach = 24;
 
 fold::Candidate after(const fold::Candidate& place) { return {place.logit, place.id + 1}; }
+fold::Candidate just_before(const fold::Candidate& place) { return {place.logit, place.id - 1}; }
 fold::Candidate earlier(const fold::Candidate& a, const fold::Candidate& b) { return fold::before(a, b) ? a : b; }
 
 // What follows after the top: ties and others without the top itself.
@@ -43,7 +41,7 @@ bool SampleRow::special(const fold::Distribution& support) {
   if (support.ordinary()) return false;
   const float nan = exact::quiet_nan();
   const std::int64_t first = support.above_minus_inf == 0 ? -1 : support.top_id;
-  results_ = {support.first_nan >= 0 ? support.first_nan : first, nan, nan, nan};
+  results_ = {support.first_nan >= 0 ? support.first_nan : first, nan, nan, nan, kEnd};
   return true;
 }
 
@@ -203,6 +201,7 @@ void SampleRow::finish(const Parts& parts, std::size_t kept) {
     picked_logit_ = pick.logit;
     picked_ = true;
   }
+  results_.cut_end = kept > 0 ? window_[kept - 1] : just_before(plan_.from);
   plan_.draws = false;
   plan_.lists = false;
   if (!wanted_.any() || (parts.known && finish_floats(parts, kept))) {

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "fold/distribution.hpp"
@@ -22,6 +23,9 @@ namespace isologit::detail::sample {
 
 inline constexpr std::int64_t kMostListed = 1024;
 inline constexpr std::size_t kBins = 1024;
+
+inline constexpr std::int64_t kLastId = std::int64_t{1} << 62;
+inline constexpr fold::Candidate kEnd{-std::numeric_limits<float>::max(), kLastId};  // behind every finite logit
 
 struct Cuts {
   float min_p = 0;
@@ -79,6 +83,7 @@ struct SampleResults {
   float logprob = 0;
   float cut_logprob = 0;
   float log_kept_cut = 0;
+  fold::Candidate cut_end = kEnd;  // the last place that the cuts keep
 };
 
 class SampleRow {

@@ -26,7 +26,7 @@ template <class T>
 Result<void> check_length(std::string_view name, std::span<const T> values, std::int64_t rows, Absent absent) {
   const auto size = static_cast<std::int64_t>(values.size());
   if (size == 1 || size == rows || (size == 0 && absent == Absent::allowed)) return {};
-  return invalid(base::concat(name, ": ", size, " for ", rows, " hidden rows; expected ",
+  return invalid(base::concat(name, ": ", size, " for ", rows, " rows; expected ",
                               absent == Absent::allowed ? "none, " : "", "one or one per row"));
 }
 
@@ -79,6 +79,18 @@ Result<void> check_overlap(const Head& head, const SampleRequest& request) {
 
 }  // namespace
 
+Result<void> validate_draws(const SampleRequest& request, std::int64_t vocab_size) {
+  if (vocab_size > kMostIds) {
+    return fail(StatusCode::unsupported, base::concat("vocab_size: ", vocab_size,
+                                                      "; the generator of samples has words for ", kMostIds, " ids"));
+  }
+  if (auto checked = tiles::validate_temperatures(request.temperatures, request.hidden.rows, true); !checked) {
+    return checked;
+  }
+  if (auto checked = check_lengths(request); !checked) return checked;
+  return check_parameters(request);
+}
+
 Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
   const std::int64_t rows = request.hidden.rows;
   if (auto checked = tiles::validate_shard({head, 0}, head.vocab_size, head.weight.cols, head.transforms); !checked) {
@@ -91,13 +103,7 @@ Result<void> validate(const Head& head, const SampleRequest& request, const Scor
     return checked;
   }
   if (auto checked = tiles::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
-  if (head.vocab_size > kMostIds) {
-    return fail(StatusCode::unsupported, base::concat("vocab_size: ", head.vocab_size,
-                                                      "; the generator of samples has words for ", kMostIds, " ids"));
-  }
-  if (auto checked = tiles::validate_temperatures(request.temperatures, rows, true); !checked) return checked;
-  if (auto checked = check_lengths(request); !checked) return checked;
-  if (auto checked = check_parameters(request); !checked) return checked;
+  if (auto checked = validate_draws(request, head.vocab_size); !checked) return checked;
   return check_overlap(head, request);
 }
 

@@ -1,10 +1,12 @@
-/* isologit_score_logits and isologit_backward_logits from C11: results small enough to know by hand. */
+/* isologit_score_logits, isologit_sample_logits and isologit_backward_logits from C11: results small enough to know by
+ * hand. */
 #include <string.h>
 
 #include "small_head.h"
 
-/* Rounded once to f32, from 50-digit values: ln 4, ln(1 + e + e^2 + e^3), that less 3, and the entropy there. */
+/* Rounded once to f32, from 50-digit values: ln 4, ln 2, ln(1 + e + e^2 + e^3), that less 3, and the entropy there. */
 static const float kLnFour = 1.38629436111989061883446424291635313615100026872051F;
+static const float kLnTwo = 0.69314718055994530941723212145817656807550013436026F;
 static const float kLse = 3.44018969856119533049272230132616007334961314847871F;
 static const float kFirst = 0.44018969856119533049272230132616007334961314847871F;
 static const float kEntropy = 0.94753696397542556312210477689953020857169991105572F;
@@ -69,6 +71,44 @@ static void ids_in_plenty_and_ignored(void) {
   CHECK(lse[0] == kLnFour && lse[1] == 0);
 }
 
+/* Seed, sequence and position 0: the words of ids 0 to 3 are 6627e8d5 e169c58d bc57ac4c 9b00dbd8, see
+ * capi_sample_test.c. */
+static void draws_by_hand(void) {
+  static const uint64_t zero64 = 0;
+  static const uint32_t zero32 = 0;
+  const float temperatures[kRows] = {1, 0};
+  const float top_p = 0.5F;
+  int64_t ids[kRows];
+  float logprobs[kRows];
+  float cut_logprobs[kRows];
+  float log_kept_cut[kRows];
+  uint8_t cut_mask[kRows][kVocab];
+  char message[128];
+  isologit_logits_sample_request request = {.struct_size = sizeof request, .logits = logits()};
+  request.temperatures = temperatures;
+  request.temperature_count = kRows;
+  request.seeds = request.sequence_ids = &zero64;
+  request.positions = &zero32;
+  request.seed_count = request.sequence_id_count = request.position_count = 1;
+  request.top_p = &top_p;
+  request.top_p_count = 1;
+  request.ids = ids;
+  request.logprobs = logprobs;
+  request.cut_logprobs = cut_logprobs;
+  request.log_kept_cut = log_kept_cut;
+  request.cut_mask = &cut_mask[0][0];
+  isologit_sample_report report = {.struct_size = sizeof report};
+  CHECK(isologit_sample_logits(&request, NULL, &report, NULL, 0) == ISOLOGIT_OK);
+  CHECK(ids[0] == 1 && logprobs[0] == -kLnFour && cut_logprobs[0] == -kLnTwo && log_kept_cut[0] == -kLnTwo);
+  CHECK(ids[1] == 3 && logprobs[1] == -kFirst && cut_logprobs[1] == -kFirst && log_kept_cut[1] == 0);
+  for (int v = 0; v < kVocab; ++v) CHECK(cut_mask[0][v] == (v < 2) && cut_mask[1][v] == 1);
+  CHECK(report.rows == kRows && report.kernel[0] != '\0' && report.arithmetic == ISOLOGIT_EXACT);
+  request.seed_count = 0;
+  CHECK(isologit_sample_logits(&request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strstr(message, "seeds: 0 for 2 rows") != NULL);
+  CHECK(isologit_sample_logits(NULL, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+}
+
 static void gradients_by_hand(void) {
   const int64_t ids[kRows] = {2, -100};
   const float d_logprobs[kRows] = {1, 5};
@@ -130,6 +170,7 @@ static void wrong_calls(void) {
 int main(void) {
   results_by_hand();
   ids_in_plenty_and_ignored();
+  draws_by_hand();
   gradients_by_hand();
   wrong_calls();
   return failures == 0 ? 0 : 1;

@@ -163,7 +163,7 @@ static void refuses_nonsense(void) {
   refuses(&head, &bad, "hidden: dtype is 77");
   bad = request;
   bad.seed_count = 0;
-  refuses(&head, &bad, "seeds: 0 for 2 hidden rows");
+  refuses(&head, &bad, "seeds: 0 for 2 rows");
   bad = request;
   bad.positions = NULL;
   refuses(&head, &bad, "positions: the count is 1 and the pointer is NULL");

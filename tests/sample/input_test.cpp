@@ -95,25 +95,17 @@ TEST(Input, ValuesOutOfRange) {
 }
 
 TEST(Input, Lengths) {
-  expect_refused("temperatures: 2 for 3 hidden rows; expected none, one or one per row", [](Case& one) {
+  expect_refused("temperatures: 2 for 3 rows; expected none, one or one per row", [](Case& one) {
     one.temperatures = {1, 2};
   });
-  expect_refused("seeds: 0 for 3 hidden rows; expected one or one per row", [](Case& one) { one.seeds = {}; });
-  expect_refused("sequence_ids: 2 for 3 hidden rows; expected one or one per row", [](Case& one) {
-    one.sequences = {1, 2};
-  });
-  expect_refused("positions: 4 for 3 hidden rows; expected one or one per row", [](Case& one) {
+  expect_refused("seeds: 0 for 3 rows; expected one or one per row", [](Case& one) { one.seeds = {}; });
+  expect_refused("sequence_ids: 2 for 3 rows; expected one or one per row", [](Case& one) { one.sequences = {1, 2}; });
+  expect_refused("positions: 4 for 3 rows; expected one or one per row", [](Case& one) {
     one.positions = {1, 2, 3, 4};
   });
-  expect_refused("min_p: 2 for 3 hidden rows; expected none, one or one per row", [](Case& one) {
-    one.min_p = {0, 0};
-  });
-  expect_refused("top_k: 4 for 3 hidden rows; expected none, one or one per row", [](Case& one) {
-    one.top_k = {1, 2, 3, 4};
-  });
-  expect_refused("top_p: 2 for 3 hidden rows; expected none, one or one per row", [](Case& one) {
-    one.top_p = {1, 1};
-  });
+  expect_refused("min_p: 2 for 3 rows; expected none, one or one per row", [](Case& one) { one.min_p = {0, 0}; });
+  expect_refused("top_k: 4 for 3 rows; expected none, one or one per row", [](Case& one) { one.top_k = {1, 2, 3, 4}; });
+  expect_refused("top_p: 2 for 3 rows; expected none, one or one per row", [](Case& one) { one.top_p = {1, 1}; });
 }
 
 TEST(Input, SupportsNameTheRow) {

@@ -8,6 +8,7 @@ from torch import Tensor
 from isologit import _inputs
 from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
+from isologit._sample_of_logits import SampleOfLogitsArgs
 from isologit._score import Results, ScoreArgs
 from isologit._torch import operators
 
@@ -30,6 +31,14 @@ def sample(args: SampleArgs) -> Samples:
     bias = None if head.bias is None else head.bias.detach()
     args = args._replace(head=head._replace(hidden=head.hidden.detach(), weight=head.weight.detach(), bias=bias))
     return Samples(*operators.sample(*args.flat()))
+
+
+def sample_of_logits(args: SampleOfLogitsArgs) -> Samples:
+    return Samples(*operators.sample_of_logits(args.logits.detach(), *args[1:]))
+
+
+def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
+    return operators.cut_mask_of_logits(args.logits.detach(), *args[1:])
 
 
 def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isologit import _logits, _native, _sample, _score
+from isologit import _logits, _native, _sample, _sample_of_logits, _score
 from isologit._inputs import HeadArgs
 from isologit._torch import backward
 from isologit._torch.schema import HEAD, SUPPORT, operator
@@ -97,4 +97,20 @@ sample = operator(
     f"Tensor top_p) -> ({', '.join(['Tensor'] * len(_sample.Samples._fields))})",
     lambda *flat: tuple(_sample.run(_sample.SampleArgs.of(flat))),
     lambda *flat: tuple(_sample.SampleArgs.of(flat).zeros()),
+)
+_OF_LOGITS = (
+    "Tensor logits, Tensor temperatures, Tensor seeds, Tensor sequence_ids, Tensor positions, Tensor min_p, "
+    "Tensor top_k, Tensor top_p, int threads, str kernel"
+)
+sample_of_logits = operator(
+    "sample_of_logits",
+    f"({_OF_LOGITS}) -> ({', '.join(['Tensor'] * len(_sample.Samples._fields))})",
+    lambda *args: tuple(_sample_of_logits.SampleOfLogitsArgs(*args).draw()),
+    lambda *args: tuple(_sample_of_logits.SampleOfLogitsArgs(*args).zeros()),
+)
+cut_mask_of_logits = operator(
+    "cut_mask_of_logits",
+    f"({_OF_LOGITS}) -> Tensor",
+    lambda *args: _sample_of_logits.SampleOfLogitsArgs(*args).cut_mask(),
+    lambda *args: _sample_of_logits.SampleOfLogitsArgs(*args).mask_zeros(),
 )

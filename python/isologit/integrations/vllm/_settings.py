@@ -4,21 +4,23 @@ from dataclasses import dataclass
 from typing import Any
 
 OPTION = "isologit"
-_CHOICES = {"arithmetic": ("exact", "fast"), "logprobs": ("exact", "engine")}
+_CHOICES = {"arithmetic": ("exact", "fast"), "logprobs": ("exact", "engine"), "draws": ("engine", "contract")}
 
 
 @dataclass(frozen=True)
 class Settings:
     """arithmetic: that of the logits. logprobs: "exact", of the engine's final logits, rounded once; "engine", vLLM's
-    own. threads 0: as many as there are processors that the engine's threads are bound to."""
+    own. draws: "contract", those of CONTRACT.md 4; "engine", vLLM's own. threads 0: as many as there are processors
+    that the engine's threads are bound to."""
 
     arithmetic: str = "exact"
     logprobs: str = "exact"
+    draws: str = "engine"
     threads: int = 0
 
     def __str__(self) -> str:
         threads = self.threads or "automatic"
-        return f"arithmetic {self.arithmetic}, logprobs {self.logprobs}, threads {threads}"
+        return f"arithmetic {self.arithmetic}, logprobs {self.logprobs}, draws {self.draws}, threads {threads}"
 
 
 def read(additional_config: Any) -> Settings | None:

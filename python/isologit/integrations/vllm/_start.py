@@ -12,9 +12,11 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 import isologit
-from isologit.integrations.vllm import _settings
+from isologit.integrations.vllm import _requests, _settings
+from isologit.integrations.vllm._draws import ContractDraws
 from isologit.integrations.vllm._head import IsologitLogitsProcessor
 from isologit.integrations.vllm._logprobs import ExactLogprobs
+from isologit.integrations.vllm._prompt_logprobs import PromptBlocks
 
 _log = logging.getLogger("vllm.isologit")  # below "vllm", whose handler prints it
 
@@ -26,6 +28,7 @@ def install() -> None:
     if LogitsProcessor.__name__ not in op_registry_oot:
         LogitsProcessor.register_oot(IsologitLogitsProcessor)
     WorkerBase.isologit_state = state
+    _requests.install()
     initialize = WorkerWrapperBase.initialize_from_config
 
     # The last call before the engine serves, in every worker and after the model is loaded.
@@ -42,8 +45,23 @@ def start(worker: WorkerBase) -> None:
     if settings is None:
         return
     processors = check(worker, settings)
+    is_v2 = getattr(worker, "use_v2_model_runner", False)
+    if settings.draws == "contract":
+        _check_draws(worker, is_v2)
+        ContractDraws(worker.model_runner, settings.threads, processors)
     if settings.logprobs == "exact":
-        ExactLogprobs(_v1_sampler(worker), settings.threads, processors)
+        if worker.device.type != "cpu":
+            _refuse(
+                f'the logits are on {worker.device}, and "logprobs" are exact on the CPU (set "logprobs": "engine")'
+            )
+        if is_v2:
+            from isologit.integrations.vllm import _logprobs_v2
+
+            _logprobs_v2.put_in_place(settings.threads, processors)
+        else:
+            ExactLogprobs(worker.model_runner.sampler, settings.threads, processors)
+    if not is_v2:
+        PromptBlocks(worker.model_runner)
     _log.info(
         "isologit %s in vLLM %s: %s, processors %s",
         isologit.__version__,
@@ -98,13 +116,14 @@ def _check_call(worker: WorkerBase, model: torch.nn.Module, layers: list[Isologi
         _refuse(f"{type(model).__name__}.compute_logits does not call it ({how})")
 
 
-def _v1_sampler(worker: WorkerBase) -> Any:
-    if getattr(worker, "use_v2_model_runner", False):
-        _refuse(
-            "vLLM's V2 model runner makes the logprobs, which isologit does not replace there "
-            '(set "logprobs": "engine")'
-        )
-    return worker.model_runner.sampler
+def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
+    engine = 'set "draws": "engine"'
+    if is_v2:
+        _refuse(f'vLLM\'s V2 model runner draws in Triton, where "draws" of the contract are not made ({engine})')
+    if worker.vllm_config.speculative_config is not None:
+        _refuse(f'speculative decoding accepts tokens by draws of its own, and "draws" is "contract" ({engine})')
+    if worker.device.type != "cpu":
+        _refuse(f'the logits are on {worker.device}, and "draws" of the contract are made on the CPU ({engine})')
 
 
 def state(worker: WorkerBase) -> dict[str, Any]:
@@ -119,6 +138,7 @@ def state(worker: WorkerBase) -> dict[str, Any]:
         "vllm": vllm.__version__,
         "arithmetic": settings.arithmetic,
         "logprobs": settings.logprobs,
+        "draws": settings.draws,
         "threads": settings.threads,
         "processors": sorted(layers[0].isologit_processors),
         "calls": sum(layer.isologit_calls for layer in layers),
