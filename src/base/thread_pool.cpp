@@ -15,16 +15,18 @@
 #include <utility>
 
 #include "base/fp_env.hpp"
+#include "base/processors.hpp"
 
 namespace isologit::detail::base {
 namespace {
 
 thread_local bool inside_work = false;
 
-// One call of parallel(), on its caller's stack. All but `work` and `threads` is guarded by the pool's mutex.
+// One call of parallel(), on its caller's stack. All but the first three is guarded by the pool's mutex.
 struct Job {
   const std::function<void(int)>& work;
   int threads;
+  std::shared_ptr<const ProcessorSet> processors = nullptr;  // of the caller; null where the system does not say
   int next = 1;              // the first index nobody has taken; the caller starts with 0
   int running = 0;           // indices that pool threads have taken and not finished
   int failed = 0;            // the index that `error` is of
@@ -128,6 +130,7 @@ class Pool {
 
   [[noreturn]] void serve() {
     inside_work = true;
+    std::shared_ptr<const ProcessorSet> own;  // what this thread was last told to run on
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [this] { return jobs_ != nullptr; });
@@ -135,6 +138,9 @@ class Pool {
       const int index = take(job);
       ++job.running;
       lock.unlock();
+      if (job.processors != nullptr && (own == nullptr || *own != *job.processors) && job.processors->apply()) {
+        own = job.processors;
+      }
       std::exception_ptr error = run_index(job.work, index);
       lock.lock();
       keep_lowest(job, index, std::move(error));
@@ -192,6 +198,7 @@ void parallel(int threads, const std::function<void(int)>& work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
   } else {
     Pool& shared = pool();
+    job.processors = ProcessorSet::of_thread();
     const InsideWork inside;
     shared.run(job);
   }

@@ -12,6 +12,7 @@ namespace isologit::detail::base {
 //   for another.
 // - Every work(i) runs under an FpEnvironment of its own, also on the calling thread.
 // - If some throw, the rest still run; then the exception of the lowest such i is rethrown here.
+// - The library's threads run on the processors that the calling thread may run on (base/processors.hpp).
 // - A call from inside work runs its indices one after another on its own thread.
 // - Any number of user's threads may call at once; no call waits for another.
 // - A child process made by fork() starts threads of its own. A child that is forked inside work must not return

@@ -36,7 +36,7 @@ Result<void> add_parameters(const isologit_sample_request& c, SampleRequest& req
 Result<SampleRequest> to_request(const isologit_sample_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
-  const auto hidden = to_view(c->hidden, "hidden");
+  const auto hidden = to_rows(c->hidden, "hidden");
   if (!hidden) return tl::unexpected(hidden.error());
   SampleRequest request;
   request.hidden = *hidden;
@@ -72,6 +72,7 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
     filled.second_words = report->second_words;
     filled.exact_draws = report->exact_draws;
     filled.arithmetic = value(report->arithmetic);
+    filled.processors = report->processors;
     write(filled, c_report);
   }
   return {};

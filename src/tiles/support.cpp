@@ -44,6 +44,10 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
       return invalid(
           base::concat(name, ": the offsets of row ", row, " go from ", begin, " to ", end, " of ", total, " ids"));
     }
+    if (end - begin > vocab_size) {
+      return invalid(base::concat(name, ": row ", row, " has ", end - begin, " ids; expected at most ", vocab_size,
+                                  ", each id of the vocabulary once"));
+    }
     std::int64_t previous = -1;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t id = lists.ids[static_cast<std::size_t>(i)];

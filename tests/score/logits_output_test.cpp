@@ -327,9 +327,9 @@ TEST(LogitsOutputErrors, NameWhatIsWrong) {
   };
   EXPECT_EQ(message({out.data(), DType::f32, 9, 0, 9}), "no error");
   EXPECT_EQ(message({out.data(), DType::f32, 9, 9, 0}), "no error");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, 1, 9}), "logits: ids [1, 10) lie outside the vocabulary [0, 9)");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, -1, 3}), "logits: ids [-1, 2) lie outside the vocabulary [0, 9)");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, 0, -1}), "logits: ids [0, -1) lie outside the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, 1, 9}), "logits: 9 ids from 1 on; expected ids of the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, -1, 3}), "logits: 3 ids from -1 on; expected ids of the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, 0, -1}), "logits: -1 ids from 0 on; expected ids of the vocabulary [0, 9)");
   EXPECT_EQ(message({out.data(), DType::f32, 4, 0, 5}), "logits: a row stride of 4 for 5 logits a row");
   EXPECT_EQ(message({out.data(), DType::f32, -5, 0, 5}), "logits: a row stride of -5 for 5 logits a row");
   EXPECT_EQ(message({out.data(), static_cast<DType>(3), 9, 0, 5}),

@@ -45,7 +45,7 @@ class Transformed : public KernelTest {
     std::vector<float> found = z;
     const auto count = static_cast<std::int64_t>(found.size());
     const auto target = detail::kernels::choose(GetParam(), Arithmetic::exact);
-    detail::tiles::apply(transforms, (*target)->fold_loops(), found.data(), count);
+    detail::tiles::apply(transforms, (*target)->fold_loops(), found.data(), count, nullptr);
     detail::tiles::apply_temperature(temperature, found.data(), count);
     for (std::size_t i = 0; i < z.size(); ++i) {
       const float expected = oracle::transform(z[i], transforms, temperature);
