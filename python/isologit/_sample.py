@@ -42,7 +42,7 @@ class SampleArgs(NamedTuple):
         return *self.head, *self.support, *self[2:]
 
     def zeros(self) -> Samples:
-        """Of N rows; counts [7]: what Report.of reads."""
+        """Of N rows; counts [8]: what Report.of reads."""
         hidden = self.head.hidden
         floats = (_inputs.zeros(hidden, hidden.shape[:1], "float32") for _ in range(3))
         counts = _inputs.zeros(hidden, (len(_native.Report._fields),), "int64")
@@ -83,6 +83,7 @@ def sample(
     softcap: float | None = None,
     scale: float | None = None,
     divide: float | None = None,
+    transform_order: str = "softcap_first",
     min_p: float | Array = 0.0,
     top_k: int | Array = 0,
     top_p: float | Array = 1.0,
@@ -92,6 +93,7 @@ def sample(
     banned: Iterable[Sequence[int]] | None = None,
     arithmetic: str = "exact",
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
     dtype: str | None = None,
 ) -> Samples:
@@ -142,9 +144,11 @@ def sample(
         softcap=softcap,
         scale=scale,
         divide=divide,
+        transform_order=transform_order,
         vocab_size=vocab_size,
         arithmetic=arithmetic,
         threads=threads,
+        processors=processors,
         kernel=kernel,
         dtype=dtype,
     )

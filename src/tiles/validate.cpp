@@ -15,6 +15,7 @@ constexpr int kMostThreads = 1024;
 
 // No memory holds more; a few thousand bytes for each of these stay far from overflow too.
 constexpr std::int64_t kMostRows = std::int64_t{1} << 40;
+constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
 
 }  // namespace
 
@@ -87,7 +88,7 @@ Result<void> validate_threads(int threads) {
 }
 
 Result<void> validate_per_row(std::string_view name, std::int64_t per_row, std::int64_t rows) {
-  if (per_row >= 0 && (rows == 0 || per_row <= kMostElements / rows)) return {};
+  if (per_row >= 0 && per_row <= kMostPerRow && (rows == 0 || per_row <= kMostElements / rows)) return {};
   return invalid(base::concat(name, ": ", per_row, " for each of ", rows,
                               " rows; expected 0 or more, within the address "
                               "space"));

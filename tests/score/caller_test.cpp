@@ -44,7 +44,7 @@ struct Call {
   template <class Options>
   Options options() const {
     Options options;
-    options.threads = 2;
+    options.threads = 1;  // with more, they may leave nothing to the calling thread to tell of
     options.processors = processors;
     options.progress = progress;
     options.kernel = kernel;

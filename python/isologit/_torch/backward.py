@@ -17,7 +17,7 @@ DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")
 
 
 class _Upstream(NamedTuple):
-    """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [7]."""
+    """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [8]."""
 
     token_ids: Tensor | None
     top_k_ids: Tensor
@@ -86,7 +86,7 @@ def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.Backw
         request.dweight = _gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
     if wanted.dbias:
         request.dbias = _gradient(dbias, "dbias")
-    options = {**head.options(), "kernel": _native.Report.of(counts).kernel}
+    options = head._replace(kernel=_native.Report.of(counts).kernel).options()
     _native.backward(native, request, gradients=wanted.gradients, **options)
     for tensor in (dbias,) if accumulate else (dweight, dbias):
         tensor[head.vocab_size :].zero_()  # rows of padding
