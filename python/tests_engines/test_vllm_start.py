@@ -69,20 +69,6 @@ def test_without_a_binding_the_processors_are_those_of_the_thread(monkeypatch):
     assert _processors.bound() == os.sched_getaffinity(0)
 
 
-def test_a_pinned_thread_computes_on_all_processors_and_stays_pinned():
-    import os
-
-    everywhere = os.sched_getaffinity(0)
-    one = {min(everywhere)}
-    os.sched_setaffinity(0, one)
-    try:
-        with _processors.all_of(frozenset(everywhere)):
-            assert os.sched_getaffinity(0) == everywhere
-        assert os.sched_getaffinity(0) == one
-    finally:
-        os.sched_setaffinity(0, everywhere)
-
-
 def test_register_again_changes_nothing():
     from vllm.v1.worker.worker_base import WorkerWrapperBase
 
