@@ -1,6 +1,7 @@
 """Functions of given logits, of numpy arrays and torch tensors alike: CONTRACT.md 3a."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from isologit import _inputs, _native
 _DTYPES = {"bfloat16": _native.BF16, "float16": _native.F16, "float32": _native.F32}
 
 
-def log_softmax(logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Any = None, kernel: str = "") -> Any:
+def log_softmax(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """ln p of every id: z_v - ln sum e^z, each rounded once to f32, [..., V], of logits [..., V] in f32, bf16 or f16.
 
     temperature: a number, or one a row [...]; the logits are divided by it first. threads and
@@ -26,19 +29,23 @@ def logprobs_of_logits(
     temperature: Any = 1.0,
     ignore_index: int = -100,
     threads: int = 0,
-    processors: Any = None,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
 ) -> Any:
     """ln p of the ids [...], one a row, or [..., K], each rounded once to f32. ignore_index has a logprob of 0."""
     return _run(logits, ("logprobs",), token_ids, ignore_index, temperature, (threads, processors, kernel))
 
 
-def entropy_of_logits(logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Any = None, kernel: str = "") -> Any:
+def entropy_of_logits(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """-sum p ln p [...] in nats, rounded once to f32."""
     return _run(logits, ("entropy",), None, -100, temperature, (threads, processors, kernel))
 
 
-def lse_of_logits(logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Any = None, kernel: str = "") -> Any:
+def lse_of_logits(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """ln sum e^z [...], rounded once to f32."""
     return _run(logits, ("lse",), None, -100, temperature, (threads, processors, kernel))
 

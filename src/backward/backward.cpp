@@ -9,6 +9,7 @@
 #include "backward/derivatives.hpp"
 #include "backward/hidden_sums.hpp"
 #include "backward/weight_sums.hpp"
+#include "base/asking.hpp"
 #include "base/cpu.hpp"
 #include "base/text.hpp"
 #include "base/thread_pool.hpp"
@@ -91,6 +92,7 @@ class Backward {
       const Output output(to);
       if (!output.wanted() || output.accumulates()) return;
       for (std::int64_t r = 0; r < rows; ++r) {
+        base::go_on_or_throw();
         for (std::int64_t k = 0; k < columns; ++k) output.store(r, k, 0);
       }
     };

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/asking.hpp"
 #include "base/fp_env.hpp"
 #include "base/processors.hpp"
 
@@ -85,7 +86,13 @@ class Pool {
       keep_own(job, index);
       lock.lock();
     }
-    job.done.wait(lock, [&job] { return job.running == 0; });
+    Asking* const asking = Asking::of_thread();
+    while (!job.done.wait_for(lock, Asking::kEvery, [&job] { return job.running == 0; })) {
+      if (asking == nullptr) continue;
+      lock.unlock();
+      asking->ask_if_due();
+      lock.lock();
+    }
     wanted_ -= job.threads - 1;
   }
 
@@ -209,12 +216,17 @@ bool parallel_for(int threads, std::int64_t count, const std::function<void(int,
                   const std::function<bool(double)>& progress) {
   std::atomic<std::int64_t> next = 0;
   std::atomic<bool> stop = false;
+  Asking* const asking = Asking::of_thread();
+  const auto stopped = [&] { return stop || (asking != nullptr && asking->stopped()); };
   parallel(threads, [&](int worker) {
-    for (std::int64_t i = next++; i < count && !stop; i = next++) {
+    for (std::int64_t i = next++; i < count && !stopped(); i = next++) {
       work(worker, i);
-      if (worker == 0 && progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
+      if (worker != 0) continue;
+      if (progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
+      if (asking != nullptr) asking->ask_if_due();
     }
   });
+  if (asking != nullptr && asking->stopped()) throw Stopped();
   return !stop;
 }
 

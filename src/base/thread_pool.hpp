@@ -23,7 +23,7 @@ void parallel(int threads, const std::function<void(int)>& work);
 // The one loop over independent pieces of work: the threads take them from a common counter.
 // work(worker, i) for i in [0, count) on `threads` threads, in no particular order; each worker, in [0, threads), runs
 // one piece at a time. progress(share done) is called on the calling thread and may return false to stop; the result is
-// false then.
+// false then. Throws Stopped where the thread's Asking says so (base/asking.hpp), and std::bad_alloc.
 bool parallel_for(int threads, std::int64_t count, const std::function<void(int, std::int64_t)>& work,
                   const std::function<bool(double)>& progress = {});
 

@@ -12,6 +12,12 @@
 namespace isologit {
 namespace {
 
+// What changes nothing when it is refused is not stopped half way.
+ScoreOptions uninterrupted(ScoreOptions options) {
+  options.progress = {};
+  return options;
+}
+
 constexpr std::string_view kScoring = "scoring; nothing useful is in the output buffers";
 
 // Of a request that was validated. Throws std::bad_alloc.
@@ -51,12 +57,13 @@ Result<void> PartialScore::absorb(const Shard& shard) {
 }
 
 Result<std::vector<std::byte>> PartialScore::state() const {
-  return detail::tiles::call(rounds_->options(), kScoring,
+  return detail::tiles::call(uninterrupted(rounds_->options()), kScoring,
                              [&](const ScoreOptions&) -> Result<std::vector<std::byte>> { return rounds_->state(); });
 }
 
 Result<void> PartialScore::merge(std::span<const std::byte> state) {
-  return detail::tiles::call(rounds_->options(), kScoring, [&](const ScoreOptions&) { return rounds_->merge(state); });
+  return detail::tiles::call(uninterrupted(rounds_->options()), kScoring,
+                             [&](const ScoreOptions&) { return rounds_->merge(state); });
 }
 
 Result<bool> PartialScore::finish_round() {

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/asking.hpp"
 #include "base/text.hpp"
 #include "tiles/validate.hpp"
 
@@ -48,6 +49,7 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
       return invalid(base::concat(name, ": row ", row, " has ", end - begin, " ids; expected at most ", vocab_size,
                                   ", each id of the vocabulary once"));
     }
+    base::go_on_or_throw();
     std::int64_t previous = -1;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t id = lists.ids[static_cast<std::size_t>(i)];
