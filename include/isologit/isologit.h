@@ -114,7 +114,8 @@ typedef struct isologit_score_request {
   const int64_t* row_list; /* instead: ascending indices of the rows that count; NULL: row_mask decides */
   int64_t row_count;       /* of row_list */
 
-  /* The support: ids of [first_id, last_id) that are kept and not banned. has_range 0: the whole vocabulary. */
+  /* The support: ids of [first_id, last_id) that are kept and not banned, and that the mask leaves. has_range 0: the
+   * whole vocabulary. */
   int32_t has_range;
   int64_t first_id;
   int64_t last_id;
@@ -137,6 +138,11 @@ typedef struct isologit_score_request {
 
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
   float* mean_logits;              /* N, the mean of the logits over the support */
+
+  /* Of the support, too: bytes, not 0 where an id stays, those of row i from mask + i * mask_row_stride on. With a stride
+   * of 0 all rows share one mask. NULL: all ids stay. */
+  const uint8_t* mask;
+  int64_t mask_row_stride;
 } isologit_score_request;
 
 typedef struct isologit_score_options {
@@ -211,6 +217,8 @@ typedef struct isologit_backward_request {
    * that, or the gradients are of no use. */
   const isologit_row_summary* summaries;
   const float* d_mean_logits; /* N, as d_lse */
+  const uint8_t* mask;        /* as in isologit_score_request */
+  int64_t mask_row_stride;
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {
@@ -315,6 +323,9 @@ typedef struct isologit_sample_request {
   float* logprobs;     /* over the support, at temperature 1 where the temperature is 0 */
   float* cut_logprobs; /* over what the cuts left */
   float* log_kept_cut; /* ln of the share of the support's mass that the cuts left */
+
+  const uint8_t* mask; /* as in isologit_score_request */
+  int64_t mask_row_stride;
 } isologit_sample_request;
 
 typedef struct isologit_sample_report {

@@ -264,17 +264,17 @@ class SupportArgs(NamedTuple):
             lists.extend(arrays)
         return cls(mask, *lists)
 
-    def set_lists(self, request: Any, rows: int) -> tuple[np.ndarray, ...]:
-        """Returns the arrays that must outlive the call."""
+    def set_support(self, request: Any) -> Array | None:
+        """Returns the array that must outlive the call."""
         if self.kept_offsets is not None:
             request.kept = _native.IdLists(pointer(self.kept_offsets), pointer(self.kept_ids))
         if self.banned_offsets is not None:
             request.banned = _native.IdLists(pointer(self.banned_offsets), pointer(self.banned_ids))
         if self.mask is None:
-            return ()
-        which, offsets, ids = _mask_lists(self.mask.numpy() if is_tensor(self.mask) else self.mask, rows)
-        setattr(request, which, _native.IdLists(offsets.ctypes.data, ids.ctypes.data))
-        return offsets, ids
+            return None
+        mask = self.mask if rows_are_adjacent(self.mask) else _contiguous(self.mask)
+        request.mask, request.mask_row_stride = pointer(mask), stride(mask) if mask.shape[0] > 1 else 0
+        return mask
 
 
 def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -285,20 +285,6 @@ def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.
     offsets = np.zeros(rows + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
     return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
-
-
-def _mask_lists(mask: np.ndarray, rows: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """Of a mask [1, V] or [N, V], True where an id stays: "kept" or "banned", whichever is shorter, with its lists."""
-    listed, which = (mask, "kept") if 2 * np.count_nonzero(mask) <= mask.size else (~mask, "banned")
-    offsets = np.zeros(rows + 1, dtype=np.int64)
-    if listed.shape[0] == 1:
-        ids = np.flatnonzero(listed)
-        offsets[:] = np.arange(rows + 1) * len(ids)
-        ids = np.tile(ids, rows)
-    else:
-        np.cumsum(np.count_nonzero(listed, axis=1), out=offsets[1:])
-        ids = np.nonzero(listed)[1]
-    return which, offsets, np.ascontiguousarray(ids, dtype=np.int64)
 
 
 def _contiguous(array: Array) -> Array:

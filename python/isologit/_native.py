@@ -66,6 +66,7 @@ _SUPPORT = [
     ("kept", IdLists),
     ("banned", IdLists),
 ]
+_MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
 _THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
 _PROGRESS_AND_USER = _pointers("progress", "user")
 _PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
@@ -114,6 +115,7 @@ class ScoreRequest(_Sized):
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
         *_pointers("summaries", "mean_logits"),
+        *_MASK,
     ]
 
 
@@ -132,6 +134,7 @@ class BackwardRequest(_Sized):
         ("dweight", Gradient),
         ("dbias", Gradient),
         *_pointers("summaries", "d_mean_logits"),
+        *_MASK,
     ]
 
 
@@ -143,6 +146,7 @@ class SampleRequest(_Sized):
         *_SUPPORT,
         *_ROWS,
         *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
+        *_MASK,
     ]
 
 

@@ -53,7 +53,7 @@ def run(args: SampleArgs) -> Samples:
     """isologit_sample."""
     head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
     args.head.set_rows(request)
-    keep_alive = args.support.set_lists(request, args.head.hidden.shape[0])
+    keep_alive = args.support.set_support(request)
     outside = args.positions[(args.positions < 0) | (args.positions >= 2**32)]
     if len(outside):
         raise ValueError(f"position: {int(outside[0])}; expected 0 to 2^32 - 1")

@@ -81,7 +81,7 @@ class ScoreArgs(NamedTuple):
             request.top_k_logprobs = _inputs.pointer(results.top_k_logprobs)
         if self.summaries:
             request.summaries = _inputs.pointer(results.summaries)
-        return request, self.support.set_lists(request, self.head.hidden.shape[0])
+        return request, self.support.set_support(request)
 
 
 class Results(NamedTuple):

@@ -47,7 +47,7 @@ Result<std::span<const std::int64_t>> to_ids(const std::int64_t* ids, std::int64
 // Lists for `rows` rows, which were checked: offsets[rows] tells how many ids there are.
 IdLists to_lists(const isologit_id_lists& c, std::int64_t rows);
 
-// Of a structure with the members has_range, first_id, last_id, kept and banned.
+// Of a structure with the members has_range, first_id, last_id, kept, banned and mask.
 template <class Struct>
 Result<Support> to_support(const Struct& c, std::int64_t rows) {
   Support support;
@@ -60,6 +60,7 @@ Result<Support> to_support(const Struct& c, std::int64_t rows) {
   }
   support.kept = to_lists(c.kept, rows);
   support.banned = to_lists(c.banned, rows);
+  support.mask = {c.mask, c.mask_row_stride};
   return support;
 }
 

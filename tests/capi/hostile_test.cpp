@@ -156,6 +156,7 @@ class Expected {
   }
   bool in_support(std::int64_t row, std::int64_t id) const {
     if (request_.has_range != 0 && (id < request_.first_id || id >= request_.last_id)) return false;
+    if (request_.mask != nullptr && request_.mask[row * request_.mask_row_stride + id] == 0) return false;
     if (request_.kept.offsets != nullptr && !listed(request_.kept, row, id)) return false;
     return request_.banned.offsets == nullptr || !listed(request_.banned, row, id);
   }

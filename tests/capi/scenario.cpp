@@ -114,6 +114,8 @@ void add_support(Scenario& scenario, Request& request) {
   request.last_id = kVocab;
   request.kept = {add(scenario, std::vector<std::int64_t>{0, 4, 7, 12}),
                   add(scenario, std::vector<std::int64_t>{0, 1, 2, 3, 1, 3, 4, 0, 1, 2, 3, 4})};
+  request.mask = add(scenario, std::vector<std::uint8_t>{1, 1, 1, 0, 1, 1, 255, 1, 1, 1, 0, 1, 1, 1, 1});
+  request.mask_row_stride = kVocab;
   request.banned = {add(scenario, std::vector<std::int64_t>{0, 1, 1, 2}),
                     add(scenario, std::vector<std::int64_t>{2, 4})};
 }

@@ -49,13 +49,13 @@ class Asks : public testing::Test {
     if (instrumented) GTEST_SKIP() << "sanitizers are slower by an order of magnitude";
   }
 
-  void make(std::int64_t rows, std::int64_t vocab, std::int64_t cols, float size = 1) {
+  void make(std::int64_t rows, std::int64_t vocab, std::int64_t cols) {
     std::uint32_t state = 1;
     const auto fill = [&](std::vector<float>& values, std::int64_t count) {
       values.resize(static_cast<std::size_t>(count));
       for (float& x : values) {
         state = state * 1664525U + 1013904223U;
-        x = size * (static_cast<float>(state >> 8U) * 0x1p-23F - 1);
+        x = static_cast<float>(state >> 8U) * 0x1p-23F - 1;
       }
     };
     fill(hidden_, rows * cols);

@@ -140,7 +140,7 @@ def _run_score(*flat: Any) -> tuple[Tensor, ...]:
             setattr(request, name, d_rows[name].data_ptr())
     if upstream.summaries.numel() > 0:
         request.summaries = upstream.summaries.data_ptr()
-    keep_alive = support.set_lists(request, rows)
+    keep_alive = support.set_support(request)
     results = _run(head, wanted, upstream.counts, request)
     del keep_alive
     return results
