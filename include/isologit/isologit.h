@@ -139,8 +139,8 @@ typedef struct isologit_score_request {
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
   float* mean_logits;              /* N, the mean of the logits over the support */
 
-  /* Of the support, too: bytes, not 0 where an id stays, those of row i from mask + i * mask_row_stride on. With a stride
-   * of 0 all rows share one mask. NULL: all ids stay. */
+  /* Of the support, too: bytes, not 0 where an id stays, those of row i from mask + i * mask_row_stride on. With a
+   * stride of 0 all rows share one mask. NULL: all ids stay. */
   const uint8_t* mask;
   int64_t mask_row_stride;
 } isologit_score_request;

@@ -101,7 +101,9 @@ std::vector<tiles::Range> outputs_of(const ScoreRequest& request) {
 
 Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                       const ScoreRequest& request, const ScoreOptions& options) {
-  if (vocab_size < 1) return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1"));
+  if (vocab_size < 1 || vocab_size > tiles::kMostElements) {
+    return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1, within the address space"));
+  }
   if (auto checked = tiles::validate_transforms(transforms); !checked) return checked;
   if (auto checked = tiles::validate_hidden(request.hidden, cols); !checked) return checked;
   const std::int64_t rows = request.hidden.rows;
