@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
@@ -61,10 +63,11 @@ struct BackwardRequest {
 struct BackwardOptions {
   Arithmetic arithmetic = Arithmetic::fast;  // of the gradients
   Arithmetic logits = Arithmetic::exact;     // of the logits, which are made again: what the forward pass used
-  int threads = 0;                           // 0: as many as the process may use (affinity mask and cgroup quota)
+  int threads = 0;                           // these two as in ScoreOptions
+  std::optional<std::vector<int>> processors;
   std::string kernel;  // of the logits, as in ScoreOptions; with fast logits that of the forward pass
-  // Called between tiles on the calling thread with the share done in [0, 1]; returning false cancels the call. What
-  // the outputs then hold is of no use, buffers that were accumulated into included. Must not throw.
+  // Called between tiles on the calling thread with the share done in [0, 1], as in ScoreOptions; returning false
+  // cancels the call. What the outputs then hold is of no use, buffers that were accumulated into included.
   std::function<bool(double)> progress;
 };
 
@@ -73,6 +76,7 @@ struct BackwardReport {
   std::string kernel;
   Arithmetic arithmetic = Arithmetic::exact;  // of the sums; the reference kernel is always exact
   int threads = 0;
+  int processors = 0;                     // how many these could run on
   std::int64_t rows = 0;                  // rows that contribute
   std::int64_t logit_fallbacks = 0;       // logits settled by exact accumulation
   std::int64_t derivative_fallbacks = 0;  // dz settled in multiple precision

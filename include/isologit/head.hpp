@@ -9,12 +9,16 @@ namespace isologit {
 
 enum class ScaleKind : std::uint8_t { none, multiply, divide };
 
-// CONTRACT.md 2: softcap, then scale; each one rounding to f32. The temperature, which follows, belongs to a request.
+// Which comes first where a head has both a softcap and a scale.
+enum class TransformOrder : std::uint8_t { softcap_first, scale_first };
+
+// CONTRACT.md 2: each one rounding to f32. The temperature, which follows, belongs to a request.
 struct Transforms {
   bool has_softcap = false;
   float softcap = 0.0F;  // c > 0 and finite: z becomes c * tanh(z / c)
   ScaleKind scale_kind = ScaleKind::none;
   float scale = 1.0F;  // multiply: finite and not 0; divide: > 0 and finite
+  TransformOrder order = TransformOrder::softcap_first;
 };
 
 // Nothing is copied: the views must stay valid while a call runs, and each call reads them anew, so a weight that

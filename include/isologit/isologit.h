@@ -43,6 +43,7 @@ typedef enum isologit_status {
 enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 };                                           /* arithmetic */
 enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
 enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
+enum { ISOLOGIT_SOFTCAP_FIRST = 0, ISOLOGIT_SCALE_FIRST = 1 };                            /* transform_order */
 
 /* [rows, cols]; row r begins at element r * row_stride of data, its elements are adjacent. Need not be aligned. */
 typedef struct isologit_matrix {
@@ -67,8 +68,9 @@ typedef struct isologit_head {
   int64_t vocab_size;     /* the real vocabulary, 1 to weight.rows; later rows are never read */
   int32_t has_softcap;    /* not 0: z becomes softcap * tanh(z / softcap) */
   float softcap;          /* above 0 and finite */
-  int32_t scale_kind;     /* after the softcap */
-  float scale;            /* multiply: finite and not 0; divide: above 0 and finite */
+  int32_t scale_kind;
+  float scale;             /* multiply: finite and not 0; divide: above 0 and finite */
+  int32_t transform_order; /* which of softcap and scale comes first */
 } isologit_head;
 
 /* Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once.
@@ -112,7 +114,8 @@ typedef struct isologit_score_request {
   const int64_t* row_list; /* instead: ascending indices of the rows that count; NULL: row_mask decides */
   int64_t row_count;       /* of row_list */
 
-  /* The support: ids of [first_id, last_id) that are kept and not banned. has_range 0: the whole vocabulary. */
+  /* The support: ids of [first_id, last_id) that are kept and not banned, and that the mask leaves. has_range 0: the
+   * whole vocabulary. */
   int32_t has_range;
   int64_t first_id;
   int64_t last_id;
@@ -135,17 +138,27 @@ typedef struct isologit_score_request {
 
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
   float* mean_logits;              /* N, the mean of the logits over the support */
+
+  /* Of the support, too: bytes, not 0 where an id stays, those of row i from mask + i * mask_row_stride on. With a
+   * stride of 0 all rows share one mask. NULL: all ids stay. */
+  const uint8_t* mask;
+  int64_t mask_row_stride;
 } isologit_score_request;
 
 typedef struct isologit_score_options {
   size_t struct_size;
-  int32_t threads;    /* 0: as many as the process may use */
+  int32_t threads;    /* 0: as many as there are processors to run on, at most the control group's quota */
   const char* kernel; /* a name from isologit_kernel(); NULL or empty: ISOLOGIT_KERNEL if set, else the best */
   /* Called now and then, from one thread at a time, with the share done, 0 to 1. Returning 0
-   * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. NULL: not called. */
+   * stops the call, which then returns ISOLOGIT_CANCELLED; anything else lets it go on. It is called in the
+   * floating-point modes of the calling thread. NULL: not called. */
   int (*progress)(void* user, double share);
   void* user;         /* handed to progress */
   int32_t arithmetic; /* of the logits */
+  /* The numbers of the processors to run on, the calling thread too while the call lasts; NULL and 0: those that the
+   * calling thread may run on. */
+  const int32_t* processors;
+  int64_t processor_count;
 } isologit_score_options;
 
 typedef struct isologit_score_report {
@@ -157,6 +170,7 @@ typedef struct isologit_score_report {
   int64_t logit_fallbacks; /* logits settled by exact accumulation */
   int64_t undecided_rows;  /* rows that took part in a further round at a wider precision */
   int32_t arithmetic;
+  int32_t processors; /* how many the threads could run on */
 } isologit_score_report;
 
 /* Gradients. */
@@ -203,6 +217,8 @@ typedef struct isologit_backward_request {
    * that, or the gradients are of no use. */
   const isologit_row_summary* summaries;
   const float* d_mean_logits; /* N, as d_lse */
+  const uint8_t* mask;        /* as in isologit_score_request */
+  int64_t mask_row_stride;
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {
@@ -215,6 +231,8 @@ typedef struct isologit_backward_options {
   const char* kernel; /* that of the forward pass, where logits_arithmetic is fast */
   int (*progress)(void* user, double share);
   void* user;
+  const int32_t* processors;
+  int64_t processor_count;
 } isologit_backward_options;
 
 typedef struct isologit_backward_report {
@@ -226,6 +244,7 @@ typedef struct isologit_backward_report {
   int64_t logit_fallbacks;      /* logits settled by exact accumulation */
   int64_t derivative_fallbacks; /* derivatives of logits settled in multiple precision */
   int64_t sum_fallbacks;        /* elements of gradients settled by exact accumulation */
+  int32_t processors;           /* how many the threads could run on */
 } isologit_backward_report;
 
 typedef struct isologit_kernel_info {
@@ -304,6 +323,9 @@ typedef struct isologit_sample_request {
   float* logprobs;     /* over the support, at temperature 1 where the temperature is 0 */
   float* cut_logprobs; /* over what the cuts left */
   float* log_kept_cut; /* ln of the share of the support's mass that the cuts left */
+
+  const uint8_t* mask; /* as in isologit_score_request */
+  int64_t mask_row_stride;
 } isologit_sample_request;
 
 typedef struct isologit_sample_report {
@@ -318,6 +340,7 @@ typedef struct isologit_sample_report {
   int64_t second_words;    /* tokens for which the first random word did not settle the draw */
   int64_t exact_draws;     /* rows whose draw needed wider arithmetic than f64 */
   int32_t arithmetic;
+  int32_t processors; /* how many the threads could run on */
 } isologit_sample_report;
 
 /* options and report may be NULL. When it fails, output buffers may hold anything and the report is left alone. */

@@ -39,6 +39,7 @@ struct SampleReport {
   std::string kernel;
   Arithmetic arithmetic = Arithmetic::exact;
   int threads = 0;
+  int processors = 0;                // how many these could run on
   std::int64_t rows = 0;             // drawn for
   std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation
   int rounds = 1;                    // passes over the weight

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
@@ -65,11 +67,15 @@ struct ScoreRequest {
 };
 
 struct ScoreOptions {
-  int threads = 0;     // 0: as many as the process may use (affinity mask and cgroup quota)
+  int threads = 0;  // 0: as many as there are processors to run on, at most the cgroup's quota
+  // The processors to run on, the calling thread too while the call lasts, as the system numbers them. None: those that
+  // the calling thread may run on. An engine may have bound that to one.
+  std::optional<std::vector<int>> processors;
   std::string kernel;  // a name from kernels(), of that arithmetic; empty: ISOLOGIT_KERNEL if set, else the best here
   Arithmetic arithmetic = Arithmetic::exact;  // of the logits; what is made of them is exact in both
   // Called between tiles, on the calling thread, with the share of the first pass over the weight that is done, in
-  // [0, 1], and with 1 during further ones. Returning false cancels the call. Must not throw.
+  // [0, 1], and with 1 during further ones, in the floating-point modes of the caller. Returning false cancels the
+  // call; so does an exception, which the error then tells.
   std::function<bool(double)> progress;
 };
 
@@ -79,6 +85,7 @@ struct ScoreReport {
   std::string kernel;
   Arithmetic arithmetic = Arithmetic::exact;
   int threads = 0;
+  int processors = 0;                // how many these could run on
   std::int64_t rows = 0;             // rows computed (not ignored)
   std::int64_t logit_fallbacks = 0;  // logits settled by exact accumulation
   std::int64_t undecided_rows = 0;   // rows that took part in a further round at a wider precision

@@ -13,13 +13,22 @@ struct IdLists {
   std::span<const std::int64_t> ids;
 };
 
+// Bytes, one for each id of the vocabulary, not 0 where it stays: those of row i begin at byte i * row_stride of data.
+// With a row_stride of 0 all rows share one mask. data == nullptr: none.
+struct MaskView {
+  const std::uint8_t* data = nullptr;
+  std::int64_t row_stride = 0;
+};
+
 // The support S of each row's distribution (CONTRACT.md 3): the ids of the real vocabulary that lie in the common
-// range, are among the row's kept ids (where lists are given) and not among its banned ids. By default all.
+// range, stay by the mask, are among the row's kept ids (where lists are given) and not among its banned ids. By
+// default all.
 struct Support {
   std::int64_t first_id = 0;
   std::int64_t last_id = -1;  // one past the range; -1: vocab_size
   IdLists kept;
   IdLists banned;
+  MaskView mask;
 };
 
 }  // namespace isologit

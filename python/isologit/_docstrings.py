@@ -27,8 +27,10 @@ temperature : float, or array or tensor [...], default 1.0
 softcap : float, optional
     z becomes softcap * tanh(z / softcap); above 0 and finite.
 scale, divide : float, optional
-    After the softcap z is multiplied by scale, or divided by divide (not both). scale: finite and not 0; divide: above
-    0 and finite. 1 is no step.""",
+    z is multiplied by scale, or divided by divide (not both). scale: finite and not 0; divide: above 0 and finite. 1 is
+    no step.
+transform_order : {"softcap_first", "scale_first"}, default "softcap_first"
+    Which comes first where there is a softcap and a scale or divide.""",
     "vocab_size": """\
 vocab_size : int, default V
     The real vocabulary, when the last rows of the weight are padding: those are never looked at.""",
@@ -67,7 +69,11 @@ dweight_accumulate : torch.Tensor, [V, H], optional
     the place of weight.grad.""",
     "threads": """\
 threads : int, default 0
-    How many threads; 0: as many as the process may use. No result depends on it.
+    How many threads; 0: as many as there are processors to run on, at most the control group's quota. No result depends
+    on it.
+processors : iterable of int, optional
+    The numbers of the processors to run on. The default is those that the calling thread may run on, and engines bind
+    that to one.
 kernel : str, default ""
     A name that `isologit.kernels` lists, of that arithmetic. "": that of the environment variable ISOLOGIT_KERNEL if it
     is set, else the best one here. Backward takes the kernel that forward had.""",

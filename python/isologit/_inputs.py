@@ -5,6 +5,7 @@ torch.compile.
 """
 
 import math
+import operator
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -116,8 +117,10 @@ class HeadArgs(NamedTuple):
     softcap: float | None
     scale: float | None
     divide: float | None
+    transform_order: str
     arithmetic: str
     threads: int
+    processors: list[int]
     kernel: str
 
     @classmethod
@@ -131,9 +134,11 @@ class HeadArgs(NamedTuple):
         softcap: float | None,
         scale: float | None,
         divide: float | None,
+        transform_order: str,
         vocab_size: int | None,
         arithmetic: str,
         threads: int,
+        processors: Iterable[int] | None,
         kernel: str,
         dtype: str | None = None,
     ) -> "HeadArgs":
@@ -143,7 +148,8 @@ class HeadArgs(NamedTuple):
         rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
         rows = rows if rows_are_adjacent(rows) else contiguous(rows)
         temperatures = per_row(temperature, hidden, "float32", "temperature")
-        options = (softcap, scale, divide, arithmetic, threads, kernel)
+        transforms = (softcap, scale, divide, transform_order)
+        options = (*transforms, arithmetic, threads, processor_numbers(processors), kernel)
         head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
         return head._replace(hidden=rows)
 
@@ -164,7 +170,8 @@ class HeadArgs(NamedTuple):
         return self._replace(weight=weight, bias=bias, vocab_size=size)
 
     def options(self) -> dict[str, Any]:
-        return {"arithmetic": self.arithmetic, "threads": self.threads, "kernel": self.kernel}
+        running = _native.Running(self.threads, self.processors, self.kernel)
+        return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:
         require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
@@ -174,13 +181,25 @@ class HeadArgs(NamedTuple):
                 f"weight: strides are {strides}; expected elements of a row to be adjacent, a last stride of 1. The "
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
-        return native_head(
-            matrix(self.weight, "weight"), self.bias, self.vocab_size, self.softcap, self.scale, self.divide
-        )
+        transforms = (self.softcap, self.scale, self.divide, self.transform_order)
+        return native_head(matrix(self.weight, "weight"), self.bias, self.vocab_size, *transforms)
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")
         request.temperatures, request.temperature_count = pointer(self.temperatures), self.temperatures.shape[0]
+
+
+def processor_numbers(processors: Iterable[int] | None) -> list[int]:
+    """None: no numbers, for those of the calling thread."""
+    if processors is None:
+        return []
+    numbers = [operator.index(processor) for processor in processors]
+    if not numbers or not all(0 <= number < 2**20 for number in numbers):
+        raise ValueError(
+            f"processors: {numbers}; expected at least one processor's number, from 0 on, or None for those that the "
+            "calling thread may run on"
+        )
+    return numbers
 
 
 def native_head(
@@ -190,10 +209,12 @@ def native_head(
     softcap: float | None,
     scale: float | None,
     divide: float | None,
+    transform_order: str,
 ) -> _native.Head:
     if scale is not None and divide is not None:
         raise ValueError(f"scale is {scale} and divide is {divide}; expected at most one of them")
-    head = _native.Head(weight=weight, vocab_size=vocab_size)
+    order = _native.transform_order_code(transform_order)
+    head = _native.Head(weight=weight, vocab_size=vocab_size, transform_order=order)
     if bias is not None:
         head.bias = _native.Vector(pointer(bias), bias.shape[0], dtype_code(bias, "bias"))
     if softcap is not None:
@@ -243,17 +264,17 @@ class SupportArgs(NamedTuple):
             lists.extend(arrays)
         return cls(mask, *lists)
 
-    def set_lists(self, request: Any, rows: int) -> tuple[np.ndarray, ...]:
-        """Returns the arrays that must outlive the call."""
+    def set_support(self, request: Any) -> Array | None:
+        """Returns the array that must outlive the call."""
         if self.kept_offsets is not None:
             request.kept = _native.IdLists(pointer(self.kept_offsets), pointer(self.kept_ids))
         if self.banned_offsets is not None:
             request.banned = _native.IdLists(pointer(self.banned_offsets), pointer(self.banned_ids))
         if self.mask is None:
-            return ()
-        which, offsets, ids = _mask_lists(self.mask.numpy() if is_tensor(self.mask) else self.mask, rows)
-        setattr(request, which, _native.IdLists(offsets.ctypes.data, ids.ctypes.data))
-        return offsets, ids
+            return None
+        mask = self.mask if rows_are_adjacent(self.mask) else contiguous(self.mask)
+        request.mask, request.mask_row_stride = pointer(mask), stride(mask) if mask.shape[0] > 1 else 0
+        return mask
 
 
 def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -264,20 +285,6 @@ def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.
     offsets = np.zeros(rows + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
     return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
-
-
-def _mask_lists(mask: np.ndarray, rows: int) -> tuple[str, np.ndarray, np.ndarray]:
-    """Of a mask [1, V] or [N, V], True where an id stays: "kept" or "banned", whichever is shorter, with its lists."""
-    listed, which = (mask, "kept") if 2 * np.count_nonzero(mask) <= mask.size else (~mask, "banned")
-    offsets = np.zeros(rows + 1, dtype=np.int64)
-    if listed.shape[0] == 1:
-        ids = np.flatnonzero(listed)
-        offsets[:] = np.arange(rows + 1) * len(ids)
-        ids = np.tile(ids, rows)
-    else:
-        np.cumsum(np.count_nonzero(listed, axis=1), out=offsets[1:])
-        ids = np.nonzero(listed)[1]
-    return which, offsets, np.ascontiguousarray(ids, dtype=np.int64)
 
 
 def contiguous(array: Array) -> Array:

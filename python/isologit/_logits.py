@@ -1,6 +1,6 @@
 """Logits themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,12 +51,14 @@ def logits(
     softcap: float | None = None,
     scale: float | None = None,
     divide: float | None = None,
+    transform_order: str = "softcap_first",
     vocab_size: int | None = None,
     dtype: Any = None,
     arithmetic: str = "exact",
     gradients: str = "fast",
     dweight_accumulate: Any = None,
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
     input_dtype: str | None = None,
     return_report: bool = False,
@@ -122,9 +124,11 @@ def logits(
         softcap=softcap,
         scale=scale,
         divide=divide,
+        transform_order=transform_order,
         vocab_size=vocab_size,
         arithmetic=arithmetic,
         threads=threads,
+        processors=processors,
         kernel=kernel,
         dtype=input_dtype,
     )

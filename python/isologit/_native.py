@@ -9,13 +9,14 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
 SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
+_TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
 
@@ -65,8 +66,10 @@ _SUPPORT = [
     ("kept", IdLists),
     ("banned", IdLists),
 ]
+_MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
 _THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
 _PROGRESS_AND_USER = _pointers("progress", "user")
+_PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
 _KERNEL_NAME = [("kernel", c_char * 32)]
 _THREADS_TO_FALLBACKS = [("threads", c_int32), ("rounds", c_int32), ("rows", c_int64), ("logit_fallbacks", c_int64)]
 
@@ -88,6 +91,7 @@ class Head(_Sized):
         ("softcap", c_float),
         ("scale_kind", c_int32),
         ("scale", c_float),
+        ("transform_order", c_int32),
     ]
 
 
@@ -111,6 +115,7 @@ class ScoreRequest(_Sized):
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
         *_pointers("summaries", "mean_logits"),
+        *_MASK,
     ]
 
 
@@ -129,6 +134,7 @@ class BackwardRequest(_Sized):
         ("dweight", Gradient),
         ("dbias", Gradient),
         *_pointers("summaries", "d_mean_logits"),
+        *_MASK,
     ]
 
 
@@ -140,6 +146,7 @@ class SampleRequest(_Sized):
         *_SUPPORT,
         *_ROWS,
         *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
+        *_MASK,
     ]
 
 
@@ -181,7 +188,7 @@ class LogitsBackwardRequest(_Sized):
 
 
 class _ScoreOptions(_Sized):
-    _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32)]
+    _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32), *_PROCESSORS]
 
 
 class _BackwardOptions(_Sized):
@@ -192,11 +199,19 @@ class _BackwardOptions(_Sized):
         ("logits_arithmetic", c_int32),
         *_THREADS_AND_KERNEL,
         *_PROGRESS_AND_USER,
+        *_PROCESSORS,
     ]
 
 
 class _ScoreReport(_Sized):
-    _fields_ = [*_SIZE, *_KERNEL_NAME, *_THREADS_TO_FALLBACKS, ("undecided_rows", c_int64), ("arithmetic", c_int32)]
+    _fields_ = [
+        *_SIZE,
+        *_KERNEL_NAME,
+        *_THREADS_TO_FALLBACKS,
+        ("undecided_rows", c_int64),
+        ("arithmetic", c_int32),
+        ("processors", c_int32),
+    ]
 
 
 class _SampleReport(_Sized):
@@ -209,6 +224,7 @@ class _SampleReport(_Sized):
         ("second_words", c_int64),
         ("exact_draws", c_int64),
         ("arithmetic", c_int32),
+        ("processors", c_int32),
     ]
 
 
@@ -244,6 +260,8 @@ class Report(NamedTuple):
         Logits that were settled by exact accumulation.
     undecided_rows : int
         Rows that took part in a further round at a wider precision.
+    processors : int
+        How many processors the threads could run on.
     """
 
     kernel: str
@@ -253,10 +271,11 @@ class Report(NamedTuple):
     rows: int
     logit_fallbacks: int
     undecided_rows: int
+    processors: int
 
     @classmethod
     def of(cls, counts: Any) -> "Report":
-        """Of what a call left in an array or tensor, int64 [7]: graphs of torch carry numbers, and no text."""
+        """Of what a call left in an array or tensor, int64 [8]: graphs of torch carry numbers, and no text."""
         kernel, arithmetic, *numbers = counts.tolist()
         return cls(kernel_names()[kernel], _ARITHMETICS[arithmetic], *numbers)
 
@@ -392,26 +411,51 @@ def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
     return _ARITHMETICS.index(arithmetic)
 
 
-def _score_options(arithmetic: str, threads: int, kernel: str) -> _ScoreOptions:
-    return _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
+def transform_order_code(order: str) -> int:
+    if order not in _TRANSFORM_ORDERS:
+        raise ValueError(f"transform_order is {order!r}; expected 'softcap_first' or 'scale_first'")
+    return _TRANSFORM_ORDERS.index(order)
+
+
+class Running(NamedTuple):
+    """Where and with which kernel a call runs. processors: none for those of the calling thread."""
+
+    threads: int
+    processors: Sequence[int]
+    kernel: str
+
+    def members(self) -> dict[str, Any]:
+        """Those of the options."""
+        numbers = (c_int32 * len(self.processors))(*self.processors) if self.processors else None
+        return {
+            "threads": self.threads,
+            "kernel": self.kernel.encode(),
+            "processors": numbers,
+            "processor_count": len(self.processors),
+        }
+
+
+def _score_options(arithmetic: str, running: Running) -> _ScoreOptions:
+    return _ScoreOptions(arithmetic=arithmetic_code(arithmetic), **running.members())
 
 
 def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
     """What Report.of reads."""
-    numbers = (report.threads, report.rounds, report.rows, report.logit_fallbacks, report.undecided_rows)
+    names = ("threads", "rounds", "rows", "logit_fallbacks", "undecided_rows", "processors")
+    numbers = (getattr(report, name) for name in names)
     return [kernel_names().index(report.kernel.decode()), report.arithmetic, *numbers]
 
 
-def score(head: Head, request: ScoreRequest, *, arithmetic: str, threads: int, kernel: str) -> list[int]:
+def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_score."""
-    options, report = _score_options(arithmetic, threads, kernel), _ScoreReport()
+    options, report = _score_options(arithmetic, running), _ScoreReport()
     _Interruptible(options).call(_library.isologit_score, head, request, options, report)
     return _counts_of(report)
 
 
-def sample(head: Head, request: SampleRequest, *, arithmetic: str, threads: int, kernel: str) -> list[int]:
+def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_sample."""
-    options, report = _score_options(arithmetic, threads, kernel), _SampleReport()
+    options, report = _score_options(arithmetic, running), _SampleReport()
     _Interruptible(options).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
 
@@ -419,8 +463,8 @@ def sample(head: Head, request: SampleRequest, *, arithmetic: str, threads: int,
 class Partial:
     """isologit_partial. The caller keeps alive what the request points to."""
 
-    def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, threads: int, kernel: str) -> None:
-        options = _score_options(arithmetic, threads, kernel)
+    def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> None:
+        options = _score_options(arithmetic, running)
         self._calls = _Interruptible(options)
         self._handle = c_void_p()
         _call(_library.isologit_partial_begin, whole, request, options, self._handle)
@@ -450,36 +494,33 @@ class Partial:
         return _counts_of(report)
 
 
-def backward(
-    head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, threads: int, kernel: str
-) -> None:
+def backward(head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, running: Running) -> None:
     """isologit_backward, of results whose logits were made with `arithmetic` by `kernel`."""
     options = _BackwardOptions(
         has_arithmetic=1,
         arithmetic=arithmetic_code(gradients, "gradients"),
         logits_arithmetic=arithmetic_code(arithmetic),
-        threads=threads,
-        kernel=kernel.encode(),
+        **running.members(),
     )
     _Interruptible(options).call(_library.isologit_backward, head, request, options, None)
 
 
-def score_logits(request: LogitsRequest, *, threads: int, kernel: str) -> None:
+def score_logits(request: LogitsRequest, running: Running) -> None:
     """isologit_score_logits."""
-    options = _ScoreOptions(threads=threads, kernel=kernel.encode())
+    options = _ScoreOptions(**running.members())
     _Interruptible(options).call(_library.isologit_score_logits, request, options, None)
 
 
-def sample_logits(request: LogitsSampleRequest, *, threads: int, kernel: str) -> list[int]:
+def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
     """isologit_sample_logits."""
-    options, report = _ScoreOptions(threads=threads, kernel=kernel.encode()), _SampleReport()
+    options, report = _ScoreOptions(**running.members()), _SampleReport()
     _Interruptible(options).call(_library.isologit_sample_logits, request, options, report)
     return _counts_of(report)
 
 
-def backward_logits(request: LogitsBackwardRequest, *, threads: int, kernel: str) -> None:
+def backward_logits(request: LogitsBackwardRequest, running: Running) -> None:
     """isologit_backward_logits."""
-    options = _BackwardOptions(threads=threads, kernel=kernel.encode())
+    options = _BackwardOptions(**running.members())
     _Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
 
 

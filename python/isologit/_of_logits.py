@@ -1,22 +1,25 @@
 """Functions of given logits, of numpy arrays and torch tensors alike: CONTRACT.md 3a."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from isologit import _native
+from isologit import _inputs, _native
 
 _DTYPES = {"bfloat16": _native.BF16, "float16": _native.F16, "float32": _native.F32}
 
 
-def log_softmax(logits: Any, *, temperature: Any = 1.0, threads: int = 0, kernel: str = "") -> Any:
+def log_softmax(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """ln p of every id: z_v - ln sum e^z, each rounded once to f32, [..., V], of logits [..., V] in f32, bf16 or f16.
 
-    temperature: a number, or one a row [...]; the logits are divided by it first. threads 0: as many as the process may
-    use. Of a torch tensor, differentiable.
+    temperature: a number, or one a row [...]; the logits are divided by it first. threads and
+    processors as in isologit.score. Of a torch tensor, differentiable.
     """
-    return _run(logits, ("log_softmax",), None, -100, temperature, threads, kernel)
+    return _run(logits, ("log_softmax",), None, -100, temperature, (threads, processors, kernel))
 
 
 def logprobs_of_logits(
@@ -26,30 +29,37 @@ def logprobs_of_logits(
     temperature: Any = 1.0,
     ignore_index: int = -100,
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
 ) -> Any:
     """ln p of the ids [...], one a row, or [..., K], each rounded once to f32. ignore_index has a logprob of 0."""
-    return _run(logits, ("logprobs",), token_ids, ignore_index, temperature, threads, kernel)
+    return _run(logits, ("logprobs",), token_ids, ignore_index, temperature, (threads, processors, kernel))
 
 
-def entropy_of_logits(logits: Any, *, temperature: Any = 1.0, threads: int = 0, kernel: str = "") -> Any:
+def entropy_of_logits(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """-sum p ln p [...] in nats, rounded once to f32."""
-    return _run(logits, ("entropy",), None, -100, temperature, threads, kernel)
+    return _run(logits, ("entropy",), None, -100, temperature, (threads, processors, kernel))
 
 
-def lse_of_logits(logits: Any, *, temperature: Any = 1.0, threads: int = 0, kernel: str = "") -> Any:
+def lse_of_logits(
+    logits: Any, *, temperature: Any = 1.0, threads: int = 0, processors: Iterable[int] | None = None, kernel: str = ""
+) -> Any:
     """ln sum e^z [...], rounded once to f32."""
-    return _run(logits, ("lse",), None, -100, temperature, threads, kernel)
+    return _run(logits, ("lse",), None, -100, temperature, (threads, processors, kernel))
 
 
 def _run(
-    logits: Any, outputs: tuple[str], token_ids: Any, ignore_index: int, temperature: Any, threads: int, kernel: str
+    logits: Any, outputs: tuple[str], token_ids: Any, ignore_index: int, temperature: Any, running: tuple[Any, ...]
 ) -> Any:
+    threads, processors, kernel = running
+    running = _native.Running(threads, _inputs.processor_numbers(processors), kernel)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(logits, torch.Tensor):
         from isologit import _of_logits_torch
 
-        return _of_logits_torch.run(logits, outputs[0], token_ids, ignore_index, temperature, threads, kernel)
+        return _of_logits_torch.run(logits, outputs[0], token_ids, ignore_index, temperature, running)
     logits = np.asarray(logits)
     code = _DTYPES.get(logits.dtype.name)
     if code is None or not logits.dtype.isnative:
@@ -83,7 +93,7 @@ def _run(
     result = np.zeros((*lead, vocab_size) if outputs[0] == "log_softmax" else shape, dtype=np.float32)
     setattr(request, outputs[0], result.ctypes.data)
     if result.size:
-        _native.score_logits(request, threads=threads, kernel=kernel)
+        _native.score_logits(request, running)
     return result
 
 

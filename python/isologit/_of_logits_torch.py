@@ -9,7 +9,8 @@ from isologit import _native, _of_logits
 
 _DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
 _ARGS = (
-    "Tensor logits, Tensor temperatures, Tensor? token_ids, SymInt ignore_index, str output, int threads, str kernel"
+    "Tensor logits, Tensor temperatures, Tensor? token_ids, SymInt ignore_index, str output, int threads, "
+    "int[] processors, str kernel"
 )
 
 
@@ -33,21 +34,21 @@ def _output(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
 @torch.library.custom_op("isologit::of_logits", mutates_args=(), schema=f"({_ARGS}) -> Tensor")
 def of_logits(*args: Any) -> Tensor:
     """output: "log_softmax" [N, V], "logprobs" of token_ids [N, K], "entropy" or "lse" [N]."""
-    logits, temperatures, token_ids, ignore_index, output, threads, kernel = args
+    logits, temperatures, token_ids, ignore_index, output, *running = args
     result = _output(logits, token_ids, output)
     request = _fill(_native.LogitsRequest(), logits, temperatures, token_ids, ignore_index)
     setattr(request, output, result.data_ptr())
     if output == "log_softmax":
         request.log_softmax_row_stride = logits.shape[1]
     if result.numel():
-        _native.score_logits(request, threads=threads, kernel=kernel)
+        _native.score_logits(request, _native.Running(*running))
     return result
 
 
 @torch.library.custom_op("isologit::of_logits_backward", mutates_args=(), schema=f"(Tensor g, {_ARGS}) -> Tensor")
 def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
     """The gradient of the logits, f32, from the upstream of what of_logits returned."""
-    logits, temperatures, token_ids, ignore_index, output, threads, kernel = args
+    logits, temperatures, token_ids, ignore_index, output, *running = args
     g = g.to(torch.float32).contiguous()
     result = logits.new_empty(logits.shape, dtype=torch.float32)
     request = _fill(_native.LogitsBackwardRequest(), logits, temperatures, token_ids, ignore_index)
@@ -56,7 +57,7 @@ def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
         request.d_log_softmax_row_stride = logits.shape[1]
     request.dlogits, request.dlogits_row_stride = result.data_ptr(), logits.shape[1]
     if result.numel():
-        _native.backward_logits(request, threads=threads, kernel=kernel)
+        _native.backward_logits(request, _native.Running(*running))
     return result
 
 
@@ -78,7 +79,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     logits = ctx.saved_tensors[0]
     dlogits = of_logits_backward(g, *ctx.saved_tensors, *ctx.rest)
-    return (dlogits.to(logits.dtype), *(None,) * 6)
+    return (dlogits.to(logits.dtype), *(None,) * 7)
 
 
 of_logits.register_autograd(_backward, setup_context=_setup)
@@ -90,8 +91,7 @@ def run(
     token_ids: Tensor | None,
     ignore_index: int,
     temperature: float | Tensor,
-    threads: int,
-    kernel: str,
+    running: _native.Running,
 ) -> Tensor:
     for name, tensor in (("logits", logits), ("token_ids", token_ids)):
         if tensor is not None and tensor.device.type not in ("cpu", "meta"):
@@ -114,4 +114,4 @@ def run(
         shape = token_ids.shape
         ids = token_ids.to(torch.int64).reshape(lead.numel(), per_row).contiguous()
     temperatures = temperatures.reshape(-1).contiguous()
-    return of_logits(rows, temperatures, ids, ignore_index, output, threads, kernel).reshape(shape)
+    return of_logits(rows, temperatures, ids, ignore_index, output, *running).reshape(shape)

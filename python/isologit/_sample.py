@@ -19,7 +19,7 @@ class Samples(NamedTuple):
 
     @classmethod
     def zeros(cls, rows: Array) -> "Samples":
-        """Of N rows; counts [7]: what Report.of reads."""
+        """Of N rows; counts [8]: what Report.of reads."""
         floats = (_inputs.zeros(rows, rows.shape[:1], "float32") for _ in range(3))
         counts = _inputs.zeros(rows, (len(_native.Report._fields),), "int64")
         return cls(_inputs.zeros(rows, rows.shape[:1], "int64"), *floats, counts)
@@ -70,7 +70,7 @@ def run(args: SampleArgs) -> Samples:
     """isologit_sample."""
     head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
     args.head.set_rows(request)
-    keep_alive = args.support.set_lists(request, args.head.hidden.shape[0]), set_draws(args, request)
+    keep_alive = args.support.set_support(request), set_draws(args, request)
     for name, result in zip(Samples._fields[:-1], results, strict=False):
         setattr(request, name, _inputs.pointer(result))
     _inputs.fill(results.counts, _native.sample(head, request, **args.head.options()))
@@ -91,6 +91,7 @@ def sample(
     softcap: float | None = None,
     scale: float | None = None,
     divide: float | None = None,
+    transform_order: str = "softcap_first",
     min_p: float | Array = 0.0,
     top_k: int | Array = 0,
     top_p: float | Array = 1.0,
@@ -100,6 +101,7 @@ def sample(
     banned: Iterable[Sequence[int]] | None = None,
     arithmetic: str = "exact",
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
     dtype: str | None = None,
 ) -> Samples:
@@ -150,9 +152,11 @@ def sample(
         softcap=softcap,
         scale=scale,
         divide=divide,
+        transform_order=transform_order,
         vocab_size=vocab_size,
         arithmetic=arithmetic,
         threads=threads,
+        processors=processors,
         kernel=kernel,
         dtype=dtype,
     )

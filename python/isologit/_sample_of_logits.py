@@ -1,7 +1,8 @@
 """Samples from given logits, of numpy arrays and torch tensors alike: CONTRACT.md 3a and 4."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from isologit import _inputs, _native, _of_logits
 from isologit._inputs import Array
@@ -20,10 +21,11 @@ class SampleOfLogitsArgs(NamedTuple):
     top_k: Array
     top_p: Array
     threads: int
+    processors: list[int]
     kernel: str
 
     @classmethod
-    def of(cls, logits: Array, threads: int, kernel: str, **numbers: float | Array) -> "SampleOfLogitsArgs":
+    def of(cls, logits: Array, running: tuple[int, Any, str], **numbers: float | Array) -> "SampleOfLogitsArgs":
         _inputs.require_cpu(logits=logits)
         _inputs.dtype_code(logits, "logits")
         _of_logits.check_shape("logits", logits.shape)
@@ -34,7 +36,8 @@ class SampleOfLogitsArgs(NamedTuple):
             _inputs.per_row(value, logits, "float32" if name in floats else "int64", name)
             for name, value in numbers.items()
         )
-        return cls(rows, *arrays, threads, kernel)
+        threads, processors, kernel = running
+        return cls(rows, *arrays, threads, _inputs.processor_numbers(processors), kernel)
 
     def _request(self) -> tuple[_native.LogitsSampleRequest, Array]:
         """And what must outlive the call."""
@@ -43,7 +46,7 @@ class SampleOfLogitsArgs(NamedTuple):
         return request, set_draws(self, request)
 
     def _run(self, request: _native.LogitsSampleRequest) -> list[int]:
-        return _native.sample_logits(request, threads=self.threads, kernel=self.kernel)
+        return _native.sample_logits(request, _native.Running(self.threads, self.processors, self.kernel))
 
     def zeros(self) -> Samples:
         return Samples.zeros(self.logits)
@@ -79,6 +82,7 @@ def sample_of_logits(
     top_k: int | Array = 0,
     top_p: float | Array = 1.0,
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
 ) -> Samples:
     """One token for each row of logits [..., V] in f32, bf16 or f16, as `sample` draws it.
@@ -89,8 +93,7 @@ def sample_of_logits(
     logits = _inputs.as_floats(logits, None)
     args = SampleOfLogitsArgs.of(
         logits,
-        threads,
-        kernel,
+        (threads, processors, kernel),
         temperature=temperature,
         seed=seed,
         sequence_id=sequence_id,
@@ -116,6 +119,7 @@ def cut_mask_of_logits(
     top_k: int | Array = 0,
     top_p: float | Array = 1.0,
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
 ) -> Array:
     """[..., V] bool: True for the ids that `sample_of_logits` draws from. Of a row with a temperature of 0, and of one
@@ -123,8 +127,7 @@ def cut_mask_of_logits(
     logits = _inputs.as_floats(logits, None)
     args = SampleOfLogitsArgs.of(
         logits,
-        threads,
-        kernel,
+        (threads, processors, kernel),
         temperature=temperature,
         seed=0,
         sequence_id=0,

@@ -81,11 +81,11 @@ class ScoreArgs(NamedTuple):
             request.top_k_logprobs = _inputs.pointer(results.top_k_logprobs)
         if self.summaries:
             request.summaries = _inputs.pointer(results.summaries)
-        return request, self.support.set_lists(request, self.head.hidden.shape[0])
+        return request, self.support.set_support(request)
 
 
 class Results(NamedTuple):
-    """Of N rows, empty where not asked for; counts [7]: what Report.of reads."""
+    """Of N rows, empty where not asked for; counts [8]: what Report.of reads."""
 
     logprobs: Array
     lse: Array
@@ -175,6 +175,7 @@ def score(
     softcap: float | None = None,
     scale: float | None = None,
     divide: float | None = None,
+    transform_order: str = "softcap_first",
     vocab_size: int | None = None,
     ignore_index: int = -100,
     mask: Array | None = None,
@@ -186,6 +187,7 @@ def score(
     gradients: str = "fast",
     dweight_accumulate: Any = None,
     threads: int = 0,
+    processors: Iterable[int] | None = None,
     kernel: str = "",
     dtype: str | None = None,
 ) -> Scores:
@@ -235,6 +237,7 @@ def score(
         softcap=softcap,
         scale=scale,
         divide=divide,
+        transform_order=transform_order,
         vocab_size=vocab_size,
         ignore_index=ignore_index,
         mask=mask,
@@ -244,6 +247,7 @@ def score(
         top_k=top_k,
         arithmetic=arithmetic,
         threads=threads,
+        processors=processors,
         kernel=kernel,
         dtype=dtype,
     )
@@ -282,8 +286,8 @@ def linear_logprobs(
     top_k : int, default 0
         Up to 1024: also the k ids with the greatest logits, and their logprobs.
     **options
-        bias, temperature, softcap, scale, divide, vocab_size, ignore_index, mask, kept, banned, arithmetic, gradients,
-        dweight_accumulate, threads, kernel and dtype, as of `score`.
+        bias, temperature, softcap, scale, divide, transform_order, vocab_size, ignore_index, mask, kept, banned,
+        arithmetic, gradients, dweight_accumulate, threads, processors, kernel and dtype, as of `score`.
 
     Returns
     -------

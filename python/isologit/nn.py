@@ -26,6 +26,7 @@ class LMHead(nn.Module):
         softcap: float | None = None,
         scale: float | None = None,
         divide: float | None = None,
+        transform_order: str = "softcap_first",
         vocab_size: int | None = None,
         gradients: str = "fast",
     ) -> None:
@@ -37,6 +38,7 @@ class LMHead(nn.Module):
         self.softcap = softcap
         self.scale = scale
         self.divide = divide
+        self.transform_order = transform_order
         self.vocab_size = vocab_size
         self.gradients = gradients
 
@@ -52,7 +54,8 @@ class LMHead(nn.Module):
         return logits(hidden, self.weight, bias=self.bias, dtype=torch.float32, gradients=self.gradients)
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        own = {"bias": self.bias, "softcap": self.softcap, "scale": self.scale, "divide": self.divide}
+        transforms = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide}
+        own = {"bias": self.bias, **transforms, "transform_order": self.transform_order}
         return {**own, "vocab_size": self.vocab_size, **options}
 
     def _trained(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +79,8 @@ class LMHead(nn.Module):
 
     def extra_repr(self) -> str:
         given = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide, "vocab_size": self.vocab_size}
+        if self.transform_order != "softcap_first":
+            given["transform_order"] = self.transform_order
         parts = [
             f"in_features={self.in_features}",
             f"out_features={self.out_features}",

@@ -60,6 +60,7 @@ class PartialScore:
         softcap: float | None = None,
         scale: float | None = None,
         divide: float | None = None,
+        transform_order: str = "softcap_first",
         ignore_index: int = -100,
         mask: Array | None = None,
         kept: Iterable[Sequence[int]] | None = None,
@@ -68,6 +69,7 @@ class PartialScore:
         top_k: int = 0,
         arithmetic: str = "exact",
         threads: int = 0,
+        processors: Iterable[int] | None = None,
         kernel: str = "",
         dtype: str | None = None,
     ) -> None:
@@ -84,6 +86,7 @@ class PartialScore:
             softcap=softcap,
             scale=scale,
             divide=divide,
+            transform_order=transform_order,
             vocab_size=vocab_size,
             ignore_index=ignore_index,
             mask=mask,
@@ -93,6 +96,7 @@ class PartialScore:
             top_k=top_k,
             arithmetic=arithmetic,
             threads=threads,
+            processors=processors,
             kernel=kernel,
             dtype=dtype,
         )

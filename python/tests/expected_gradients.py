@@ -18,31 +18,38 @@ class Transforms(NamedTuple):
     softcap: float | None = None
     scale: float | None = None
     divide: float | None = None
+    transform_order: str = "softcap_first"
+
+    def scales(self) -> list:
+        if self.scale is not None:
+            return [lambda z: z * number(self.scale)]
+        return [] if self.divide is None else [lambda z: z / number(self.divide)]
 
     def steps(self, row: int) -> list:
-        def number(x):
-            return Fraction(torch.tensor(x, dtype=torch.float32).item())
-
         found = []
         if self.softcap is not None:
             cap = number(self.softcap)
             found.append(lambda z: fraction(real(cap) * mp.tanh(real(z) / real(cap))))
-        if self.scale is not None:
-            found.append(lambda z: z * number(self.scale))
-        if self.divide is not None:
-            found.append(lambda z: z / number(self.divide))
+        found = [*self.scales(), *found] if self.transform_order == "scale_first" else [*found, *self.scales()]
         if self.temperature[row] != 1:
             found.append(lambda z: z / number(self.temperature[row]))
         return found
 
     def slope(self, row: int, z0: float):
-        """Of the last logit as a function of the first."""
+        """Of the last logit as a function of the first. The softcap's is at the f32 that it is given."""
+        if self.transform_order == "scale_first":
+            for scale in self.scales():
+                z0 = float(round_once(scale(Fraction(z0))))
         slope = real(1) / real(self.temperature[row])
         if self.softcap is not None:
             slope *= 1 - mp.tanh(real(z0) / real(self.softcap)) ** 2
         if self.scale is not None:
             slope *= real(self.scale)
         return slope if self.divide is None else slope / real(self.divide)
+
+
+def number(x) -> Fraction:
+    return Fraction(torch.tensor(x, dtype=torch.float32).item())
 
 
 class Upstream(NamedTuple):

@@ -131,7 +131,7 @@ COUNTS = torch.zeros(len(isologit.Report._fields), dtype=torch.int64)  # of the 
 
 def head_args(hidden, weight, bias=None, temperatures=None):
     temperatures = torch.ones(1) if temperatures is None else temperatures
-    return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, "exact", 0, "")
+    return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, "softcap_first", "exact", 0, [], "")
 
 
 def test_backward_uses_what_forward_summed():
@@ -246,7 +246,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 hidden, weight = torch.ones(64, 1024, requires_grad=True), torch.ones(20000, 1024)
 scored = isologit.logits(hidden, weight)
 # The rest by a kernel that takes minutes for it, every sum by exact accumulation.
-isologit.Report.of = lambda counts: isologit.Report("reference", "exact", *[0] * 5)
+isologit.Report.of = lambda counts: isologit.Report("reference", "exact", *[0] * 6)
 print("started", flush=True)
 try:
     torch.autograd.grad(scored, hidden, torch.ones_like(scored))

@@ -92,6 +92,8 @@ OPTIONS = {
     "divide": {"divide": 3.0},
     "temperature": {"temperature": 0.7},
     "all": {"softcap": 1.5, "divide": 0.3, "temperature": 1.7},
+    "scale first": {"softcap": 1.5, "divide": 0.3, "temperature": 1.7, "transform_order": "scale_first"},
+    "negative scale first": {"softcap": 2.5, "scale": -0.37, "transform_order": "scale_first"},
 }
 
 
@@ -212,10 +214,11 @@ def test_rows_of_padding_get_zeros(gradients):
 
 
 @pytest.mark.parametrize("gradients", ["exact", "fast"])
+@pytest.mark.parametrize("order", ["softcap_first", "scale_first"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_logits(dtype, gradients):
+def test_logits(dtype, order, gradients):
     hidden, weight, bias, _ = tensors(bias_dtype=torch.float32)
-    options = {"softcap": 2.5, "scale": 0.3}
+    options = {"softcap": 2.5, "scale": 0.3, "transform_order": order}
     got = isologit.logits(
         hidden, weight, bias=bias, temperature=torch.tensor(PER_ROW), dtype=dtype, gradients=gradients, **options
     )

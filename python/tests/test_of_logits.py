@@ -206,7 +206,7 @@ def test_operators():
     one = torch.ones(1)
     ids = torch.tensor([[1], [2], [-100]])
     for output, token_ids in (("log_softmax", None), ("logprobs", ids), ("lse", None), ("entropy", None)):
-        args = (logits, one, token_ids, -100, output, 1, "")
+        args = (logits, one, token_ids, -100, output, 1, [0], "")
         torch.library.opcheck(torch.ops.isologit.of_logits.default, args)
 
 

@@ -146,7 +146,7 @@ def test_what_is_refused():
     party = PartialScore(hidden, ids, vocab_size=VOCAB)
     with pytest.raises(ValueError, match="scores: there are none yet"):
         party.scores()
-    with pytest.raises(ValueError, match=r"ids \[20, 50\) lie outside the vocabulary \[0, 30\)"):
+    with pytest.raises(ValueError, match=r"30 ids from 20 on; expected ids of the vocabulary \[0, 30\)"):
         party.absorb(weight, 20)
     with pytest.raises(ValueError, match=r"hidden is \[4, 12\], weight is \[30, 11\]"):
         party.absorb(weight[:, 1:])

@@ -185,6 +185,7 @@ DEFAULTS = {
     "softcap": None,
     "scale": None,
     "divide": None,
+    "transform_order": "softcap_first",
     "vocab_size": VOCAB,
     "ignore_index": -100,
     "mask": None,
@@ -194,6 +195,7 @@ DEFAULTS = {
     "arithmetic": "exact",
     "gradients": "fast",
     "threads": 0,
+    "processors": None,
     "kernel": "",
 }
 

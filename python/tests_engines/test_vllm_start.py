@@ -1,6 +1,7 @@
 """The option, and the check at the start that stops an engine in which it would not be in force."""
 
 import json
+import os
 import types
 
 import pytest
@@ -64,25 +65,9 @@ def test_the_binding_of_the_engine(monkeypatch, variable, value, processors):
 
 
 def test_without_a_binding_the_processors_are_those_of_the_thread(monkeypatch):
-    import os
-
     for name in ("OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY"):
         monkeypatch.delenv(name, raising=False)
     assert _processors.bound() == os.sched_getaffinity(0)
-
-
-def test_a_pinned_thread_computes_on_all_processors_and_stays_pinned():
-    import os
-
-    everywhere = os.sched_getaffinity(0)
-    one = {min(everywhere)}
-    os.sched_setaffinity(0, one)
-    try:
-        with _processors.all_of(frozenset(everywhere)):
-            assert os.sched_getaffinity(0) == everywhere
-        assert os.sched_getaffinity(0) == one
-    finally:
-        os.sched_setaffinity(0, everywhere)
 
 
 def test_register_again_changes_nothing():
@@ -176,6 +161,29 @@ def test_the_fast_arithmetic(layer):
     fast = isologit.logits(hidden, weight, arithmetic="fast")
     assert torch.equal(layer._apply_head(head, hidden, None), fast)
     assert not torch.equal(fast, isologit.logits(hidden, weight))
+
+
+def test_the_processors_of_the_engine_are_handed_on(layer, monkeypatch):
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    import isologit
+
+    everywhere = os.sched_getaffinity(0)
+    layer.isologit_processors = frozenset(everywhere)
+    seen = []
+    logits = isologit.logits
+    monkeypatch.setattr(isologit, "logits", lambda *given, **options: seen.append(options) or logits(*given, **options))
+    head = types.SimpleNamespace(
+        quant_method=UnquantizedEmbeddingMethod(), weight=torch.ones(64, 8), num_embeddings_per_partition=64
+    )
+    one = {min(everywhere)}
+    os.sched_setaffinity(0, one)
+    try:
+        layer._apply_head(head, torch.ones(2, 8), None)
+        assert os.sched_getaffinity(0) == one
+    finally:
+        os.sched_setaffinity(0, everywhere)
+    assert seen[0]["processors"] == everywhere
 
 
 def test_a_quantised_head_is_refused(layer):

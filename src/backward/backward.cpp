@@ -4,16 +4,16 @@
 #include "isologit/backward.hpp"
 
 #include <algorithm>
-#include <new>
 #include <string_view>
 
 #include "backward/derivatives.hpp"
 #include "backward/hidden_sums.hpp"
 #include "backward/weight_sums.hpp"
+#include "base/asking.hpp"
 #include "base/cpu.hpp"
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "base/thread_pool.hpp"
+#include "tiles/call.hpp"
 
 namespace isologit {
 namespace detail::backward {
@@ -38,6 +38,7 @@ class Backward {
     report_.kernel = target.name();
     report_.arithmetic = exact_ ? Arithmetic::exact : Arithmetic::fast;
     report_.threads = threads;
+    report_.processors = base::available_processors();
     report_.rows = static_cast<std::int64_t>(rows_.active().size());
   }
 
@@ -91,6 +92,7 @@ class Backward {
       const Output output(to);
       if (!output.wanted() || output.accumulates()) return;
       for (std::int64_t r = 0; r < rows; ++r) {
+        base::go_on_or_throw();
         for (std::int64_t k = 0; k < columns; ++k) output.store(r, k, 0);
       }
     };
@@ -168,17 +170,14 @@ class Backward {
 }  // namespace detail::backward
 
 Result<BackwardReport> backward(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
-  if (auto checked = detail::backward::validate(head, request, options); !checked)
-    return tl::unexpected(checked.error());
-  const auto target = detail::kernels::choose(options.kernel, options.logits);
-  if (!target) return tl::unexpected(target.error());
-  const int threads = options.threads > 0 ? options.threads : detail::base::available_threads();
-  const detail::base::FpEnvironment environment;
-  try {
-    return detail::backward::Backward(head, request, options, **target, threads).run();
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while making gradients; the output buffers are of no use");
-  }
+  const auto work = [&](const BackwardOptions& own) -> Result<BackwardReport> {
+    if (auto checked = detail::backward::validate(head, request, own); !checked) return tl::unexpected(checked.error());
+    const auto target = detail::kernels::choose(own.kernel, own.logits);
+    if (!target) return tl::unexpected(target.error());
+    const int threads = own.threads > 0 ? own.threads : detail::base::available_threads();
+    return detail::backward::Backward(head, request, own, **target, threads).run();
+  };
+  return detail::tiles::call(options, "making gradients; the output buffers are of no use", work);
 }
 
 }  // namespace isologit

@@ -263,7 +263,7 @@ std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const
 
 Estimate estimate_dz(const kernels::DzRow& row, std::int64_t ties, const Logit& logit, double a, double a_plus_b) {
   double slope = row.factor;
-  if (row.two_over_softcap != 0) slope *= slope_at(logit.first, row.two_over_softcap);
+  if (row.two_over_softcap != 0) slope *= slope_at(logit.uncapped, row.two_over_softcap);
   double value = a + row.mean;
   double error = (std::fabs(a) + std::fabs(row.mean)) * 0x1p-52;
   const double gap = row.top - static_cast<double>(logit.last);
@@ -304,7 +304,7 @@ std::optional<float> exact_dz(const fold::RowSums& sums, float top, const Logit&
                               const Factors& factors, std::size_t limbs) {
   Parts parts = parts_of(sums, top, logit.last, upstream, limbs);
   scale(parts, factors, limbs);
-  return round_capped(std::move(parts), logit.first, factors.transforms, limbs);
+  return round_capped(std::move(parts), logit.uncapped, factors.transforms, limbs);
 }
 
 float exact_dz_of_logit(float g, float z0, const Factors& factors) {

@@ -8,8 +8,8 @@
 // No logarithm, and it has the form m + delta of CONTRACT.md 9, m rational, delta as small as e^-gap:
 //   d > 0:  m = A,         delta = p (B + c d - c E/s)
 //   d = 0:  m = A + B/k,   delta = -(epsilon B + k c E/s) / (k s)
-// The factors 1/T and s or 1/d keep m rational. With tau = tanh^2(z0/softcap), (m + delta)(1 - tau) = m + (delta - tau
-// (m + delta)) for small tau; for large tau nothing rational is left.
+// The factors 1/T and s or 1/d keep m rational. With tau = tanh^2(z0/softcap), z0 being what the softcap is given, (m +
+// delta)(1 - tau) = m + (delta - tau (m + delta)) for small tau; for large tau nothing rational is left.
 #pragma once
 
 #include <cstddef>
@@ -39,10 +39,9 @@ struct Factors {
   float temperature = 1;
 };
 
-// A logit at the two ends of the transforms.
 struct Logit {
-  float first;  // z0
-  float last;   // z
+  float uncapped;  // z0, what the softcap is given
+  float last;      // z
 };
 
 // The row's numbers in f64, from its sums and B; nothing where there are no sums. With fast derivatives the f64 sums'

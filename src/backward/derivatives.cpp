@@ -139,9 +139,9 @@ void Derivatives::make_dense(const ActiveRow& row, const tiles::RowTile& tile, f
   const Factors factors = first_pass_.factors(tile.row);
   const double factor = factor_of(factors);
   for (std::int64_t j = 0; j < tile.count; ++j) {
-    const Logit logit{tile.dot_logits == nullptr ? 0.0F : tile.dot_logits[j], 0};
+    const Logit logit{tile.uncapped == nullptr ? 0.0F : tile.uncapped[j], 0};
     Estimate estimate{static_cast<double>(g[j]) * factor, 0};
-    if (head_.transforms.has_softcap) estimate.value *= slope_of(factors, logit.first);
+    if (head_.transforms.has_softcap) estimate.value *= slope_of(factors, logit.uncapped);
     estimate.error = std::fabs(estimate.value) * 0x1p-40;
     if (!std::isfinite(g[j])) {
       dz[j] = std::isnan(estimate.value) ? exact::quiet_nan() : g[j] * (factor < 0 ? -1.0F : 1.0F);
@@ -156,7 +156,7 @@ void Derivatives::make_ordinary(const tiles::RowTile& tile, const std::uint8_t* 
   const NormalizedRow& state = states_[tile.row];
   const auto leave_open = [&](std::int64_t j) {
     if (in_support != nullptr && in_support[j] == 0) return;
-    open.push_back({tile.row, tile.first_id + j, {tile.dot_logits[j], tile.logits[j]}, dz + j});
+    open.push_back({tile.row, tile.first_id + j, {tile.uncapped[j], tile.logits[j]}, dz + j});
   };
   if (loops_ == nullptr) {
     for (std::int64_t j = 0; j < tile.count; ++j) leave_open(j);
@@ -167,9 +167,9 @@ void Derivatives::make_ordinary(const tiles::RowTile& tile, const std::uint8_t* 
   auto target = std::lower_bound(targets.begin(), targets.end(), tile.first_id, by_id);
   const auto last_target = std::lower_bound(target, targets.end(), tile.first_id + tile.count, by_id);
   std::int32_t unproven[kChunk];
-  const std::int64_t count = loops_->dz(state.dz, tile.dot_logits, tile.logits, tile.count, exact_, dz, unproven);
+  const std::int64_t count = loops_->dz(state.dz, tile.uncapped, tile.logits, tile.count, exact_, dz, unproven);
   const auto settle_at = [&](std::int64_t j, double a, double a_plus_b) {
-    const Logit logit{tile.dot_logits[j], tile.logits[j]};
+    const Logit logit{tile.uncapped[j], tile.logits[j]};
     if (!settle(estimate_dz(state.dz, state.sums.ties, logit, a, a_plus_b), exact_, dz[j])) leave_open(j);
   };
   for (std::int64_t i = 0; i < count; ++i) {
@@ -183,7 +183,7 @@ void Derivatives::make_ordinary(const tiles::RowTile& tile, const std::uint8_t* 
 std::optional<float> Derivatives::settle_one(const Open& open) const {
   const ActiveRow& row = rows_.active()[open.row];
   const Factors factors = first_pass_.factors(open.row);
-  if (rows_.dense()) return exact_dz_of_logit(rows_.d_logits(row)[open.id], open.logit.first, factors);
+  if (rows_.dense()) return exact_dz_of_logit(rows_.d_logits(row)[open.id], open.logit.uncapped, factors);
   const NormalizedRow& state = states_[open.row];
   return exact_dz(state.sums, state.top, open.logit, rows_.of_id(row, open.id), factors, state.sums.limbs + 1);
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/asking.hpp"
 #include "base/thread_pool.hpp"
 #include "tiles/tiles.hpp"
 
@@ -157,6 +158,7 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
   for (std::size_t r = 0; r < rows_.size(); ++r) {
+    base::go_on_or_throw();
     if (loops_ != nullptr && !exact_) {
       output_.store_row(*loops_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
       continue;
@@ -197,6 +199,7 @@ void HiddenSums::add_strip(std::vector<Open>& open, std::span<const std::size_t>
 
 void HiddenSums::finish(std::vector<Open>& open) const {
   for (Open& element : open) {
+    base::go_on_or_throw();
     const std::int64_t index = rows_[element.row].index;
     element.sum.add(output_.before(index, element.column));
     output_.store(index, element.column, element.sum.round(exact::format_of(output_.dtype())));

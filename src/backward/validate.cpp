@@ -17,9 +17,7 @@ namespace isologit::detail::backward {
 namespace {
 
 using tiles::invalid;
-
-// rows * stride * element size must stay far from overflow.
-constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
+using tiles::kMostElements;
 
 // What the head, the hidden states and the temperatures must satisfy for any use.
 Result<void> check_operands(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
@@ -35,7 +33,8 @@ Result<void> check_operands(const Head& head, const BackwardRequest& request, co
 Result<void> check_ids(const Head& head, const BackwardRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const auto ids = static_cast<std::int64_t>(request.token_ids.size());
-  if (request.ids_per_row < 1 || request.ids_per_row > kMostElements) {
+  if (auto checked = tiles::validate_per_row("ids_per_row", request.ids_per_row, rows); !checked) return checked;
+  if (request.ids_per_row < 1) {
     return invalid(base::concat("ids_per_row: ", request.ids_per_row, "; expected at least 1"));
   }
   if (ids == 0 && rows > 0 && request.d_logprobs != nullptr) {

@@ -1,22 +1,18 @@
 #include "base/cpu.hpp"
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <thread>
 
 #include "base/cgroup.hpp"
+#include "base/processors.hpp"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <memory>
 #endif
 
 namespace isologit::detail::base {
@@ -87,25 +83,6 @@ bool ask_for_amx() {
 #endif
 }
 
-// Processors the calling thread may run on; 0 when the system does not say.
-int affinity_count() {
-#if defined(__linux__)
-  struct FreeSet {
-    void operator()(cpu_set_t* set) const { CPU_FREE(set); }
-  };
-  // The kernel refuses a mask shorter than its own, whose length it does not tell.
-  constexpr int most_processors = 1 << 20;
-  for (int processors = 1024; processors <= most_processors; processors *= 2) {
-    const std::unique_ptr<cpu_set_t, FreeSet> set(CPU_ALLOC(static_cast<std::size_t>(processors)));
-    if (!set) return 0;
-    const std::size_t bytes = CPU_ALLOC_SIZE(static_cast<std::size_t>(processors));
-    if (sched_getaffinity(0, bytes, set.get()) == 0) return CPU_COUNT_S(bytes, set.get());
-    if (errno != EINVAL) return 0;
-  }
-#endif
-  return 0;
-}
-
 }  // namespace
 
 const CpuFeatures& cpu() {
@@ -118,9 +95,13 @@ bool request_amx() {
   return granted;
 }
 
+int available_processors() {
+  const auto processors = ProcessorSet::of_thread();
+  return processors != nullptr ? processors->count() : static_cast<int>(std::thread::hardware_concurrency());
+}
+
 int available_threads() {
-  int threads = affinity_count();
-  if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+  int threads = available_processors();
   if (const auto quota = cgroup_cpu_quota()) threads = std::min(threads, *quota);
   return std::max(threads, 1);
 }

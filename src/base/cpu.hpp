@@ -18,8 +18,11 @@ const CpuFeatures& cpu();
 // Asks the system, once per process, for leave to use the AMX tiles; false if it refuses or there are none.
 bool request_amx();
 
-// The lesser of the processors in the calling thread's affinity mask and the cgroup's cpu quota rounded up; at
-// least 1. Read anew at each call, since both may change while a process runs.
+// The processors in the calling thread's affinity mask; where the system does not say, all.
+int available_processors();
+
+// The lesser of these and the cgroup's cpu quota rounded up; at least 1. Read anew at each call, since both may change
+// while a process runs.
 int available_threads();
 
 }  // namespace isologit::detail::base

@@ -25,12 +25,17 @@ void write_x87_control(std::uint16_t value) { asm volatile("fldcw %0" ::"m"(valu
 
 }  // namespace
 
-FpEnvironment::FpEnvironment() : mxcsr_(_mm_getcsr()), x87_control_(read_x87_control()) {
+void FpEnvironment::save() {
+  mxcsr_ = _mm_getcsr();
+  x87_control_ = read_x87_control();
+}
+
+void FpEnvironment::enter() {
   _mm_setcsr(default_mxcsr);
   write_x87_control(default_x87_control);
 }
 
-FpEnvironment::~FpEnvironment() {
+void FpEnvironment::restore() const {
   write_x87_control(x87_control_);
   _mm_setcsr(mxcsr_);
 }
@@ -57,24 +62,26 @@ void write_fpsr(std::uint64_t value) { asm volatile("msr fpsr, %0" ::"r"(value) 
 
 }  // namespace
 
-FpEnvironment::FpEnvironment() : fpcr_(read_fpcr()), fpsr_(read_fpsr()) {
-  // All zero: round to nearest, no flushing, NaNs kept, no traps, IEEE half precision.
-  write_fpcr(0);
+void FpEnvironment::save() {
+  fpcr_ = read_fpcr();
+  fpsr_ = read_fpsr();
 }
 
-FpEnvironment::~FpEnvironment() {
+// All zero: round to nearest, no flushing, NaNs kept, no traps, IEEE half precision.
+void FpEnvironment::enter() { write_fpcr(0); }
+
+void FpEnvironment::restore() const {
   write_fpcr(fpcr_);
   write_fpsr(fpsr_);
 }
 
 #else
 
-FpEnvironment::FpEnvironment() {
-  std::fegetenv(&environment_);
-  std::fesetenv(FE_DFL_ENV);
-}
+void FpEnvironment::save() { std::fegetenv(&environment_); }
 
-FpEnvironment::~FpEnvironment() { std::fesetenv(&environment_); }
+void FpEnvironment::enter() { std::fesetenv(FE_DFL_ENV); }
+
+void FpEnvironment::restore() const { std::fesetenv(&environment_); }
 
 #endif
 

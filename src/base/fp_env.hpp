@@ -16,12 +16,37 @@ namespace isologit::detail::base {
 // A compiler may move plain arithmetic across the constructor: compute in a function called within the scope.
 class FpEnvironment {
  public:
-  FpEnvironment();
-  ~FpEnvironment();
+  FpEnvironment() {
+    save();
+    enter();
+  }
+  ~FpEnvironment() { restore(); }
   FpEnvironment(const FpEnvironment&) = delete;
   FpEnvironment& operator=(const FpEnvironment&) = delete;
 
+  // Runs the caller's own code as if none lived: in the former modes, and the modes that it leaves behind are those
+  // that the destructor restores. On the thread of this object.
+  template <class Call>
+  auto outside(Call call) {
+    const Outside outside(*this);
+    return call();
+  }
+
  private:
+  void save();
+  static void enter();
+  void restore() const;
+  struct Outside {
+    explicit Outside(FpEnvironment& from) : environment(from) { environment.restore(); }
+    ~Outside() {
+      environment.save();
+      environment.enter();
+    }
+    Outside(const Outside&) = delete;
+    Outside& operator=(const Outside&) = delete;
+    FpEnvironment& environment;
+  };
+
 #if defined(__SSE2__)
   std::uint32_t mxcsr_;
   std::uint16_t x87_control_;

@@ -14,17 +14,20 @@
 #include <thread>
 #include <utility>
 
+#include "base/asking.hpp"
 #include "base/fp_env.hpp"
+#include "base/processors.hpp"
 
 namespace isologit::detail::base {
 namespace {
 
 thread_local bool inside_work = false;
 
-// One call of parallel(), on its caller's stack. All but `work` and `threads` is guarded by the pool's mutex.
+// One call of parallel(), on its caller's stack. All but the first three is guarded by the pool's mutex.
 struct Job {
   const std::function<void(int)>& work;
   int threads;
+  std::shared_ptr<const ProcessorSet> processors = nullptr;  // of the caller; null where the system does not say
   int next = 1;              // the first index nobody has taken; the caller starts with 0
   int running = 0;           // indices that pool threads have taken and not finished
   int failed = 0;            // the index that `error` is of
@@ -83,7 +86,13 @@ class Pool {
       keep_own(job, index);
       lock.lock();
     }
-    job.done.wait(lock, [&job] { return job.running == 0; });
+    Asking* const asking = Asking::of_thread();
+    while (!job.done.wait_for(lock, Asking::kEvery, [&job] { return job.running == 0; })) {
+      if (asking == nullptr) continue;
+      lock.unlock();
+      asking->ask_if_due();
+      lock.lock();
+    }
     wanted_ -= job.threads - 1;
   }
 
@@ -128,6 +137,7 @@ class Pool {
 
   [[noreturn]] void serve() {
     inside_work = true;
+    std::shared_ptr<const ProcessorSet> own;  // what this thread was last told to run on
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [this] { return jobs_ != nullptr; });
@@ -135,6 +145,9 @@ class Pool {
       const int index = take(job);
       ++job.running;
       lock.unlock();
+      if (job.processors != nullptr && (own == nullptr || *own != *job.processors) && job.processors->apply()) {
+        own = job.processors;
+      }
       std::exception_ptr error = run_index(job.work, index);
       lock.lock();
       keep_lowest(job, index, std::move(error));
@@ -192,6 +205,7 @@ void parallel(int threads, const std::function<void(int)>& work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
   } else {
     Pool& shared = pool();
+    job.processors = ProcessorSet::of_thread();
     const InsideWork inside;
     shared.run(job);
   }
@@ -202,12 +216,17 @@ bool parallel_for(int threads, std::int64_t count, const std::function<void(int,
                   const std::function<bool(double)>& progress) {
   std::atomic<std::int64_t> next = 0;
   std::atomic<bool> stop = false;
+  Asking* const asking = Asking::of_thread();
+  const auto stopped = [&] { return stop || (asking != nullptr && asking->stopped()); };
   parallel(threads, [&](int worker) {
-    for (std::int64_t i = next++; i < count && !stop; i = next++) {
+    for (std::int64_t i = next++; i < count && !stopped(); i = next++) {
       work(worker, i);
-      if (worker == 0 && progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
+      if (worker != 0) continue;
+      if (progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
+      if (asking != nullptr) asking->ask_if_due();
     }
   });
+  if (asking != nullptr && asking->stopped()) throw Stopped();
   return !stop;
 }
 

@@ -12,6 +12,7 @@ namespace isologit::detail::base {
 //   for another.
 // - Every work(i) runs under an FpEnvironment of its own, also on the calling thread.
 // - If some throw, the rest still run; then the exception of the lowest such i is rethrown here.
+// - The library's threads run on the processors that the calling thread may run on (base/processors.hpp).
 // - A call from inside work runs its indices one after another on its own thread.
 // - Any number of user's threads may call at once; no call waits for another.
 // - A child process made by fork() starts threads of its own. A child that is forked inside work must not return
@@ -22,7 +23,7 @@ void parallel(int threads, const std::function<void(int)>& work);
 // The one loop over independent pieces of work: the threads take them from a common counter.
 // work(worker, i) for i in [0, count) on `threads` threads, in no particular order; each worker, in [0, threads), runs
 // one piece at a time. progress(share done) is called on the calling thread and may return false to stop; the result is
-// false then.
+// false then. Throws Stopped where the thread's Asking says so (base/asking.hpp), and std::bad_alloc.
 bool parallel_for(int threads, std::int64_t count, const std::function<void(int, std::int64_t)>& work,
                   const std::function<bool(double)>& progress = {});
 

@@ -29,21 +29,16 @@ Result<void> add_outputs(const isologit_backward_request& c, BackwardRequest& re
 Result<BackwardRequest> to_request(const isologit_backward_request* from, std::int64_t vocab_size) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
-  const auto hidden = to_view(c->hidden, "hidden");
+  const auto hidden = to_rows(c->hidden, "hidden");
   if (!hidden) return tl::unexpected(hidden.error());
   const auto temperatures = to_temperatures(c->temperatures, c->temperature_count);
   if (!temperatures) return tl::unexpected(temperatures.error());
   BackwardRequest request{.hidden = *hidden, .token_ids = {}, .temperatures = *temperatures};
-  const std::int64_t rows = std::max<std::int64_t>(hidden->rows, 0);
-  constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
-  if (c->ids_per_row < 0 || c->ids_per_row > kMostPerRow) {
-    return fail(StatusCode::invalid_argument,
-                base::concat("ids_per_row: ", c->ids_per_row, "; expected 0, which means 1, to 2^31"));
-  }
-  if (c->ids_per_row > 0) request.ids_per_row = c->ids_per_row;
-  if (c->token_ids != nullptr) {
-    request.token_ids = {c->token_ids, static_cast<std::size_t>(rows * request.ids_per_row)};
-  }
+  const std::int64_t rows = hidden->rows;
+  if (c->ids_per_row != 0) request.ids_per_row = c->ids_per_row;
+  const auto ids = to_ids(c->token_ids, rows, request.ids_per_row);
+  if (!ids) return tl::unexpected(ids.error());
+  request.token_ids = *ids;
   if (c->has_ignore_index != 0) request.ignore_index = c->ignore_index;
   const auto support = to_support(*c, rows);
   if (!support) return tl::unexpected(support.error());

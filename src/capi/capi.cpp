@@ -1,6 +1,5 @@
 // The C interface: checks what C's types do not, and hands over to the C++ interface.
 
-#include <algorithm>
 #include <new>
 
 #include "capi/convert.hpp"
@@ -11,13 +10,10 @@ namespace isologit::detail::capi {
 namespace {
 
 Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& request) {
-  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
-  constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
-  if (c.ids_per_row < 0 || c.ids_per_row > kMostPerRow) {
-    return fail(StatusCode::invalid_argument, base::concat("ids_per_row: ", c.ids_per_row, "; expected 0 to 2^31"));
-  }
+  const auto ids = to_ids(c.ids, request.hidden.rows, c.ids_per_row);
+  if (!ids) return tl::unexpected(ids.error());
+  request.ids = *ids;
   request.ids_per_row = c.ids_per_row;
-  if (c.ids != nullptr) request.ids = {c.ids, static_cast<std::size_t>(rows * c.ids_per_row)};
   request.ids_logprobs = c.ids_logprobs;
   request.top_k = c.top_k;
   request.top_k_ids = c.top_k_ids;
@@ -35,12 +31,12 @@ Result<void> add_ids_and_logits(const isologit_score_request& c, ScoreRequest& r
 Result<ScoreRequest> to_request(const isologit_score_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
-  const auto hidden = to_view(c->hidden, "hidden");
+  const auto hidden = to_rows(c->hidden, "hidden");
   if (!hidden) return tl::unexpected(hidden.error());
   const auto temperatures = to_temperatures(c->temperatures, c->temperature_count);
   if (!temperatures) return tl::unexpected(temperatures.error());
   ScoreRequest request{.hidden = *hidden, .token_ids = {}, .temperatures = *temperatures};
-  if (c->token_ids != nullptr && hidden->rows > 0) {
+  if (c->token_ids != nullptr) {
     request.token_ids = {c->token_ids, static_cast<std::size_t>(hidden->rows)};
   }
   if (c->has_ignore_index != 0) request.ignore_index = c->ignore_index;
@@ -70,6 +66,7 @@ Result<void> write_report(const ScoreReport& report, isologit_score_report* c_re
   filled.logit_fallbacks = report.logit_fallbacks;
   filled.undecided_rows = report.undecided_rows;
   filled.arithmetic = value(report.arithmetic);
+  filled.processors = report.processors;
   write(filled, c_report);
   return {};
 }

@@ -1,5 +1,8 @@
 #include "capi/convert.hpp"
 
+#include "base/processors.hpp"
+#include "tiles/validate.hpp"
+
 namespace isologit::detail::capi {
 
 static_assert(ISOLOGIT_OK == value(StatusCode::ok) &&
@@ -12,6 +15,8 @@ static_assert(ISOLOGIT_BF16 == value(DType::bf16) && ISOLOGIT_F16 == value(DType
               ISOLOGIT_F32 == value(DType::f32));
 static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MULTIPLY == value(ScaleKind::multiply) &&
               ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
+static_assert(ISOLOGIT_SOFTCAP_FIRST == value(TransformOrder::softcap_first) &&
+              ISOLOGIT_SCALE_FIRST == value(TransformOrder::scale_first));
 static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
@@ -33,6 +38,13 @@ Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name) {
   return MatrixView{matrix.data, *dtype, matrix.rows, matrix.cols, matrix.row_stride};
 }
 
+Result<MatrixView> to_rows(const isologit_matrix& matrix, const char* name) {
+  auto view = to_view(matrix, name);
+  if (!view) return view;
+  if (auto checked = tiles::validate_matrix(name, *view); !checked) return tl::unexpected(checked.error());
+  return view;
+}
+
 Result<Head> to_head(const isologit_head* from) {
   const auto c = read(from, "head");
   if (!c) return tl::unexpected(c.error());
@@ -46,10 +58,16 @@ Result<Head> to_head(const isologit_head* from) {
         base::concat("scale_kind: ", c->scale_kind, "; expected ", value(ISOLOGIT_SCALE_NONE), " (none), ",
                      value(ISOLOGIT_SCALE_MULTIPLY), " (multiply) or ", value(ISOLOGIT_SCALE_DIVIDE), " (divide)"));
   }
+  if (c->transform_order != ISOLOGIT_SOFTCAP_FIRST && c->transform_order != ISOLOGIT_SCALE_FIRST) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("transform_order: ", c->transform_order, "; expected ", value(ISOLOGIT_SOFTCAP_FIRST),
+                             " (softcap first) or ", value(ISOLOGIT_SCALE_FIRST), " (scale first)"));
+  }
   return Head{.weight = *weight,
               .bias = {c->bias.data, *bias_dtype, c->bias.size},
               .vocab_size = c->vocab_size,
-              .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale}};
+              .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale,
+                             static_cast<TransformOrder>(c->transform_order)}};
 }
 
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count) {
@@ -60,6 +78,25 @@ Result<std::span<const float>> to_temperatures(const float* temperatures, std::i
                              "NULL; expected a count of 0, or of what the pointer points to"));
   }
   return std::span<const float>(temperatures, static_cast<std::size_t>(count));
+}
+
+Result<std::span<const std::int64_t>> to_ids(const std::int64_t* ids, std::int64_t rows, std::int64_t per_row) {
+  if (auto checked = tiles::validate_per_row("ids_per_row", per_row, rows); !checked) {
+    return tl::unexpected(checked.error());
+  }
+  if (ids == nullptr) return std::span<const std::int64_t>();
+  return std::span<const std::int64_t>(ids, static_cast<std::size_t>(rows * per_row));
+}
+
+Result<std::optional<std::vector<int>>> to_processors(const std::int32_t* processors, std::int64_t count) {
+  if (processors == nullptr && count == 0) return std::nullopt;
+  if (processors == nullptr || count < 0 || count > base::ProcessorSet::kMost) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("processors: processor_count is ", count, " and the pointer is ",
+                             processors == nullptr ? "" : "not ", "NULL; expected NULL and 0, or 1 to ",
+                             base::ProcessorSet::kMost, " numbers"));
+  }
+  return std::vector<int>(processors, processors + count);
 }
 
 IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
@@ -74,9 +111,10 @@ Result<ScoreOptions> to_options(const isologit_score_options* from) {
   const auto c = read(from, "options");
   if (!c) return tl::unexpected(c.error());
   auto options = to_common_options<ScoreOptions>(*c);
+  if (!options) return options;
   const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
   if (!arithmetic) return tl::unexpected(arithmetic.error());
-  options.arithmetic = *arithmetic;
+  options->arithmetic = *arithmetic;
   return options;
 }
 
@@ -85,14 +123,15 @@ Result<BackwardOptions> to_options(const isologit_backward_options* from) {
   const auto c = read(from, "options");
   if (!c) return tl::unexpected(c.error());
   auto options = to_common_options<BackwardOptions>(*c);
+  if (!options) return options;
   if (c->has_arithmetic != 0) {
     const auto arithmetic = to_arithmetic(c->arithmetic, "arithmetic");
     if (!arithmetic) return tl::unexpected(arithmetic.error());
-    options.arithmetic = *arithmetic;
+    options->arithmetic = *arithmetic;
   }
   const auto logits = to_arithmetic(c->logits_arithmetic, "logits_arithmetic");
   if (!logits) return tl::unexpected(logits.error());
-  options.logits = *logits;
+  options->logits = *logits;
   return options;
 }
 
@@ -106,6 +145,7 @@ Result<void> write_report(const BackwardReport& report, isologit_backward_report
   filled.logit_fallbacks = report.logit_fallbacks;
   filled.derivative_fallbacks = report.derivative_fallbacks;
   filled.sum_fallbacks = report.sum_fallbacks;
+  filled.processors = report.processors;
   write(filled, to);
   return {};
 }

@@ -7,8 +7,10 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "base/text.hpp"
 #include "capi/structs.hpp"
@@ -35,13 +37,17 @@ static_assert(sizeof(RowSummary) == sizeof(isologit_row_summary) &&
 Result<DType> to_dtype(std::int32_t dtype, const char* name);
 Result<Arithmetic> to_arithmetic(std::int32_t arithmetic, const char* name);
 Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name);
+// The same of the rows that other arrays of a request have an element or more for, checked before these are read.
+Result<MatrixView> to_rows(const isologit_matrix& matrix, const char* name);
 Result<Head> to_head(const isologit_head* from);
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count);
+// `per_row` ids for each of the rows, or none where the pointer is NULL.
+Result<std::span<const std::int64_t>> to_ids(const std::int64_t* ids, std::int64_t rows, std::int64_t per_row);
 
-// Lists for `rows` rows: offsets[rows] tells how many ids there are.
+// Lists for `rows` rows, which were checked: offsets[rows] tells how many ids there are.
 IdLists to_lists(const isologit_id_lists& c, std::int64_t rows);
 
-// Of a structure with the members has_range, first_id, last_id, kept and banned.
+// Of a structure with the members has_range, first_id, last_id, kept, banned and mask.
 template <class Struct>
 Result<Support> to_support(const Struct& c, std::int64_t rows) {
   Support support;
@@ -54,13 +60,15 @@ Result<Support> to_support(const Struct& c, std::int64_t rows) {
   }
   support.kept = to_lists(c.kept, rows);
   support.banned = to_lists(c.banned, rows);
+  support.mask = {c.mask, c.mask_row_stride};
   return support;
 }
 
-// Adds the support and the row selection of a structure that also has the members row_mask, row_list and row_count.
+// To a request whose hidden rows were checked: adds the support and the row selection of a structure that also has the
+// members row_mask, row_list and row_count.
 template <class Struct, class Request>
 Result<void> add_selection(const Struct& c, Request& request) {
-  const std::int64_t rows = std::max<std::int64_t>(request.hidden.rows, 0);
+  const std::int64_t rows = request.hidden.rows;
   if (c.row_mask != nullptr) request.row_mask = {c.row_mask, static_cast<std::size_t>(rows)};
   if (c.row_list != nullptr) {
     if (c.row_count < 0) {
@@ -82,10 +90,16 @@ Result<BackwardOptions> to_options(const isologit_backward_options* from);
 Result<void> write_report(const ScoreReport& report, isologit_score_report* c_report);
 Result<void> write_report(const BackwardReport& report, isologit_backward_report* c_report);
 
-// The C++ options of a structure with the members threads, kernel, progress and user; the rest is the caller's.
+Result<std::optional<std::vector<int>>> to_processors(const std::int32_t* processors, std::int64_t count);
+
+// The C++ options of a structure with the members threads, kernel, progress, user and processors; the rest is the
+// caller's.
 template <class Options, class Struct>
-Options to_common_options(const Struct& c) {
+Result<Options> to_common_options(const Struct& c) {
+  const auto processors = to_processors(c.processors, c.processor_count);
+  if (!processors) return tl::unexpected(processors.error());
   Options options;
+  options.processors = *processors;
   options.threads = c.threads;
   if (c.kernel != nullptr) options.kernel = c.kernel;
   if (c.progress != nullptr) {

@@ -7,25 +7,18 @@
 namespace isologit::detail::capi {
 namespace {
 
-constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
-
 // What both requests begin with.
 template <class Request, class Struct>
 Result<Request> to_inputs(const Struct& c) {
-  const auto logits = to_view(c.logits, "logits");
+  const auto logits = to_rows(c.logits, "logits");
   if (!logits) return tl::unexpected(logits.error());
   const auto temperatures = to_temperatures(c.temperatures, c.temperature_count);
   if (!temperatures) return tl::unexpected(temperatures.error());
   Request request{.logits = *logits, .temperatures = *temperatures, .token_ids = {}};
-  if (c.ids_per_row < 0 || c.ids_per_row > kMostPerRow) {
-    return fail(StatusCode::invalid_argument,
-                base::concat("ids_per_row: ", c.ids_per_row, "; expected 0, which means 1, to 2^31"));
-  }
-  if (c.ids_per_row > 0) request.ids_per_row = c.ids_per_row;
-  const std::int64_t rows = std::max<std::int64_t>(logits->rows, 0);
-  if (c.token_ids != nullptr) {
-    request.token_ids = {c.token_ids, static_cast<std::size_t>(rows * request.ids_per_row)};
-  }
+  if (c.ids_per_row != 0) request.ids_per_row = c.ids_per_row;
+  const auto ids = to_ids(c.token_ids, logits->rows, request.ids_per_row);
+  if (!ids) return tl::unexpected(ids.error());
+  request.token_ids = *ids;
   if (c.has_ignore_index != 0) request.ignore_index = c.ignore_index;
   return request;
 }

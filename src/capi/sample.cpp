@@ -42,7 +42,7 @@ Result<void> add_parameters(const Struct& c, Request& request) {
 Result<SampleRequest> to_request(const isologit_sample_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
-  const auto hidden = to_view(c->hidden, "hidden");
+  const auto hidden = to_rows(c->hidden, "hidden");
   if (!hidden) return tl::unexpected(hidden.error());
   SampleRequest request;
   request.hidden = *hidden;
@@ -54,7 +54,7 @@ Result<SampleRequest> to_request(const isologit_sample_request* from) {
 Result<GivenLogitsSampleRequest> to_request(const isologit_logits_sample_request* from) {
   const auto c = read(from, "request");
   if (!c) return tl::unexpected(c.error());
-  const auto logits = to_view(c->logits, "logits");
+  const auto logits = to_rows(c->logits, "logits");
   if (!logits) return tl::unexpected(logits.error());
   GivenLogitsSampleRequest request;
   request.logits = *logits;
@@ -76,6 +76,7 @@ void write_report(const SampleReport& report, isologit_sample_report* c_report) 
   filled.second_words = report.second_words;
   filled.exact_draws = report.exact_draws;
   filled.arithmetic = value(report.arithmetic);
+  filled.processors = report.processors;
   write(filled, c_report);
 }
 

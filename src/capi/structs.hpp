@@ -17,7 +17,8 @@ Result<Struct> read(const Struct* from, const char* name) {
   if (from == nullptr) return fail(StatusCode::invalid_argument, base::concat(name, ": NULL"));
   std::size_t size = 0;
   std::memcpy(&size, from, sizeof size);
-  if (size < Smallest) {
+  constexpr std::size_t kLargest = 1 << 16;  // more is no size, and is not looked at
+  if (size < Smallest || size > kLargest) {
     return fail(StatusCode::invalid_argument,
                 base::concat(name, ": struct_size is ", size, "; expected sizeof the structure, at least ", Smallest));
   }

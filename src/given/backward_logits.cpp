@@ -1,15 +1,14 @@
 // The entry point: dz of given logits, by the derivatives of backward over tiles of them, or of a dense upstream of
 // log_softmax.
 #include <algorithm>
-#include <new>
 
 #include "backward/derivatives.hpp"
 #include "base/cpu.hpp"
-#include "base/fp_env.hpp"
 #include "base/thread_pool.hpp"
 #include "given/log_softmax_gradient.hpp"
 #include "given/target.hpp"
 #include "given/validate.hpp"
+#include "tiles/call.hpp"
 
 namespace isologit {
 namespace detail::given {
@@ -80,21 +79,20 @@ Result<BackwardReport> run_streamed(const GivenLogitsBackwardRequest& given, con
 }  // namespace detail::given
 
 Result<BackwardReport> backward_logits(const GivenLogitsBackwardRequest& request, const BackwardOptions& options) {
-  if (auto checked = detail::given::validate(request, options); !checked) return tl::unexpected(checked.error());
-  const auto chosen = detail::kernels::choose(options.kernel, Arithmetic::exact);
-  if (!chosen) return tl::unexpected(chosen.error());
-  const detail::base::FpEnvironment environment;
-  BackwardReport report;
-  report.kernel = (*chosen)->name();
-  report.threads = options.threads > 0 ? options.threads : detail::base::available_threads();
-  if (request.logits.rows == 0) return report;
-  try {
+  const auto work = [&](const BackwardOptions& own) -> Result<BackwardReport> {
+    if (auto checked = detail::given::validate(request, own); !checked) return tl::unexpected(checked.error());
+    const auto chosen = detail::kernels::choose(own.kernel, Arithmetic::exact);
+    if (!chosen) return tl::unexpected(chosen.error());
+    BackwardReport report;
+    report.kernel = (*chosen)->name();
+    report.threads = own.threads > 0 ? own.threads : detail::base::available_threads();
+    report.processors = detail::base::available_processors();
+    if (request.logits.rows == 0) return report;
     const detail::given::GivenTarget target(**chosen);
-    if (request.d_log_softmax.data != nullptr) return detail::given::run_dense(request, options, target, report);
-    return detail::given::run_streamed(request, options, target, report);
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while making gradients; the output buffer is of no use");
-  }
+    if (request.d_log_softmax.data != nullptr) return detail::given::run_dense(request, own, target, report);
+    return detail::given::run_streamed(request, own, target, report);
+  };
+  return detail::tiles::call(options, "making gradients; the output buffer is of no use", work);
 }
 
 }  // namespace isologit

@@ -1,15 +1,14 @@
 // The entry point of draws: those of sample over tiles of given logits.
 #include <algorithm>
 #include <limits>
-#include <new>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "base/thread_pool.hpp"
 #include "given/row.hpp"
 #include "given/target.hpp"
 #include "given/validate.hpp"
 #include "sample/sample.hpp"
+#include "tiles/call.hpp"
 #include "tiles/transforms.hpp"
 
 namespace isologit {
@@ -60,7 +59,6 @@ Result<SampleReport> draw(const GivenLogitsSampleRequest& request, const ScoreOp
   auto report = sample::run(head_of(request.logits), draws, options, target, ends);
   if (!report) return report;
   report->kernel = (*chosen)->name();
-  const base::FpEnvironment environment;
   base::parallel_for(report->threads, static_cast<std::int64_t>(ends.size()),
                      [&](int, std::int64_t row) { fill_mask(request, row, ends[static_cast<std::size_t>(row)]); });
   return report;
@@ -70,11 +68,8 @@ Result<SampleReport> draw(const GivenLogitsSampleRequest& request, const ScoreOp
 }  // namespace detail::given
 
 Result<SampleReport> sample_logits(const GivenLogitsSampleRequest& request, const ScoreOptions& options) {
-  try {
-    return detail::given::draw(request, options);
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
-  }
+  const auto work = [&](const ScoreOptions& own) { return detail::given::draw(request, own); };
+  return detail::tiles::call(options, "sampling; nothing useful is in the output buffers", work);
 }
 
 }  // namespace isologit

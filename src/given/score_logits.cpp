@@ -1,16 +1,15 @@
 // The entry point: logprobs of ids, lse and entropy by the rounds of score over tiles of given logits, log_softmax by
 // two passes of its own.
 #include <algorithm>
-#include <new>
 #include <vector>
 
 #include "base/cpu.hpp"
-#include "base/fp_env.hpp"
 #include "exact/element.hpp"
 #include "given/log_softmax.hpp"
 #include "given/target.hpp"
 #include "given/validate.hpp"
 #include "score/rounds.hpp"
+#include "tiles/call.hpp"
 
 namespace isologit {
 namespace detail::given {
@@ -41,6 +40,7 @@ class Score {
         selected_(selected_rows(request)) {
     report_.kernel = chosen.name();
     report_.threads = threads_;
+    report_.processors = base::available_processors();
     report_.rows = std::count(selected_.begin(), selected_.end(), 1);
   }
 
@@ -71,7 +71,7 @@ class Score {
     const Shard whole{head_of(scored.hidden), 0};
     score::Rounds rounds(scored.hidden.cols, scored.hidden.cols, {}, scored, options, target_, threads_);
     for (;;) {
-      if (auto absorbed = rounds.absorb(whole); !absorbed) return absorbed;
+      if (auto absorbed = rounds.absorb(whole, options.progress); !absorbed) return absorbed;
       const Result<bool> finished = rounds.finish_round();
       if (!finished) return tl::unexpected(finished.error());
       if (*finished) break;
@@ -139,15 +139,13 @@ class Score {
 }  // namespace detail::given
 
 Result<ScoreReport> score_logits(const GivenLogitsRequest& request, const ScoreOptions& options) {
-  if (auto checked = detail::given::validate(request, options); !checked) return tl::unexpected(checked.error());
-  const auto chosen = detail::kernels::choose(options.kernel, Arithmetic::exact);
-  if (!chosen) return tl::unexpected(chosen.error());
-  const detail::base::FpEnvironment environment;
-  try {
-    return detail::given::Score(request, options, **chosen).run();
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while scoring logits; nothing useful is in the outputs");
-  }
+  const auto work = [&](const ScoreOptions& own) -> Result<ScoreReport> {
+    if (auto checked = detail::given::validate(request, own); !checked) return tl::unexpected(checked.error());
+    const auto chosen = detail::kernels::choose(own.kernel, Arithmetic::exact);
+    if (!chosen) return tl::unexpected(chosen.error());
+    return detail::given::Score(request, own, **chosen).run();
+  };
+  return detail::tiles::call(options, "scoring logits; nothing useful is in the outputs", work);
 }
 
 }  // namespace isologit

@@ -1,7 +1,6 @@
 #include "given/validate.hpp"
 
 #include <array>
-#include <limits>
 #include <string_view>
 
 #include "base/text.hpp"
@@ -13,9 +12,6 @@ namespace isologit::detail::given {
 namespace {
 
 using tiles::invalid;
-
-// rows * stride * element size must stay far from overflow.
-constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
 
 // What both passes take.
 template <class Request>
@@ -35,6 +31,7 @@ Result<void> check_ids(const Request& request, const char* wanted) {
   const std::int64_t vocab = request.logits.cols;
   const std::int64_t per_row = request.ids_per_row;
   const auto count = static_cast<std::int64_t>(request.token_ids.size());
+  if (auto checked = tiles::validate_per_row("ids_per_row", per_row, rows); !checked) return checked;
   if (per_row < 1) return invalid(base::concat("ids_per_row: ", per_row, "; expected at least 1"));
   if (count == 0 && rows > 0 && wanted != nullptr) {
     return invalid(base::concat("token_ids: none given, but ", wanted, "; give the ids"));
@@ -52,14 +49,9 @@ Result<void> check_ids(const Request& request, const char* wanted) {
   return {};
 }
 
-// Of an output [rows, vocab].
 Result<void> check_stride(std::string_view name, const MatrixView& output) {
-  const std::int64_t vocab = output.cols;
-  const std::int64_t stride = output.row_stride;
-  if (output.data == nullptr || output.rows <= 1) return {};
-  if (stride >= vocab && stride <= (kMostElements - vocab) / output.rows) return {};
-  return invalid(base::concat(name, ": a row stride of ", stride, " elements for ", output.rows, " rows of ", vocab,
-                              "; expected at least ", vocab, ", within the address space"));
+  if (output.data == nullptr) return {};
+  return tiles::validate_stride(name, output.rows, output.cols, output.row_stride);
 }
 
 Result<void> check_outputs(const GivenLogitsRequest& request) {

@@ -17,7 +17,8 @@ constexpr std::int64_t kMostColumns = 32;  // of a panel, in any table
 
 // The numbers behind one row's dz in f64. With d = top - z >= 0 and p = e^-d / total,
 //   dz = factor * sigma(z0) * (mean + p * (b + c (d - mean_gap)))
-// for ids that are no targets; sigma = 1 - tanh^2(z0 / softcap). See backward/derivative.hpp.
+// for ids that are no targets; sigma = 1 - tanh^2(z0 / softcap), z0 being what the softcap is given. See
+// backward/derivative.hpp.
 struct DzRow {
   double top = 0;
   double inverse_total = 0;

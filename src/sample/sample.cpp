@@ -4,12 +4,10 @@
 
 #include <algorithm>
 #include <functional>
-#include <new>
 #include <optional>
 #include <vector>
 
 #include "base/cpu.hpp"
-#include "base/fp_env.hpp"
 #include "base/thread_pool.hpp"
 #include "fold/distribution.hpp"
 #include "fold/top_k.hpp"
@@ -17,6 +15,7 @@
 #include "sample/sample.hpp"
 #include "sample/sample_row.hpp"
 #include "sample/validate.hpp"
+#include "tiles/call.hpp"
 #include "tiles/row_selection.hpp"
 #include "tiles/support.hpp"
 #include "tiles/tiles.hpp"
@@ -70,6 +69,7 @@ class Sampler {
     report_.kernel = target.name();
     report_.arithmetic = target.arithmetic();
     report_.threads = threads;
+    report_.processors = base::available_processors();
     const std::vector<std::uint8_t> selected =
         tiles::selected_rows({request.hidden.rows, request.row_mask, request.row_list, request.use_row_list});
     for (std::int64_t i = 0; i < request.hidden.rows; ++i) {
@@ -246,21 +246,19 @@ class Sampler {
 Result<SampleReport> run(const Head& head, const SampleRequest& request, const ScoreOptions& options,
                          const kernels::Target& target, std::span<fold::Candidate> cut_ends) {
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
-  const base::FpEnvironment environment;
-  try {
-    return Sampler(head, request, options, target, threads, cut_ends).run();
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory, "out of memory while sampling; nothing useful is in the output buffers");
-  }
+  return Sampler(head, request, options, target, threads, cut_ends).run();
 }
 
 }  // namespace detail::sample
 
 Result<SampleReport> sample(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
-  if (auto checked = detail::sample::validate(head, request, options); !checked) return tl::unexpected(checked.error());
-  const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
-  if (!target) return tl::unexpected(target.error());
-  return detail::sample::run(head, request, options, **target);
+  const auto work = [&](const ScoreOptions& own) -> Result<SampleReport> {
+    if (auto checked = detail::sample::validate(head, request, own); !checked) return tl::unexpected(checked.error());
+    const auto target = detail::kernels::choose(own.kernel, own.arithmetic);
+    if (!target) return tl::unexpected(target.error());
+    return detail::sample::run(head, request, own, **target);
+  };
+  return detail::tiles::call(options, "sampling; nothing useful is in the output buffers", work);
 }
 
 }  // namespace isologit

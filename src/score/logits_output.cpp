@@ -1,6 +1,7 @@
 #include "score/logits_output.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
 #include "exact/logit.hpp"
+#include "tiles/transforms.hpp"
 
 namespace isologit::detail::score {
 namespace {
@@ -23,10 +25,10 @@ double divide(float z, float divisor, DType dtype) {
   return exact::narrow(std::nextafter(quotient, toward), dtype);
 }
 
-// The logit of the shard's id before any transform, rounded to `dtype`.
+// The logit of the shard's id before any transform, rounded to `dtype`; of fast ones what the softcap is given.
 double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DType dtype) {
   if (source.fast != nullptr) {
-    return exact::narrow(static_cast<double>(source.fast->logit(row, id).dot_logit), dtype);
+    return exact::narrow(static_cast<double>(source.fast->logit(row, id).uncapped), dtype);
   }
   const MatrixView& weight = source.shard.head.weight;
   const VectorView& bias = source.shard.head.bias;
@@ -36,29 +38,32 @@ double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DTyp
                       exact::format_of(dtype));
 }
 
+enum class Step : std::uint8_t { softcap, scale, temperature };
+
+double apply(Step step, float z, const Transforms& transforms, float temperature, DType dtype) {
+  if (step == Step::softcap) return exact::softcap(z, transforms.softcap, exact::format_of(dtype));
+  if (step == Step::temperature) return divide(z, temperature, dtype);
+  if (transforms.scale_kind == ScaleKind::divide) return divide(z, transforms.scale, dtype);
+  return exact::narrow(static_cast<double>(z) * static_cast<double>(transforms.scale), dtype);  // exact product
+}
+
 // The row's logit of `id` with its last step rounded to `dtype` instead of f32. A step that changes nothing (a factor,
 // a divisor or a temperature of 1) is none.
 double last_step(std::int64_t id, const LogitRow& row, const LogitSource& source, DType dtype) {
   const Transforms& transforms = source.shard.head.transforms;
   const bool scaled = transforms.scale_kind != ScaleKind::none && transforms.scale != 1;
-  const bool heated = row.temperature != 1;
-  const bool dot_is_last = !transforms.has_softcap && !scaled && !heated;
-  const double dot = dot_of(id - source.shard.first_id, row.row, source, dot_is_last ? dtype : DType::f32);
-  if (dot_is_last) return dot;
-  auto z = static_cast<float>(dot);
-  if (transforms.has_softcap) {
-    const bool last = !scaled && !heated;
-    const double capped = exact::softcap(z, transforms.softcap, exact::format_of(last ? dtype : DType::f32));
-    if (last) return capped;
-    z = static_cast<float>(capped);
+  const bool scale_first = tiles::scales_before_softcap(transforms);
+  std::array<Step, 3> steps{};
+  std::size_t count = 0;
+  if (scaled && scale_first && source.fast == nullptr) steps[count++] = Step::scale;  // fast logits come scaled
+  if (transforms.has_softcap) steps[count++] = Step::softcap;
+  if (scaled && !scale_first) steps[count++] = Step::scale;
+  if (row.temperature != 1) steps[count++] = Step::temperature;
+  double z = dot_of(id - source.shard.first_id, row.row, source, count == 0 ? dtype : DType::f32);
+  for (std::size_t i = 0; i < count; ++i) {
+    z = apply(steps[i], static_cast<float>(z), transforms, row.temperature, i + 1 == count ? dtype : DType::f32);
   }
-  if (scaled && !heated) {
-    if (transforms.scale_kind == ScaleKind::divide) return divide(z, transforms.scale, dtype);
-    return exact::narrow(static_cast<double>(z) * static_cast<double>(transforms.scale), dtype);  // exact product
-  }
-  if (transforms.scale_kind == ScaleKind::multiply) z = z * transforms.scale;
-  if (transforms.scale_kind == ScaleKind::divide) z = z / transforms.scale;
-  return divide(z, row.temperature, dtype);
+  return z;
 }
 
 // Whether RN32 of a number lies on a midpoint between two numbers of `dtype`, or where f16 has fewer bits than a normal

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/fp_env.hpp"
+#include "base/cpu.hpp"
 #include "base/text.hpp"
 #include "base/thread_pool.hpp"
 #include "score/logits_output.hpp"
@@ -28,6 +28,7 @@ Rounds::Rounds(std::int64_t vocab_size, std::int64_t cols, const Transforms& tra
   report_.kernel = target.name();
   report_.arithmetic = target.arithmetic();
   report_.threads = threads;
+  report_.processors = base::available_processors();
   plan();
 }
 
@@ -99,8 +100,7 @@ Result<void> Rounds::validate(const Shard& shard) const {
   return validate_overlap(shard.head, request_);
 }
 
-Result<void> Rounds::absorb(const Shard& shard) {
-  const base::FpEnvironment environment;
+Result<void> Rounds::absorb(const Shard& shard, const std::function<bool(double)>& progress) {
   tiles::Tiles tiles(shard, request_.hidden, request_.temperatures, target_, threads_,
                      {request_.raw_logprobs != nullptr, false});
   if (phase_ == Phase::targets) {
@@ -117,14 +117,14 @@ Result<void> Rounds::absorb(const Shard& shard) {
     const auto fold = [&](int worker, const tiles::RowTile& tile) {
       absorb_row(shard, tiles, tile, rows_[begin + tile.row], blocks_[static_cast<std::size_t>(worker)]);
     };
-    const auto progress = [&](double done) {
+    const auto shown = [&](double done) {
       // Few rows take part in the exact rounds; to the caller the first one is the work.
       const auto rows = static_cast<double>(rows_.size());
       const double share = (static_cast<double>(begin) + static_cast<double>(count) * done) / rows;
-      return !options_.progress || options_.progress(phase_ == Phase::exact ? 1.0 : share);
+      return !progress || progress(phase_ == Phase::exact ? 1.0 : share);
     };
     tiles.take(indices);
-    if (!tiles.run(fold, progress)) return fail(StatusCode::cancelled, "cancelled by the progress callback");
+    if (!tiles.run(fold, shown)) return fail(StatusCode::cancelled, "cancelled by the progress callback");
     end_block(begin, count);
   }
   report_.logit_fallbacks += tiles.fallbacks();

@@ -20,17 +20,18 @@ namespace isologit::detail::score {
 
 class Rounds {
  public:
-  // The request was validated. Throws std::bad_alloc.
+  // The request was validated. All calls are made within tiles::call. Throws std::bad_alloc.
   Rounds(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms, const ScoreRequest& request,
          const ScoreOptions& options, const kernels::Target& target, int threads);
 
   Result<void> validate(const Shard& shard) const;
   // The shard was validated.
-  Result<void> absorb(const Shard& shard);
+  Result<void> absorb(const Shard& shard, const std::function<bool(double)>& progress);
   std::vector<std::byte> state() const;
   Result<void> merge(std::span<const std::byte> state);
   Result<bool> finish_round();
   const ScoreReport& report() const { return report_; }
+  const ScoreOptions& options() const { return options_; }
 
  private:
   enum class Phase : std::uint8_t { targets, first, exact, done };

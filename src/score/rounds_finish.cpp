@@ -4,7 +4,6 @@
 #include <limits>
 #include <utility>
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "exact/rounding.hpp"
 #include "fold/normalizer.hpp"
@@ -40,7 +39,6 @@ Rounds::ExactSums Rounds::empty_sums(const ScoredRow& row) const {
 }
 
 Result<bool> Rounds::finish_round() {
-  const base::FpEnvironment environment;
   if (phase_ == Phase::done) return true;
   if (phase_ == Phase::targets) {
     for (const ScoredRow& row : rows_) {

@@ -1,6 +1,5 @@
 // A round's state as bytes: a header that names the round and the request's shape, then row by row.
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "score/rounds.hpp"
 
@@ -43,7 +42,6 @@ std::vector<std::byte> Rounds::state() const {
 }
 
 Result<void> Rounds::merge(std::span<const std::byte> state) {
-  const base::FpEnvironment environment;
   const auto refuse = [](std::string_view what) {
     return fail(StatusCode::invalid_argument,
                 base::concat("merge: ", what, "; expected a state of the same round and request"));

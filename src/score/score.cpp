@@ -1,20 +1,24 @@
 // The entry points: validation, the choice of a kernel, and the rounds of score/rounds.hpp.
 #include "isologit/score.hpp"
 
-#include <new>
 #include <utility>
 
 #include "base/cpu.hpp"
 #include "score/rounds.hpp"
 #include "score/validate.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit {
 namespace {
 
-tl::unexpected<Error> out_of_memory() {
-  return fail(StatusCode::out_of_memory, "out of memory while scoring; nothing useful is in the output buffers");
+// What changes nothing when it is refused is not stopped half way.
+ScoreOptions uninterrupted(ScoreOptions options) {
+  options.progress = {};
+  return options;
 }
+
+constexpr std::string_view kScoring = "scoring; nothing useful is in the output buffers";
 
 // Of a request that was validated. Throws std::bad_alloc.
 Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_size, std::int64_t cols,
@@ -30,16 +34,14 @@ Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_s
 
 Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                                          const ScoreRequest& request, const ScoreOptions& options) {
-  if (auto checked = detail::score::validate(vocab_size, cols, transforms, request, options); !checked) {
-    return tl::unexpected(checked.error());
-  }
-  try {
+  return detail::tiles::call(options, kScoring, [&](const ScoreOptions&) -> Result<PartialScore> {
+    if (auto checked = detail::score::validate(vocab_size, cols, transforms, request, options); !checked) {
+      return tl::unexpected(checked.error());
+    }
     auto rounds = begin_rounds(vocab_size, cols, transforms, request, options);
     if (!rounds) return tl::unexpected(rounds.error());
     return PartialScore(std::move(*rounds));
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  });
 }
 
 PartialScore::PartialScore(std::unique_ptr<detail::score::Rounds> rounds) : rounds_(std::move(rounds)) {}
@@ -48,59 +50,46 @@ PartialScore& PartialScore::operator=(PartialScore&&) noexcept = default;
 PartialScore::~PartialScore() = default;
 
 Result<void> PartialScore::absorb(const Shard& shard) {
-  try {
+  return detail::tiles::call(rounds_->options(), kScoring, [&](const ScoreOptions& options) -> Result<void> {
     if (auto checked = rounds_->validate(shard); !checked) return checked;
-    return rounds_->absorb(shard);
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+    return rounds_->absorb(shard, options.progress);
+  });
 }
 
 Result<std::vector<std::byte>> PartialScore::state() const {
-  try {
-    return rounds_->state();
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return detail::tiles::call(uninterrupted(rounds_->options()), kScoring,
+                             [&](const ScoreOptions&) -> Result<std::vector<std::byte>> { return rounds_->state(); });
 }
 
 Result<void> PartialScore::merge(std::span<const std::byte> state) {
-  try {
-    return rounds_->merge(state);
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return detail::tiles::call(uninterrupted(rounds_->options()), kScoring,
+                             [&](const ScoreOptions&) { return rounds_->merge(state); });
 }
 
 Result<bool> PartialScore::finish_round() {
-  try {
-    return rounds_->finish_round();
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  return detail::tiles::call(rounds_->options(), kScoring,
+                             [&](const ScoreOptions&) { return rounds_->finish_round(); });
 }
 
 const ScoreReport& PartialScore::report() const { return rounds_->report(); }
 
 Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const ScoreOptions& options) {
-  const Shard whole{head, 0};
-  const std::int64_t cols = head.weight.cols;
-  auto checked = detail::tiles::validate_shard(whole, head.vocab_size, cols, head.transforms);
-  if (checked) checked = detail::score::validate(head.vocab_size, cols, head.transforms, request, options);
-  if (!checked) return tl::unexpected(checked.error());
-  try {
-    if (checked = detail::score::validate_overlap(head, request); !checked) return tl::unexpected(checked.error());
-    auto rounds = begin_rounds(head.vocab_size, cols, head.transforms, request, options);
+  return detail::tiles::call(options, kScoring, [&](const ScoreOptions& own) -> Result<ScoreReport> {
+    const Shard whole{head, 0};
+    const std::int64_t cols = head.weight.cols;
+    auto checked = detail::tiles::validate_shard(whole, head.vocab_size, cols, head.transforms);
+    if (checked) checked = detail::score::validate(head.vocab_size, cols, head.transforms, request, own);
+    if (checked) checked = detail::score::validate_overlap(head, request);
+    if (!checked) return tl::unexpected(checked.error());
+    auto rounds = begin_rounds(head.vocab_size, cols, head.transforms, request, own);
     if (!rounds) return tl::unexpected(rounds.error());
     for (;;) {
-      if (auto absorbed = (*rounds)->absorb(whole); !absorbed) return tl::unexpected(absorbed.error());
+      if (auto absorbed = (*rounds)->absorb(whole, own.progress); !absorbed) return tl::unexpected(absorbed.error());
       const Result<bool> finished = (*rounds)->finish_round();
       if (!finished) return tl::unexpected(finished.error());
       if (*finished) return (*rounds)->report();
     }
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  }
+  });
 }
 
 }  // namespace isologit

@@ -40,6 +40,7 @@ Result<void> check_token_ids(const ScoreRequest& request, std::int64_t vocab_siz
 
 Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t vocab_size) {
   const std::int64_t rows = request.hidden.rows;
+  if (auto checked = tiles::validate_per_row("ids_per_row", request.ids_per_row, rows); !checked) return checked;
   if (request.ids_logprobs != nullptr) {
     if (request.ids_per_row < 1) {
       return invalid(
@@ -60,12 +61,11 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   const LogitsOutput& logits = request.logits;
   if (logits.data != nullptr) {
     if (logits.first_id < 0 || logits.count < 0 || logits.first_id > vocab_size - logits.count) {
-      return invalid(base::concat("logits: ids [", logits.first_id, ", ", logits.first_id + logits.count,
-                                  ") lie outside the vocabulary [0, ", vocab_size, ")"));
+      return invalid(base::concat("logits: ", logits.count, " ids from ", logits.first_id,
+                                  " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
     }
-    if (logits.row_stride < logits.count && rows > 1) {
-      return invalid(
-          base::concat("logits: a row stride of ", logits.row_stride, " for ", logits.count, " logits a row"));
+    if (auto checked = tiles::validate_stride("logits", rows, logits.count, logits.row_stride); !checked) {
+      return checked;
     }
     if (static_cast<int>(logits.dtype) > static_cast<int>(DType::f32)) {
       return invalid(
@@ -78,7 +78,9 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
 std::vector<tiles::Range> outputs_of(const ScoreRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const LogitsOutput& logits = request.logits;
-  const std::int64_t logit_size = static_cast<std::int64_t>(dtype_size(logits.dtype));
+  const MatrixView all{logits.data, logits.dtype, rows, logits.count, rows <= 1 ? 0 : logits.row_stride};
+  // Of a k that is not used anything may be said.
+  const std::int64_t k = request.top_k_ids == nullptr && request.top_k_logprobs == nullptr ? 0 : request.top_k;
   return {tiles::range_of("logprobs", request.logprobs, 4 * rows),
           tiles::range_of("raw_logprobs", request.raw_logprobs, 4 * rows),
           tiles::range_of("lse", request.lse, 4 * rows),
@@ -89,18 +91,19 @@ std::vector<tiles::Range> outputs_of(const ScoreRequest& request) {
           tiles::range_of("argmax", request.argmax, 8 * rows),
           tiles::range_of("rank", request.rank, 8 * rows),
           tiles::range_of("ids_logprobs", request.ids_logprobs, 4 * rows * request.ids_per_row),
-          tiles::range_of("top_k_ids", request.top_k_ids, 8 * rows * request.top_k),
-          tiles::range_of("top_k_logprobs", request.top_k_logprobs, 4 * rows * request.top_k),
+          tiles::range_of("top_k_ids", request.top_k_ids, 8 * rows * k),
+          tiles::range_of("top_k_logprobs", request.top_k_logprobs, 4 * rows * k),
           tiles::range_of("summaries", request.summaries, static_cast<std::int64_t>(sizeof(RowSummary)) * rows),
-          tiles::range_of("logits", logits.data,
-                          rows == 0 ? 0 : ((rows - 1) * logits.row_stride + logits.count) * logit_size)};
+          tiles::range_of("logits", all)};
 }
 
 }  // namespace
 
 Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
                       const ScoreRequest& request, const ScoreOptions& options) {
-  if (vocab_size < 1) return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1"));
+  if (vocab_size < 1 || vocab_size > tiles::kMostElements) {
+    return invalid(base::concat("vocab_size: ", vocab_size, "; expected at least 1, within the address space"));
+  }
   if (auto checked = tiles::validate_transforms(transforms); !checked) return checked;
   if (auto checked = tiles::validate_hidden(request.hidden, cols); !checked) return checked;
   const std::int64_t rows = request.hidden.rows;

@@ -11,9 +11,13 @@ Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
 
 Range range_of(std::string_view name, const MatrixView& matrix) {
   const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
-  if (matrix.rows == 0 || matrix.data == nullptr) return range_of(name, nullptr, 0);
-  const std::int64_t reach = (matrix.rows - 1) * matrix.row_stride * size;
-  Range range = range_of(name, matrix.data, matrix.cols * size);
+  return range_of(name, matrix.data, matrix.rows, matrix.cols * size, matrix.row_stride * size);
+}
+
+Range range_of(std::string_view name, const void* data, std::int64_t rows, std::int64_t bytes, std::int64_t stride) {
+  if (rows == 0 || data == nullptr) return range_of(name, nullptr, 0);
+  const std::int64_t reach = (rows - 1) * stride;
+  Range range = range_of(name, data, bytes);
   (reach < 0 ? range.begin : range.end) += static_cast<std::uintptr_t>(reach);
   return range;
 }
@@ -31,7 +35,8 @@ std::vector<Range> operand_ranges(const Head& head, const MatrixView& hidden, st
           range_of("kept ids", support.kept.ids),
           range_of("kept offsets", support.kept.offsets),
           range_of("banned ids", support.banned.ids),
-          range_of("banned offsets", support.banned.offsets)};
+          range_of("banned offsets", support.banned.offsets),
+          range_of("mask", support.mask.data, hidden.rows, head.vocab_size, support.mask.row_stride)};
 }
 
 Result<void> check_apart(std::span<const Range> outputs, std::span<const Range> inputs) {

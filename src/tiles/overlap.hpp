@@ -20,6 +20,8 @@ struct Range {
 
 Range range_of(std::string_view name, const void* data, std::int64_t bytes);
 Range range_of(std::string_view name, const MatrixView& matrix);
+// Of rows of `bytes` bytes, `stride` bytes apart.
+Range range_of(std::string_view name, const void* data, std::int64_t rows, std::int64_t bytes, std::int64_t stride);
 Range range_of(std::string_view name, const VectorView& vector);
 template <class T>
 Range range_of(std::string_view name, std::span<const T> list) {

@@ -14,6 +14,8 @@ Result<void> validate_selection(const RowSelection& selection) {
     return invalid("row_list: given, but use_row_list is not set");
   }
   if (selection.use_row_list && masked != 0) return invalid("row_list and row_mask: both given; expected one of them");
+  const auto listed = static_cast<std::int64_t>(selection.row_list.size());
+  if (listed > rows) return invalid(base::concat("row_list: ", listed, " indices for ", rows, " hidden rows"));
   std::int64_t previous = -1;
   for (std::size_t i = 0; i < selection.row_list.size(); ++i) {
     const std::int64_t row = selection.row_list[i];

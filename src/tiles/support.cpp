@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/asking.hpp"
 #include "base/text.hpp"
 #include "tiles/validate.hpp"
 
@@ -44,6 +45,11 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
       return invalid(
           base::concat(name, ": the offsets of row ", row, " go from ", begin, " to ", end, " of ", total, " ids"));
     }
+    if (end - begin > vocab_size) {
+      return invalid(base::concat(name, ": row ", row, " has ", end - begin, " ids; expected at most ", vocab_size,
+                                  ", each id of the vocabulary once"));
+    }
+    base::go_on_or_throw();
     std::int64_t previous = -1;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t id = lists.ids[static_cast<std::size_t>(i)];
@@ -64,6 +70,12 @@ Result<void> validate_support(const Support& support, std::int64_t rows, std::in
   if (support.first_id < 0 || support.first_id > last || last > vocab_size) {
     return invalid(base::concat("support: range [", support.first_id, ", ", last, ") of a vocabulary of ", vocab_size));
   }
+  const MaskView& mask = support.mask;
+  const std::int64_t stride = mask.row_stride < 0 ? -(mask.row_stride + 1) : mask.row_stride;
+  if (mask.data != nullptr && rows > 0 && stride > (kMostElements - vocab_size) / rows) {
+    return invalid(
+        base::concat("mask: ", rows, " rows at a stride of ", mask.row_stride, " bytes overflow the address space"));
+  }
   if (auto checked = check_lists("kept ids", support.kept, rows, vocab_size); !checked) return checked;
   return check_lists("banned ids", support.banned, rows, vocab_size);
 }
@@ -72,7 +84,7 @@ SupportReader::SupportReader(const Support& support, std::int64_t vocab_size)
     : support_(support),
       last_id_(support.last_id < 0 ? vocab_size : support.last_id),
       everything_(support.first_id == 0 && last_id_ == vocab_size && support.kept.offsets.empty() &&
-                  support.banned.offsets.empty()) {}
+                  support.banned.offsets.empty() && support.mask.data == nullptr) {}
 
 bool SupportReader::contains(std::int64_t row, std::int64_t id) const {
   if (everything_) return true;
@@ -82,6 +94,7 @@ bool SupportReader::contains(std::int64_t row, std::int64_t id) const {
 }
 
 std::int64_t SupportReader::size(std::int64_t row) const {
+  if (support_.mask.data != nullptr) return masked_size(row);
   const auto in_range = [&](std::span<const std::int64_t> ids) {
     const auto first = std::lower_bound(ids.begin(), ids.end(), support_.first_id);
     return ids.subspan(static_cast<std::size_t>(first - ids.begin()),
@@ -95,6 +108,18 @@ std::int64_t SupportReader::size(std::int64_t row) const {
                        [&](std::int64_t id) { return !std::binary_search(banned.begin(), banned.end(), id); });
 }
 
+std::int64_t SupportReader::masked_size(std::int64_t row) const {
+  constexpr std::int64_t kPiece = 1024;
+  std::uint8_t in_support[kPiece];
+  std::int64_t size = 0;
+  for (std::int64_t id = support_.first_id; id < last_id_; id += kPiece) {
+    const std::int64_t count = std::min(kPiece, last_id_ - id);
+    fill(row, id, count, in_support);
+    size += std::count(in_support, in_support + count, std::uint8_t{1});
+  }
+  return size;
+}
+
 void SupportReader::fill(std::int64_t row, std::int64_t first_id, std::int64_t count, std::uint8_t* in_support) const {
   const bool listed = !support_.kept.offsets.empty();
   std::fill(in_support, in_support + count, static_cast<std::uint8_t>(listed ? 0 : 1));
@@ -104,6 +129,9 @@ void SupportReader::fill(std::int64_t row, std::int64_t first_id, std::int64_t c
   const std::int64_t end = std::clamp<std::int64_t>(last_id_ - first_id, begin, count);
   std::fill(in_support, in_support + begin, std::uint8_t{0});
   std::fill(in_support + end, in_support + count, std::uint8_t{0});
+  if (support_.mask.data == nullptr) return;
+  const std::uint8_t* stays = support_.mask.data + row * support_.mask.row_stride + first_id;
+  for (std::int64_t j = 0; j < count; ++j) in_support[j] = in_support[j] != 0 && stays[j] != 0 ? 1 : 0;
 }
 
 }  // namespace isologit::detail::tiles

@@ -26,6 +26,8 @@ class SupportReader {
   void fill(std::int64_t row, std::int64_t first_id, std::int64_t count, std::uint8_t* in_support) const;
 
  private:
+  std::int64_t masked_size(std::int64_t row) const;
+
   const Support& support_;
   std::int64_t last_id_;
   bool everything_;

@@ -47,7 +47,7 @@ void Tiles::take(std::span<const std::int64_t> rows) {
     reserve(worker.scratch, target_.scratch_bytes(widest, hidden_.cols));
     reserve(worker.logits, bytes);
     if (stages_.raw && !temperatures_.empty()) reserve(worker.raw, bytes);
-    if (stages_.dot_logits) reserve(worker.dot_logits, bytes);
+    if (stages_.uncapped) reserve(worker.uncapped, bytes);
   }
 }
 
@@ -66,8 +66,8 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
         float* raw = temperature_of(temperatures_, rows_[row]) == 1 || own.raw.size() == 0
                          ? logits
                          : own.raw.as<float>() + r * stride;
-        float* dot_logits = stages_.dot_logits ? own.dot_logits.as<float>() + r * stride : logits;
-        const RowTile tile{row, logits, raw, dot_logits, shard_.first_id + first, count};
+        float* uncapped = stages_.uncapped ? own.uncapped.as<float>() + r * stride : logits;
+        const RowTile tile{row, logits, raw, uncapped, shard_.first_id + first, count};
         transform(rows_[row], tile);
         visit_row(tile);
       }
@@ -84,8 +84,7 @@ void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, 
 void Tiles::transform(std::int64_t row, const RowTile& tile) const {
   const std::int64_t length = kernels::padded(tile.count);
   std::fill(tile.logits + tile.count, tile.logits + length, 0.0F);
-  if (tile.dot_logits != tile.logits) std::copy(tile.logits, tile.logits + length, tile.dot_logits);
-  apply(shard_.head.transforms, loops(), tile.logits, length);
+  apply(shard_.head.transforms, loops(), tile.logits, length, tile.uncapped == tile.logits ? nullptr : tile.uncapped);
   if (tile.raw != tile.logits) {
     std::copy(tile.logits, tile.logits + tile.count, tile.raw);
     std::fill(tile.raw + tile.count, tile.raw + length, kMinusInf);
@@ -116,7 +115,7 @@ Tiles::StagedLogit Tiles::logit(std::int64_t row, std::int64_t id) const {
   Tiles one(shard_, hidden_, temperatures_, target_, 1, {true, true});
   one.take({&row, 1});
   StagedLogit logit{};
-  one.visit(0, id, id + 1, [&](const RowTile& tile) { logit = {*tile.dot_logits, *tile.raw, *tile.logits}; });
+  one.visit(0, id, id + 1, [&](const RowTile& tile) { logit = {*tile.uncapped, *tile.raw, *tile.logits}; });
   return logit;
 }
 

@@ -23,8 +23,8 @@ namespace isologit::detail::tiles {
 struct RowTile {
   std::size_t row;  // in the list of rows taken
   float* logits;
-  float* raw;         // before the temperature, padded likewise: if asked for
-  float* dot_logits;  // before all transforms: if asked for, else not meaningful
+  float* raw;       // before the temperature, padded likewise: if asked for
+  float* uncapped;  // what the softcap is given: if asked for, else not meaningful
   std::int64_t first_id;
   std::int64_t count;
 };
@@ -32,7 +32,7 @@ struct RowTile {
 // What a tile keeps beside the last logits.
 struct Stages {
   bool raw = false;
-  bool dot_logits = false;
+  bool uncapped = false;
 };
 
 class Tiles {
@@ -60,7 +60,7 @@ class Tiles {
 
   // The logit of one of the shard's ids for one hidden row, as the tiles have it. May be called from several threads.
   struct StagedLogit {
-    float dot_logit;
+    float uncapped;
     float raw;
     float last;
   };
@@ -79,7 +79,7 @@ class Tiles {
     base::AlignedBuffer scratch;
     base::AlignedBuffer logits;
     base::AlignedBuffer raw;
-    base::AlignedBuffer dot_logits;
+    base::AlignedBuffer uncapped;
     kernels::Counts counts;
   };
 

@@ -1,15 +1,34 @@
 #include "tiles/transforms.hpp"
 
+#include <algorithm>
+
 namespace isologit::detail::tiles {
 
-void apply(const Transforms& transforms, const kernels::FoldLoops& loops, float* logits, std::int64_t count) {
-  if (transforms.has_softcap) loops.softcap(logits, count, transforms.softcap);
-  // IEEE multiplication and division round the exact result once; adding 0 turns -0 into +0.
+namespace {
+
+// IEEE multiplication and division round the exact result once; adding 0 turns -0 into +0.
+void scale(const Transforms& transforms, float* logits, std::int64_t count) {
   if (transforms.scale_kind == ScaleKind::multiply) {
     for (std::int64_t j = 0; j < count; ++j) logits[j] = logits[j] * transforms.scale + 0.0F;
   } else if (transforms.scale_kind == ScaleKind::divide) {
     for (std::int64_t j = 0; j < count; ++j) logits[j] = logits[j] / transforms.scale + 0.0F;
   }
+}
+
+}  // namespace
+
+bool scales_before_softcap(const Transforms& transforms) {
+  return transforms.has_softcap && transforms.scale_kind != ScaleKind::none &&
+         transforms.order == TransformOrder::scale_first;
+}
+
+void apply(const Transforms& transforms, const kernels::FoldLoops& loops, float* logits, std::int64_t count,
+           float* uncapped) {
+  const bool scale_first = scales_before_softcap(transforms);
+  if (scale_first) scale(transforms, logits, count);
+  if (uncapped != nullptr) std::copy(logits, logits + count, uncapped);
+  if (transforms.has_softcap) loops.softcap(logits, count, transforms.softcap);
+  if (!scale_first) scale(transforms, logits, count);
 }
 
 float temperature_of(std::span<const float> temperatures, std::int64_t row) {

@@ -1,9 +1,9 @@
 #include "tiles/validate.hpp"
 
 #include <cmath>
-#include <limits>
 
 #include "base/text.hpp"
+#include "tiles/transforms.hpp"
 
 namespace isologit::detail::tiles {
 namespace {
@@ -13,8 +13,9 @@ bool positive_and_finite(float x) { return x > 0 && std::isfinite(x); }
 // Each asks for a real thread.
 constexpr int kMostThreads = 1024;
 
-// rows * stride * element size must stay far from overflow.
-constexpr std::int64_t kMostElements = std::numeric_limits<std::int64_t>::max() / 16;
+// No memory holds more; a few thousand bytes for each of these stay far from overflow too.
+constexpr std::int64_t kMostRows = std::int64_t{1} << 40;
+constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
 
 }  // namespace
 
@@ -25,13 +26,17 @@ Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
     return invalid(
         base::concat(name, ": shape [", matrix.rows, ", ", matrix.cols, "]; expected at least 0 rows and 1 column"));
   }
+  if (matrix.rows > kMostRows || matrix.cols > kMostRows) {
+    return invalid(base::concat(name, ": shape [", matrix.rows, ", ", matrix.cols, "]; expected at most ", kMostRows,
+                                " rows and columns"));
+  }
   if (static_cast<int>(matrix.dtype) > static_cast<int>(DType::f32)) {
     return invalid(
         base::concat(name, ": unknown dtype ", static_cast<int>(matrix.dtype), "; expected bf16, f16 or f32"));
   }
   if (matrix.data == nullptr && matrix.rows > 0) return invalid(base::concat(name, ": data is null"));
   const std::int64_t stride = matrix.row_stride < 0 ? -(matrix.row_stride + 1) : matrix.row_stride;
-  if (matrix.cols > kMostElements || (matrix.rows > 0 && stride > (kMostElements - matrix.cols) / matrix.rows)) {
+  if (matrix.rows > 0 && stride > (kMostElements - matrix.cols) / matrix.rows) {
     return invalid(base::concat(name, ": ", matrix.rows, " rows at a stride of ", matrix.row_stride,
                                 " elements overflow the address space"));
   }
@@ -53,6 +58,10 @@ Result<void> validate_transforms(const Transforms& transforms) {
   }
   if (transforms.scale_kind == ScaleKind::divide && !positive_and_finite(transforms.scale)) {
     return invalid(base::concat("scale divisor: ", transforms.scale, "; expected a finite number above 0"));
+  }
+  if (transforms.order != TransformOrder::softcap_first && transforms.order != TransformOrder::scale_first) {
+    return invalid(base::concat("transform order: ", static_cast<int>(transforms.order),
+                                "; expected softcap_first or scale_first"));
   }
   return {};
 }
@@ -78,6 +87,19 @@ Result<void> validate_threads(int threads) {
   return invalid(base::concat("threads: ", threads, "; expected 0 (automatic) to ", kMostThreads));
 }
 
+Result<void> validate_per_row(std::string_view name, std::int64_t per_row, std::int64_t rows) {
+  if (per_row >= 0 && per_row <= kMostPerRow && (rows == 0 || per_row <= kMostElements / rows)) return {};
+  return invalid(base::concat(name, ": ", per_row, " for each of ", rows,
+                              " rows; expected 0 or more, within the address "
+                              "space"));
+}
+
+Result<void> validate_stride(std::string_view name, std::int64_t rows, std::int64_t cols, std::int64_t row_stride) {
+  if (rows <= 1 || (row_stride >= cols && row_stride <= (kMostElements - cols) / rows)) return {};
+  return invalid(base::concat(name, ": a row stride of ", row_stride, " elements for ", rows, " rows of ", cols,
+                              "; expected at least ", cols, ", within the address space"));
+}
+
 Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,
                             const Transforms& transforms) {
   const Head& head = shard.head;
@@ -91,19 +113,23 @@ Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::in
   if (head.bias.data != nullptr && head.bias.size < head.vocab_size) {
     return invalid(base::concat("bias: ", head.bias.size, " elements for a vocabulary of ", head.vocab_size));
   }
+  if (head.bias.size > kMostElements) {
+    return invalid(base::concat("bias: ", head.bias.size, " elements; expected as many as the weight has rows"));
+  }
   if (head.bias.data == nullptr && head.bias.size != 0) return invalid("bias: data is null but its size is not 0");
   if (auto checked = validate_transforms(head.transforms); !checked) return checked;
   if (head.weight.cols != cols) {
     return invalid(base::concat("weight: rows of ", head.weight.cols, " elements; expected ", cols));
   }
   if (shard.first_id < 0 || shard.first_id > vocab_size - head.vocab_size) {
-    return invalid(base::concat("shard: ids [", shard.first_id, ", ", shard.first_id + head.vocab_size,
-                                ") lie outside the vocabulary [0, ", vocab_size, ")"));
+    return invalid(base::concat("shard: ", head.vocab_size, " ids from ", shard.first_id,
+                                " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
   }
   const Transforms& own = head.transforms;
   const bool same = own.has_softcap == transforms.has_softcap && own.scale_kind == transforms.scale_kind &&
                     (!own.has_softcap || own.softcap == transforms.softcap) &&
-                    (own.scale_kind == ScaleKind::none || own.scale == transforms.scale);
+                    (own.scale_kind == ScaleKind::none || own.scale == transforms.scale) &&
+                    scales_before_softcap(own) == scales_before_softcap(transforms);
   if (!same) return invalid("shard: its transforms differ from those of the whole head");
   return {};
 }

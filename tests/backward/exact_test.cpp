@@ -48,6 +48,10 @@ TEST(Exact, Transforms) {
       {false, 0.0F, ScaleKind::multiply, -0.37F},
       {true, 1.5F, ScaleKind::divide, 3.3F},
       {true, 0x1p-20F, ScaleKind::multiply, 0x1p22F},
+      {true, 1.5F, ScaleKind::divide, 3.3F, TransformOrder::scale_first},
+      {true, 1.5F, ScaleKind::multiply, -0.37F, TransformOrder::scale_first},
+      {true, 0x1p20F, ScaleKind::multiply, 0x1p-125F, TransformOrder::scale_first},  // scaled logits underflow
+      {true, 3.0F, ScaleKind::multiply, 0x1p126F, TransformOrder::scale_first},      // or overflow
   };
   for (const isologit::Transforms& transforms : all) {
     for (const DotFamily family : {DotFamily::normal, DotFamily::outliers, DotFamily::specials}) {
@@ -62,7 +66,12 @@ TEST(Exact, Transforms) {
 }
 
 TEST(Exact, UpstreamOfLogits) {
-  for (const bool capped : {false, true}) {
+  const isologit::Transforms all[] = {
+      {false, 2.0F, ScaleKind::divide, 3.0F},
+      {true, 2.0F, ScaleKind::divide, 3.0F},
+      {true, 2.0F, ScaleKind::divide, 3.0F, TransformOrder::scale_first},
+  };
+  for (const isologit::Transforms& transforms : all) {
     for (const DotFamily family : {DotFamily::normal, DotFamily::specials, DotFamily::zero_rows}) {
       Problem problem = make_problem({5, 50, 10, DType::bf16, DType::bf16, {}}, family, 31);
       problem.d_logprobs.clear();
@@ -73,9 +82,10 @@ TEST(Exact, UpstreamOfLogits) {
       for (int i = 0; i < 250; ++i) {
         problem.d_logits.push_back(i / 50 == 2 || i % 7 == 0 ? 0.0F : static_cast<float>(random.normal()));
       }
-      problem.transforms = {capped, 2.0F, ScaleKind::divide, 3.0F};
+      problem.transforms = transforms;
       problem.temperatures = {0.9F};
-      expect_exact(problem, fmt::format("{} capped {}", name_of(family), capped));
+      expect_exact(problem, fmt::format("{} capped {} order {}", name_of(family), transforms.has_softcap,
+                                        static_cast<int>(transforms.order)));
     }
   }
 }

@@ -106,7 +106,8 @@ TEST(Fast, KeepsItsBoundThroughTransforms) {
   problem.temperatures = {1.0F, 0.3F, 3.0F, 1e-3F, 1e3F, 1.0F / 3.0F};
   for (const isologit::Transforms& transforms : {isologit::Transforms{true, 30.0F, ScaleKind::none, 1.0F},
                                                  {false, 0.0F, ScaleKind::multiply, -0.37F},
-                                                 {true, 1.5F, ScaleKind::divide, 3.3F}}) {
+                                                 {true, 1.5F, ScaleKind::divide, 3.3F},
+                                                 {true, 1.5F, ScaleKind::divide, 3.3F, TransformOrder::scale_first}}) {
     problem.transforms = transforms;
     expect_bounds(problem, fmt::format("cap {} scale {}", transforms.softcap, transforms.scale));
   }

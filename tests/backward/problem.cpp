@@ -113,6 +113,13 @@ void Problem::set_mask(std::vector<std::uint8_t> new_mask, bool banned) {
   (banned ? support.banned : support.kept) = {lists[0], lists[1]};
 }
 
+void Problem::set_mask_bytes(std::vector<std::uint8_t> new_mask, bool shared) {
+  mask = std::move(new_mask);
+  for (std::size_t i = size(vocab()); shared && i < mask.size(); ++i) mask[i] = mask[i - size(vocab())];
+  support = {};
+  support.mask = {mask.data(), shared ? 0 : vocab()};
+}
+
 Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, std::uint64_t seed,
                      std::int64_t ids_per_row) {
   Problem problem;

@@ -49,6 +49,8 @@ struct Problem {
   void fill_old(std::uint64_t seed);
   // Takes an N times V mask and says it to the library by lists of kept or of banned ids.
   void set_mask(std::vector<std::uint8_t> new_mask, bool banned);
+  // The same support as bytes, of all rows or of each.
+  void set_mask_bytes(std::vector<std::uint8_t> new_mask, bool shared);
 };
 
 // Random upstreams of every kind; ids with duplicates and the odd ignored one.

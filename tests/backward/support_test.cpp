@@ -32,6 +32,17 @@ TEST(Support, EveryFamily) {
   }
 }
 
+TEST(Support, AsBytes) {
+  for (const bool shared : {false, true}) {
+    for (const DotFamily family : {DotFamily::normal, DotFamily::specials, DotFamily::zero_rows}) {
+      Problem problem = make_problem({7, 300, 9, DType::bf16, DType::bf16, DType::bf16}, family, 91, 3);
+      problem.set_mask_bytes(random_mask(7 * 300, 92), shared);
+      problem.d_mean_logits.assign(7, 0.25F);
+      expect_exact(problem, fmt::format("{} shared {}", name_of(family), shared));
+    }
+  }
+}
+
 TEST(Support, AcrossChunks) {
   Problem problem = make_problem({20, 700, 5, DType::bf16, DType::bf16, {}}, DotFamily::normal, 83, 2);
   problem.set_mask(random_mask(20 * 700, 84), false);

@@ -204,7 +204,7 @@ static void refuses_what_is_wrong(void) {
   CHECK(isologit_partial_report(partial, NULL, NULL, 0) == ISOLOGIT_INVALID_ARGUMENT);
   isologit_head shard = make_shard(2, 2);
   CHECK(isologit_partial_absorb(partial, &shard, 3, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
-  CHECK(strstr(message, "outside the vocabulary [0, 4)") != NULL);
+  CHECK(strstr(message, "2 ids from 3 on; expected ids of the vocabulary [0, 4)") != NULL);
   shard.has_softcap = 1;
   shard.softcap = 2;
   CHECK(isologit_partial_absorb(partial, &shard, 2, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);

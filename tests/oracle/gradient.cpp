@@ -56,10 +56,11 @@ Parts parts_of(const Row& row, const mpq_class& a_v, float z, const RowConstants
   return {a_v, exp_minus(gap, precision) / s * bracket, sign};
 }
 
-// RN32 of (m + δ) times the transforms' factors: rational ones, and σ = 1 - tanh²(z0/c) of a softcap.
+// RN32 of (m + δ) times the transforms' factors: rational ones, and σ = 1 - tanh²(x/c) of a softcap, x being what the
+// logit z0 has become before it.
 class Factors {
  public:
-  Factors(const Transforms& transforms, float t) : has_softcap_(transforms.has_softcap), softcap_(transforms.softcap) {
+  Factors(const Transforms& transforms, float t) : transforms_(transforms) {
     rational_ = 1 / mpq_class(t);
     if (transforms.scale_kind == ScaleKind::multiply) rational_ *= mpq_class(transforms.scale);
     if (transforms.scale_kind == ScaleKind::divide) rational_ /= mpq_class(transforms.scale);
@@ -70,9 +71,11 @@ class Factors {
     const mpq_class m = rational_ * parts.m;
     const Interval delta = Interval(rational_, precision) * parts.delta;
     const int sign = parts.sign * sgn(rational_);
-    if (!has_softcap_ || z0 == 0) return narrow(m, delta, sign);
-    if (std::isinf(z0) || (parts.m == 0 && is_zero(parts.delta))) return 0.0F;
-    const mpq_class x = abs(mpq_class(z0)) / mpq_class(softcap_);
+    if (!transforms_.has_softcap) return narrow(m, delta, sign);
+    const float capped = before_softcap(z0, transforms_);
+    if (capped == 0) return narrow(m, delta, sign);
+    if (std::isinf(capped) || (parts.m == 0 && is_zero(parts.delta))) return 0.0F;
+    const mpq_class x = abs(mpq_class(capped)) / mpq_class(transforms_.softcap);
     const Interval whole = Interval(m, precision) + delta;
     if (x < mpq_class(1, 2)) {
       // σ = 1 - τ: with τ kept apart, (m + δ) σ = m + (δ - τ (m + δ)).
@@ -95,8 +98,7 @@ class Factors {
   }
 
   mpq_class rational_;
-  bool has_softcap_;
-  float softcap_;
+  Transforms transforms_;
 };
 
 Buffer zeros(const Buffer& buffer, std::size_t count) {

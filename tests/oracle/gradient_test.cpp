@@ -56,16 +56,26 @@ Interval loss(const std::vector<float>& z, const std::vector<std::uint8_t>& mask
   return total;
 }
 
-Interval real_transforms(const Transforms& transforms, float t, const Interval& z0) {
-  Interval z = z0;
+// The real transforms beside a logit z0: with the scale first, the softcap is at the f32 that z0 was scaled to.
+Interval real_transforms(const Transforms& transforms, float t, float z0, const Interval& beside) {
+  const Interval s(mpq_class(transforms.scale), bits);
+  const auto scaled = [&](const Interval& z) {
+    if (transforms.scale_kind == ScaleKind::multiply) return z * s;
+    return transforms.scale_kind == ScaleKind::divide ? z / s : z;
+  };
+  const bool scale_first = transforms.order == TransformOrder::scale_first;
+  Interval z = beside;
+  if (scale_first) {
+    const Interval at(mpq_class(z0), bits);
+    const float rounded = transforms.scale_kind == ScaleKind::multiply ? scale_multiply(z0, transforms.scale)
+                                                                       : scale_divide(z0, transforms.scale);
+    z = Interval(mpq_class(rounded), bits) + scaled(beside - at);
+  }
   if (transforms.has_softcap) {
     const Interval c(mpq_class(transforms.softcap), bits);
     z = c * tanh(z / c);
   }
-  const Interval s(mpq_class(transforms.scale), bits);
-  if (transforms.scale_kind == ScaleKind::multiply) z = z * s;
-  if (transforms.scale_kind == ScaleKind::divide) z = z / s;
-  return z / Interval(mpq_class(t), bits);
+  return (scale_first ? z : scaled(z)) / Interval(mpq_class(t), bits);
 }
 
 void expect_finite_differences(const std::vector<float>& z0, const std::vector<std::uint8_t>& mask,
@@ -80,8 +90,8 @@ void expect_finite_differences(const std::vector<float>& z0, const std::vector<s
     }
     const Interval outer =
         central_difference([&](const Interval& x) { return loss(z, mask, upstream, v, x); }, mpq_class(z[v]));
-    const Interval inner =
-        central_difference([&](const Interval& x) { return real_transforms(transforms, t, x); }, mpq_class(z0[v]));
+    const Interval inner = central_difference(
+        [&](const Interval& x) { return real_transforms(transforms, t, z0[v], x); }, mpq_class(z0[v]));
     const auto expected = round_sum(0, outer * inner, 0);
     ASSERT_TRUE(expected.has_value());
     EXPECT_EQ(dz[v], static_cast<float>(*expected)) << "id " << v;
@@ -94,6 +104,8 @@ TEST(Dz, MatchesFiniteDifferences) {
       {true, 30.0F, ScaleKind::none, 1.0F},
       {false, 0.0F, ScaleKind::multiply, -0.37F},
       {true, 5.0F, ScaleKind::divide, 3.3F},
+      {true, 5.0F, ScaleKind::divide, 3.3F, TransformOrder::scale_first},
+      {true, 2.0F, ScaleKind::multiply, -0.37F, TransformOrder::scale_first},
   };
   for (std::uint64_t seed = 0; seed < 6; ++seed) {
     Random random(seed);

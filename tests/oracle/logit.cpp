@@ -118,21 +118,37 @@ float scale_divide(float z, float d, DType result) {
 
 float temperature(float z, float t, DType result) { return scale_divide(z, t, result); }
 
+namespace {
+
+float scaled_by(float z, const Transforms& transforms, DType result) {
+  if (transforms.scale_kind == ScaleKind::multiply) return scale_multiply(z, transforms.scale, result);
+  if (transforms.scale_kind == ScaleKind::divide) return scale_divide(z, transforms.scale, result);
+  return z;
+}
+
+}  // namespace
+
+float before_softcap(float z, const Transforms& transforms) {
+  return transforms.order == TransformOrder::scale_first ? scaled_by(z, transforms, DType::f32) : z;
+}
+
 float transform(float z, const Transforms& transforms, float t) {
+  if (transforms.order == TransformOrder::scale_first) z = scaled_by(z, transforms, DType::f32);
   if (transforms.has_softcap) z = softcap(z, transforms.softcap);
-  if (transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale);
-  if (transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale);
+  if (transforms.order == TransformOrder::softcap_first) z = scaled_by(z, transforms, DType::f32);
   return temperature(z, t);
 }
 
 float last_logit(const Terms& terms, double bias, const Transforms& transforms, float t, DType result) {
   const bool scaled = transforms.scale_kind != ScaleKind::none && transforms.scale != 1;
+  const bool capped = transforms.has_softcap;
   const bool heated = t != 1;
+  const bool scale_first = transforms.order == TransformOrder::scale_first;
   const auto type = [&](bool more_follows) { return more_follows ? DType::f32 : result; };
-  float z = dot(terms, bias, type(transforms.has_softcap || scaled || heated));
-  if (transforms.has_softcap) z = softcap(z, transforms.softcap, type(scaled || heated));
-  if (scaled && transforms.scale_kind == ScaleKind::multiply) z = scale_multiply(z, transforms.scale, type(heated));
-  if (scaled && transforms.scale_kind == ScaleKind::divide) z = scale_divide(z, transforms.scale, type(heated));
+  float z = dot(terms, bias, type(capped || scaled || heated));
+  if (scaled && scale_first) z = scaled_by(z, transforms, type(capped || heated));
+  if (capped) z = softcap(z, transforms.softcap, type((scaled && !scale_first) || heated));
+  if (scaled && !scale_first) z = scaled_by(z, transforms, type(heated));
   if (heated) z = temperature(z, t, result);
   return z;
 }

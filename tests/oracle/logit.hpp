@@ -31,11 +31,13 @@ float scale_multiply(float z, float s, DType result = DType::f32);
 float scale_divide(float z, float d, DType result = DType::f32);
 float temperature(float z, float t, DType result = DType::f32);
 
-// Softcap and scale as the head says, then the temperature.
+// Softcap and scale, in the order that the head says, then the temperature.
 float transform(float z, const Transforms& transforms, float t = 1.0F);
+// The f32 that the softcap is applied to: z, or with the scale first that of z.
+float before_softcap(float z, const Transforms& transforms);
 
-// The logit in logits_dtype: of the steps (the sum, softcap, scale, temperature) the last one is rounded to `result`,
-// those before it to f32. A factor, divisor or temperature of 1 is no step.
+// The logit in logits_dtype: of the steps (the sum, softcap and scale, temperature) the last one is rounded to
+// `result`, those before it to f32. A factor, divisor or temperature of 1 is no step.
 float last_logit(const Terms& terms, double bias, const Transforms& transforms, float t, DType result);
 
 }  // namespace isologit::oracle

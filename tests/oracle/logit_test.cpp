@@ -178,9 +178,14 @@ TEST(Scale, AgreesWithTheProcessor) {
 }
 
 TEST(Transform, RoundsAfterEachStepInOrder) {
-  const Transforms transforms{true, 30.0F, ScaleKind::multiply, 0.1F};
+  Transforms transforms{true, 30.0F, ScaleKind::multiply, 0.1F};
   const float capped = softcap(17.3F, 30.0F);
   EXPECT_EQ(transform(17.3F, transforms, 0.7F), (capped * 0.1F) / 0.7F);
+  transforms.order = TransformOrder::scale_first;
+  EXPECT_EQ(before_softcap(17.3F, transforms), 17.3F * 0.1F);
+  EXPECT_EQ(transform(17.3F, transforms, 0.7F), softcap(17.3F * 0.1F, 30.0F) / 0.7F);
+  EXPECT_EQ(transform(40.0F, Transforms{true, 0.5F, ScaleKind::multiply, 8.0F, TransformOrder::scale_first}, 2.0F),
+            0.25F);
   // 1/3, times 3, is 1 after two roundings, and the order of steps is softcap first.
   EXPECT_EQ(transform(1.0F, Transforms{false, 0, ScaleKind::divide, 3.0F}, 1.0F), 1.0F / 3.0F);
   EXPECT_EQ(transform(40.0F, Transforms{true, 0.5F, ScaleKind::multiply, 8.0F}, 2.0F), 2.0F);

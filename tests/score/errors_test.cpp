@@ -83,7 +83,10 @@ TEST_F(Errors, WeightBeyondTheAddressSpace) {
   }
   head_.weight.row_stride = 3;
   head_.weight.cols = request_.hidden.cols = std::numeric_limits<std::int64_t>::max();
-  expect_invalid({"weight", "overflow"});
+  expect_invalid({"weight", "at most"});
+  head_.weight.cols = request_.hidden.cols = 3;
+  head_.weight = {weight_.data(), DType::f32, std::numeric_limits<std::int64_t>::max(), 3, 0};
+  expect_invalid({"weight", "at most"});
 }
 
 TEST_F(Errors, VocabSize) {

@@ -45,6 +45,11 @@ Case::Case(std::vector<float> z, std::uint64_t seed) : given(std::move(z)) {
     kept.add(random_ids(random, vocab(), 1 + random.below(4)));
     banned.add(random_ids(random, vocab(), 1 + random.below(5)));
   }
+  if (seed % 5 >= 3) {
+    for (std::int64_t i = 0; i < vocab() * (seed % 5 == 3 ? rows : 1); ++i) {
+      stays.push_back(static_cast<std::uint8_t>(random.below(4) * 85));
+    }
+  }
 }
 
 ScoreRequest Case::request() const {
@@ -59,6 +64,9 @@ ScoreRequest Case::request() const {
   request.support.last_id = last_id;
   if (has_kept) request.support.kept = kept.view();
   if (has_banned) request.support.banned = banned.view();
+  if (!stays.empty()) {
+    request.support.mask = {stays.data(), static_cast<std::int64_t>(stays.size()) == vocab() ? 0 : vocab()};
+  }
   return request;
 }
 
@@ -73,7 +81,9 @@ std::vector<std::uint8_t> Case::mask(std::int64_t row) const {
   if (has_kept) mark(kept, 1);
   if (has_banned) mark(banned, 0);
   for (std::int64_t id = 0; id < vocab(); ++id) {
-    if (id < first_id || id >= last_id) mask[static_cast<std::size_t>(id)] = 0;
+    const bool shared = static_cast<std::int64_t>(stays.size()) == vocab();
+    const bool masked = !stays.empty() && stays[static_cast<std::size_t>((shared ? 0 : row * vocab()) + id)] == 0;
+    if (id < first_id || id >= last_id || masked) mask[static_cast<std::size_t>(id)] = 0;
   }
   return mask;
 }

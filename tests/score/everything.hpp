@@ -28,8 +28,9 @@ struct Case {
   std::int64_t first_id = 0, last_id = 0;
   bool has_kept = false, has_banned = false;
   Lists kept, banned;
+  std::vector<std::uint8_t> stays;  // [rows, vocab], or [vocab] for all rows, or none
 
-  // Of kept ids, banned ids and a range the seed takes some.
+  // Of kept ids, banned ids, a mask and a range the seed takes some.
   Case(std::vector<float> z, std::uint64_t seed);
 
   std::int64_t vocab() const { return static_cast<std::int64_t>(given.z().size()); }

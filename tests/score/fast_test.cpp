@@ -51,6 +51,33 @@ double bound(const std::string& kernel, const DotData& data, std::int64_t n, std
          std::fabs(static_cast<double>(exact)) * 0x1p-24 + 0x1p-149;
 }
 
+// One factor a logit: nothing is accumulated, and fast ones are exact too. Scaled midpoints of bf16, capped far above.
+TEST_P(Fast, LogitsOfEitherOrderAreRoundedOnce) {
+  for (const TransformOrder order : {TransformOrder::softcap_first, TransformOrder::scale_first}) {
+    std::vector<float> weight;
+    std::vector<double> exact;
+    for (int i = 0; i < 64; ++i) {
+      weight.push_back(2 + 0x1p-5F * static_cast<float>(i) + 0x1p-7F);
+      exact.push_back(static_cast<double>(weight.back()));
+    }
+    const float one = 1;
+    const double h = 1;
+    Head head;
+    head.weight = {weight.data(), DType::f32, 64, 1, 1};
+    head.vocab_size = 64;
+    head.transforms = {true, 0x1p100F, ScaleKind::multiply, 0.5F, order};
+    std::vector<std::uint8_t> found(128);
+    ScoreRequest request;
+    request.hidden = {&one, DType::f32, 1, 1, 1};
+    request.logits = {found.data(), DType::bf16, 64, 0, 64};
+    ASSERT_TRUE(score(head, request, options()));
+    for (std::size_t v = 0; v < 64; ++v) {
+      const float expected = oracle::last_logit({&h, &exact[v], 1}, 0, head.transforms, 1, DType::bf16);
+      EXPECT_EQ(static_cast<float>(oracle::decode(DType::bf16, found.data(), v)), expected) << weight[v];
+    }
+  }
+}
+
 TEST_P(Fast, LogitsKeepTheirBound) {
   std::uint64_t seed = 0;
   for (const DotFamily family : {DotFamily::normal, DotFamily::outliers, DotFamily::constant, DotFamily::cancellation,

@@ -94,7 +94,9 @@ TEST_P(LogitsOutputs, AreTheOraclesForEveryFamilyTypeAndStep) {
                                          {true, 12.5F, ScaleKind::none, 1},
                                          {false, 0, ScaleKind::multiply, -0.7F},
                                          {false, 0, ScaleKind::divide, 1.9F},
-                                         {true, 3.0F, ScaleKind::multiply, 0.3F}};
+                                         {true, 3.0F, ScaleKind::multiply, 0.3F},
+                                         {true, 3.0F, ScaleKind::multiply, 0.3F, TransformOrder::scale_first},
+                                         {true, 0.25F, ScaleKind::divide, 1.9F, TransformOrder::scale_first}};
   const std::vector<std::vector<float>> temperatures = {{}, {0.6F}, {1, 0.7F, 2.5F, 0.01F}};
   std::uint64_t seed = 0;
   for (const DotFamily family : oracle::dot_families) {
@@ -113,7 +115,8 @@ TEST_P(LogitsOutputs, AreTheOraclesForEveryFamilyTypeAndStep) {
           ASSERT_TRUE(
               are_right(problem, first, count, count + random.between(0, 5), dtype, 1 + static_cast<int>(seed % 2)))
               << oracle::name_of(family) << " softcap " << transforms.has_softcap << " scale kind "
-              << static_cast<int>(transforms.scale_kind) << " temperatures " << temperature.size();
+              << static_cast<int>(transforms.scale_kind) << " order " << static_cast<int>(transforms.order)
+              << " temperatures " << temperature.size();
         }
       }
     }
@@ -198,6 +201,11 @@ TEST_P(LogitsOutputs, SoftcapsBesideAMidpointAreRoundedOnce) {
       const Problem problem = given({1}, middles, {true, cap, ScaleKind::none, 1}, {});
       EXPECT_GT(spoilt_by_two_roundings(problem, dtype), 5) << dtype_name(dtype);
       EXPECT_TRUE(are_right(problem, 0, problem.vocab, problem.vocab, dtype)) << cap;
+      std::vector<float> twice = middles;
+      for (float& z : twice) z *= 2;
+      const Problem scaled = given({1}, twice, {true, cap, ScaleKind::multiply, 0.5F, TransformOrder::scale_first}, {});
+      EXPECT_GT(spoilt_by_two_roundings(scaled, dtype), 5) << dtype_name(dtype);
+      EXPECT_TRUE(are_right(scaled, 0, scaled.vocab, scaled.vocab, dtype)) << cap;
     }
     for (const float cap : middles) {
       const float size = std::fabs(cap);
@@ -327,11 +335,19 @@ TEST(LogitsOutputErrors, NameWhatIsWrong) {
   };
   EXPECT_EQ(message({out.data(), DType::f32, 9, 0, 9}), "no error");
   EXPECT_EQ(message({out.data(), DType::f32, 9, 9, 0}), "no error");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, 1, 9}), "logits: ids [1, 10) lie outside the vocabulary [0, 9)");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, -1, 3}), "logits: ids [-1, 2) lie outside the vocabulary [0, 9)");
-  EXPECT_EQ(message({out.data(), DType::f32, 9, 0, -1}), "logits: ids [0, -1) lie outside the vocabulary [0, 9)");
-  EXPECT_EQ(message({out.data(), DType::f32, 4, 0, 5}), "logits: a row stride of 4 for 5 logits a row");
-  EXPECT_EQ(message({out.data(), DType::f32, -5, 0, 5}), "logits: a row stride of -5 for 5 logits a row");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, 1, 9}),
+            "logits: 9 ids from 1 on; expected ids of the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, -1, 3}),
+            "logits: 3 ids from -1 on; expected ids of the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 9, 0, -1}),
+            "logits: -1 ids from 0 on; expected ids of the vocabulary [0, 9)");
+  EXPECT_EQ(message({out.data(), DType::f32, 4, 0, 5}),
+            "logits: a row stride of 4 elements for 3 rows of 5; expected at least 5, within the address space");
+  EXPECT_EQ(message({out.data(), DType::f32, -5, 0, 5}),
+            "logits: a row stride of -5 elements for 3 rows of 5; expected at least 5, within the address space");
+  for (const std::int64_t far : {std::numeric_limits<std::int64_t>::max(), std::int64_t{1} << 59}) {
+    EXPECT_NE(message({out.data(), DType::f32, far, 0, 5}).find("within the address space"), std::string::npos);
+  }
   EXPECT_EQ(message({out.data(), static_cast<DType>(3), 9, 0, 5}),
             "logits: unknown dtype 3; expected bf16, f16 or f32");
   EXPECT_EQ(message({hidden.data() + 11, DType::bf16, 9, 0, 1}), "logits: the output buffer overlaps the input hidden");

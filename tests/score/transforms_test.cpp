@@ -45,7 +45,7 @@ class Transformed : public KernelTest {
     std::vector<float> found = z;
     const auto count = static_cast<std::int64_t>(found.size());
     const auto target = detail::kernels::choose(GetParam(), Arithmetic::exact);
-    detail::tiles::apply(transforms, (*target)->fold_loops(), found.data(), count);
+    detail::tiles::apply(transforms, (*target)->fold_loops(), found.data(), count, nullptr);
     detail::tiles::apply_temperature(temperature, found.data(), count);
     for (std::size_t i = 0; i < z.size(); ++i) {
       const float expected = oracle::transform(z[i], transforms, temperature);
@@ -90,13 +90,15 @@ TEST_P(Transformed, Temperature) {
 }
 
 TEST_P(Transformed, AllInOrder) {
-  for (const float cap : {1e-3F, 30.0F, largest}) {
-    for (const float scale : {0.0390625F, -3.3F, 1e20F}) {
-      Transforms transforms{true, cap, ScaleKind::multiply, scale};
-      expect_right(logits_around(cap, 4), transforms, 0.9F);
-      transforms.scale_kind = ScaleKind::divide;
-      transforms.scale = std::fabs(scale);
-      expect_right(logits_around(cap, 5), transforms, 1.7F);
+  for (const TransformOrder order : {TransformOrder::softcap_first, TransformOrder::scale_first}) {
+    for (const float cap : {1e-3F, 30.0F, largest}) {
+      for (const float scale : {0.0390625F, -3.3F, 1e20F}) {
+        Transforms transforms{true, cap, ScaleKind::multiply, scale, order};
+        expect_right(logits_around(cap, 4), transforms, 0.9F);
+        transforms.scale_kind = ScaleKind::divide;
+        transforms.scale = std::fabs(scale);
+        expect_right(logits_around(cap, 5), transforms, 1.7F);
+      }
     }
   }
 }
@@ -120,7 +122,8 @@ TEST_P(Transformed, InScoreWithBiasAndTemperatureByRow) {
       head.weight = data.weight_view();
       head.bias = data.bias_view();
       head.vocab_size = vocab;
-      head.transforms = {seed % 2 == 0, 12.5F, kind, kind == ScaleKind::multiply ? -0.7F : 1.9F};
+      head.transforms = {seed % 2 == 0, 12.5F, kind, kind == ScaleKind::multiply ? -0.7F : 1.9F,
+                         seed % 4 < 2 ? TransformOrder::softcap_first : TransformOrder::scale_first};
       const std::vector<float> temperatures =
           seed % 3 == 0 ? std::vector<float>{0.6F} : std::vector<float>{1, 0.7F, 2.5F, 0.01F};
       const std::vector<std::int64_t> ids = {vocab - 1, 0, 20, 3};

@@ -17,7 +17,7 @@ DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")
 
 
 class _Upstream(NamedTuple):
-    """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [7]."""
+    """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [8]."""
 
     token_ids: Tensor | None
     top_k_ids: Tensor
@@ -86,7 +86,7 @@ def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.Backw
         request.dweight = _gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
     if wanted.dbias:
         request.dbias = _gradient(dbias, "dbias")
-    options = {**head.options(), "kernel": _native.Report.of(counts).kernel}
+    options = head._replace(kernel=_native.Report.of(counts).kernel).options()
     _native.backward(native, request, gradients=wanted.gradients, **options)
     for tensor in (dbias,) if accumulate else (dweight, dbias):
         tensor[head.vocab_size :].zero_()  # rows of padding
@@ -140,7 +140,7 @@ def _run_score(*flat: Any) -> tuple[Tensor, ...]:
             setattr(request, name, d_rows[name].data_ptr())
     if upstream.summaries.numel() > 0:
         request.summaries = upstream.summaries.data_ptr()
-    keep_alive = support.set_lists(request, rows)
+    keep_alive = support.set_support(request)
     results = _run(head, wanted, upstream.counts, request)
     del keep_alive
     return results

@@ -100,7 +100,7 @@ sample = operator(
 )
 _OF_LOGITS = (
     "Tensor logits, Tensor temperatures, Tensor seeds, Tensor sequence_ids, Tensor positions, Tensor min_p, "
-    "Tensor top_k, Tensor top_p, int threads, str kernel"
+    "Tensor top_k, Tensor top_p, int threads, int[] processors, str kernel"
 )
 sample_of_logits = operator(
     "sample_of_logits",

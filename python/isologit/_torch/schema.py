@@ -7,7 +7,7 @@ import torch
 
 HEAD = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor temperatures, SymInt vocab_size, float? softcap, "
-    "float? scale, float? divide, str arithmetic, int threads, str kernel"
+    "float? scale, float? divide, str transform_order, str arithmetic, int threads, int[] processors, str kernel"
 )
 SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_offsets, Tensor? banned_ids"
 

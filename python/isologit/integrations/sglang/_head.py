@@ -34,8 +34,12 @@ def logits(
         raise ValueError(f"isologit: {reason}, or take isologit out of SGLANG_PLUGINS")
     bias = getattr(lm_head, "bias", None) if embedding_bias is None else embedding_bias
     calls += 1
-    with _processors.all_of(_processors.bound()):
-        return isologit.logits(hidden_states, lm_head.weight.detach(), bias=None if bias is None else bias.detach())
+    return isologit.logits(
+        hidden_states,
+        lm_head.weight.detach(),
+        bias=None if bias is None else bias.detach(),
+        processors=_processors.bound(),
+    )
 
 
 def _reason_against(lm_head: nn.Module, hidden_states: Tensor) -> str | None:

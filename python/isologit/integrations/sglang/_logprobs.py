@@ -28,8 +28,7 @@ class _ExactLogSoftmax(TorchFunctionMode):
 def _log_softmax(logits: Tensor, dim: int, dtype: torch.dtype | None = None, _stacklevel: int = 0) -> Tensor:
     if dim not in (-1, logits.dim() - 1) or logits.dtype != torch.float32 or dtype is not None:
         raise ValueError(f"isologit: log_softmax of {logits.dtype} along {dim}; expected f32 logits along the last one")
-    with _processors.all_of(_processors.bound()):
-        return isologit.log_softmax(logits)
+    return isologit.log_softmax(logits, processors=_processors.bound())
 
 
 def exact(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -1,13 +1,10 @@
 """The processors that SGLang bound this process's threads to.
 
-It binds OpenMP's threads, the calling one among them, each to one processor. A library that looks at the calling
-thread's mask then finds one, and its threads inherit it.
+It binds OpenMP's threads, the calling one among them, each to one processor. isologit is told of all of them.
 """
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 _bound: frozenset[int] = frozenset()
@@ -23,14 +20,3 @@ def keep_binding(binding: str, *args: Any, **kwargs: Any) -> None:
 def bound() -> frozenset[int]:
     """Those of the calling thread, where SGLang has bound none."""
     return _bound or frozenset(os.sched_getaffinity(0))
-
-
-@contextmanager
-def all_of(processors: frozenset[int]) -> Iterator[None]:
-    """The calling thread, and the threads that it creates meanwhile, may use these processors."""
-    former = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, processors)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, former)

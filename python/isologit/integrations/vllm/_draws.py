@@ -14,7 +14,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 from vllm.v1.sample.sampler import Sampler
 
 import isologit
-from isologit.integrations.vllm import _processors, _requests
+from isologit.integrations.vllm import _requests
 
 
 class ContractDraws(torch.nn.Module):
@@ -51,24 +51,26 @@ class ContractDraws(torch.nn.Module):
         params = [self._runner.requests[name].sampling_params for name in batch.req_ids]
         numbers = [_requests.numbers_of(*one) for one in zip(params, batch.req_ids, strict=True)]
         cuts = _cuts(params)
-        with _processors.all_of(self._processors):
-            drawn = isologit.sample_of_logits(
-                logits,
-                seed=torch.tensor([seed for seed, _ in numbers]),
-                sequence_id=torch.tensor([index for _, index in numbers]),
-                # Where the drawn token will stand: after all that there are.
-                position=torch.from_numpy(batch.num_tokens_no_spec[: batch.num_reqs].astype("int64")),
-                threads=self._threads,
-                **cuts,
-            )
-            return drawn.ids, self._processed(logits, cuts)
+        drawn = isologit.sample_of_logits(
+            logits,
+            seed=torch.tensor([seed for seed, _ in numbers]),
+            sequence_id=torch.tensor([index for _, index in numbers]),
+            # Where the drawn token will stand: after all that there are.
+            position=torch.from_numpy(batch.num_tokens_no_spec[: batch.num_reqs].astype("int64")),
+            threads=self._threads,
+            processors=self._processors,
+            **cuts,
+        )
+        return drawn.ids, self._processed(logits, cuts)
 
     def _processed(self, logits: Tensor, cuts: dict[str, Tensor]) -> Tensor | None:
         """What vLLM's own gives in the modes of processed logprobs."""
         if not self.logprobs_mode.startswith("processed"):
             return None
         if any((values != none).any() for values, none in zip(cuts.values(), (0, 0, 1), strict=True)):
-            kept = isologit.cut_mask_of_logits(logits, threads=self._threads, **cuts)
+            kept = isologit.cut_mask_of_logits(
+                logits, threads=self._threads, processors=self._processors, **cuts
+            )
             logits = logits.masked_fill(~kept, -torch.inf)
         return logits if self.logprobs_mode == "processed_logits" else Sampler.compute_logprobs(logits)
 

@@ -36,14 +36,14 @@ class IsologitLogitsProcessor(LogitsProcessor):
             return super()._apply_head(lm_head, hidden_states, embedding_bias)
         weight = _weight(lm_head)
         self.isologit_calls += 1
-        with _processors.all_of(self.isologit_processors):
-            return isologit.logits(
-                hidden_states,
-                weight,
-                bias=embedding_bias,
-                arithmetic=self.isologit.arithmetic,
-                threads=self.isologit.threads,
-            )
+        return isologit.logits(
+            hidden_states,
+            weight,
+            bias=embedding_bias,
+            arithmetic=self.isologit.arithmetic,
+            threads=self.isologit.threads,
+            processors=self.isologit_processors,
+        )
 
     def extra_repr(self) -> str:
         return super().extra_repr() + f", isologit=({self.isologit or 'off'})"

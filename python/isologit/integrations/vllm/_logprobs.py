@@ -8,7 +8,6 @@ from torch import Tensor
 from vllm.v1.sample.sampler import Sampler
 
 import isologit
-from isologit.integrations.vllm import _processors
 
 _REPLACED = ("forward", "sample", "compute_logprobs")
 
@@ -52,5 +51,4 @@ class ExactLogprobs:
         return sampled, self._sampler.compute_logprobs(processed) if wanted else None
 
     def compute_logprobs(self, logits: Tensor) -> Tensor:
-        with _processors.all_of(self._processors):
-            return isologit.log_softmax(logits, threads=self._threads)
+        return isologit.log_softmax(logits, threads=self._threads, processors=self._processors)

@@ -7,7 +7,6 @@ from torch import Tensor
 from vllm.v1.worker.gpu.sample import logprob, prompt_logprob
 
 import isologit
-from isologit.integrations.vllm import _processors
 
 _MODULES = (logprob, prompt_logprob)
 _vllms = logprob.compute_token_logprobs
@@ -24,8 +23,7 @@ def put_in_place(threads: int, processors: frozenset[int]) -> None:
             )
 
     def compute_token_logprobs(logits: Tensor, token_ids: Tensor) -> Tensor:
-        with _processors.all_of(processors):
-            return isologit.logprobs_of_logits(logits, token_ids, threads=threads)
+        return isologit.logprobs_of_logits(logits, token_ids, threads=threads, processors=processors)
 
     for module in _MODULES:
         module.compute_token_logprobs = compute_token_logprobs

@@ -1,13 +1,11 @@
 """The processors that the engine bound its threads to.
 
 vLLM binds a worker's OpenMP threads through the environment, and OpenMP binds the thread that calls it to one of those
-processors. A library that looks at the calling thread's mask then finds one processor, and its threads inherit it.
+processors. isologit is told of all of them.
 """
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 # What vLLM sets, one of them, for the OpenMP runtime that is loaded.
 _VARIABLES = {
@@ -24,17 +22,3 @@ def bound() -> frozenset[int]:
         if found:
             return frozenset(int(number) for number in re.findall(r"\d+", found.group(1)))
     return frozenset(os.sched_getaffinity(0))
-
-
-@contextmanager
-def all_of(processors: frozenset[int]) -> Iterator[None]:
-    """The calling thread, and the threads that it creates meanwhile, may use these processors."""
-    former = os.sched_getaffinity(0)
-    if former == processors:
-        yield
-        return
-    os.sched_setaffinity(0, processors)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, former)
