@@ -66,7 +66,7 @@ Result<Destination> find_destination(const std::string& path) {
     struct stat status {};
     if (::lstat(found.path().c_str(), &status) != 0) {
       if (errno != ENOENT) return failure(path, errno);
-      if (::access(found.folder.c_str(), W_OK | X_OK) != 0) {
+      if (::faccessat(AT_FDCWD, found.folder.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
         return fail(StatusCode::io_error, base::concat("cannot write to folder ", base::in_quotes(found.folder), ": ",
                                                        base::errno_text(errno)));
       }

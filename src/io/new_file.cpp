@@ -119,7 +119,7 @@ Result<void> NewFile::complete() {
   }
   if (::fsync(fd_) != 0) return failure("write", errno);
   if (!is_aside_in_place()) return failure("write", ENOENT);
-  if (::access(destination_.folder.c_str(), W_OK | X_OK) != 0) return failure("write", errno);
+  if (::faccessat(AT_FDCWD, destination_.folder.c_str(), W_OK | X_OK, AT_EACCESS) != 0) return failure("write", errno);
   // What came there meanwhile must be what may be replaced, too.
   struct stat status {};
   if (::lstat(destination_.path().c_str(), &status) == 0 && !S_ISREG(status.st_mode)) return failure("write", EEXIST);
