@@ -72,7 +72,7 @@ typedef struct isologit_head {
 } isologit_head;
 
 /* Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once.
- * offsets has N + 1 elements and begins with 0; NULL: no lists. */
+ * offsets has N + 1 elements and begins with 0 (or 2, with one_list); NULL: no lists. */
 typedef struct isologit_id_lists {
   const int64_t* offsets;
   const int64_t* ids;
@@ -135,6 +135,8 @@ typedef struct isologit_score_request {
 
   isologit_row_summary* summaries; /* N, for isologit_backward_request */
   float* mean_logits;              /* N, the mean of the logits over the support */
+
+  int32_t one_list; /* not 0: kept and banned have one list for all rows, so 2 offsets */
 } isologit_score_request;
 
 typedef struct isologit_score_options {
@@ -203,6 +205,8 @@ typedef struct isologit_backward_request {
    * that, or the gradients are of no use. */
   const isologit_row_summary* summaries;
   const float* d_mean_logits; /* N, as d_lse */
+
+  int32_t one_list; /* not 0: kept and banned have one list for all rows, so 2 offsets */
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {
@@ -304,6 +308,8 @@ typedef struct isologit_sample_request {
   float* logprobs;     /* over the support, at temperature 1 where the temperature is 0 */
   float* cut_logprobs; /* over what the cuts left */
   float* log_kept_cut; /* ln of the share of the support's mass that the cuts left */
+
+  int32_t one_list; /* not 0: kept and banned have one list for all rows, so 2 offsets */
 } isologit_sample_request;
 
 typedef struct isologit_sample_report {

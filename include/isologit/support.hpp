@@ -6,8 +6,9 @@
 
 namespace isologit {
 
-// Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once,
-// within the vocabulary. offsets has N + 1 elements, begins with 0 and does not decrease. Empty offsets: no lists.
+// Lists of ids, one per row or one for all: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending,
+// each once, within the vocabulary. offsets has N + 1 elements, begins with 0 and does not decrease; or 2, for one list
+// that all rows share. Empty offsets: no lists.
 struct IdLists {
   std::span<const std::int64_t> offsets;
   std::span<const std::int64_t> ids;

@@ -65,6 +65,7 @@ _SUPPORT = [
     ("kept", IdLists),
     ("banned", IdLists),
 ]
+_ONE_LIST = [("one_list", c_int32)]
 _THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
 _PROGRESS_AND_USER = _pointers("progress", "user")
 _KERNEL_NAME = [("kernel", c_char * 32)]
@@ -111,6 +112,7 @@ class ScoreRequest(_Sized):
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
         *_pointers("summaries", "mean_logits"),
+        *_ONE_LIST,
     ]
 
 
@@ -129,6 +131,7 @@ class BackwardRequest(_Sized):
         ("dweight", Gradient),
         ("dbias", Gradient),
         *_pointers("summaries", "d_mean_logits"),
+        *_ONE_LIST,
     ]
 
 
@@ -140,6 +143,7 @@ class SampleRequest(_Sized):
         *_SUPPORT,
         *_ROWS,
         *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
+        *_ONE_LIST,
     ]
 
 
@@ -382,8 +386,15 @@ def arithmetic_code(arithmetic: str, name: str = "arithmetic") -> int:
     return _ARITHMETICS.index(arithmetic)
 
 
+def check_kernel(kernel: str) -> bytes:
+    """The name of a kernel, or b"" for the best."""
+    if kernel != "" and kernel not in kernel_names():
+        raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
+    return kernel.encode()
+
+
 def _score_options(arithmetic: str, threads: int, kernel: str) -> _ScoreOptions:
-    return _ScoreOptions(threads=threads, kernel=kernel.encode(), arithmetic=arithmetic_code(arithmetic))
+    return _ScoreOptions(threads=threads, kernel=check_kernel(kernel), arithmetic=arithmetic_code(arithmetic))
 
 
 def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
@@ -449,20 +460,20 @@ def backward(
         arithmetic=arithmetic_code(gradients, "gradients"),
         logits_arithmetic=arithmetic_code(arithmetic),
         threads=threads,
-        kernel=kernel.encode(),
+        kernel=check_kernel(kernel),
     )
     _Interruptible(options).call(_library.isologit_backward, head, request, options, None)
 
 
 def score_logits(request: LogitsRequest, *, threads: int, kernel: str) -> None:
     """isologit_score_logits."""
-    options = _ScoreOptions(threads=threads, kernel=kernel.encode())
+    options = _ScoreOptions(threads=threads, kernel=check_kernel(kernel))
     _Interruptible(options).call(_library.isologit_score_logits, request, options, None)
 
 
 def backward_logits(request: LogitsBackwardRequest, *, threads: int, kernel: str) -> None:
     """isologit_backward_logits."""
-    options = _BackwardOptions(threads=threads, kernel=kernel.encode())
+    options = _BackwardOptions(threads=threads, kernel=check_kernel(kernel))
     _Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
 
 

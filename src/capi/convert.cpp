@@ -62,10 +62,10 @@ Result<std::span<const float>> to_temperatures(const float* temperatures, std::i
   return std::span<const float>(temperatures, static_cast<std::size_t>(count));
 }
 
-IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
+IdLists to_lists(const isologit_id_lists& c, std::int64_t lists) {
   if (c.offsets == nullptr) return {};
-  const auto last = std::max<std::int64_t>(c.offsets[rows], 0);
-  return {{c.offsets, static_cast<std::size_t>(rows) + 1},
+  const auto last = std::max<std::int64_t>(c.offsets[lists], 0);
+  return {{c.offsets, static_cast<std::size_t>(lists) + 1},
           {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
 }
 

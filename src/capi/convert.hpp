@@ -38,10 +38,10 @@ Result<MatrixView> to_view(const isologit_matrix& matrix, const char* name);
 Result<Head> to_head(const isologit_head* from);
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count);
 
-// Lists for `rows` rows: offsets[rows] tells how many ids there are.
-IdLists to_lists(const isologit_id_lists& c, std::int64_t rows);
+// So many lists: offsets[lists] tells how many ids there are.
+IdLists to_lists(const isologit_id_lists& c, std::int64_t lists);
 
-// Of a structure with the members has_range, first_id, last_id, kept and banned.
+// Of a structure with the members has_range, first_id, last_id, kept, banned and one_list.
 template <class Struct>
 Result<Support> to_support(const Struct& c, std::int64_t rows) {
   Support support;
@@ -52,8 +52,9 @@ Result<Support> to_support(const Struct& c, std::int64_t rows) {
     support.first_id = c.first_id;
     support.last_id = c.last_id;
   }
-  support.kept = to_lists(c.kept, rows);
-  support.banned = to_lists(c.banned, rows);
+  const std::int64_t lists = c.one_list != 0 ? 1 : rows;
+  support.kept = to_lists(c.kept, lists);
+  support.banned = to_lists(c.banned, lists);
   return support;
 }
 

@@ -11,8 +11,10 @@
 namespace isologit::detail::tiles {
 namespace {
 
+constexpr std::size_t kOffsetsOfOneList = 2;
+
 std::span<const std::int64_t> list_of(const IdLists& lists, std::int64_t row) {
-  const auto i = static_cast<std::size_t>(row);
+  const std::size_t i = lists.offsets.size() == kOffsetsOfOneList ? 0 : static_cast<std::size_t>(row);
   const auto begin = static_cast<std::size_t>(lists.offsets[i]);
   return lists.ids.subspan(begin, static_cast<std::size_t>(lists.offsets[i + 1]) - begin);
 }
@@ -29,8 +31,9 @@ Result<void> check_lists(std::string_view name, const IdLists& lists, std::int64
     if (lists.ids.empty()) return {};
     return invalid(base::concat(name, ": ", lists.ids.size(), " ids but no offsets"));
   }
-  if (static_cast<std::int64_t>(lists.offsets.size()) != rows + 1) {
-    return invalid(base::concat(name, ": ", lists.offsets.size(), " offsets for ", rows, " rows; expected ", rows + 1));
+  if (static_cast<std::int64_t>(lists.offsets.size()) != rows + 1 && lists.offsets.size() != kOffsetsOfOneList) {
+    return invalid(base::concat(name, ": ", lists.offsets.size(), " offsets for ", rows, " rows; expected ", rows + 1,
+                                ", or ", kOffsetsOfOneList, " of one list for all"));
   }
   const auto total = static_cast<std::int64_t>(lists.ids.size());
   if (lists.offsets.front() != 0 || lists.offsets.back() != total) {

@@ -249,9 +249,9 @@ TEST(OutputErrors, NameTheRow) {
             }),
             "kept ids: row 2 has id 10 after -1; expected ascending ids, each once, in [0, 10)");
   EXPECT_EQ(message([&](ScoreRequest& r) {
-              r.support.kept = {twice, twice};
+              r.support.kept = {unsorted, twice};
             }),
-            "kept ids: 2 offsets for 4 rows; expected 5");
+            "kept ids: 3 offsets for 4 rows; expected 5, or 2 of one list for all");
   EXPECT_EQ(message([&](ScoreRequest& r) { r.support.last_id = 11; }), "support: range [0, 11) of a vocabulary of 10");
   EXPECT_EQ(message([&](ScoreRequest& r) { r.top_k = 0; }), "top_k: 0; expected 1 to 1024");
   EXPECT_EQ(message([&](ScoreRequest& r) { r.top_k = 1025; }), "top_k: 1025; expected 1 to 1024");
