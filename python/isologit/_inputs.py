@@ -229,7 +229,10 @@ def _checked_options(
         return softcap, scale, divide, arithmetic, threads, kernel
     named = {"softcap": softcap, "scale": scale, "divide": divide}
     factors = (None if value is None else _numbers.f32(value, name) for name, value in named.items())
-    return *factors, arithmetic, *run_options(threads, kernel)
+    softcap, scale, divide = factors
+    if divide is not None and divide <= 0:
+        raise ValueError(f"divide: {divide}; expected a finite number above 0")
+    return softcap, scale, divide, arithmetic, *run_options(threads, kernel)
 
 
 def run_options(threads: Any, kernel: Any) -> tuple[int, str]:

@@ -12,12 +12,12 @@ from isologit import _native
 from isologit._inputs import HeadArgs, SupportArgs
 
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.int8)
-_ROW_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, so that rows which change places are seen
+_ROW_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # makes of a row's number a factor of its own, so that the order is seen
 
 
 def _words(tensor: Tensor) -> Tensor:
     """As rows of the widest integers that its place and size allow."""
-    tensor = tensor.reshape(1, -1) if tensor.dim() < 2 else tensor
+    tensor = tensor.reshape(-1, 1) if tensor.dim() < 2 else tensor
     for word in _WORDS:
         try:
             return tensor.view(word)
@@ -27,12 +27,12 @@ def _words(tensor: Tensor) -> Tensor:
 
 
 def _sum(tensor: Tensor | None) -> int:
-    """Changes with any single word, and with any order of the rows."""
+    """Changes with any single value, and with any order of the rows."""
     if tensor is None or tensor.numel() == 0:
         return 0
     sums = _words(tensor.detach()).sum(-1, dtype=torch.int64).reshape(-1)
     factors = torch.arange(1, len(sums) + 1) * _ROW_FACTOR
-    return int((sums * factors).sum())
+    return int((sums * (factors ^ factors >> 31)).sum())
 
 
 def fingerprint(head: HeadArgs, support: SupportArgs, token_ids: Tensor | None) -> Tensor:
