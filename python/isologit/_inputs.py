@@ -72,7 +72,8 @@ def rows_are_adjacent(array: Array) -> bool:
     if is_tensor(array):
         return array.shape[-1] <= 1 or array.stride(-1) == 1
     size = array.itemsize
-    return array.size == 0 or (array.shape[-1] <= 1 or array.strides[-1] == size) and all(step % size == 0 for step in array.strides)
+    adjacent = array.shape[-1] <= 1 or array.strides[-1] == size
+    return array.size == 0 or (adjacent and all(step % size == 0 for step in array.strides))
 
 
 def require_cpu(**tensors: Any) -> None:

@@ -7,6 +7,7 @@ not hostile. Prints a table, and the cases that ended otherwise.
 import collections
 import math
 import sys
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ def devices():
     for name, call in calls.items():
         word = name.split()[0]
         for device, move in (("meta", lambda tensor: tensor.to("meta")), ("cuda", elsewhere)):
-            yield f"{name} on {device}", lambda call=call, move=move: call(move), NotImplementedError, f"{word} is on {device}"
+            yield f"{name} on {device}", partial(call, move), NotImplementedError, f"{word} is on {device}"
     raw = torch.ops.isologit.score
     head = (None, torch.ones(1), VOCAB, None, None, None, "exact", 0, "", *(None,) * 5)
     yield (
@@ -106,14 +107,14 @@ def lists_of_ids():
     for kind in KINDS:
         for option in ("kept", "banned"):
             for name, ids in wrong.items():
-                call = lambda kind=kind, option=option, ids=ids: kind.logprobs(**{option: [ids, [1], [2]]})  # noqa: E731
+                call = partial(kind.logprobs, **{option: [ids, [1], [2]]})
                 yield f"{kind.name}: {option}: {name}", call, ValueError, option
-            call = lambda kind=kind, option=option: kind.logprobs(**{option: [[1], [2]]})  # noqa: E731
+            call = partial(kind.logprobs, **{option: [[1], [2]]})
             yield f"{kind.name}: {option}: a list too few", call, ValueError, option
             for dtype in (np.uint8, np.int16, np.uint64):
                 lists = [np.array([3, 1], dtype)] * ROWS
-                call = lambda kind=kind, option=option, lists=lists: kind.logprobs(**{option: lists})  # noqa: E731
-                wanted = lambda kind=kind, option=option: kind.logprobs(**{option: [[1, 3]] * ROWS})  # noqa: E731
+                call = partial(kind.logprobs, **{option: lists})
+                wanted = partial(kind.logprobs, **{option: [[1, 3]] * ROWS})
                 yield f"{kind.name}: {option}: {np.dtype(dtype)}", call, None, wanted
 
 
@@ -140,20 +141,20 @@ def integers():
                 wrong["2^32 + 1"] = 2**32 + 1
             for what, value in wrong.items():
                 word = name.split()[0]
-                yield f"{kind.name}: {name}: {what}", lambda call=call, value=value: call(value), ValueError, word
+                yield f"{kind.name}: {name}: {what}", partial(call, value), ValueError, word
         for name in ("seed", "sequence_id"):
             wrong = {"2^64": 2**64, "-2^63 - 1": -(2**63) - 1, **no_integers}
             for what, value in wrong.items():
-                call = lambda kind=kind, name=name, value=value: kind.sample(**{name: value})  # noqa: E731
+                call = partial(kind.sample, **{name: value})
                 yield f"{kind.name}: {name}: {what}", call, ValueError, name
-            call = lambda kind=kind, name=name: kind.sample(**{name: 2**64 - 1})  # noqa: E731
-            wanted = lambda kind=kind, name=name: kind.sample(**{name: -1})  # noqa: E731
+            call = partial(kind.sample, **{name: 2**64 - 1})
+            wanted = partial(kind.sample, **{name: -1})
             yield f"{kind.name}: {name}: 2^64 - 1", call, None, wanted
     huge = np.array([2**64 - 100, 1, 2], np.uint64)
     for kind, ids in zip(KINDS, (torch.from_numpy(huge), huge), strict=True):
         yield f"{kind.name}: token_ids: uint64", kind._replace(ids=ids).logprobs, ValueError, "token_ids"
         for name in ("position", "top_k"):
-            call = lambda kind=kind, name=name, ids=ids: kind.sample(**{name: ids})  # noqa: E731
+            call = partial(kind.sample, **{name: ids})
             yield f"{kind.name}: {name}: uint64", call, ValueError, name
 
 
@@ -180,15 +181,20 @@ def numbers():
             for what, value in values.items():
                 word = name.split()[0]
                 arguments = (kind, word, value)
-                yield f"{kind.name}: {name}: {what}", lambda call=call, a=arguments: call(*a), ValueError, word
+                yield f"{kind.name}: {name}: {what}", partial(call, *arguments), ValueError, word
         for name in ("temperature", "min_p", "top_p"):
             rows = np.array([0.5, math.nan, 0.5], np.float32)
             rows = torch.from_numpy(rows) if kind.name == "torch" else rows
-            call = lambda kind=kind, name=name, rows=rows: kind.sample(**{name: rows})  # noqa: E731
+            call = partial(kind.sample, **{name: rows})
             yield f"{kind.name}: {name}: NaN in a row", call, ValueError, f"{name}"
-        for name, value in {"unknown": "abacus", "cut by a NUL": "portable\0x", "bytes": b"portable", "none": None}.items():
+        for name, value in {
+            "unknown": "abacus",
+            "cut by a NUL": "portable\0x",
+            "bytes": b"portable",
+            "none": None,
+        }.items():
             for what, run in {"scores": kind.logprobs, "samples": kind.sample, "given logits": kind.of_logits}.items():
-                call = lambda run=run, value=value: run(kernel=value)  # noqa: E731
+                call = partial(run, kernel=value)
                 yield f"{kind.name}: kernel of {what}: {name}", call, ValueError, "kernel"
 
 

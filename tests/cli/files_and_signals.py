@@ -11,154 +11,21 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
-import json
 import os
 import resource
 import signal
 import socket
 import stat
-import struct
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from campaign import LIMIT, Campaign, Place
+
 VERBS = ("score", "sample", "logits")
 ROOT = os.geteuid() == 0
 CAP_CHOWN, CAP_DAC_OVERRIDE = 0, 1
-LIMIT = 300  # seconds: none of the runs takes more than some, unless it hangs
-
-
-def write_safetensors(path, tensors):
-    """tensors: name: (dtype, shape, bytes)."""
-    header, data = {}, b""
-    for name, (dtype, shape, values) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
-        data += values
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-
-
-def floats(count, step):
-    return struct.pack(f"<{count}f", *((i * step % 257 - 128) / 64 for i in range(count)))
-
-
-class Place:
-    """A folder with a model of two files, one of them a link, and inputs of few and of many rows."""
-
-    vocab, hidden = 512, 64
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.model, self.blobs, self.out = folder / "model", folder / "blobs", folder / "out"
-        for each in (self.model, self.blobs, self.out):
-            each.mkdir()
-        sizes = {"vocab_size": self.vocab, "hidden_size": self.hidden}
-        config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": False, **sizes}
-        (self.model / "config.json").write_text(json.dumps(config))
-        names = {"lm_head.weight": "head.safetensors", "model.embed_tokens.weight": "body.safetensors"}
-        (self.model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-        weight = floats(self.vocab * self.hidden, 37)
-        write_safetensors(self.model / "head.safetensors", {"lm_head.weight": ("F32", [self.vocab, self.hidden], weight)})
-        write_safetensors(self.blobs / "body", {"model.embed_tokens.weight": ("F32", [1, self.hidden], weight[:256])})
-        (self.model / "body.safetensors").symlink_to("../blobs/body")
-        self.input = self.write_input("few.safetensors", 16)
-        # Work of half a second for the slowest kernel, or next to none.
-        self.many = {"score": self.write_input("many.safetensors", 120), "logits": self.write_input("more.safetensors", 2500)}
-        self.many["sample"] = self.many["score"]
-
-    def write_input(self, name, rows):
-        path = self.folder / name
-        hidden, ids = floats(rows * self.hidden, 101), struct.pack(f"<{rows}q", *(i % self.vocab for i in range(rows)))
-        tensors = {"hidden_states": ("F32", [rows, self.hidden], hidden), "token_ids": ("I64", [rows], ids)}
-        write_safetensors(path, tensors)
-        return path
-
-    def state(self):
-        """Everything that a run could have changed."""
-        found = {}
-        for path in sorted(self.folder.rglob("*")):
-            of = path.lstat()
-            what = None
-            if stat.S_ISLNK(of.st_mode):
-                what = os.readlink(path)
-            elif stat.S_ISREG(of.st_mode):
-                what = path.read_bytes()
-            found[str(path.relative_to(self.folder))] = (of.st_mode, of.st_uid, of.st_gid, of.st_ino, what)
-        return found
-
-
-class Campaign:
-    def __init__(self, command):
-        self.command = command
-        self.kinds = {}  # kind: {outcome: number}
-        self.wrong = []
-        self.skipped = []
-
-    def arguments(self, place, verb, output, many=False):
-        hard = ["--kernel", "reference", "--threads", "1"] if many else []
-        given = [] if output is None else ["--output", str(output)]
-        return [verb, str(place.model), "--input", str(place.many[verb] if many else place.input), "--json", *given, *hard]
-
-    def run(self, place, arguments, act=None, cwd=None, **popen):
-        """The exit code, negative for a signal, and what was printed."""
-        popen = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **popen}
-        process = subprocess.Popen([self.command, *arguments], cwd=cwd or place.folder, **popen)
-        try:
-            if act is not None:
-                act(process)
-            out, err = process.communicate(timeout=LIMIT)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return process.returncode, (out or b"").decode(), (err or b"").decode()
-
-    def case(self, kind, name, code, words, place, arguments, changes=(), prints=None, may_leave=False, **popen):
-        """One attack. `changes`: names that are new or different afterwards; may_leave: and what the next run removes."""
-        before = place.state()
-        got, out, err = self.run(place, arguments, **popen)
-        after = place.state()
-        changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-        changed = {path for path in changed if not may_leave or not path.startswith("out/.isologit-")}
-        prints = code == 0 if prints is None else prints
-        why = []
-        if got != code:
-            why.append(f"ended with {got}, not {code}")
-        if words not in err or (code > 0 and not err.startswith("isologit: ")):
-            why.append(f"'{words}' not in: {err!r}")
-        if bool(out) != prints and popen.get("stdout") is None:
-            why.append(f"printed {out[:60]!r}")
-        if changed != set(changes):
-            why.append(f"changed {sorted(changed)}, not {sorted(changes)}")
-        outcome = {0: "done", 1: "refused", 2: "refused"}.get(code, "stopped")
-        counts = self.kinds.setdefault(kind, {})
-        counts[outcome] = counts.get(outcome, 0) + 1
-        if why:
-            self.wrong.append(f"{kind}: {name}: {'; '.join(why)}")
-
-    @staticmethod
-    def processor_time(call, *arguments, **named):
-        """Of the runs that the call makes, in seconds."""
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        call(*arguments, **named)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    def skip(self, what):
-        self.skipped.append(what)
-
-    def table(self):
-        columns = ("done", "refused", "stopped")
-        rows = [("attacks on", "cases", *columns)]
-        total = [0] * 4
-        for kind, counts in self.kinds.items():
-            numbers = [sum(counts.values()), *(counts.get(column, 0) for column in columns)]
-            total = [a + b for a, b in zip(total, numbers)]
-            rows.append((kind, *map(str, numbers)))
-        rows.append(("all", *map(str, total)))
-        return [f"{row[0]:34}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
 
 
 def without(capability):
@@ -178,8 +45,13 @@ def destinations(campaign, place):
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind(str(out / "socket"))
     for name, target in {
-        "loop": "loop", "null": "/dev/null", "to-input": "input", "to-config": "../model/config.json",
-        "to-folder": "folder", "into-model": "../model/new.safetensors", "stdout": "/dev/stdout",
+        "loop": "loop",
+        "null": "/dev/null",
+        "to-input": "input",
+        "to-config": "../model/config.json",
+        "to-folder": "folder",
+        "into-model": "../model/new.safetensors",
+        "stdout": "/dev/stdout",
     }.items():
         (out / name).symlink_to(target)
     os.link(model / "head.safetensors", out / "hard-head")
@@ -224,14 +96,22 @@ def destinations(campaign, place):
         os.link(place.many[verb], out / "hard-input")
         for name, path, code, words in cases:
             run = campaign.arguments(place, verb, path, many=True)
-            told = campaign.processor_time(campaign.case, "destinations", f"{verb}: {name}", code, words, place, run,
-                                           cwd=out)
+            told = campaign.processor_time(
+                campaign.case, "destinations", f"{verb}: {name}", code, words, place, run, cwd=out
+            )
             if told > computing / 2:
                 campaign.wrong.append(f"destinations: {verb}: {name}: told after {told:.2f} s of computing")
         # Standard output that goes to a file: the file would be lost.
         with (out / "printed").open("w") as printed:
-            campaign.case("destinations", f"{verb}: standard output, a file", 1, "standard stream", place,
-                          campaign.arguments(place, verb, "/dev/stdout"), stdout=printed)
+            campaign.case(
+                "destinations",
+                f"{verb}: standard output, a file",
+                1,
+                "standard stream",
+                place,
+                campaign.arguments(place, verb, "/dev/stdout"),
+                stdout=printed,
+            )
         for name in ("printed", "input", "hard-input"):
             (out / name).unlink()
     if not ROOT:
@@ -241,13 +121,33 @@ def destinations(campaign, place):
     (out / "foreign").chmod(0o666)
     os.chown(out / "foreign", 65534, 65534)
     for verb in VERBS:
-        campaign.case("destinations", f"{verb}: a device as root", 1, "not a regular file", place,
-                      campaign.arguments(place, verb, out / "device"))
-        campaign.case("destinations", f"{verb}: an owner that cannot be kept", 1, "cannot be kept", place,
-                      campaign.arguments(place, verb, out / "foreign"), preexec_fn=without(CAP_CHOWN))
+        campaign.case(
+            "destinations",
+            f"{verb}: a device as root",
+            1,
+            "not a regular file",
+            place,
+            campaign.arguments(place, verb, out / "device"),
+        )
+        campaign.case(
+            "destinations",
+            f"{verb}: an owner that cannot be kept",
+            1,
+            "cannot be kept",
+            place,
+            campaign.arguments(place, verb, out / "foreign"),
+            preexec_fn=without(CAP_CHOWN),
+        )
         out.chmod(0o555)
-        campaign.case("destinations", f"{verb}: a folder without permission", 1, "Permission denied", place,
-                      campaign.arguments(place, verb, out / "new"), preexec_fn=without(CAP_DAC_OVERRIDE))
+        campaign.case(
+            "destinations",
+            f"{verb}: a folder without permission",
+            1,
+            "Permission denied",
+            place,
+            campaign.arguments(place, verb, out / "new"),
+            preexec_fn=without(CAP_DAC_OVERRIDE),
+        )
         out.chmod(0o755)
 
 
@@ -318,14 +218,24 @@ def standard_streams(campaign, place):
         told = "cannot write to standard output"
         with open("/dev/full", "w") as full:
             campaign.case(kind, f"{name}: full", 1, f"{told}: No space left", place, run, stdout=full)
-        campaign.case(kind, f"{name}: closed", 1, f"{told}: Bad file descriptor", place, run, prints=False,
-                      preexec_fn=closed(1))
-        campaign.case(kind, f"{name}: nobody reads", 1, f"{told}: Broken pipe", place, run, prints=False,
-                      preexec_fn=nobody_reads)
+        campaign.case(
+            kind, f"{name}: closed", 1, f"{told}: Bad file descriptor", place, run, prints=False, preexec_fn=closed(1)
+        )
+        campaign.case(
+            kind, f"{name}: nobody reads", 1, f"{told}: Broken pipe", place, run, prints=False, preexec_fn=nobody_reads
+        )
     for verb in VERBS:
         run = campaign.arguments(place, verb, place.out / "new")
-        campaign.case(kind, f"{verb}: standard input and error closed", 0, "", place, run, changes={"out/new"},
-                      preexec_fn=closed(0, 2))
+        campaign.case(
+            kind,
+            f"{verb}: standard input and error closed",
+            0,
+            "",
+            place,
+            run,
+            changes={"out/new"},
+            preexec_fn=closed(0, 2),
+        )
         (place.out / "new").unlink()
 
 
@@ -338,13 +248,28 @@ def limits(campaign, place):
     for verb in VERBS:
         for name in ("old", "new"):
             for most in (0, 100, 350):
-                campaign.case(kind, f"{verb} {name}: {most} bytes", 1, "File too large", place,
-                              campaign.arguments(place, verb, place.out / name), preexec_fn=file_size(most))
+                campaign.case(
+                    kind,
+                    f"{verb} {name}: {most} bytes",
+                    1,
+                    "File too large",
+                    place,
+                    campaign.arguments(place, verb, place.out / name),
+                    preexec_fn=file_size(most),
+                )
         # The file fits, and what is printed to another one does not.
         with (place.folder / "printed").open("w") as printed:
             run = ["kernels", "--json"]
-            campaign.case(kind, f"{verb}: standard output", 1, "cannot write to standard output: File too large", place,
-                          run, stdout=printed, preexec_fn=file_size(0))
+            campaign.case(
+                kind,
+                f"{verb}: standard output",
+                1,
+                "cannot write to standard output: File too large",
+                place,
+                run,
+                stdout=printed,
+                preexec_fn=file_size(0),
+            )
         (place.folder / "printed").unlink()
 
 
@@ -383,8 +308,16 @@ def signals(campaign, place):
         run = campaign.arguments(place, verb, output, many=True)
         for name in ("SIGHUP", "SIGINT", "SIGTERM", "SIGXCPU"):
             number = getattr(signal, name)
-            campaign.case(kind, f"{verb}: {name}", 128 + number, "interrupted; nothing was written", place, run,
-                          act=sends(number), preexec_fn=not_ignoring)
+            campaign.case(
+                kind,
+                f"{verb}: {name}",
+                128 + number,
+                "interrupted; nothing was written",
+                place,
+                run,
+                act=sends(number),
+                preexec_fn=not_ignoring,
+            )
         for name in ("SIGKILL", "SIGQUIT", "SIGUSR1", "SIGALRM", "SIGPROF"):
             number = getattr(signal, name)
             before = place.state()
@@ -398,8 +331,17 @@ def signals(campaign, place):
                 campaign.wrong.append(f"signals: {verb}: {name} left something")
         for name in ("SIGHUP", "SIGINT", "SIGTERM"):
             number = getattr(signal, name)
-            campaign.case(kind, f"{verb}: {name} ignored", 0, "", place, run, changes={"out/old"}, act=sends(number),
-                          preexec_fn=ignoring(number))
+            campaign.case(
+                kind,
+                f"{verb}: {name} ignored",
+                0,
+                "",
+                place,
+                run,
+                changes={"out/old"},
+                act=sends(number),
+                preexec_fn=ignoring(number),
+            )
             output.write_text("precious")
 
 
@@ -450,10 +392,13 @@ def changes_while_read(campaign, place):
 
                 changed = set() if way == "written to" else {str(path.relative_to(place.folder))}
                 run = campaign.arguments(place, verb, output, many=True)
-                campaign.case(kind, f"{verb}: {file} {way}", 1, words, place, run, changed, act=act,
-                              may_leave=way == "cut short")
+                campaign.case(
+                    kind, f"{verb}: {file} {way}", 1, words, place, run, changed, act=act, may_leave=way == "cut short"
+                )
                 path.write_bytes(bytes_before)
-                for left in place.out.glob(".isologit-*"):  # of a process that a cut file ended; the next one removes it
+                for left in place.out.glob(
+                    ".isologit-*"
+                ):  # of a process that a cut file ended; the next one removes it
                     left.unlink()
 
 
