@@ -41,7 +41,8 @@ std::string difference(const struct stat& before, const struct stat& now) {
 
 void note_read_file(const std::string& path, const struct stat& status) {
   const std::lock_guard lock(all().mutex);
-  all().files.push_back({path, status});
+  const auto known = [&](const ReadFile& file) { return file.path == path && difference(file.status, status).empty(); };
+  if (std::none_of(all().files.begin(), all().files.end(), known)) all().files.push_back({path, status});
 }
 
 bool was_read(const struct stat& status) {
