@@ -62,7 +62,9 @@ struct Operands {
   std::int64_t bytes() const { return dtype == ISOLOGIT_F32 ? 4 : 2; }
 
   isologit_matrix matrix(Input& input, const std::vector<unsigned char>& data, std::int64_t count) const {
-    return {data.data(), input.size(count), input.size(size), input.field(size), input.field(dtype)};
+    // Rows may lie backwards, so a stride of -1 is as good as any; one that leaves what pointers span is not.
+    const std::int64_t stride = input.field(size);
+    return {data.data(), input.size(count), input.size(size), stride == -1 ? size : stride, input.field(dtype)};
   }
   isologit_head head(Input& input) const {
     isologit_head head{};

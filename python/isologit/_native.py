@@ -353,7 +353,8 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
     answer = 1
     while True:
         try:
-            yield answer
+            while True:  # handlers also run where a loop begins anew, so this one is inside as well
+                yield answer
         except GeneratorExit:
             return
         except BaseException as error:  # handed on by Interruptible
@@ -424,8 +425,9 @@ class Partial:
         options = _score_options(arithmetic, threads, kernel)
         self._calls = _Interruptible(options)
         self._handle = c_void_p()
-        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
+        # Before there is one: a signal's handler may raise as soon as there is.
         weakref.finalize(self, _library.isologit_partial_end, self._handle)
+        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
 
     def absorb(self, shard: Head, first_id: int) -> None:
         self._calls.call(_library.isologit_partial_absorb, self._handle, shard, first_id)
