@@ -82,6 +82,7 @@ def stop(*_): raise Stop
 signal.signal(signal.SIGALRM, stop)
 rng = np.random.default_rng(1)
 hidden, weight = (rng.standard_normal((n, 1024), dtype=np.float32) for n in (800, 50000))
+isologit.score, isologit.logits, isologit.sample, isologit.log_softmax  # imported now
 ids, rows = np.zeros(800, np.int64), rng.standard_normal((800, 50000), dtype=np.float32)
 best = 99.0
 for _ in range(5):
