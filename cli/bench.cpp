@@ -253,7 +253,7 @@ std::string as_table(const Report& of) {
   return text + "\n" + column_table(rows);
 }
 
-Outcome<std::string> run(const Arguments& arguments) {
+Outcome<Ending> run(const Arguments& arguments) {
   const Outcome<BenchShape> shape = parse_shape(arguments.shape);
   if (!shape) return tl::unexpected(shape.error());
   std::optional<float> outliers;
@@ -287,7 +287,7 @@ Outcome<std::string> run(const Arguments& arguments) {
   });
   std::fputs(progress.clear().c_str(), stderr);
   const Report report{bench, ceilings, lines, calls};
-  return arguments.json ? as_json(report) : as_table(report);
+  return Ending{arguments.json ? as_json(report) : as_table(report), {}};
 }
 
 constexpr const char* kFooter =

@@ -17,11 +17,11 @@ CLI::Option* add_list(CLI::App& command, const char* name, const char* type, std
 }
 
 // --help and --version end parsing as well, with code 0.
-Outcome<std::string> end_parsing(const CLI::App& app, const CLI::ParseError& end) {
+Outcome<Ending> end_parsing(const CLI::App& app, const CLI::ParseError& end) {
   if (end.get_exit_code() == 0) {
     std::ostringstream out;
     app.exit(end, out, out);
-    return out.str();
+    return Ending{out.str(), {}};
   }
   std::string command = "isologit";
   for (const CLI::App* verb : app.get_subcommands()) command += " " + verb->get_name();
@@ -35,6 +35,10 @@ void Options::about(const std::string& text) { command_.description(text); }
 void Options::footer(const std::string& text) { command_.footer(text); }
 
 void Options::required(const char* name, const char* type, std::string& value, const std::string& help) {
+  command_.add_option(name, value, help)->required()->type_name(type);
+}
+
+void Options::required(const char* name, const char* type, std::optional<std::string>& value, const std::string& help) {
   command_.add_option(name, value, help)->required()->type_name(type);
 }
 
@@ -76,7 +80,7 @@ void Options::list(const char* name, const char* type, std::vector<std::int64_t>
   add_list(command_, name, type, values, help)->check(CLI::Range(least, most));
 }
 
-Outcome<std::string> run_command_line(std::span<const Verb> verbs, int argc, char** argv) {
+Outcome<Ending> run_command_line(std::span<const Verb> verbs, int argc, char** argv) {
   CLI::App app(
       "The last layer of a language model with one right answer: every result is the real number, rounded once",
       "isologit");

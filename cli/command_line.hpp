@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/outcome.hpp"
+#include "cli/output.hpp"
 
 namespace CLI {
 class App;
@@ -27,6 +27,7 @@ class Options {
   void footer(const std::string& text);  // below the options
 
   void required(const char* name, const char* type, std::string& value, const std::string& help);
+  void required(const char* name, const char* type, std::optional<std::string>& value, const std::string& help);
   void text(const char* name, const char* type, std::string& value, const std::string& help);
   void text(const char* name, const char* type, std::optional<std::string>& value, const std::string& help);
   void choice(const char* name, const char* type, std::string& value, const std::vector<std::string>& choices,
@@ -46,7 +47,7 @@ class Options {
   CLI::App& command_;
 };
 
-using VerbRun = std::function<Outcome<std::string>()>;
+using VerbRun = std::function<Outcome<Ending>()>;
 
 struct Verb {
   const char* name;
@@ -54,6 +55,6 @@ struct Verb {
 };
 
 // Reads the command line and runs the verb that it names.
-Outcome<std::string> run_command_line(std::span<const Verb> verbs, int argc, char** argv);
+Outcome<Ending> run_command_line(std::span<const Verb> verbs, int argc, char** argv);
 
 }  // namespace isologit::detail::cli

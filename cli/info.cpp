@@ -94,12 +94,12 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
   return field_table(fields);
 }
 
-Outcome<std::string> run(const std::string& model, bool json) {
+Outcome<Ending> run(const std::string& model, bool json) {
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
   if (!checkpoint) return failure(checkpoint.error());
   const Outcome<Memory> memory = memory_of(checkpoint->head);
   if (!memory) return tl::unexpected(memory.error());
-  return json ? as_json(model, *checkpoint, *memory) : as_table(model, *checkpoint, *memory);
+  return Ending{json ? as_json(model, *checkpoint, *memory) : as_table(model, *checkpoint, *memory), {}};
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ VerbRun kernels_verb(Options& options) {
   options.footer(
       "Best first; one is chosen for each arithmetic. The choice can be forced by --kernel or by the environment "
       "variable ISOLOGIT_KERNEL.");
-  return [json]() -> Outcome<std::string> { return *json ? as_json(kernels()) : as_table(kernels()); };
+  return [json]() -> Outcome<Ending> { return Ending{*json ? as_json(kernels()) : as_table(kernels()), {}}; };
 }
 
 }  // namespace isologit::detail::cli

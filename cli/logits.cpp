@@ -88,18 +88,18 @@ Result<ScoreReport> write_blocks(const Head& head, const Job& job, const ScoreOp
   return total;
 }
 
-Outcome<Written> write(const Head& head, const Job& job, const Arguments& arguments, const ScoreOptions& options) {
-  Result<io::TensorStream> file = io::TensorStream::begin(arguments.output, "logits", safetensors_name(job.dtype),
-                                                          {job.rows.hidden.rows, job.ids.end - job.ids.begin});
-  if (!file) return failure(file.error());
+Outcome<Written> write(const Head& head, const Job& job, io::NewFile& file, const ScoreOptions& options) {
+  Result<io::TensorStream> logits = io::TensorStream::begin(file, "logits", safetensors_name(job.dtype),
+                                                            {job.rows.hidden.rows, job.ids.end - job.ids.begin});
+  if (!logits) return failure(logits.error());
   Written written;
   Digest digest;
   const auto call = [&](const ScoreOptions& with_progress) {
-    return write_blocks(head, job, with_progress, *file, digest);
+    return write_blocks(head, job, with_progress, *logits, digest);
   };
   const auto done = run_with_progress(options, call, written.report, written.seconds);
   if (!done) return tl::unexpected(done.error());
-  if (const Result<void> finished = file->finish(); !finished) return failure(finished.error());
+  if (const Result<void> finished = logits->finish(); !finished) return failure(finished.error());
   written.digest = digest.text();
   return written;
 }
@@ -120,7 +120,7 @@ std::string as_json(const Arguments& arguments, const io::Checkpoint& checkpoint
                                        {"threads", report.threads},
                                        {"seconds", written.seconds},
                                        {"logit_fallbacks", report.logit_fallbacks},
-                                       {"output", arguments.output},
+                                       {"output", *arguments.output},
                                        {"digest", written.digest}};
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
@@ -148,7 +148,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
                       {"kernel", kernel_text(report.kernel, report.threads, report.arithmetic)},
                       {"time", duration_text(written.seconds)},
                       {"settled again", fmt::format("{} logits by exact accumulation", report.logit_fallbacks)},
-                      {"output", fmt::format("{}  logits {} [{}, {}]", arguments.output, arguments.dtype,
+                      {"output", fmt::format("{}  logits {} [{}, {}]", *arguments.output, arguments.dtype,
                                              job.rows.count(), job.ids.end - job.ids.begin)},
                       {"", ""},
                       {"digest", "sha256 " + written.digest}});
@@ -167,7 +167,7 @@ Outcome<Job> make_job(const Arguments& arguments, const RowOptions& options, con
   return job;
 }
 
-Outcome<std::string> run(const Arguments& arguments) {
+Outcome<Ending> run(const Arguments& arguments) {
   const Outcome<RowOptions> options = parse_row_options(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
@@ -177,11 +177,13 @@ Outcome<std::string> run(const Arguments& arguments) {
   const Outcome<Job> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
 
-  const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
-  const Outcome<Written> written = write(checkpoint->head, *job, arguments, options->compute);
+  Outcome<std::optional<io::NewFile>> output = begin_output(arguments.output, checkpoint->directory);
+  if (!output) return tl::unexpected(output.error());
+  const Outcome<Written> written = write(checkpoint->head, *job, **output, options->compute);
   if (!written) return tl::unexpected(written.error());
-  return arguments.json ? as_json(arguments, *checkpoint, *job, *written)
-                        : as_table(arguments, *checkpoint, *job, *written);
+  std::string text = arguments.json ? as_json(arguments, *checkpoint, *job, *written)
+                                    : as_table(arguments, *checkpoint, *job, *written);
+  return Ending{std::move(text), std::move(*output)};
 }
 
 constexpr const char* kFooter =

@@ -1,11 +1,6 @@
 #include "cli/row_options.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <filesystem>
-#include <system_error>
 
 #include "isologit/kernels.hpp"
 
@@ -28,21 +23,6 @@ Outcome<ScoreOptions> parse_compute_options(const RowArguments& arguments) {
     known += fmt::format("{}{}", known.empty() ? "" : ", ", info.name);
   }
   return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", options.kernel, known));
-}
-
-Outcome<void> check_output(const std::string& output, const std::string& input) {
-  if (output.empty()) return {};
-  std::error_code ignored;
-  if (std::filesystem::equivalent(output, input, ignored)) {
-    return usage_error(fmt::format("--output: '{}' is the input; name another file", output));
-  }
-  std::filesystem::path folder = std::filesystem::path(output).parent_path();
-  if (folder.empty()) folder = ".";
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
-    return failure(fmt::format("--output: cannot write to folder '{}': {}", folder.string(),
-                               std::generic_category().message(errno)));
-  }
-  return {};
 }
 
 // Parses the text of an option, if it is given.
@@ -78,7 +58,6 @@ Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero) 
       .and_then([&] { return parse_given(arguments.vocab, parse_ids, options.vocab); })
       .and_then([&] { return parse_compute_options(arguments); })
       .map([&](const ScoreOptions& compute) { options.compute = compute; })
-      .and_then([&] { return check_output(arguments.output, arguments.input); })
       .map([&] { return options; });
 }
 

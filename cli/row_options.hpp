@@ -14,7 +14,7 @@ namespace isologit::detail::cli {
 struct RowArguments {
   std::string model;
   std::string input;
-  std::string output;
+  std::optional<std::string> output;
   std::optional<std::string> rows;
   std::optional<std::string> vocab;
   std::optional<std::string> temperature;
@@ -35,8 +35,7 @@ struct RowOptions {
   std::optional<float> temperature;
 };
 
-// `zero` allows a temperature of 0. An output must be in a folder that takes new files, and must not be the input; what
-// only writing can tell, such as a full disk, is told by writing.
+// `zero` allows a temperature of 0.
 Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero = false);
 
 // Declares MODEL.

@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <optional>
 #include <string>
 
 #include "cli/outcome.hpp"
+#include "cli/signals.hpp"
 #include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
@@ -32,22 +32,6 @@ class Progress {
   std::optional<Clock::time_point> drawn_;
 };
 
-// While one lives, the first SIGINT or SIGTERM is only noted; a second one ends the process at once, as without it.
-class InterruptGuard {
- public:
-  InterruptGuard();
-  ~InterruptGuard();
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-
-  // The signal that came, 0 when none did.
-  static int signal_number();
-
- private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
-};
-
 // call(options) returns a Result of a report, which goes to `report`; the time it took goes to `seconds`.
 template <class Call, class Report>
 Outcome<void> run_with_progress(ScoreOptions options, Call&& call, Report& report, double& seconds) {
@@ -55,12 +39,12 @@ Outcome<void> run_with_progress(ScoreOptions options, Call&& call, Report& repor
   Progress progress(::isatty(STDERR_FILENO) == 1, start);
   options.progress = [&progress](double share) {
     std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
-    return InterruptGuard::signal_number() == 0;
+    return noted_signal() == 0;
   };
   const auto result = call(options);
   std::fputs(progress.clear().c_str(), stderr);
   if (!result && result.error().code == StatusCode::cancelled) {
-    return tl::unexpected(Failure{128 + InterruptGuard::signal_number(), "interrupted; nothing was written"});
+    return tl::unexpected(interrupted());
   }
   if (!result) return failure(result.error());
   report = *result;

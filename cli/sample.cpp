@@ -118,7 +118,7 @@ Outcome<Samples> compute(const Head& head, const Job& job, const Arguments& argu
   return samples;
 }
 
-Outcome<void> write(const std::string& path, const Samples& samples) {
+Outcome<void> write(io::NewFile& file, const Samples& samples) {
   const std::vector<std::int64_t> shape = {static_cast<std::int64_t>(samples.ids.size())};
   const auto tensor = [&](const char* name, const char* dtype, const auto& values) {
     return io::TensorToWrite{name, dtype, shape, std::as_bytes(std::span(values))};
@@ -126,7 +126,7 @@ Outcome<void> write(const std::string& path, const Samples& samples) {
   const std::vector<io::TensorToWrite> tensors = {
       tensor("ids", "I64", samples.ids), tensor("logprobs", "F32", samples.logprobs),
       tensor("cut_logprobs", "F32", samples.cut_logprobs), tensor("log_kept_cut", "F32", samples.log_kept_cut)};
-  if (const Result<void> written = io::write_safetensors(path, tensors); !written) return failure(written.error());
+  if (const Result<void> written = io::write_safetensors(file, tensors); !written) return failure(written.error());
   return {};
 }
 
@@ -171,7 +171,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
        fmt::format("{} logits by exact accumulation, {} rows by further passes, {} rows at a wider precision",
                    report.logit_fallbacks, report.further_rows, report.undecided_rows)}};
   if (!support.empty()) fields.emplace_back("support", support);
-  if (!arguments.output.empty()) fields.emplace_back("output", arguments.output);
+  if (arguments.output) fields.emplace_back("output", *arguments.output);
   constexpr std::size_t kShown = 16;
   std::string ids;
   for (std::size_t i = 0; i < std::min(samples.ids.size(), kShown); ++i) ids += fmt::format(" {}", samples.ids[i]);
@@ -181,7 +181,7 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
   return field_table(fields);
 }
 
-Outcome<std::string> run(const Arguments& arguments) {
+Outcome<Ending> run(const Arguments& arguments) {
   const Outcome<SampleOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
@@ -191,15 +191,17 @@ Outcome<std::string> run(const Arguments& arguments) {
   const Outcome<Job> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
 
-  const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
+  Outcome<std::optional<io::NewFile>> output = begin_output(arguments.output, checkpoint->directory);
+  if (!output) return tl::unexpected(output.error());
   const Outcome<Samples> samples = compute(checkpoint->head, *job, arguments, *options);
   if (!samples) return tl::unexpected(samples.error());
-  if (!arguments.output.empty()) {
-    if (const auto written = write(arguments.output, *samples); !written) return tl::unexpected(written.error());
+  if (*output) {
+    if (const auto written = write(**output, *samples); !written) return tl::unexpected(written.error());
   }
   const std::string support = job->support.text(checkpoint->head.vocab_size);
-  return arguments.json ? as_json(arguments, *checkpoint, *options, *samples, support)
-                        : as_table(arguments, *checkpoint, *samples, support);
+  std::string text = arguments.json ? as_json(arguments, *checkpoint, *options, *samples, support)
+                                    : as_table(arguments, *checkpoint, *samples, support);
+  return Ending{std::move(text), std::move(*output)};
 }
 
 constexpr const char* kFooter =

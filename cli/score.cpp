@@ -22,7 +22,7 @@ namespace {
 
 Outcome<RowOptions> parse(const ScoreArguments& arguments) {
   Outcome<RowOptions> options = parse_row_options(arguments);
-  if (options && arguments.output.empty() && (arguments.top_k > 0 || !arguments.with.empty())) {
+  if (options && !arguments.output && (arguments.top_k > 0 || !arguments.with.empty())) {
     return usage_error(
         fmt::format("{}: needs --output, which is where the values go", arguments.top_k > 0 ? "--top-k" : "--with"));
   }
@@ -54,7 +54,7 @@ Outcome<ScoreJob> make_job(const ScoreArguments& arguments, const RowOptions& op
   ScoreJob job{*rows, {}, {}, {}, !captured.temperatures.empty()};
   const RowRange& range = rows->range;
   job.token_ids.assign(captured.token_ids.begin() + range.begin, captured.token_ids.begin() + range.end);
-  if (!arguments.output.empty()) {
+  if (arguments.output) {
     Result<io::GivenIds> given = io::read_given_ids(captured);
     if (!given) return failure(given.error());
     job.given.per_row = given->per_row;
@@ -86,7 +86,7 @@ Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArgume
   request.ignore_index = kIgnore;
   request.support = job.support.view();
   request.logprobs = room(scores.logprobs);
-  if (!arguments.output.empty()) {
+  if (arguments.output) {
     request.lse = room(scores.lse);
     request.entropy = room(scores.entropy);
     request.argmax = room(scores.argmax);
@@ -111,7 +111,7 @@ Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArgume
   return scores;
 }
 
-Outcome<void> write(const ScoreArguments& arguments, const ScoreJob& job, const Scores& scores) {
+Outcome<void> write(io::NewFile& file, const ScoreArguments& arguments, const ScoreJob& job, const Scores& scores) {
   const auto rows = static_cast<std::int64_t>(job.rows.count());
   std::vector<io::TensorToWrite> tensors;
   const auto add = [&](const char* name, const char* dtype, const auto& values, std::int64_t per_row = 0) {
@@ -132,12 +132,12 @@ Outcome<void> write(const ScoreArguments& arguments, const ScoreJob& job, const 
     add("top_k_ids", "I64", scores.top_k_ids, arguments.top_k);
     add("top_k_logprobs", "F32", scores.top_k_logprobs, arguments.top_k);
   }
-  const Result<void> written = io::write_safetensors(arguments.output, tensors);
+  const Result<void> written = io::write_safetensors(file, tensors);
   if (!written) return failure(written.error());
   return {};
 }
 
-Outcome<std::string> run(const ScoreArguments& arguments) {
+Outcome<Ending> run(const ScoreArguments& arguments) {
   const Outcome<RowOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
   const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
@@ -147,13 +147,15 @@ Outcome<std::string> run(const ScoreArguments& arguments) {
   const Outcome<ScoreJob> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
 
-  const InterruptGuard guard;  // until the output is complete, so that nothing partial is left
+  Outcome<std::optional<io::NewFile>> output = begin_output(arguments.output, checkpoint->directory);
+  if (!output) return tl::unexpected(output.error());
   const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->compute);
   if (!scores) return tl::unexpected(scores.error());
-  if (!arguments.output.empty()) {
-    if (const auto written = write(arguments, *job, *scores); !written) return tl::unexpected(written.error());
+  if (*output) {
+    if (const auto written = write(**output, arguments, *job, *scores); !written)
+      return tl::unexpected(written.error());
   }
-  return score_report(arguments, *checkpoint, *job, *scores);
+  return Ending{score_report(arguments, *checkpoint, *job, *scores), std::move(*output)};
 }
 
 constexpr const char* kFooter =

@@ -80,7 +80,7 @@ std::string as_table(const Report& of) {
                                     report.logit_fallbacks, report.undecided_rows)}};
   const std::string support = job.support.text(of.checkpoint.head.vocab_size);
   if (!support.empty()) fields.emplace_back("support", support);
-  if (!of.arguments.output.empty()) fields.emplace_back("output", of.arguments.output);
+  if (of.arguments.output) fields.emplace_back("output", *of.arguments.output);
   fields.emplace_back("", "");
   fields.emplace_back("mean logprob", value(&Summary::mean));
   fields.emplace_back("perplexity", value(&Summary::perplexity));

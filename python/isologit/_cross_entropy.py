@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from isologit import _inputs, _native
+from isologit import _inputs, _native, _numbers
 from isologit._docstrings import documented
 from isologit._inputs import Array
 from isologit._rounding import sum_of_products
@@ -22,6 +22,7 @@ class LossOptions(NamedTuple):
     reduction: str
 
 
+@_numbers.usual_rounding()
 def reduced_losses(
     logprobs: np.ndarray,
     lse: np.ndarray | None,
@@ -48,6 +49,7 @@ def reduced_losses(
     return np.array(loss, np.float32)
 
 
+@_numbers.usual_rounding()
 def upstream_of_scores(
     upstream: np.ndarray, lse: np.ndarray | None, target: np.ndarray, options: LossOptions
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -118,6 +120,9 @@ def linear_cross_entropy(
     """
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
+    if not _numbers.traced():
+        label_smoothing, z_loss = _numbers.f32(label_smoothing, "label_smoothing"), _numbers.f32(z_loss, "z_loss")
+        ignore_index = _numbers.integer(ignore_index, "ignore_index")
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; expected 0 to 1")
     if not 0 <= z_loss < float("inf"):

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from isologit import _native
+from isologit import _native, _numbers
 
 Array = Any  # numpy.ndarray or torch.Tensor
 
+MOST_THREADS = 1024
 _BF16_BITS = np.dtype([("bf16", np.uint16)])  # how uint16 arrays with dtype="bf16" are marked
 _DTYPE_CODES = {
     "bfloat16": _native.BF16,
@@ -72,14 +73,29 @@ def rows_are_adjacent(array: Array) -> bool:
     if is_tensor(array):
         return array.shape[-1] <= 1 or array.stride(-1) == 1
     size = array.itemsize
-    return (array.shape[-1] <= 1 or array.strides[-1] == size) and all(step % size == 0 for step in array.strides)
+    adjacent = array.shape[-1] <= 1 or array.strides[-1] == size
+    return array.size == 0 or (adjacent and all(step % size == 0 for step in array.strides))
 
 
-def require_cpu(**tensors: Array | None) -> None:
+def require_cpu(**tensors: Any) -> None:
     for name, tensor in tensors.items():
-        if is_tensor(tensor) and tensor.device.type not in ("cpu", "meta"):
+        if not is_tensor(tensor) or tensor.device.type == "cpu":
+            continue
+        meta = tensor.device.type == "meta"
+        what = "a meta tensor has no values" if meta else f"pass {name}.cpu()"
+        raise NotImplementedError(f"{name} is on {tensor.device}; isologit computes this on the CPU only: {what}")
+
+
+def refuse_tangents(**tensors: Any) -> None:
+    """What forward-mode differentiation has attached to a tensor would be lost without a word."""
+    forward_ad = sys.modules.get("torch.autograd.forward_ad")
+    if forward_ad is None or _numbers.traced():
+        return
+    for name, tensor in tensors.items():
+        if is_tensor(tensor) and forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError(
-                f"{name} is on {tensor.device}; isologit computes this on the CPU only: pass {name}.cpu()"
+                f"{name} has a tangent of forward-mode differentiation, which isologit does not have: expected reverse "
+                f"mode, or {name}.detach()"
             )
 
 
@@ -147,15 +163,16 @@ class HeadArgs(NamedTuple):
             raise ValueError("hidden is []; expected [..., H]")
         rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
         rows = rows if rows_are_adjacent(rows) else contiguous(rows)
-        temperatures = per_row(temperature, hidden, "float32", "temperature")
+        temperatures = per_row(temperature, hidden, "temperature")
         transforms = (softcap, scale, divide, transform_order)
-        options = (*transforms, arithmetic, threads, processor_numbers(processors), kernel)
+        options = _checked_options(*transforms, arithmetic, threads, processors, kernel)
         head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
         return head._replace(hidden=rows)
 
     def with_weight(self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None) -> "HeadArgs":
         """The same with another weight."""
         require_cpu(hidden=self.hidden, weight=weight, bias=bias)
+        refuse_tangents(hidden=self.hidden, weight=weight, bias=bias)
         weight = as_floats(weight, dtype)
         bias = None if bias is None else as_floats(bias, dtype)
         _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
@@ -166,7 +183,7 @@ class HeadArgs(NamedTuple):
         if bias is not None and bias.ndim != 1:
             raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
         bias = None if bias is None else contiguous(bias)
-        size = weight.shape[0] if vocab_size is None else vocab_size
+        size = weight.shape[0] if vocab_size is None else _numbers.integer(vocab_size, "vocab_size")
         return self._replace(weight=weight, bias=bias, vocab_size=size)
 
     def options(self) -> dict[str, Any]:
@@ -217,13 +234,40 @@ def native_head(
     head = _native.Head(weight=weight, vocab_size=vocab_size, transform_order=order)
     if bias is not None:
         head.bias = _native.Vector(pointer(bias), bias.shape[0], dtype_code(bias, "bias"))
-    if softcap is not None:
-        head.has_softcap, head.softcap = 1, softcap
-    if scale is not None:
-        head.scale_kind, head.scale = _native.SCALE_MULTIPLY, scale
-    if divide is not None:
-        head.scale_kind, head.scale = _native.SCALE_DIVIDE, divide
+    with _numbers.usual_rounding():
+        if softcap is not None:
+            head.has_softcap, head.softcap = 1, softcap
+        if scale is not None:
+            head.scale_kind, head.scale = _native.SCALE_MULTIPLY, scale
+        if divide is not None:
+            head.scale_kind, head.scale = _native.SCALE_DIVIDE, divide
     return head
+
+
+def _checked_options(
+    softcap: Any,
+    scale: Any,
+    divide: Any,
+    transform_order: str,
+    arithmetic: str,
+    threads: Any,
+    processors: Any,
+    kernel: Any,
+) -> tuple[Any, ...]:
+    if _numbers.traced():
+        return softcap, scale, divide, transform_order, arithmetic, threads, list(processors or []), kernel
+    named = {"softcap": softcap, "scale": scale, "divide": divide}
+    factors = (None if value is None else _numbers.f32(value, name) for name, value in named.items())
+    softcap, scale, divide = factors
+    if divide is not None and divide <= 0:
+        raise ValueError(f"divide: {divide}; expected a finite number above 0")
+    return softcap, scale, divide, transform_order, arithmetic, *run_options(threads, processors, kernel)
+
+
+def run_options(threads: Any, processors: Any, kernel: Any) -> tuple[int, list[int], str]:
+    if not isinstance(kernel, str):
+        raise ValueError(f"kernel: {kernel!r}; expected the name of a kernel, or '' for the best")
+    return _numbers.integer(threads, "threads", 0, MOST_THREADS), processor_numbers(processors), kernel
 
 
 class SupportArgs(NamedTuple):
@@ -249,6 +293,7 @@ class SupportArgs(NamedTuple):
             raise ValueError("mask and lists of ids are given; expected one or the other")
         lead = tuple(hidden.shape[:-1])
         if mask is not None:
+            require_cpu(mask=mask)
             mask = mask if is_tensor(mask) else np.asarray(mask)
             if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
                 raise ValueError(
@@ -279,12 +324,24 @@ class SupportArgs(NamedTuple):
 
 def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     """offsets and ids of one list of ids a row; each list sorted, each id once."""
-    sorted_lists = [np.unique(np.asarray(ids, dtype=np.int64)) for ids in lists]
+    sorted_lists = [np.unique(_id_list(ids, f"{name}[{row}]")) for row, ids in enumerate(lists)]
     if len(sorted_lists) != rows:
         raise ValueError(f"{name}: {len(sorted_lists)} lists of ids; expected one for each of the {rows} rows")
     offsets = np.zeros(rows + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
     return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
+
+
+def _id_list(ids: Any, name: str) -> np.ndarray:
+    """One row's ids, of any type of integers, as int64."""
+    require_cpu(**{name: ids})
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise ValueError(f"{name}: shape is {list(array.shape)}; expected a list of ids for each row")
+    if array.size == 0:
+        return array.astype(np.int64)  # an empty list has no type of its own
+    _require_integers(array, name)
+    return _as_int64(array, name)
 
 
 def contiguous(array: Array) -> Array:
@@ -298,34 +355,77 @@ def _require_integers(array: Array, name: str) -> None:
         raise ValueError(f"{name}: dtype is {array.dtype}; expected {expected}")
 
 
+def _require_real(array: Array, name: str) -> None:
+    if is_tensor(array):
+        real = not array.is_complex() and dtype_name(array) != "bool"
+    else:
+        real = array.dtype.kind in "iuf" or dtype_name(array) == "bfloat16"
+    if not real:
+        raise ValueError(f"{name}: dtype is {array.dtype}; expected numbers")
+
+
+def _as_int64(values: Array, name: str) -> Array:
+    """Integers of any type; those of uint64 that int64 does not have are an error."""
+    if dtype_name(values) != "uint64":
+        return values
+    bits = values.view(sys.modules["torch"].int64) if is_tensor(values) else values.view(np.int64)
+    if not _numbers.traced() and (bits < 0).any():
+        wrong = int(bits[bits < 0].reshape(-1)[0]) + 2**64
+        raise ValueError(f"{name}: {wrong}; expected integers below 2^63")
+    return bits
+
+
+def _bits(values: Array, _: str) -> Array:
+    """Integers of 64 bits, signed or not, as their bits."""
+    if dtype_name(values) != "uint64":
+        return values
+    return values.view(sys.modules["torch"].int64) if is_tensor(values) else values.view(np.int64)
+
+
 def _flat(values: Array, dtype: str) -> Array:
-    """As a contiguous vector of that type; of uint64 the bits."""
+    """As a contiguous vector of that type."""
     values = values.reshape(-1)
     if is_tensor(values):
-        torch = sys.modules["torch"]
-        if values.dtype == torch.uint64:
-            values = values.view(torch.int64)
-        return values.detach().to(getattr(torch, dtype)).contiguous()
-    return np.ascontiguousarray(values.view(np.int64) if values.dtype == np.uint64 else values, dtype)
+        return values.detach().to(getattr(sys.modules["torch"], dtype)).contiguous()
+    with np.errstate(over="ignore"):  # the library refuses the infinity
+        return np.ascontiguousarray(values, dtype)
 
 
-def per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
-    """One number for all rows, [1], or one for each, [N], of hidden [..., H]. Integers are those of 64 bits."""
+def per_row(value: Any, hidden: Array, name: str) -> Array:
+    """One f32 number for all rows, [1], or one for each, [N], of hidden [..., H]."""
+    if _numbers.traced():
+        return _per_row(value, hidden, "float32", name)
+    if not _is_array(value) and not isinstance(value, (list, tuple)):
+        value = _numbers.f32(value, name)
+    with _numbers.usual_rounding():
+        return _per_row(value, hidden, "float32", name)
+
+
+def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = False) -> Array:
+    """One int64 for all rows, [1], or one for each, [N], of hidden [..., H]; any_bits: or the bits of a uint64."""
+    as_int64 = _bits if any_bits else _as_int64
+    if isinstance(value, (list, tuple)):
+        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+    if not _is_array(value):
+        most = 2**64 - 1 if any_bits else 2**63 - 1
+        value = _numbers.integer(value, name, -(2**63), most)
+        return _per_row(value - 2**64 if value >= 2**63 else value, hidden, "int64", name)
+    _require_integers(value, name)
+    return _per_row(as_int64(value, name), hidden, "int64", name)
+
+
+def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
     lead = tuple(hidden.shape[:-1])
     if isinstance(value, (list, tuple)):
         value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
     if not _is_array(value):
-        if dtype == "int64":
-            if not -(2**63) <= value < 2**64:
-                raise ValueError(f"{name}: {value}; expected a number of 64 bits")
-            value = value - 2**64 if value >= 2**63 else value  # the same bits
         if is_tensor(hidden):
             return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
         return np.full((1,), value, dtype)
+    require_cpu(**{name: value})
+    _require_real(value, name)
     if value.ndim > 0 and tuple(value.shape) != lead:
         raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
-    if dtype == "int64":
-        _require_integers(value, name)
     return _flat(value, dtype)
 
 
@@ -334,9 +434,11 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
     lead = tuple(hidden.shape[:-1])
     if not _is_array(token_ids):
         token_ids = sys.modules["torch"].as_tensor(token_ids) if is_tensor(hidden) else np.asarray(token_ids)
+    require_cpu(**{name: token_ids})
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
     _require_integers(token_ids, name)
+    token_ids = _as_int64(token_ids, name)
     shape = tuple(token_ids.shape)
     if shape != lead and shape[:-1] != lead:
         raise ValueError(

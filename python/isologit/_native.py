@@ -378,7 +378,8 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
     answer = 1
     while True:
         try:
-            yield answer
+            while True:  # handlers also run where a loop begins anew, so this one is inside as well
+                yield answer
         except GeneratorExit:
             return
         except BaseException as error:  # handed on by Interruptible
@@ -417,6 +418,13 @@ def transform_order_code(order: str) -> int:
     return _TRANSFORM_ORDERS.index(order)
 
 
+def check_kernel(kernel: str) -> bytes:
+    """The name of a kernel, or b"" for the best."""
+    if kernel != "" and kernel not in kernel_names():
+        raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
+    return kernel.encode()
+
+
 class Running(NamedTuple):
     """Where and with which kernel a call runs. processors: none for those of the calling thread."""
 
@@ -429,7 +437,7 @@ class Running(NamedTuple):
         numbers = (c_int32 * len(self.processors))(*self.processors) if self.processors else None
         return {
             "threads": self.threads,
-            "kernel": self.kernel.encode(),
+            "kernel": check_kernel(self.kernel),
             "processors": numbers,
             "processor_count": len(self.processors),
         }
@@ -467,8 +475,9 @@ class Partial:
         options = _score_options(arithmetic, running)
         self._calls = _Interruptible(options)
         self._handle = c_void_p()
-        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
+        # Before there is one: a signal's handler may raise as soon as there is.
         weakref.finalize(self, _library.isologit_partial_end, self._handle)
+        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
 
     def absorb(self, shard: Head, first_id: int) -> None:
         self._calls.call(_library.isologit_partial_absorb, self._handle, shard, first_id)

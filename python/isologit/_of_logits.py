@@ -1,12 +1,11 @@
 """Functions of given logits, of numpy arrays and torch tensors alike: CONTRACT.md 3a."""
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from isologit import _inputs, _native
+from isologit import _inputs, _native, _numbers
 
 _DTYPES = {"bfloat16": _native.BF16, "float16": _native.F16, "float32": _native.F32}
 
@@ -54,9 +53,13 @@ def _run(
     logits: Any, outputs: tuple[str], token_ids: Any, ignore_index: int, temperature: Any, running: tuple[Any, ...]
 ) -> Any:
     threads, processors, kernel = running
-    running = _native.Running(threads, _inputs.processor_numbers(processors), kernel)
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(logits, torch.Tensor):
+    if not _numbers.traced():
+        ignore_index = _numbers.integer(ignore_index, "ignore_index")
+        threads, processors, kernel = _inputs.run_options(threads, processors, kernel)
+    running = _native.Running(threads, list(processors or []), kernel)
+    if not isinstance(temperature, (list, tuple)) and not hasattr(temperature, "shape") and not _numbers.traced():
+        temperature = _numbers.f32(temperature, "temperature")
+    if _inputs.is_tensor(logits):
         from isologit import _of_logits_torch
 
         return _of_logits_torch.run(logits, outputs[0], token_ids, ignore_index, temperature, running)
@@ -72,7 +75,8 @@ def _run(
     rows = logits.reshape(int(np.prod(lead)), vocab_size)
     if (vocab_size > 1 and rows.strides[1] != rows.itemsize) or rows.strides[0] % rows.itemsize != 0:
         rows = np.ascontiguousarray(rows)
-    temperatures = np.ascontiguousarray(temperature, dtype=np.float32)
+    with _numbers.usual_rounding(), np.errstate(over="ignore"):  # the library refuses the infinity
+        temperatures = np.ascontiguousarray(temperature, dtype=np.float32)
     check_temperature(temperatures.size, temperatures.shape, lead)
     shape = lead
     request = _native.LogitsRequest(
@@ -84,12 +88,9 @@ def _run(
         log_softmax_row_stride=vocab_size,
     )
     if token_ids is not None:
-        token_ids = np.asarray(token_ids)
-        if token_ids.dtype.kind not in "iu" and token_ids.size:
-            raise ValueError(f"token_ids: dtype is {token_ids.dtype}; expected integers")
-        token_ids = np.ascontiguousarray(token_ids, dtype=np.int64)
-        request.ids_per_row = ids_per_row(token_ids.shape, lead)
-        request.token_ids, shape = token_ids.ctypes.data, token_ids.shape
+        ids = _inputs.token_ids_of(token_ids, logits)
+        request.ids_per_row = 1 if ids.ndim == 1 else ids.shape[1]
+        request.token_ids, shape = ids.ctypes.data, np.shape(token_ids)
     result = np.zeros((*lead, vocab_size) if outputs[0] == "log_softmax" else shape, dtype=np.float32)
     setattr(request, outputs[0], result.ctypes.data)
     if result.size:
@@ -107,14 +108,3 @@ def check_temperature(size: int, shape: tuple[int, ...], lead: tuple[int, ...]) 
         raise ValueError(
             f"temperature: shape is {list(shape)}; expected a number, or {list(lead)}: one for each row of logits"
         )
-
-
-def ids_per_row(shape: tuple[int, ...], lead: tuple[int, ...]) -> int:
-    if tuple(shape) == tuple(lead):
-        return 1
-    if tuple(shape[:-1]) == tuple(lead):
-        return shape[-1]
-    raise ValueError(
-        f"token_ids: shape is {list(shape)}; expected {list(lead)}, one id a row, or with one dimension more at the "
-        "end, K ids a row"
-    )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _native, _of_logits
+from isologit import _inputs, _native, _numbers, _of_logits
 
 _DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
 _ARGS = (
@@ -85,6 +85,13 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 of_logits.register_autograd(_backward, setup_context=_setup)
 
 
+def _temperatures(temperature: Any) -> Tensor:
+    if _numbers.traced():
+        return torch.as_tensor(temperature, dtype=torch.float32).detach()
+    with _numbers.usual_rounding():
+        return torch.as_tensor(temperature, dtype=torch.float32).detach()
+
+
 def run(
     logits: Tensor,
     output: str,
@@ -93,25 +100,20 @@ def run(
     temperature: float | Tensor,
     running: _native.Running,
 ) -> Tensor:
-    for name, tensor in (("logits", logits), ("token_ids", token_ids)):
-        if tensor is not None and tensor.device.type not in ("cpu", "meta"):
-            raise NotImplementedError(
-                f"{name} is on {tensor.device}; this build of isologit computes on the CPU only: pass {name}.cpu()"
-            )
+    _inputs.require_cpu(logits=logits, token_ids=token_ids, temperature=temperature)
+    _inputs.refuse_tangents(logits=logits)
     _of_logits.check_shape("logits", logits.shape)
     lead, vocab_size = logits.shape[:-1], logits.shape[-1]
     rows = logits.reshape(lead.numel(), vocab_size)
     if vocab_size > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
-    temperatures = torch.as_tensor(temperature, dtype=torch.float32).detach()
+    temperatures = _temperatures(temperature)
     _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None
     if token_ids is not None:
-        if token_ids.dtype not in (torch.int64, torch.int32):
-            raise ValueError(f"token_ids: dtype is {token_ids.dtype}; expected torch.int64")
-        per_row = _of_logits.ids_per_row(token_ids.shape, lead)
-        shape = token_ids.shape
-        ids = token_ids.to(torch.int64).reshape(lead.numel(), per_row).contiguous()
+        ids = _inputs.token_ids_of(token_ids, logits)
+        shape = (*lead, *ids.shape[1:])
+        ids = ids if ids.ndim == 2 else ids[:, None]
     temperatures = temperatures.reshape(-1).contiguous()
     return of_logits(rows, temperatures, ids, ignore_index, output, *running).reshape(shape)

@@ -163,12 +163,12 @@ def sample(
     args = SampleArgs(
         head,
         SupportArgs.of(hidden, head.vocab_size, mask, kept, banned),
-        _inputs.per_row(seed, hidden, "int64", "seed"),
-        _inputs.per_row(sequence_id, hidden, "int64", "sequence_id"),
-        _inputs.per_row(position, hidden, "int64", "position"),
-        _inputs.per_row(min_p, hidden, "float32", "min_p"),
-        _inputs.per_row(top_k, hidden, "int64", "top_k"),
-        _inputs.per_row(top_p, hidden, "float32", "top_p"),
+        _inputs.integers_per_row(seed, hidden, "seed", any_bits=True),
+        _inputs.integers_per_row(sequence_id, hidden, "sequence_id", any_bits=True),
+        _inputs.integers_per_row(position, hidden, "position"),
+        _inputs.per_row(min_p, hidden, "min_p"),
+        _inputs.integers_per_row(top_k, hidden, "top_k"),
+        _inputs.per_row(top_p, hidden, "top_p"),
     )
     if _inputs.is_tensor(hidden):
         from isologit import _torch

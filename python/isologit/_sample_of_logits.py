@@ -31,13 +31,8 @@ class SampleOfLogitsArgs(NamedTuple):
         _of_logits.check_shape("logits", logits.shape)
         rows = logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])
         rows = rows if _inputs.rows_are_adjacent(rows) else _inputs.contiguous(rows)
-        floats = ("temperature", "min_p", "top_p")
-        arrays = (
-            _inputs.per_row(value, logits, "float32" if name in floats else "int64", name)
-            for name, value in numbers.items()
-        )
-        threads, processors, kernel = running
-        return cls(rows, *arrays, threads, _inputs.processor_numbers(processors), kernel)
+        arrays = (_numbers_of_rows(value, logits, name) for name, value in numbers.items())
+        return cls(rows, *arrays, *_inputs.run_options(*running))
 
     def _request(self) -> tuple[_native.LogitsSampleRequest, Array]:
         """And what must outlive the call."""
@@ -69,6 +64,12 @@ class SampleOfLogitsArgs(NamedTuple):
         self._run(request)
         del keep_alive
         return mask
+
+
+def _numbers_of_rows(value: float | Array, logits: Array, name: str) -> Array:
+    if name in ("temperature", "min_p", "top_p"):
+        return _inputs.per_row(value, logits, name)
+    return _inputs.integers_per_row(value, logits, name, any_bits=name in ("seed", "sequence_id"))
 
 
 def sample_of_logits(

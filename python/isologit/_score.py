@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from isologit import _inputs, _native
+from isologit import _inputs, _native, _numbers
 from isologit._docstrings import documented
 from isologit._inputs import Array, HeadArgs, SupportArgs
 
@@ -19,6 +19,7 @@ OUTPUTS = {
     "log_kept": "float32",
     "mean_logits": "float32",
 }
+MOST_TOP_K = 1024
 _OF_A_TOKEN = ("logprobs", "raw_logprobs", "rank")
 
 
@@ -85,7 +86,8 @@ class ScoreArgs(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Of N rows, empty where not asked for; counts [8]: what Report.of reads."""
+    """Of N rows, empty where not asked for; counts [8]: what Report.of reads. summaries has a row more, for a
+    fingerprint of the operands."""
 
     logprobs: Array
     lse: Array
@@ -113,7 +115,7 @@ class Results(NamedTuple):
             *(_inputs.zeros(hidden, shapes[name], dtype) for name, dtype in OUTPUTS.items()),
             _inputs.zeros(hidden, top_k, "int64"),
             _inputs.zeros(hidden, top_k, "float32"),
-            _inputs.zeros(hidden, (rows, _native.SUMMARY_DOUBLES) if args.summaries else (0,), "float64"),
+            _inputs.zeros(hidden, (rows + 1, _native.SUMMARY_DOUBLES) if args.summaries else (0,), "float64"),
             _inputs.zeros(hidden, (len(_native.Report._fields),), "int64"),
         )
 
@@ -161,6 +163,8 @@ def score_args(
             raise ValueError(f"outputs: {name!r} needs token_ids")
         if name in ("rank", "raw_logprobs") and ids.ndim == 2:
             raise ValueError(f"outputs: {name!r} needs one id a row; token_ids has {ids.shape[1]}")
+    ignore_index = _numbers.integer(ignore_index, "ignore_index")
+    top_k = _numbers.integer(top_k, "top_k", 0, MOST_TOP_K)
     return ScoreArgs(head, support, ids, ignore_index, list(outputs), top_k, False)
 
 

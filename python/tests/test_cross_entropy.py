@@ -175,10 +175,10 @@ def test_what_is_refused():
     for options, message in (
         ({"reduction": "avg"}, "reduction is 'avg'; expected 'mean', 'sum' or 'none'"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5; expected 0 to 1"),
-        ({"label_smoothing": math.nan}, "label_smoothing is nan"),
+        ({"label_smoothing": math.nan}, "label_smoothing: nan"),
         ({"z_loss": -1.0}, "z_loss is -1.0; expected a finite number not below 0"),
-        ({"z_loss": math.inf}, "z_loss is inf"),
-        ({"z_loss": math.nan}, "z_loss is nan"),
+        ({"z_loss": math.inf}, "z_loss: inf"),
+        ({"z_loss": math.nan}, "z_loss: nan"),
     ):
         with pytest.raises(ValueError, match=message):
             isologit.linear_cross_entropy(hidden, weight, target, **options)

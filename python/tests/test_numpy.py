@@ -110,7 +110,7 @@ def test_errors_are_the_usual_kinds(rng):
         isologit.score(hidden, weight, [0, 1], temperature=0.0)
     with pytest.raises(ValueError, match="at most one"):
         isologit.score(hidden, weight, [0, 1], scale=2.0, divide=2.0)
-    with pytest.raises(NotImplementedError, match="fastest"):
+    with pytest.raises(ValueError, match="kernel: 'fastest' is unknown"):
         isologit.score(hidden, weight, [0, 1], kernel="fastest")
     with pytest.raises(ValueError, match="'logprobs' needs token_ids"):
         isologit.score(hidden, weight)

@@ -239,5 +239,5 @@ def test_what_is_refused(as_array):
         isologit.log_softmax(given(logits), temperature=given(torch.ones(2)))
     with pytest.raises(ValueError, match=r"temperatures\[0\]: 0; expected a finite number above 0"):
         isologit.log_softmax(given(logits), temperature=0)
-    with pytest.raises(NotImplementedError, match="kernel: 'none' is unknown"):
+    with pytest.raises(ValueError, match="kernel: 'none' is unknown"):
         isologit.log_softmax(given(logits), kernel="none")

@@ -176,7 +176,7 @@ def test_what_is_refused():
     hidden, weight = head()
     good = {"seed": 1, "sequence_id": 2, "position": 3}
     for name, value, message in (
-        ("seed", 2**64, "seed: 18446744073709551616; expected a number of 64 bits"),
+        ("seed", 2**64, "seed: 18446744073709551616; expected an integer of 64 bits"),
         ("position", 2**32, "position: 4294967296; expected 0 to"),
         ("position", -1, "position: -1; expected 0 to"),
         ("sequence_id", torch.arange(3), r"sequence_id: shape is \[3\]; expected a number, or \[12\]"),

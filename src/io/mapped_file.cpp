@@ -10,6 +10,7 @@
 
 #include "base/text.hpp"
 #include "io/guard.hpp"
+#include "io/read_files.hpp"
 
 namespace isologit::detail::io {
 namespace {
@@ -47,7 +48,9 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     const auto size = static_cast<std::size_t>(status.st_size);
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (address == MAP_FAILED) return system_failure(path, "map", errno);
-    return MappedFile({static_cast<const std::byte*>(address), size});
+    MappedFile file({static_cast<const std::byte*>(address), size});
+    note_read_file(path, status);
+    return file;
   });
 }
 

@@ -64,20 +64,17 @@ std::string little_endian(std::uint64_t value) {
   return bytes;
 }
 
-// A new file that holds all that precedes the data.
-Result<NewFile> begin_file(const std::string& path, std::span<const Entry> entries) {
+// Writes all that precedes the data.
+Result<void> write_header(NewFile& file, std::span<const Entry> entries) {
   auto header = make_header(entries);
   if (!header) return tl::unexpected(header.error());
-  auto file = NewFile::create(path);
-  if (!file) return file;
   const std::string prefix = little_endian(header->size()) + *header;
-  if (auto done = file->write(std::as_bytes(std::span(prefix))); !done) return tl::unexpected(done.error());
-  return file;
+  return file.write(std::as_bytes(std::span(prefix)));
 }
 
 }  // namespace
 
-Result<void> write_safetensors(const std::string& path, std::span<const TensorToWrite> tensors) {
+Result<void> write_safetensors(NewFile& file, std::span<const TensorToWrite> tensors) {
   return guarded("writing a safetensors file", [&]() -> Result<void> {
     std::vector<const TensorToWrite*> ordered;
     for (const TensorToWrite& tensor : tensors) {
@@ -106,24 +103,22 @@ Result<void> write_safetensors(const std::string& path, std::span<const TensorTo
     for (const TensorToWrite* tensor : ordered) {
       entries.push_back({tensor->name, tensor->dtype, tensor->shape, tensor->data.size()});
     }
-    auto file = begin_file(path, entries);
-    if (!file) return tl::unexpected(file.error());
+    if (auto done = write_header(file, entries); !done) return done;
     for (const TensorToWrite* tensor : ordered) {
-      if (auto done = file->write(tensor->data); !done) return done;
+      if (auto done = file.write(tensor->data); !done) return done;
     }
-    return file->finish();
+    return {};
   });
 }
 
-Result<TensorStream> TensorStream::begin(const std::string& path, const std::string& name, const std::string& dtype,
+Result<TensorStream> TensorStream::begin(NewFile& file, const std::string& name, const std::string& dtype,
                                          const std::vector<std::int64_t>& shape) {
   return guarded("writing a safetensors file", [&]() -> Result<TensorStream> {
     const auto bytes = bytes_of(name, dtype, shape);
     if (!bytes) return tl::unexpected(bytes.error());
     const Entry entry{name, dtype, shape, *bytes};
-    auto file = begin_file(path, {&entry, 1});
-    if (!file) return tl::unexpected(file.error());
-    return TensorStream(std::move(*file), *bytes);
+    if (auto done = write_header(file, {&entry, 1}); !done) return tl::unexpected(done.error());
+    return TensorStream(file, *bytes);
   });
 }
 
@@ -133,14 +128,14 @@ Result<void> TensorStream::append(std::span<const std::byte> data) {
                 base::concat("append: ", data.size(), " bytes for a tensor that lacks ", missing_));
   }
   missing_ -= data.size();
-  return file_.write(data);
+  return file_->write(data);
 }
 
-Result<void> TensorStream::finish() {
+Result<void> TensorStream::finish() const {
   if (missing_ != 0) {
     return fail(StatusCode::invalid_argument, base::concat("finish: the tensor still lacks ", missing_, " bytes"));
   }
-  return file_.finish();
+  return {};
 }
 
 }  // namespace isologit::detail::io

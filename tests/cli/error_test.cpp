@@ -119,6 +119,7 @@ TEST_F(Errors, NoOutputIsLeftByAFailure) {
                write_input("ids.safetensors", input, kHidden));
   expect_score({"--output", path("nowhere/out.safetensors")}, 1, path("nowhere"));
   expect_score({"--output", input_}, 2, "is the input");
+  expect_score({"--output", ""}, 1, "names no file");
   expect_score({"--output", "/dev/null"}, 1, "/dev/null");
   EXPECT_EQ(files(), (std::vector<std::string>{"ids.safetensors", "in.safetensors", "model"}));
   EXPECT_TRUE(::access("/dev/null", W_OK) == 0);

@@ -6,8 +6,6 @@
 #include <list>
 #include <span>
 
-#include "io/safetensors_writer.hpp"
-
 namespace isologit::test {
 
 std::vector<float> some_values(std::size_t count, std::uint32_t seed) {
@@ -18,6 +16,16 @@ std::vector<float> some_values(std::size_t count, std::uint32_t seed) {
     value = static_cast<float>(static_cast<int>(state >> 23) - 256) / 64.0F;
   }
   return values;
+}
+
+void write_tensors(const std::string& path, const std::vector<detail::io::TensorToWrite>& tensors) {
+  const auto destination = detail::io::find_destination(path);
+  ASSERT_TRUE(destination.has_value()) << destination.error().message;
+  auto file = detail::io::NewFile::create(*destination);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
+  ASSERT_TRUE(detail::io::write_safetensors(*file, tensors).has_value());
+  ASSERT_TRUE(file->complete().has_value());
+  ASSERT_TRUE(file->move().has_value());
 }
 
 Workspace::Workspace() {
@@ -46,8 +54,7 @@ std::string Workspace::write_model(const std::string& name, const std::vector<fl
   const std::vector<detail::io::TensorToWrite> tensors = {
       {"lm_head.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(weight))},
       {"model.embed_tokens.weight", "F32", {vocab, hidden}, std::as_bytes(std::span(embedding))}};
-  const auto written = detail::io::write_safetensors(path(name) + "/model.safetensors", tensors);
-  EXPECT_TRUE(written.has_value());
+  write_tensors(path(name) + "/model.safetensors", tensors);
   return path(name);
 }
 
@@ -76,8 +83,7 @@ std::string Workspace::write_input(const std::string& name, const Input& input, 
   if (!input.temperatures.empty()) {
     tensors.push_back({"temperatures", "F32", {rows}, std::as_bytes(std::span(input.temperatures))});
   }
-  const auto written = detail::io::write_safetensors(path(name), tensors);
-  EXPECT_TRUE(written.has_value());
+  write_tensors(path(name), tensors);
   return path(name);
 }
 

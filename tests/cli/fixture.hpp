@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "io/safetensors.hpp"
+#include "io/safetensors_writer.hpp"
 
 namespace isologit::test {
 
@@ -24,6 +25,9 @@ struct Input {
   std::vector<std::int64_t> kept_offsets, kept_ids, banned_offsets, banned_ids;  // each written if not empty
   std::vector<std::int64_t> ids;                                                 // [T, K], likewise
 };
+
+// A safetensors file; fails the test if it cannot be written.
+void write_tensors(const std::string& path, const std::vector<detail::io::TensorToWrite>& tensors);
 
 class Workspace : public ::testing::Test {
  protected:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isologit import _inputs, _native
 from isologit._inputs import HeadArgs, SupportArgs
+from isologit._torch import fingerprint
 from isologit._torch.schema import HEAD, SUPPORT, operator
 
 DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")  # in the order of _Upstream
@@ -87,10 +88,30 @@ def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.Backw
     if wanted.dbias:
         request.dbias = _gradient(dbias, "dbias")
     options = head._replace(kernel=_native.Report.of(counts).kernel).options()
-    _native.backward(native, request, gradients=wanted.gradients, **options)
+    try:
+        _native.backward(native, request, gradients=wanted.gradients, **options)
+    except BaseException as error:
+        if accumulate and _had_begun(error):
+            _mark(dweight, error)
+        raise
     for tensor in (dbias,) if accumulate else (dweight, dbias):
         tensor[head.vocab_size :].zero_()  # rows of padding
     return results
+
+
+def _had_begun(error: BaseException) -> bool:
+    """Whether outputs were written to: the library refuses arguments before that, and says so where it fails later."""
+    return not isinstance(error, (ValueError, NotImplementedError)) or "of no use" in str(error)
+
+
+def _mark(buffer: Tensor, error: BaseException) -> None:
+    """A part of this gradient has been added to the buffer: what is left there must not be taken for a sum."""
+    buffer.fill_(torch.nan)
+    told = "dweight_accumulate held a part of this gradient and is NaN now: fill it anew before it is used again"
+    if isinstance(error, ValueError):
+        error.args = (f"{error}; {told}",)
+    elif hasattr(error, "add_note"):  # Python 3.11
+        error.add_note(told)
 
 
 def _flat_f32(upstream: Tensor) -> Tensor:
@@ -125,6 +146,8 @@ def _run_score(*flat: Any) -> tuple[Tensor, ...]:
     rows = head.hidden.shape[0]
     if rows == 0:
         return _run(head, wanted, upstream.counts, _native.BackwardRequest())
+    if upstream.summaries.numel() > 0:
+        fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
     counts = torch.ones(rows, dtype=torch.bool)
     if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
         counts = upstream.token_ids != upstream.ignore_index

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isologit import _logits, _native, _sample, _sample_of_logits, _score
 from isologit._inputs import HeadArgs
-from isologit._torch import backward
+from isologit._torch import backward, fingerprint
 from isologit._torch.schema import HEAD, SUPPORT, operator
 
 _GRADIENTS = "str gradients, Tensor? dweight_accumulate"
@@ -41,7 +41,11 @@ def _differentiate(ctx: Any, op: Any, op_into: Any, inputs: int, *args: Any) -> 
 
 def _run_score(*flat: Any) -> tuple[Tensor, ...]:
     _native.arithmetic_code(flat[-2], "gradients")  # rather now than in backward
-    return tuple(_score.run(_score.ScoreArgs.of(flat)))
+    args = _score.ScoreArgs.of(flat)
+    results = _score.run(args)
+    if args.summaries:
+        results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
+    return tuple(results)
 
 
 def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -15,5 +15,12 @@ SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_
 def operator(name: str, schema: str, run: Callable, fake: Callable, mutates: tuple[str, ...] = ()) -> Any:
     """isologit::name. fake(*arguments) makes results of the right shapes, for graphs."""
     made = torch.library.custom_op(f"isologit::{name}", run, mutates_args=mutates, schema=schema)
-    made.register_fake(fake)
+
+    def on_one_device(*arguments: Any) -> Any:
+        devices = {argument.device for argument in arguments if isinstance(argument, torch.Tensor)}
+        if len(devices) > 1:
+            raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
+        return fake(*arguments)
+
+    made.register_fake(on_one_device)
     return made
