@@ -22,4 +22,6 @@ Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
 
 tiles::Range range_of(std::string_view name, const TensorView& x);
 
+Result<void> validate_attention(const isologit::forward::AttentionRequest& request);
+
 }  // namespace isologit::detail::forward
