@@ -20,7 +20,6 @@ namespace {
 
 using exact::Ball;
 using exact::BigFloat;
-using exact::Bound;
 
 constexpr double kFarthest = 1024;  // softcaps: tanh is 1 beyond
 
@@ -28,13 +27,6 @@ BigFloat big(double x) { return BigFloat::from_double(x); }
 BigFloat minus(const BigFloat& a, const BigFloat& b) { return add(a, negate(b)); }
 
 int sign_of(const BigFloat& x) { return x.is_zero() ? 0 : x.negative ? -1 : 1; }
-
-// e^x; what is below e^(-2^40) is only known to be that small.
-Ball exp_of(const Ball& x, std::size_t limbs) {
-  const BigFloat most = upper(x);
-  if (sign_of(most) < 0 && exact::highest_bit(most) >= 40) return {{}, Bound::power_of_two(-(std::int64_t{1} << 40))};
-  return exact::exp(x, limbs);
-}
 
 }  // namespace
 
@@ -104,7 +96,7 @@ Ball AttentionRow::score_of(const BigFloat& score, std::size_t limbs) const {
   if (compare_magnitude(size, big(kFarthest * static_cast<double>(request_.softcap))) > 0) {
     return score.negative ? negate(cap) : cap;
   }
-  const Ball e = exp_of(scale_by_power_of_two(negate(divide(Ball{size, {}}, cap, limbs)), 1), limbs);
+  const Ball e = exact::exp_or_tiny(scale_by_power_of_two(negate(divide(Ball{size, {}}, cap, limbs)), 1), limbs);
   const Ball tanh = divide(subtract(Ball::exact(1), e, limbs), add(Ball::exact(1), e, limbs), limbs);
   const Ball capped = multiply(cap, tanh, limbs);
   return score.negative ? negate(capped) : capped;
@@ -117,10 +109,12 @@ std::vector<Ball> AttentionRow::weights_from(int origin, std::size_t first, std:
     // Scores may be large numbers that are near to each other: without a softcap their difference is exact.
     weights[g] = static_cast<int>(g) == origin ? Ball::exact(1)
                  : request_.softcap == 0 && origin >= 0
-                     ? exp_of({minus(groups_[g], groups_[static_cast<std::size_t>(origin)]), {}}, limbs)
-                     : exp_of(subtract(score_of(groups_[g], limbs), from, limbs), limbs);
+                     ? exact::exp_or_tiny({minus(groups_[g], groups_[static_cast<std::size_t>(origin)]), {}}, limbs)
+                     : exact::exp_or_tiny(subtract(score_of(groups_[g], limbs), from, limbs), limbs);
   }
-  sink = origin < 0 ? Ball::exact(1) : has_sink_ ? exp_of(subtract(Ball::exact(sink_), from, limbs), limbs) : Ball{};
+  sink = origin < 0  ? Ball::exact(1)
+         : has_sink_ ? exact::exp_or_tiny(subtract(Ball::exact(sink_), from, limbs), limbs)
+                     : Ball{};
   return weights;
 }
 

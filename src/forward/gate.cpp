@@ -56,14 +56,11 @@ struct Gate {
       return g < 0 ? 0.0F : static_cast<float>(exact::round(multiply(product, big(g)), format));
     }
     if (product.is_zero()) return 0.0F;
-    const Ball x = exponent(g, 3);
-    // |x| past 2^40, or a result below 2^260 e^-1000: only the side of a boundary matters, or nothing.
-    const exact::Approximation near = approximate(x.middle);
-    const bool huge = near.exponent >= 40;
-    if (g < 0 && (huge || std::ldexp(near.mantissa, static_cast<int>(near.exponent)) < -1000)) return 0.0F;
+    const exact::Approximation x = approximate(exponent(g, 3).middle);
+    // Below 2^260 e^-1000, which is 0 in every type.
+    if (g < 0 && (x.exponent > 20 || std::ldexp(x.mantissa, static_cast<int>(x.exponent)) < -1000)) return 0.0F;
     for (std::size_t limbs = 3;; limbs *= 2) {
-      const Ball e = huge ? Ball{{}, exact::Bound::power_of_two(-(std::int64_t{1} << 40))}
-                          : exact::exp(negate(exponent(g, limbs)), limbs);
+      const Ball e = exact::exp_or_tiny(negate(exponent(g, limbs)), limbs);
       const Ball one_and = add(Ball::exact(1), e, limbs);
       if (g < 0) {
         if (const auto rounded = try_round(divide(Ball{product, {}}, one_and, limbs), format)) {
