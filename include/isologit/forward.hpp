@@ -8,6 +8,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,15 +39,28 @@ struct TensorOutput {
 };
 
 struct Options {
-  int threads = 0;     // 0: as many as the process may use
+  int threads = 0;                             // 0: as many as there are processors to run on
+  std::optional<std::vector<int>> processors;  // as in ScoreOptions
   std::string kernel;  // a name from kernels(): whose loops run; empty: ISOLOGIT_KERNEL if set, else the best here
+  std::function<bool(double)> progress;  // as in ScoreOptions, with the share of the rows that are done
 };
 
 struct Report {
   std::string kernel;
   int threads = 0;
+  int processors = 0;        // how many these could run on
   std::int64_t settled = 0;  // results that f64 could not prove, decided in wider arithmetic
 };
+
+// y_v = sum over k of x_k w_vk + b_v: the logits of score.hpp in the type of x.
+struct LinearRequest {
+  MatrixView x;       // [rows, cols]
+  MatrixView weight;  // [features, cols], in any type
+  VectorView bias;    // [features], or none
+  void* y = nullptr;  // [rows, features]
+  std::int64_t y_row_stride = 0;
+};
+Result<Report> linear(const LinearRequest& request, const Options& options = {});
 
 // y = x w / sqrt(mean(x^2) + epsilon) over each row of dim elements.
 struct RmsNormRequest {

@@ -13,12 +13,12 @@
 #include <optional>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "exact/row.hpp"
 #include "forward/attention_row.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit::detail::forward {
@@ -234,17 +234,18 @@ namespace isologit::forward {
 
 Result<Report> attention(const AttentionRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate_attention(request); !checked) return tl::unexpected(checked.error());
-  const auto setting = setting_of(options);
-  if (!setting) return tl::unexpected(setting.error());
-  const std::vector<Queries> pieces = pieces_of(request);
-  return run("attention", *setting, static_cast<std::int64_t>(pieces.size()), 1,
-             [&](int, std::int64_t begin, std::int64_t) {
-               const Queries& queries = pieces[static_cast<std::size_t>(begin)];
-               if (setting->loops == nullptr) return by_definition(request, queries);
-               return Worker(request, *setting->loops).run(queries);
-             });
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate_attention(request); !checked) return tl::unexpected(checked.error());
+    const auto setting = setting_of(own);
+    if (!setting) return tl::unexpected(setting.error());
+    const std::vector<Queries> pieces = pieces_of(request);
+    return run(*setting, static_cast<std::int64_t>(pieces.size()), 1, [&](int, std::int64_t begin, std::int64_t) {
+      const Queries& queries = pieces[static_cast<std::size_t>(begin)];
+      if (setting->loops == nullptr) return by_definition(request, queries);
+      return Worker(request, *setting->loops).run(queries);
+    });
+  };
+  return detail::tiles::call(options, "computing attention; nothing useful is in the output", work);
 }
 
 }  // namespace isologit::forward

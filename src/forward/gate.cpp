@@ -7,7 +7,6 @@
 #include <limits>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
@@ -15,6 +14,7 @@
 #include "exact/trigonometry.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit::detail::forward {
@@ -169,17 +169,19 @@ namespace isologit::forward {
 
 Result<Report> gate(const GateRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
-  const auto setting = setting_of(options);
-  if (!setting) return tl::unexpected(setting.error());
-  const TensorView& x = request.gate;
-  return run("gate", *setting, x.tokens * x.heads, kRowsAPiece, [&](int, std::int64_t begin, std::int64_t end) {
-    Rows rows(request, setting->loops);
-    std::int64_t settled = 0;
-    for (std::int64_t row = begin; row < end; ++row) settled += rows.run(row / x.heads, row % x.heads);
-    return settled;
-  });
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
+    const auto setting = setting_of(own);
+    if (!setting) return tl::unexpected(setting.error());
+    const TensorView& x = request.gate;
+    return run(*setting, x.tokens * x.heads, kRowsAPiece, [&](int, std::int64_t begin, std::int64_t end) {
+      Rows rows(request, setting->loops);
+      std::int64_t settled = 0;
+      for (std::int64_t row = begin; row < end; ++row) settled += rows.run(row / x.heads, row % x.heads);
+      return settled;
+    });
+  };
+  return detail::tiles::call(options, "computing gate; nothing useful is in the output", work);
 }
 
 }  // namespace isologit::forward

@@ -10,12 +10,12 @@
 #include <limits>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "exact/encode.hpp"
 #include "exact/root.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit::detail::forward {
@@ -133,7 +133,7 @@ kernels::NormRow statistics(const Norm& norm, const kernels::ForwardLoops& loops
   return row;
 }
 
-Result<Report> run_norm(const char* name, const Norm& norm, const Options& options) {
+Result<Report> run_norm(const Norm& norm, const Options& options) {
   const auto setting = setting_of(options);
   if (!setting) return tl::unexpected(setting.error());
   const auto padded = static_cast<std::size_t>(kernels::padded(norm.x.dim));
@@ -162,7 +162,7 @@ Result<Report> run_norm(const char* name, const Norm& norm, const Options& optio
     }
     return settled;
   };
-  return run(name, *setting, norm.x.tokens * norm.x.heads, kRowsAPiece, piece);
+  return run(*setting, norm.x.tokens * norm.x.heads, kRowsAPiece, piece);
 }
 
 Result<void> validate(const TensorView& x, const VectorView& weight, const VectorView& bias, float epsilon,
@@ -183,24 +183,28 @@ namespace isologit::forward {
 
 Result<Report> rms_norm(const RmsNormRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate(request.x, request.weight, {}, request.epsilon, request.y); !checked) {
-    return tl::unexpected(checked.error());
-  }
-  const Norm norm{request.x, load_vector(request.weight), {}, request.epsilon, request.one_plus_weight, false,
-                  request.y};
-  return run_norm("rms_norm", norm, options);
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request.x, request.weight, {}, request.epsilon, request.y); !checked) {
+      return tl::unexpected(checked.error());
+    }
+    const Norm norm{request.x, load_vector(request.weight), {}, request.epsilon, request.one_plus_weight, false,
+                    request.y};
+    return run_norm(norm, own);
+  };
+  return detail::tiles::call(options, "computing rms_norm; nothing useful is in the output", work);
 }
 
 Result<Report> layer_norm(const LayerNormRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate(request.x, request.weight, request.bias, request.epsilon, request.y); !checked) {
-    return tl::unexpected(checked.error());
-  }
-  const Norm norm{request.x, load_vector(request.weight), load_vector(request.bias), request.epsilon, false, true,
-                  request.y};
-  return run_norm("layer_norm", norm, options);
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request.x, request.weight, request.bias, request.epsilon, request.y); !checked) {
+      return tl::unexpected(checked.error());
+    }
+    const Norm norm{request.x, load_vector(request.weight), load_vector(request.bias), request.epsilon, false, true,
+                    request.y};
+    return run_norm(norm, own);
+  };
+  return detail::tiles::call(options, "computing layer_norm; nothing useful is in the output", work);
 }
 
 }  // namespace isologit::forward

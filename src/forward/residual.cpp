@@ -2,12 +2,12 @@
 #include <cmath>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
 #include "exact/superaccumulator.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit::detail::forward {
@@ -76,17 +76,19 @@ namespace isologit::forward {
 
 Result<Report> residual(const ResidualRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
-  const auto setting = setting_of(options);
-  if (!setting) return tl::unexpected(setting.error());
-  const TensorView& x = request.x;
-  return run("residual", *setting, x.tokens * x.heads, kRowsAPiece, [&](int, std::int64_t begin, std::int64_t end) {
-    Residual residual(request, setting->loops);
-    std::int64_t settled = 0;
-    for (std::int64_t row = begin; row < end; ++row) settled += residual.add_row(row / x.heads, row % x.heads);
-    return settled;
-  });
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
+    const auto setting = setting_of(own);
+    if (!setting) return tl::unexpected(setting.error());
+    const TensorView& x = request.x;
+    return run(*setting, x.tokens * x.heads, kRowsAPiece, [&](int, std::int64_t begin, std::int64_t end) {
+      Residual residual(request, setting->loops);
+      std::int64_t settled = 0;
+      for (std::int64_t row = begin; row < end; ++row) settled += residual.add_row(row / x.heads, row % x.heads);
+      return settled;
+    });
+  };
+  return detail::tiles::call(options, "computing residual; nothing useful is in the output", work);
 }
 
 }  // namespace isologit::forward

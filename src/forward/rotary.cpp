@@ -4,13 +4,13 @@
 #include <cmath>
 #include <vector>
 
-#include "base/fp_env.hpp"
 #include "base/text.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
 #include "forward/angle.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
 #include "tiles/validate.hpp"
 
 namespace isologit::detail::forward {
@@ -161,16 +161,18 @@ namespace isologit::forward {
 
 Result<Report> rotary(const RotaryRequest& request, const Options& options) {
   using namespace detail::forward;
-  const detail::base::FpEnvironment environment;
-  if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
-  const auto setting = setting_of(options);
-  if (!setting) return tl::unexpected(setting.error());
-  return run("rotary", *setting, request.x.tokens, kTokensAPiece, [&](int, std::int64_t begin, std::int64_t end) {
-    Rotary rotary(request, setting->loops);
-    std::int64_t settled = 0;
-    for (std::int64_t token = begin; token < end; ++token) settled += rotary.turn(token);
-    return settled;
-  });
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
+    const auto setting = setting_of(own);
+    if (!setting) return tl::unexpected(setting.error());
+    return run(*setting, request.x.tokens, kTokensAPiece, [&](int, std::int64_t begin, std::int64_t end) {
+      Rotary rotary(request, setting->loops);
+      std::int64_t settled = 0;
+      for (std::int64_t token = begin; token < end; ++token) settled += rotary.turn(token);
+      return settled;
+    });
+  };
+  return detail::tiles::call(options, "computing rotary; nothing useful is in the output", work);
 }
 
 }  // namespace isologit::forward

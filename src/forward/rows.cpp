@@ -3,11 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <new>
 
 #include "base/cpu.hpp"
-#include "base/fp_env.hpp"
-#include "base/text.hpp"
 #include "base/thread_pool.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
@@ -82,23 +79,21 @@ Result<Setting> setting_of(const Options& options) {
   const auto target = kernels::choose(options.kernel, Arithmetic::exact);
   if (!target) return tl::unexpected(target.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
-  return Setting{*target, (*target)->forward_loops(), threads};
+  return Setting{*target, (*target)->forward_loops(), threads, options.progress};
 }
 
-Result<Report> run(const char* what, const Setting& setting, std::int64_t rows, std::int64_t rows_a_piece,
-                   const Piece& piece) {
+Result<Report> run(const Setting& setting, std::int64_t rows, std::int64_t rows_a_piece, const Piece& piece) {
   std::atomic<std::int64_t> settled = 0;
   const std::int64_t pieces = (rows + rows_a_piece - 1) / rows_a_piece;
-  try {
-    base::parallel_for(static_cast<int>(std::min<std::int64_t>(setting.threads, std::max<std::int64_t>(pieces, 1))),
-                       pieces, [&](int worker, std::int64_t i) {
-                         settled += piece(worker, i * rows_a_piece, std::min(rows, (i + 1) * rows_a_piece));
-                       });
-  } catch (const std::bad_alloc&) {
-    return fail(StatusCode::out_of_memory,
-                base::concat("out of memory in ", what, "; nothing useful is in the output"));
-  }
-  return Report{std::string(setting.target->name()), setting.threads, settled};
+  const auto threads = static_cast<int>(std::clamp<std::int64_t>(pieces, 1, setting.threads));
+  const bool finished = base::parallel_for(
+      threads, pieces,
+      [&](int worker, std::int64_t i) {
+        settled += piece(worker, i * rows_a_piece, std::min(rows, (i + 1) * rows_a_piece));
+      },
+      setting.progress);
+  if (!finished) return fail(StatusCode::cancelled, "cancelled by the progress callback");
+  return Report{std::string(setting.target->name()), setting.threads, base::available_processors(), settled};
 }
 
 }  // namespace isologit::detail::forward

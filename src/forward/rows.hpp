@@ -54,13 +54,13 @@ struct Setting {
   const kernels::Target* target;
   const kernels::ForwardLoops* loops;  // null: settle everything
   int threads;
+  std::function<bool(double)> progress;
 };
 Result<Setting> setting_of(const Options& options);
 
 // A worker's part of the rows [begin, end) of `rows`; returns how many results were settled.
 using Piece = std::function<std::int64_t(int worker, std::int64_t begin, std::int64_t end)>;
-// Runs `piece` over all rows, `rows_a_piece` of them at a time. An exhausted memory is an error that names `what`.
-Result<Report> run(const char* what, const Setting& setting, std::int64_t rows, std::int64_t rows_a_piece,
-                   const Piece& piece);
+// Runs `piece` over all rows, `rows_a_piece` of them at a time.
+Result<Report> run(const Setting& setting, std::int64_t rows, std::int64_t rows_a_piece, const Piece& piece);
 
 }  // namespace isologit::detail::forward

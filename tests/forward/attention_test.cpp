@@ -90,7 +90,7 @@ double right(const Problem& p, const Operands& operands, std::size_t sequence, s
 
 void check(const Problem& p, const Operands& operands, const std::string& what) {
   const std::vector<std::string> kernels = exact_kernels();
-  const Tensor first = attend(p, operands, {2, kernels.front()});
+  const Tensor first = attend(p, operands, options_of(2, kernels.front()));
   for (std::size_t s = 0; s < p.queries.size(); ++s) {
     for (std::int64_t i = 0; i < p.queries[s]; ++i) {
       for (std::int64_t h = 0; h < p.heads; ++h) {
@@ -103,7 +103,7 @@ void check(const Problem& p, const Operands& operands, const std::string& what) 
     }
   }
   for (const std::string& kernel : kernels)
-    ASSERT_TRUE(attend(p, operands, {1, kernel}) == first) << kernel << ' ' << what;
+    ASSERT_TRUE(attend(p, operands, options_of(1, kernel)) == first) << kernel << ' ' << what;
 }
 
 TEST(Attention, EveryFamilyAndType) {

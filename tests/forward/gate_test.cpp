@@ -25,7 +25,7 @@ void check(const Pair& kind, const Tensor& g, const Tensor* u, DType dtype, std:
     request.gate = g.view();
     if (u != nullptr) request.up = u->view();
     request.y = y.output();
-    const auto report = forward::gate(request, {2, kernel});
+    const auto report = forward::gate(request, options_of(2, kernel));
     ASSERT_TRUE(report) << report.error().message;
     ASSERT_TRUE(y.gaps_untouched());
     for (std::int64_t t = 0; t < 4; ++t) {

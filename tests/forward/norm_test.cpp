@@ -35,7 +35,7 @@ void check(const NormCase& c, std::uint64_t seed) {
   Tensor first(c.dtype, 3, 2, c.dim, 3);
   for (const std::string& kernel : exact_kernels()) {
     Tensor y(c.dtype, 3, 2, c.dim, 3);
-    const forward::Options options{2, kernel};
+    const forward::Options options = options_of(2, kernel);
     const auto report =
         c.centred ? forward::layer_norm({x.view(), weight.view(), bias.view(), c.epsilon, y.output()}, options)
                   : forward::rms_norm({x.view(), weight.view(), c.epsilon, c.one_plus_weight, y.output()}, options);
@@ -92,7 +92,7 @@ TEST(Norm, ExactTiesGoToEven) {
   }
   for (const std::string& kernel : exact_kernels()) {
     Tensor y(DType::bf16, 1, 1, 16);
-    const auto report = forward::rms_norm({x.view(), weight.view(), 0, false, y.output()}, {1, kernel});
+    const auto report = forward::rms_norm({x.view(), weight.view(), 0, false, y.output()}, options_of(1, kernel));
     ASSERT_TRUE(report) << report.error().message;
     EXPECT_EQ(report->settled, 16);
     for (std::int64_t d = 0; d < 16; ++d) {

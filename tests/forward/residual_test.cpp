@@ -18,7 +18,7 @@ TEST(Residual, EveryFamilyAndType) {
           Tensor y(dtype, 4, 2, dim, 5);
           forward::ResidualRequest request{x.view(), a.view(), {}, multiplier, y.output()};
           if (terms == 3) request.b = b.view();
-          const auto report = forward::residual(request, {2, kernel});
+          const auto report = forward::residual(request, options_of(2, kernel));
           ASSERT_TRUE(report) << report.error().message;
           ASSERT_TRUE(y.gaps_untouched());
           for (std::int64_t t = 0; t < 4; ++t) {
@@ -48,7 +48,7 @@ TEST(Residual, NearTies) {
     if (side != 0) a.set(0, 0, d, side * 0x1p-70);
   }
   for (const std::string& kernel : exact_kernels()) {
-    ASSERT_TRUE(forward::residual({x.view(), a.view(), {}, 1, y.output()}, {1, kernel}));
+    ASSERT_TRUE(forward::residual({x.view(), a.view(), {}, 1, y.output()}, options_of(1, kernel)));
     for (std::int64_t d = 0; d < 96; ++d) {
       ASSERT_TRUE(same(y.at(0, 0, d), oracle::residual(x.at(0, 0, d), 1, a.at(0, 0, d), 0, oracle::format_bf16)));
     }

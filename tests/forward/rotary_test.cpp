@@ -21,7 +21,8 @@ void check(Family family, DType dtype, RotaryLayout layout, const std::vector<st
   const Tensor x = Tensor::random(random, family, dtype, tokens, 2, dim, 1);
   for (const std::string& kernel : exact_kernels()) {
     Tensor y(dtype, tokens, 2, dim, 2);
-    const auto report = forward::rotary({x.view(), positions, frequencies, layout, factor, y.output()}, {2, kernel});
+    const auto report =
+        forward::rotary({x.view(), positions, frequencies, layout, factor, y.output()}, options_of(2, kernel));
     ASSERT_TRUE(report) << report.error().message;
     ASSERT_TRUE(y.gaps_untouched());
     for (std::int64_t t = 0; t < tokens; ++t) {

@@ -18,6 +18,13 @@ inline constexpr DType dtypes[] = {DType::bf16, DType::f16, DType::f32};
 // The exact kernels that run here.
 std::vector<std::string> exact_kernels();
 
+inline forward::Options options_of(int threads, const std::string& kernel) {
+  forward::Options options;
+  options.threads = threads;
+  options.kernel = kernel;
+  return options;
+}
+
 enum class Family { normal, outliers, wide, tiny, cancellation, few_values, specials };
 inline constexpr Family families[] = {Family::normal,       Family::outliers,   Family::wide,    Family::tiny,
                                       Family::cancellation, Family::few_values, Family::specials};
