@@ -58,6 +58,11 @@ def silu(g: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     )
 
 
+def frequencies(theta: float, dim: int, divisor: float = 1.0) -> torch.Tensor:
+    exact = [_real(theta) ** (_real(-2 * j) / dim) / divisor for j in range(dim // 2)]
+    return torch.tensor([_rounded(value, torch.float32) for value in exact])
+
+
 def rotary(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor, layout: str) -> torch.Tensor:
     pairs = len(frequencies)
     heads = x.shape[-2]
