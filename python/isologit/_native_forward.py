@@ -37,7 +37,7 @@ class _Options(_Sized):
         ("kernel", c_char_p),
         ("progress", c_void_p),
         ("user", c_void_p),
-        ("processors", c_void_p),
+        ("processors", POINTER(c_int32)),
         ("processor_count", c_int64),
     ]
 
