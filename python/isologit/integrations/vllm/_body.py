@@ -216,6 +216,10 @@ def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], Non
         if type(module.quant_method) is not ExactLinearMethod:
             raise Refused(f"{name} multiplies by {type(module.quant_method).__name__}; expected an unquantised weight")
         return []
+    if isinstance(module, LogitsProcessor):
+        if module.scale != 1.0:
+            raise Refused(f"{name} multiplies logits by {module.scale}")
+        return [module.isologit_take_softcap]
     if isinstance(module, Attention):
         return [_attention_change(name, module)]
     if cls in _CLASSES:
@@ -230,7 +234,7 @@ def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], Non
         return [change]
     if cls in _CLASSES.values():  # one of a cache that two layers, or models, share
         return []
-    neutral = isinstance(module, nn.ModuleList | VocabParallelEmbedding | LogitsProcessor | ApplyRotaryEmb)
+    neutral = isinstance(module, nn.ModuleList | VocabParallelEmbedding | ApplyRotaryEmb)
     own = cls.__module__.startswith("vllm.model_executor.models.")
     if neutral or own:
         return []
