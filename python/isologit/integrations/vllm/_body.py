@@ -2,6 +2,9 @@
 
 Linears are made so when vLLM builds them, since it packs their weights away after loading; the other layers change
 their class once the model is loaded. A model of which one layer is not known is refused, naming the layer.
+
+Over ranks, vLLM splits the sums of a row-parallel linear and adds up rounded parts. Here it has rows of its weight
+instead, as the others do, its inputs are gathered and so are its outputs: every sum is made in one place.
 """
 
 from collections.abc import Callable
@@ -10,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from vllm.config import get_current_vllm_config_or_none
+from vllm.distributed import tensor_model_parallel_all_gather
 from vllm.model_executor.layers import activation, layernorm
 from vllm.model_executor.layers.attention import Attention
-from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
+from vllm.model_executor.layers.linear import LinearBase, RowParallelLinear, UnquantizedLinearMethod
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
@@ -30,7 +34,6 @@ _MODELS = (
     "Gemma3ForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
-    "Olmo2ForCausalLM",
     "Phi3ForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
@@ -53,12 +56,31 @@ def install() -> None:
     """Unquantised linears, of models whose option asks for it, keep their weights and are ours."""
     create_weights = UnquantizedLinearMethod.create_weights
 
-    def create(self: UnquantizedLinearMethod, *args: Any, **kwargs: Any) -> None:
-        create_weights(self, *args, **kwargs)
+    def create(
+        self: UnquantizedLinearMethod,
+        layer: nn.Module,
+        input_size_per_partition: int,
+        output_partition_sizes: list[int],
+        input_size: int,
+        output_size: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        sizes = (input_size_per_partition, output_partition_sizes, input_size, output_size)
         if wanted():
             self.__class__ = ExactLinearMethod
+            if isinstance(layer, RowParallelLinear) and layer.tp_size > 1:
+                sizes = (input_size, [output_size // layer.tp_size], input_size, output_size)
+                kwargs["weight_loader"] = lambda param, loaded: param.data.copy_(_rows_of(layer, loaded))
+        create_weights(self, layer, *sizes, *args, **kwargs)
 
     UnquantizedLinearMethod.create_weights = create
+
+
+def _rows_of(layer: RowParallelLinear, whole: Tensor) -> Tensor:
+    """This rank's rows of a weight, or of a bias."""
+    rows = layer.output_size // layer.tp_size
+    return whole.narrow(0, layer.tp_rank * rows, rows)
 
 
 class ExactLinearMethod(UnquantizedLinearMethod):
@@ -67,6 +89,19 @@ class ExactLinearMethod(UnquantizedLinearMethod):
 
     def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return forward.linear(x, layer.weight, bias, **_running)
+
+
+class _RowParallelLinear(RowParallelLinear):
+    def forward(self, input_: Tensor) -> Tensor | tuple[Tensor, Tensor | None]:
+        if self.input_is_parallel and self.tp_size > 1:
+            input_ = tensor_model_parallel_all_gather(input_, -1)
+        bias = None if self.skip_bias_add or self.bias is None else self.bias
+        if bias is not None and self.tp_size > 1:
+            bias = _rows_of(self, bias)
+        output = self.quant_method.apply(self, input_, bias)
+        if self.tp_size > 1:
+            output = tensor_model_parallel_all_gather(output, -1)
+        return (output, self.bias if self.skip_bias_add else None) if self.return_bias else output
 
 
 class _RmsNorm(layernorm.RMSNorm):
@@ -198,8 +233,6 @@ def put_in_place(model: nn.Module, config: Any, threads: int, processors: Any) -
     """Changes the layers of a loaded model. Raises Refused, and has changed none, where something is not known."""
     if type(model).__name__ not in _MODELS:
         raise Refused(f"the body of {type(model).__name__} is not known; expected one of {', '.join(_MODELS)}")
-    if config.parallel_config.tensor_parallel_size > 1:
-        raise Refused("tensor_parallel_size is above 1, and the body is not split over ranks yet")
     if not config.model_config.enforce_eager:
         raise Refused("the model is compiled, and the body runs eagerly (set enforce_eager)")
     if config.lora_config is not None:
@@ -215,7 +248,7 @@ def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], Non
     if isinstance(module, LinearBase):
         if type(module.quant_method) is not ExactLinearMethod:
             raise Refused(f"{name} multiplies by {type(module.quant_method).__name__}; expected an unquantised weight")
-        return []
+        return [_row_parallel_change(name, module)] if isinstance(module, RowParallelLinear) else []
     if isinstance(module, LogitsProcessor):
         if module.scale != 1.0:
             raise Refused(f"{name} multiplies logits by {module.scale}")
@@ -239,6 +272,18 @@ def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], Non
     if neutral or own:
         return []
     raise Refused(f"{name} is {cls.__module__}.{cls.__qualname__}, which is not known as a part of {model.__name__}")
+
+
+def _row_parallel_change(name: str, module: RowParallelLinear) -> Callable[[], None]:
+    if type(module) not in (RowParallelLinear, _RowParallelLinear):
+        raise Refused(f"{name} is {type(module).__qualname__}; expected RowParallelLinear")
+    if module.tp_size > 1 and (not module.reduce_results or module.output_size % module.tp_size):
+        raise Refused(f"{name} has {module.output_size} outputs for {module.tp_size} ranks, or leaves them unadded")
+
+    def change() -> None:
+        module.__class__ = _RowParallelLinear
+
+    return change
 
 
 def _check_layer(name: str, module: Any) -> None:
