@@ -52,8 +52,8 @@ def install(model: nn.Module) -> None:
     family = _FAMILIES.get(config.model_type)
     if family is None:
         raise NotImplementedError(
-            f"model_type is {config.model_type!r}; the body of {', '.join(_FAMILIES)} is known: install the head alone, "
-            'with scope="head"'
+            f"model_type is {config.model_type!r}; the body of {', '.join(_FAMILIES)} is known: install the head "
+            'alone, with scope="head"'
         )
     kind = _GATES.get(getattr(config, "hidden_activation", None) or config.hidden_act)
     if kind is None:
@@ -203,8 +203,8 @@ def _attention(
     is_causal: bool | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch, keys]
-    tells which keys are no padding."""
+    """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch,
+    keys] tells which keys are no padding."""
     if dropout:
         raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
     options = {
@@ -240,8 +240,8 @@ def _masked_row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: dict[str
     real = mask.nonzero()[:, 0]
     if mask.shape[0] != k.shape[0] or real.numel() == 0 or real[-1] - real[0] + 1 != real.numel():
         raise NotImplementedError(
-            f"attention_mask: {int(mask.sum())} of {mask.shape[0]} tokens for {k.shape[0]} keys; expected tokens side by "
-            "side, with padding before or after them, and a cache as long as they are"
+            f"attention_mask: {int(mask.sum())} of {mask.shape[0]} tokens for {k.shape[0]} keys; expected tokens side "
+            "by side, with padding before or after them, and a cache as long as they are"
         )
     first = int(real[0])
     starts, counts = torch.tensor([0, q.shape[0]]), torch.tensor([k.shape[0] - first])

@@ -4,8 +4,8 @@ Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU in bf16, f16 
 tensors of the operand's dtype. Weights may have another of the three dtypes. No batch, chunk, page, thread or processor
 shows in a result. Gradients are not defined yet: an operand that needs one is refused unless torch.no_grad() is on.
 
-Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those of
-the calling thread; kernel, one of isologit.kernels(), empty for the best here.
+Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those
+of the calling thread; kernel, one of isologit.kernels(), empty for the best here.
 """
 
 from collections.abc import Mapping
