@@ -18,6 +18,7 @@ __all__ = [
     "Scores",
     "cut_mask_of_logits",
     "entropy_of_logits",
+    "forward",
     "hf",
     "integrations",
     "kernels",
@@ -49,7 +50,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("hf", "integrations", "nn", "ops", "partial")
+_MODULES = ("forward", "hf", "integrations", "nn", "ops", "partial")
 
 
 def __getattr__(name: str) -> Any:

@@ -322,12 +322,22 @@ def _load() -> ctypes.CDLL:
         ("partial_report", c_int, [c_void_p, POINTER(_ScoreReport)] + message),
         ("partial_end", None, [c_void_p]),
     ):
-        function = getattr(library, f"isologit_{name}")
-        function.restype, function.argtypes = result, arguments
+        _declare(library, name, result, arguments)
     return library
 
 
+def _declare(library: ctypes.CDLL, name: str, result: Any, arguments: list[Any]) -> Any:
+    function = getattr(library, f"isologit_{name}")
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
 _library = _load()
+
+
+def function(name: str, result: Any, arguments: list[Any]) -> Any:
+    """A function of the library that is declared elsewhere."""
+    return _declare(_library, name, result, arguments)
 
 
 def version() -> str:
@@ -357,7 +367,7 @@ def _check(status: int, message: bytes) -> None:
         raise _ERRORS.get(status, RuntimeError)(text or f"isologit returned status {status}")
 
 
-def _call(function: Any, *arguments: Any) -> None:
+def call(function: Any, *arguments: Any) -> None:
     """Calls a function whose last two arguments are a buffer for what went wrong."""
     message = ctypes.create_string_buffer(1024)
     _check(function(*arguments, message, len(message)), message.value)
@@ -387,7 +397,7 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
             answer = 0
 
 
-class _Interruptible:
+class Interruptible:
     """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
 
     def __init__(self, options: _ScoreOptions | _BackwardOptions) -> None:
@@ -400,7 +410,7 @@ class _Interruptible:
 
     def call(self, function: Any, *arguments: Any) -> None:
         try:
-            _call(function, *arguments)
+            call(function, *arguments)
         finally:
             if self._raised:
                 raise self._raised[0] from None
@@ -457,14 +467,14 @@ def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
 def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_score."""
     options, report = _score_options(arithmetic, running), _ScoreReport()
-    _Interruptible(options).call(_library.isologit_score, head, request, options, report)
+    Interruptible(options).call(_library.isologit_score, head, request, options, report)
     return _counts_of(report)
 
 
 def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_sample."""
     options, report = _score_options(arithmetic, running), _SampleReport()
-    _Interruptible(options).call(_library.isologit_sample, head, request, options, report)
+    Interruptible(options).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
 
 
@@ -473,33 +483,33 @@ class Partial:
 
     def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> None:
         options = _score_options(arithmetic, running)
-        self._calls = _Interruptible(options)
+        self._calls = Interruptible(options)
         self._handle = c_void_p()
         # Before there is one: a signal's handler may raise as soon as there is.
         weakref.finalize(self, _library.isologit_partial_end, self._handle)
-        _call(_library.isologit_partial_begin, whole, request, options, self._handle)
+        call(_library.isologit_partial_begin, whole, request, options, self._handle)
 
     def absorb(self, shard: Head, first_id: int) -> None:
         self._calls.call(_library.isologit_partial_absorb, self._handle, shard, first_id)
 
     def state(self) -> bytes:
         size = c_size_t()
-        _call(_library.isologit_partial_state, self._handle, None, 0, size)
+        call(_library.isologit_partial_state, self._handle, None, 0, size)
         state = ctypes.create_string_buffer(size.value)
-        _call(_library.isologit_partial_state, self._handle, state, size, size)
+        call(_library.isologit_partial_state, self._handle, state, size, size)
         return state.raw
 
     def merge(self, state: bytes) -> None:
-        _call(_library.isologit_partial_merge, self._handle, state, len(state))
+        call(_library.isologit_partial_merge, self._handle, state, len(state))
 
     def finish_round(self) -> bool:
         finished = c_int32()
-        _call(_library.isologit_partial_finish_round, self._handle, finished)
+        call(_library.isologit_partial_finish_round, self._handle, finished)
         return bool(finished.value)
 
     def counts(self) -> list[int]:
         report = _ScoreReport()
-        _call(_library.isologit_partial_report, self._handle, report)
+        call(_library.isologit_partial_report, self._handle, report)
         return _counts_of(report)
 
 
@@ -511,38 +521,38 @@ def backward(head: Head, request: BackwardRequest, *, arithmetic: str, gradients
         logits_arithmetic=arithmetic_code(arithmetic),
         **running.members(),
     )
-    _Interruptible(options).call(_library.isologit_backward, head, request, options, None)
+    Interruptible(options).call(_library.isologit_backward, head, request, options, None)
 
 
 def score_logits(request: LogitsRequest, running: Running) -> None:
     """isologit_score_logits."""
     options = _ScoreOptions(**running.members())
-    _Interruptible(options).call(_library.isologit_score_logits, request, options, None)
+    Interruptible(options).call(_library.isologit_score_logits, request, options, None)
 
 
 def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
     """isologit_sample_logits."""
     options, report = _ScoreOptions(**running.members()), _SampleReport()
-    _Interruptible(options).call(_library.isologit_sample_logits, request, options, report)
+    Interruptible(options).call(_library.isologit_sample_logits, request, options, report)
     return _counts_of(report)
 
 
 def backward_logits(request: LogitsBackwardRequest, running: Running) -> None:
     """isologit_backward_logits."""
     options = _BackwardOptions(**running.members())
-    _Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
+    Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:
     """isologit_mean_loss or isologit_sum_loss, of `count` f32 logprobs and as many ids."""
     loss = c_float()
     function = _library.isologit_mean_loss if mean else _library.isologit_sum_loss
-    _call(function, logprobs, count, token_ids, ignore_index, loss)
+    call(function, logprobs, count, token_ids, ignore_index, loss)
     return loss.value
 
 
 def mean_loss_upstream(g: float, n: int) -> float:
     """isologit_mean_loss_upstream."""
     upstream = c_float()
-    _call(_library.isologit_mean_loss_upstream, g, n, upstream)
+    call(_library.isologit_mean_loss_upstream, g, n, upstream)
     return upstream.value

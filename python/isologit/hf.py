@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from isologit import _hf_body
 from isologit.nn import LMHead
 
 # What each key does, and in which families (model_type begins with). Elsewhere its meaning is not known.
@@ -40,13 +41,25 @@ def transforms(config: Any) -> dict[str, float]:
     return {what: value for what, value in found.items() if what == "softcap" or value != 1.0}
 
 
-def install(model: nn.Module) -> LMHead:
+def install(model: nn.Module, *, scope: str = "head") -> LMHead:
     """Replaces the model's output head by an LMHead on the same parameters, and returns it.
+
+    scope: "head", or "model" for all that comes before the head too (CONTRACT.md 10), in the families that are known:
+    hidden states are then the same bits in any batch, chunk and cache, with any padding. That has no gradients yet.
 
     `model(...)` then gives logits that are exact up to what the model does to them after its head, and
     `head.logprobs(hidden, token_ids)` the logprobs with the transforms of the model's configuration. Token ids are not
     shifted: score token t + 1 from the hidden state at t.
     """
+    if scope not in ("head", "model"):
+        raise ValueError(f"scope is {scope!r}; expected 'head' or 'model'")
+    if scope == "model":
+        _hf_body.install(model)
+        try:
+            return install(model)
+        except BaseException:
+            _hf_body.uninstall(model)
+            raise
     former = model.get_output_embeddings()
     if isinstance(former, LMHead):
         raise ValueError(
@@ -75,3 +88,5 @@ def uninstall(model: nn.Module) -> None:
     former.weight, former.bias = head.weight, head.bias
     former.train(head.training)
     model.set_output_embeddings(former)
+    if _hf_body.installed(model):
+        _hf_body.uninstall(model)

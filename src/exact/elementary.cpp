@@ -82,6 +82,15 @@ Ball exp(const Ball& x, std::size_t limbs) {
   return scale_by_power_of_two(sum, static_cast<std::int64_t>(near(k)));
 }
 
+Ball exp_or_tiny(const Ball& x, std::size_t limbs) {
+  const std::int64_t bits = 4 * bits_of(limbs);
+  const BigFloat most = upper(x);
+  if (most.negative && compare_magnitude(most, BigFloat::from_double(static_cast<double>(bits))) > 0) {
+    return {{}, Bound::power_of_two(-bits)};
+  }
+  return exp(x, limbs);
+}
+
 Ball log(const Ball& x, std::size_t limbs) {
   const Approximation near_x = approximate(x.middle);
   // y is near ln x; ln x = y + ln(1 + d) with d = x e^-y - 1, whatever y is.

@@ -10,6 +10,8 @@ Ball ln2(std::size_t limbs);
 
 // e^x, |x| below 2^62. The radius of x must be below 1/2.
 Ball exp(const Ball& x, std::size_t limbs);
+// The same of x < 2^40 however far below 0; a result below 2^(-256 limbs) is only known to be that small.
+Ball exp_or_tiny(const Ball& x, std::size_t limbs);
 
 // ln x; x is positive throughout the ball.
 Ball log(const Ball& x, std::size_t limbs);

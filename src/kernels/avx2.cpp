@@ -15,6 +15,7 @@
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
+#include "kernels/forward_loops_impl.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -103,11 +104,13 @@ struct Floats {
 }  // namespace
 
 const Target& avx2_target(const Entry& entry) {
-  return only<F64Target<Panel<Doubles>>, k_avx2_shape>(entry, {loops::kFoldLoops, &loops::kBackwardLoops});
+  return only<F64Target<Panel<Doubles>>, k_avx2_shape>(
+      entry, {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops});
 }
 
 const Target& avx2_fast_target(const Entry& entry) {
-  return only<F32Target<Panel<Floats>>, k_avx2_fast_shape>(entry, {loops::kFoldLoops, &loops::kBackwardLoops});
+  return only<F32Target<Panel<Floats>>, k_avx2_fast_shape>(
+      entry, {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops});
 }
 
 }  // namespace isologit::detail::kernels

@@ -10,11 +10,12 @@
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
+#include "kernels/forward_loops_impl.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
 
-Loops avx512_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops}; }
+Loops avx512_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops}; }
 
 const Target& avx512_target(const Entry& entry) {
   return only<F64Target<Panel<Doubles>>, k_avx512_shape>(entry, avx512_loops());

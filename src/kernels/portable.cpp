@@ -5,6 +5,7 @@
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
+#include "kernels/forward_loops_impl.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -46,7 +47,7 @@ struct Vector {
 
 }  // namespace
 
-Loops portable_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops}; }
+Loops portable_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops}; }
 
 const Target& portable_target(const Entry& entry) {
   return only<F64Target<Panel<Vector<double>>>, k_portable_shape>(entry, portable_loops());

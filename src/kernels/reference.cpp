@@ -79,7 +79,7 @@ class Reference final : public Target {
 }  // namespace
 
 const Target& reference_target(const Entry& entry) {
-  return only<Reference, k_reference_shape>(entry, {kFoldLoops, nullptr});
+  return only<Reference, k_reference_shape>(entry, {kFoldLoops, nullptr, nullptr});
 }
 
 }  // namespace isologit::detail::kernels

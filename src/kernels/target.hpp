@@ -4,7 +4,7 @@
 // any number of tiles of the vocabulary. What one of exact arithmetic writes are the logits of CONTRACT.md 1, bit for
 // bit those of the reference: it has no freedom that could be seen in its results. One of fast arithmetic adds up in
 // f32 in an order of its own, the same for every row of every block and tile. Beside them it holds the loops of the
-// folds and of backward for the same processors; what those return is exact or comes with a proven bound.
+// folds, of backward and of the forward pass for the same processors; what those return is exact or comes with a proven bound.
 #pragma once
 
 #include <cstddef>
@@ -19,6 +19,7 @@
 #include "isologit/status.hpp"
 #include "kernels/backward_loops.hpp"
 #include "kernels/fold_loops.hpp"
+#include "kernels/forward_loops.hpp"
 
 namespace isologit::detail::kernels {
 
@@ -70,6 +71,7 @@ struct Entry {
 struct Loops {
   const FoldLoops& fold;
   const BackwardLoops* backward;  // null: the reference has none, it settles everything by definition
+  const ForwardLoops* forward;    // likewise
 };
 
 class Target {
@@ -102,6 +104,7 @@ class Target {
 
   const FoldLoops& fold_loops() const { return loops_.fold; }
   const BackwardLoops* backward_loops() const { return loops_.backward; }
+  const ForwardLoops* forward_loops() const { return loops_.forward; }
 
  private:
   const Entry& entry_;

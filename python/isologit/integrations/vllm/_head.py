@@ -23,6 +23,7 @@ class IsologitLogitsProcessor(LogitsProcessor):
         self.isologit = _settings.read(get_current_vllm_config().additional_config)
         self.isologit_calls = 0
         self.isologit_processors = _processors.bound() if self.isologit else frozenset()
+        self.isologit_softcap: float | None = None
         if self.isologit:
             # prime-rl's own product, which its switch asks for in every layer, would come before this one.
             self._fp32_lm_head_enabled = False
@@ -40,10 +41,16 @@ class IsologitLogitsProcessor(LogitsProcessor):
             hidden_states,
             weight,
             bias=embedding_bias,
+            softcap=self.isologit_softcap,
             arithmetic=self.isologit.arithmetic,
             threads=self.isologit.threads,
             processors=self.isologit_processors,
         )
+
+    def isologit_take_softcap(self) -> None:
+        """From now on the soft cap is rounded once, and vLLM's own code has none to apply. Not with LoRA, whose part is
+        added after this."""
+        self.isologit_softcap, self.soft_cap = self.soft_cap, None
 
     def extra_repr(self) -> str:
         return super().extra_repr() + f", isologit=({self.isologit or 'off'})"

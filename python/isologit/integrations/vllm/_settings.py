@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 OPTION = "isologit"
-_CHOICES = {"arithmetic": ("exact", "fast"), "logprobs": ("exact", "engine"), "draws": ("engine", "contract")}
+_CHOICES = {
+    "arithmetic": ("exact", "fast"),
+    "logprobs": ("exact", "engine"),
+    "draws": ("engine", "contract"),
+    "scope": ("head", "model"),
+}
 
 
 @dataclass(frozen=True)
@@ -16,11 +21,15 @@ class Settings:
     arithmetic: str = "exact"
     logprobs: str = "exact"
     draws: str = "engine"
+    scope: str = "head"
     threads: int = 0
 
     def __str__(self) -> str:
         threads = self.threads or "automatic"
-        return f"arithmetic {self.arithmetic}, logprobs {self.logprobs}, draws {self.draws}, threads {threads}"
+        return (
+            f"scope {self.scope}, arithmetic {self.arithmetic}, logprobs {self.logprobs}, draws {self.draws}, threads "
+            f"{threads}"
+        )
 
 
 def read(additional_config: Any) -> Settings | None:

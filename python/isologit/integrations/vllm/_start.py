@@ -12,7 +12,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 import isologit
-from isologit.integrations.vllm import _requests, _settings
+from isologit.integrations.vllm import _body, _requests, _settings
 from isologit.integrations.vllm._draws import ContractDraws
 from isologit.integrations.vllm._head import IsologitLogitsProcessor
 from isologit.integrations.vllm._logprobs import ExactLogprobs
@@ -28,6 +28,7 @@ def install() -> None:
     if LogitsProcessor.__name__ not in op_registry_oot:
         LogitsProcessor.register_oot(IsologitLogitsProcessor)
     WorkerBase.isologit_state = state
+    _body.install()
     _requests.install()
     initialize = WorkerWrapperBase.initialize_from_config
 
@@ -45,6 +46,12 @@ def start(worker: WorkerBase) -> None:
     if settings is None:
         return
     processors = check(worker, settings)
+    if settings.scope == "model":
+        try:
+            _body.put_in_place(worker.get_model(), worker.vllm_config, settings.threads, processors)
+            _body.check(worker.get_model())
+        except _body.Refused as refused:
+            _refuse(f'"scope" is "model", and {refused} (or set "scope": "head")')
     is_v2 = getattr(worker, "use_v2_model_runner", False)
     if settings.draws == "contract":
         _check_draws(worker, is_v2)
@@ -139,6 +146,7 @@ def state(worker: WorkerBase) -> dict[str, Any]:
         "arithmetic": settings.arithmetic,
         "logprobs": settings.logprobs,
         "draws": settings.draws,
+        "scope": "model" if _body.is_exact(worker.get_model()) else "head",
         "threads": settings.threads,
         "processors": sorted(layers[0].isologit_processors),
         "calls": sum(layer.isologit_calls for layer in layers),

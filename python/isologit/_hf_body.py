@@ -1,0 +1,260 @@
+"""The body of a Hugging Face model by CONTRACT.md 10: its linears, norms, gates, rotary embeddings and attention.
+
+Modules keep their parameters and places and change their class to one whose forward is isologit.forward's; sums of a
+residual are torch's own, which rounds the sum of two bf16 or f16 numbers once. An architecture is either known in every
+module or refused, naming the module that is not.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from isologit import forward
+
+_ATTENTION = "isologit"
+_ORIGINAL = "_isologit_class"
+
+
+class _Family(NamedTuple):
+    prefix: str  # of the names of its classes
+    one_plus_weight: bool = False
+
+
+# By the model_type of the text's config.
+_FAMILIES = {
+    "gemma2": _Family("Gemma2", one_plus_weight=True),
+    "gemma3_text": _Family("Gemma3", one_plus_weight=True),
+    "llama": _Family("Llama"),
+    "mistral": _Family("Mistral"),
+    "olmo2": _Family("Olmo2"),
+    "phi3": _Family("Phi3"),
+    "qwen2": _Family("Qwen2"),
+    "qwen3": _Family("Qwen3"),
+}
+_GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+# Modules that compute nothing, or what is exact: a row of a table, and a product of two numbers rounded once.
+_NEUTRAL = ("ModuleList", "Embedding", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
+_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "TextModel", "TextScaledWordEmbedding")
+
+
+def install(model: nn.Module) -> None:
+    """Changes the modules of model in place; uninstall(model) changes them back. All but its output head.
+
+    model: a causal language model of Transformers of a known family, on the CPU, whose modules are its own. Raises
+    NotImplementedError where something is not known, and then has changed nothing.
+    """
+    if installed(model):
+        raise ValueError("the model's body is isologit's already; isologit.hf.uninstall restores the former one")
+    config = model.config.get_text_config()
+    family = _FAMILIES.get(config.model_type)
+    if family is None:
+        raise NotImplementedError(
+            f"model_type is {config.model_type!r}; the body of {', '.join(_FAMILIES)} is known: install the head "
+            'alone, with scope="head"'
+        )
+    kind = _GATES.get(getattr(config, "hidden_activation", None) or config.hidden_act)
+    if kind is None:
+        raise NotImplementedError(f"hidden_act is {config.hidden_act!r}; expected one of {', '.join(_GATES)}")
+    changes = {}
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if module is head:
+            continue
+        replacement = _replacement(name, module, family, config, kind)
+        if replacement is not None:
+            changes[module] = replacement
+    _register_attention()
+    for module, replacement in changes.items():
+        setattr(module, _ORIGINAL, type(module))
+        module.__class__ = replacement
+    modeling = sys.modules[type(model).__module__]
+    if not hasattr(modeling.apply_rotary_pos_emb, "isologit_stock"):
+        modeling.apply_rotary_pos_emb = _rotary_of(modeling.apply_rotary_pos_emb)
+    model._isologit_attention = config._attn_implementation
+    model.set_attn_implementation(_ATTENTION)
+
+
+def installed(model: nn.Module) -> bool:
+    return hasattr(model, "_isologit_attention")
+
+
+def uninstall(model: nn.Module) -> None:
+    """The model as it was before install."""
+    for module in model.modules():
+        if hasattr(module, _ORIGINAL):
+            module.__class__ = getattr(module, _ORIGINAL)
+            delattr(module, _ORIGINAL)
+    model.set_attn_implementation(model._isologit_attention)
+    del model._isologit_attention
+
+
+def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kind: str) -> type | None:
+    """The class that the module gets, or none for one that stays."""
+    cls = type(module)
+    if "forward" in vars(module):
+        raise NotImplementedError(
+            f"{name or 'the model'}: its forward was replaced by another; expected {cls.__name__}'s"
+        )
+    own = cls.__module__.startswith("transformers.models.") and cls.__name__.startswith(family.prefix)
+    part = cls.__name__.removeprefix(family.prefix) if own else ""
+    if cls is nn.Linear:
+        return _subclass(cls, _linear)
+    if part == "RMSNorm":
+        return _subclass(cls, _norm_of(family.one_plus_weight))
+    if part == "MLP":
+        return _subclass(cls, _fused_mlp_of(kind) if hasattr(module, "gate_up_proj") else _mlp_of(kind))
+    if part == "RotaryEmbedding":
+        return _subclass(cls, _angles_of(config))
+    if part in _OF_A_FAMILY or cls.__name__ in _NEUTRAL or (isinstance(module, nn.Dropout) and cls is nn.Dropout):
+        return None
+    raise NotImplementedError(
+        f"{name}: {cls.__module__}.{cls.__name__} is not known as a part of {config.model_type!r}: install the head "
+        'alone, with scope="head"'
+    )
+
+
+def _subclass(cls: type, function: Callable) -> type:
+    return type(cls.__name__, (cls,), {"forward": function, "__module__": cls.__module__})
+
+
+def _linear(self: nn.Linear, x: Tensor) -> Tensor:
+    return forward.linear(x, self.weight, self.bias)
+
+
+def _norm_of(one_plus_weight: bool) -> Callable:
+    def norm(self: Any, x: Tensor) -> Tensor:
+        epsilon = self.variance_epsilon if hasattr(self, "variance_epsilon") else self.eps
+        return forward.rms_norm(x, self.weight, epsilon, one_plus_weight=one_plus_weight)
+
+    return norm
+
+
+def _mlp_of(kind: str) -> Callable:
+    return lambda self, x: self.down_proj(forward.gate(self.gate_proj(x), self.up_proj(x), kind=kind))
+
+
+def _fused_mlp_of(kind: str) -> Callable:
+    def mlp(self: Any, x: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(forward.gate(gate, up, kind=kind))
+
+    return mlp
+
+
+class _Angles(NamedTuple):
+    """What takes the place of cos, and of sin, between the rotary module and the attention."""
+
+    positions: Tensor  # [batch, tokens]
+    frequencies: Tensor
+
+
+def _frequencies(parameters: dict[str, Any], config: Any) -> Tensor:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dim = int(head_dim * parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)))
+    return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters)
+
+
+def _angles_of(config: Any) -> Callable:
+    parameters = config.rope_parameters
+    if "rope_theta" in parameters:
+        frequencies = _frequencies(parameters, config)
+        return lambda self, x, position_ids: (_Angles(position_ids, frequencies),) * 2
+    by_layer = {kind: _frequencies(of_kind, config) for kind, of_kind in parameters.items() if of_kind is not None}
+    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, by_layer[layer_type]),) * 2
+
+
+def _rotary_of(stock: Callable) -> Callable:
+    """Heads [batch, heads, tokens, dim] by ours where the angles are ours, else by the stock function."""
+
+    def apply_rotary_pos_emb(q: Tensor, k: Tensor, cos: Any, sin: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        if not isinstance(cos, _Angles):
+            return stock(q, k, cos, sin, **options)
+        positions = cos.positions.expand(q.shape[0], q.shape[2])
+        turned = (forward.rotary(x.transpose(1, 2), positions, cos.frequencies).transpose(1, 2) for x in (q, k))
+        return tuple(turned)
+
+    apply_rotary_pos_emb.isologit_stock = stock
+    return apply_rotary_pos_emb
+
+
+def _register_attention() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import flash_attention_mask
+
+    AttentionInterface.register(_ATTENTION, _attention)
+    # Which tokens are padding is all that a mask has to tell; causality and windows are arguments.
+    AttentionMaskInterface.register(_ATTENTION, flash_attention_mask)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    position_ids: Tensor | None = None,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch,
+    keys] tells which keys are no padding."""
+    if dropout:
+        raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
+    options = {
+        "scale": module.head_dim**-0.5 if scaling is None else scaling,
+        "softcap": softcap or 0.0,
+        "causal": module.is_causal if is_causal is None else is_causal,
+        "window": sliding_window or 0,
+    }
+    batch, heads, queries, _dim = query.shape
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    if attention_mask is not None:
+        rows = [_masked_row(q[b], k[b], v[b], attention_mask[b], options) for b in range(batch)]
+        return torch.stack(rows), None
+    lengths = _packed_lengths(position_ids, queries) if queries == k.shape[1] else None
+    if lengths is not None and batch == 1:
+        starts = torch.tensor([0, *lengths]).cumsum(0)
+        y = forward.attention(q[0], k[0], v[0], query_starts=starts, key_counts=torch.tensor(lengths), **options)
+        return y[None], None
+    y = forward.attention(
+        q.reshape(batch * queries, heads, -1),
+        k,
+        v,
+        query_starts=torch.arange(batch + 1) * queries,
+        key_counts=torch.full((batch,), k.shape[1]),
+        block_table=torch.arange(batch, dtype=torch.int32)[:, None],
+        **options,
+    )
+    return y.view(batch, queries, heads, -1), None
+
+
+def _masked_row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: dict[str, Any]) -> Tensor:
+    """One row of a batch with padding before or after its tokens. Queries of padding see what their place lets them."""
+    real = mask.nonzero()[:, 0]
+    if mask.shape[0] != k.shape[0] or real.numel() == 0 or real[-1] - real[0] + 1 != real.numel():
+        raise NotImplementedError(
+            f"attention_mask: {int(mask.sum())} of {mask.shape[0]} tokens for {k.shape[0]} keys; expected tokens side "
+            "by side, with padding before or after them, and a cache as long as they are"
+        )
+    first = int(real[0])
+    starts, counts = torch.tensor([0, q.shape[0]]), torch.tensor([k.shape[0] - first])
+    return forward.attention(q, k[first:], v[first:], query_starts=starts, key_counts=counts, **options)
+
+
+def _packed_lengths(position_ids: Tensor | None, queries: int) -> list[int] | None:
+    """The lengths of sequences that were packed one after another, or none where there is one."""
+    if position_ids is None or position_ids.shape[-1] != queries or queries < 2:
+        return None
+    positions = position_ids.reshape(-1, queries)[0]
+    begins = (positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1
+    if begins.numel() == 0:
+        return None
+    edges = [0, *begins.tolist(), queries]
+    return [end - begin for begin, end in zip(edges[:-1], edges[1:], strict=True)]

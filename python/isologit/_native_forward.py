@@ -1,0 +1,172 @@
+"""forward.h by ctypes: the structures, and the calls as _native has them."""
+
+import ctypes
+from ctypes import POINTER, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from typing import Any
+
+from isologit import _native
+
+_SIZE = [("struct_size", c_size_t)]
+
+
+class Tensor(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("tokens", c_int64),
+        ("heads", c_int64),
+        ("dim", c_int64),
+        ("token_stride", c_int64),
+        ("head_stride", c_int64),
+        ("dtype", c_int32),
+    ]
+
+
+class Output(ctypes.Structure):
+    _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
+
+
+class _Sized(ctypes.Structure):
+    def __init__(self, **members: Any) -> None:
+        super().__init__(struct_size=ctypes.sizeof(self), **members)
+
+
+class _Options(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("threads", c_int32),
+        ("kernel", c_char_p),
+        ("progress", c_void_p),
+        ("user", c_void_p),
+        ("processors", POINTER(c_int32)),
+        ("processor_count", c_int64),
+    ]
+
+
+class Report(_Sized):
+    _fields_ = [*_SIZE, ("kernel", c_char * 32), ("threads", c_int32), ("processors", c_int32), ("settled", c_int64)]
+
+
+class Linear(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("x", _native.Matrix),
+        ("weight", _native.Matrix),
+        ("bias", _native.Vector),
+        ("y", c_void_p),
+        ("y_row_stride", c_int64),
+    ]
+
+
+class RmsNorm(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("x", Tensor),
+        ("weight", _native.Vector),
+        ("epsilon", c_float),
+        ("one_plus_weight", c_int32),
+        ("y", Output),
+    ]
+
+
+class LayerNorm(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("x", Tensor),
+        ("weight", _native.Vector),
+        ("bias", _native.Vector),
+        ("epsilon", c_float),
+        ("y", Output),
+    ]
+
+
+class Residual(_Sized):
+    _fields_ = [*_SIZE, ("x", Tensor), ("a", Tensor), ("b", Tensor), ("multiplier", c_float), ("y", Output)]
+
+
+class Gate(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("kind", c_int32),
+        ("gate", Tensor),
+        ("up", Tensor),
+        ("alpha", c_float),
+        ("limit", c_float),
+        ("y", Output),
+    ]
+
+
+class Rotary(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("x", Tensor),
+        ("positions", c_void_p),
+        ("frequencies", c_void_p),
+        ("frequency_count", c_int64),
+        ("layout", c_int32),
+        ("factor", c_float),
+        ("y", Output),
+    ]
+
+
+class RotaryFrequencies(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("theta", c_float),
+        ("dim", c_int64),
+        ("scaling", c_int32),
+        ("factor", c_float),
+        ("low_freq_factor", c_float),
+        ("high_freq_factor", c_float),
+        ("original_max_position", c_int64),
+        ("frequencies", c_void_p),
+    ]
+
+
+class Attention(_Sized):
+    _fields_ = [
+        *_SIZE,
+        ("q", Tensor),
+        ("keys", Tensor),
+        ("values", Tensor),
+        ("sequences", c_int64),
+        ("query_starts", c_void_p),
+        ("key_counts", c_void_p),
+        ("first_keys", c_void_p),
+        ("block_table", c_void_p),
+        ("blocks_per_sequence", c_int64),
+        ("block_size", c_int64),
+        ("key_block_stride", c_int64),
+        ("value_block_stride", c_int64),
+        ("scale", c_float),
+        ("softcap", c_float),
+        ("not_causal", c_int32),
+        ("window", c_int64),
+        ("sinks", c_void_p),
+        ("y", Output),
+    ]
+
+
+_MESSAGE = [c_char_p, c_size_t]
+_FUNCTIONS = {
+    request: _native.function(name, c_int, [POINTER(request), POINTER(_Options), POINTER(Report), *_MESSAGE])
+    for name, request in (
+        ("linear", Linear),
+        ("rms_norm", RmsNorm),
+        ("layer_norm", LayerNorm),
+        ("residual", Residual),
+        ("gate", Gate),
+        ("rotary", Rotary),
+        ("attention", Attention),
+    )
+}
+_FREQUENCIES = _native.function("rotary_frequencies", c_int, [POINTER(RotaryFrequencies), *_MESSAGE])
+
+
+def run(request: Any, running: _native.Running) -> None:
+    """The operator that the request is of."""
+    options = _Options(**running.members())
+    _native.Interruptible(options).call(_FUNCTIONS[type(request)], request, options, None)
+
+
+def rotary_frequencies(request: RotaryFrequencies) -> None:
+    _native.call(_FREQUENCIES, request)

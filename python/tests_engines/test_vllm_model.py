@@ -1,0 +1,145 @@
+"""scope "model": what vLLM returns is what Transformers computes, bit for bit, in every family, however it is served.
+
+Both sides run isologit.forward, so this shows that they put the operators together alike, over pages, chunks, caches and
+batches; that each operator is right is shown against the oracle.
+"""
+
+import copy
+
+import pytest
+import torch
+from vllm import SamplingParams, TokensPrompt
+
+from isologit import hf
+
+transformers = pytest.importorskip("transformers")
+
+COMMON = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+CONFIGS = {
+    "gemma2": ("Gemma2Config", {"sliding_window": 9, "query_pre_attn_scalar": 32}),
+    "gemma3": ("Gemma3TextConfig", {"sliding_window": 9, "query_pre_attn_scalar": 32}),
+    "llama": ("LlamaConfig", {"rope_parameters": LLAMA3}),
+    "mistral": ("MistralConfig", {"sliding_window": 9}),
+    "phi3": ("Phi3Config", {"hidden_size": 128, "partial_rotary_factor": 0.5}),
+    "qwen2": ("Qwen2Config", {"hidden_size": 128, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", {}),
+}
+ON = {"isologit": {"scope": "model"}}
+SERVED = {"enable_prefix_caching": True, "enable_chunked_prefill": True, "max_num_batched_tokens": 32, "block_size": 32}
+
+
+def make(name, folder):
+    config_name, own = CONFIGS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, config_name)(**{**COMMON, **own})
+    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    return model
+
+
+def prompts():
+    """Two that share a long beginning, a long one and short ones."""
+    generator = torch.Generator().manual_seed(1)
+    shared = torch.randint(3, 300, (70,), generator=generator).tolist()
+    short = [torch.randint(3, 300, (n,), generator=generator).tolist() for n in (1, 5, 17)]
+    return [shared + [5, 6], shared + [7], *short]
+
+
+def recomputed(model, output):
+    """The logprobs of the tokens that were drawn, all at once."""
+    prompt, drawn = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+    ids = torch.tensor([prompt + drawn])
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, len(prompt) - 1 : -1]
+        return model.get_output_embeddings().logprobs(hidden, torch.tensor(drawn)).logprobs.float()
+
+
+def reported(output):
+    tokens = zip(output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True)
+    return torch.tensor([logprobs[token].logprob for token, logprobs in tokens])
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def both(request, start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    model = make(request.param, folder)
+    exact = copy.deepcopy(model)
+    hf.install(exact, scope="model")
+    return start(folder, ON, skip_tokenizer_init=True, **SERVED), exact, model
+
+
+def test_the_same_bits(both):
+    engine, exact, _ = both
+    (state,) = engine.collective_rpc("isologit_state")
+    assert state["scope"] == "model"
+    asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts()]
+    params = SamplingParams(temperature=1.0, max_tokens=12, logprobs=0, ignore_eos=True, detokenize=False)
+    batched = engine.generate(asked, params, use_tqdm=False)
+    again = [
+        engine.generate([prompt], params, use_tqdm=False)[0] for prompt in asked[:2]
+    ]  # alone, from a cached prefix
+    for output in (*batched, *again):
+        assert torch.equal(reported(output), recomputed(exact, output))
+
+
+def test_stock_differs(both):
+    """What is compared is not so coarse that stock models would agree too."""
+    engine, _, model = both
+    params = SamplingParams(temperature=1.0, max_tokens=12, logprobs=0, ignore_eos=True, detokenize=False)
+    (output,) = engine.generate([TokensPrompt(prompt_token_ids=prompts()[2])], params, use_tqdm=False)
+    stock = copy.deepcopy(model)
+    hf.install(stock)
+    assert not torch.equal(reported(output), recomputed(stock, output))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_two_ranks(start, tmp_path, name):
+    model = make(name, tmp_path)
+    hf.install(model, scope="model")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+        ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+        engine = start(tmp_path, {"isologit": {"scope": "model", "threads": 1}}, skip_tokenizer_init=True, **ranks)
+        assert [state["scope"] for state in engine.collective_rpc("isologit_state")] == ["model", "model"]
+        asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts()]
+        params = SamplingParams(temperature=1.0, max_tokens=6, logprobs=0, ignore_eos=True, detokenize=False)
+        for output in engine.generate(asked, params, use_tqdm=False):
+            assert torch.equal(reported(output), recomputed(model, output))
+
+
+def test_what_is_not_known_is_refused(start, tmp_path):
+    config = transformers.GPT2Config(vocab_size=300, n_embd=64, n_layer=1, n_head=2, n_positions=256)
+    transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match=r'"scope" is "model", and the body of GPT2LMHeadModel is not known'):
+        start(tmp_path, ON, skip_tokenizer_init=True)
+
+
+def test_a_dynamic_rotary_is_refused(start, tmp_path):
+    scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    config = transformers.LlamaConfig(**{**COMMON, "rope_parameters": scaling})
+    transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="rotary_emb is .*DynamicNTKScalingRotaryEmbedding, which is not known"):
+        start(tmp_path, ON, skip_tokenizer_init=True)

@@ -1,0 +1,64 @@
+// The loops of the forward pass that are worth vector instructions, one table per instruction set. They compute in f64
+// and bound their errors; `round` then tells which results are proven, and the operator settles the others. So the
+// tables are interchangeable: no freedom of theirs can be seen in a result.
+//
+// Arrays hold rows of f32 (every activation type widens to it exactly) or f64 and go on, to a multiple of kLaneGroup,
+// with whatever numbers; of inputs of `dot` and `scores` those are 0.
+#pragma once
+
+#include <cstdint>
+
+#include "isologit/dtype.hpp"
+
+namespace isologit::detail::kernels {
+
+// (x - shift) factor w + b.
+struct NormRow {
+  double shift = 0;
+  double shift_error = 0;
+  double factor = 0;
+  double factor_error = 0;  // relative
+  bool one_plus_weight = false;
+};
+
+enum class GateFunction { silu, gelu_tanh };
+
+struct ForwardLoops {
+  // The sum of a[i] b[i], within (count / 16 + 6) 2^-53 of the sum of |a[i] b[i]|.
+  double (*dot)(const float* a, const float* b, std::int64_t count);
+
+  // to[i] = values[i] rounded once to dtype, as f32, for what lies within errors[i] of values[i]. Writes to `open` the
+  // indices of those it cannot prove, NaN and infinite ones among them, and returns how many.
+  std::int64_t (*round)(const double* values, const double* errors, std::int64_t count, DType dtype, float* to,
+                        std::int32_t* open);
+
+  // to[i] = x[i] + factor a[i] rounded once to dtype; `open` as of round.
+  std::int64_t (*add)(const float* x, const float* a, double factor, std::int64_t count, DType dtype, float* to,
+                      std::int32_t* open);
+
+  // weight and bias may be null: 1 and 0.
+  void (*norm)(const NormRow& row, const float* x, const float* weight, const float* bias, std::int64_t count,
+               double* values, double* errors);
+
+  // first[i] = factor (a[i] cosine[i] - b[i] sine[i]), second[i] = factor (b[i] cosine[i] + a[i] sine[i]); cosine and
+  // sine are within 2^-50. errors holds for both.
+  void (*rotate)(const float* a, const float* b, const double* cosine, const double* sine, double factor,
+                 std::int64_t count, double* first, double* second, double* errors);
+
+  // values[i] = (up[i] + shift) g / (1 + e^-x) of g = gate[i]; x = factor g for silu, factor (g + cubic g^3) for
+  // gelu_tanh, where `factor` is within 2^-53 of itself. up may be null, which means 1, without shift.
+  void (*gate)(GateFunction function, double factor, double cubic, const float* gate, const float* up, double shift,
+               std::int64_t count, double* values, double* errors);
+
+  // s[j] = scale q k_j, then cap tanh(s / cap) where cap is not 0, for `count` keys of `dim` elements, a multiple of
+  // kLaneGroup. Returns the greatest. Within (dim + 16) 2^-53 scale |q| |k_j|, and cap 2^-46 more where there is one.
+  double (*scores)(const float* q, const float* keys, std::int64_t dim, std::int64_t count, double scale, double cap,
+                   double* s);
+  // s[j] = e^s[j] in units of 2^scale, and their sum. |s[j]| <= 2^20 and s[j] <= (scale + 1000) ln 2. Each is within
+  // 2^-50 of itself, and 2^-990.
+  double (*weigh)(double* s, std::int64_t count, std::int64_t scale);
+  // sums[d] += the sum over j of p[j] v_j[d], in chains of `count` terms; dim is a multiple of kLaneGroup.
+  void (*accumulate)(const double* p, const float* values, std::int64_t dim, std::int64_t count, double* sums);
+};
+
+}  // namespace isologit::detail::kernels

@@ -1,0 +1,127 @@
+/* The operators of a forward pass from C. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "isologit/forward.h"
+
+static int failures = 0;
+
+#define EXPECT(condition)                                             \
+  do {                                                                \
+    if (!(condition)) {                                               \
+      printf("%s:%d: expected %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                     \
+    }                                                                 \
+  } while (0)
+
+/* [2, 1, 4] of f32. */
+static isologit_tensor tensor(const float* data) {
+  isologit_tensor x = {data, 2, 1, 4, 4, 4, ISOLOGIT_F32};
+  return x;
+}
+
+static isologit_tensor_output output(float* data) {
+  isologit_tensor_output y = {data, 4, 4};
+  return y;
+}
+
+static const float kX[8] = {1, -1, 1, -1, 2, 2, -2, 2};
+static float y[8];
+static char message[200];
+
+static void norms(void) {
+  isologit_rms_norm_request rms = {.struct_size = sizeof rms, .x = tensor(kX), .y = output(y)};
+  isologit_forward_report report = {.struct_size = sizeof report};
+  isologit_forward_options options = {.struct_size = sizeof options, .threads = 1, .kernel = "portable"};
+  EXPECT(isologit_rms_norm(&rms, &options, &report, message, sizeof message) == ISOLOGIT_OK);
+  for (int i = 0; i < 8; ++i) EXPECT(y[i] == (kX[i] > 0 ? 1 : -1));
+  EXPECT(strcmp(report.kernel, "portable") == 0 && report.threads == 1 && report.processors >= 1);
+  rms.epsilon = -1;
+  EXPECT(isologit_rms_norm(&rms, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "epsilon: -1") != NULL);
+  rms.epsilon = 0;
+  rms.x.dtype = 9;
+  EXPECT(isologit_rms_norm(&rms, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "x: dtype is 9") != NULL);
+  isologit_layer_norm_request layer = {.struct_size = sizeof layer, .x = tensor(kX), .y = output(y)};
+  EXPECT(isologit_layer_norm(&layer, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  EXPECT(y[0] == 1 && y[1] == -1);
+  layer.struct_size = 3;
+  EXPECT(isologit_layer_norm(&layer, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+}
+
+static void elementwise(void) {
+  isologit_residual_request residual = {
+      .struct_size = sizeof residual, .x = tensor(kX), .a = tensor(kX), .multiplier = 0.5F, .y = output(y)};
+  EXPECT(isologit_residual(&residual, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  EXPECT(y[0] == 1.5F && y[6] == -3);
+  isologit_gate_request gate = {
+      .struct_size = sizeof gate, .kind = ISOLOGIT_RELU_SQUARED, .gate = tensor(kX), .up = tensor(kX), .y = output(y)};
+  EXPECT(isologit_gate(&gate, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  EXPECT(y[0] == 1 && y[1] == 0 && y[4] == 8);
+  gate.kind = 4;
+  EXPECT(isologit_gate(&gate, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "kind: 4") != NULL);
+}
+
+static void rotary(void) {
+  float frequencies[2] = {0, 0};
+  isologit_rotary_frequencies_request of = {
+      .struct_size = sizeof of, .theta = 10000, .dim = 4, .frequencies = frequencies};
+  EXPECT(isologit_rotary_frequencies(&of, NULL, 0) == ISOLOGIT_OK);
+  EXPECT(frequencies[0] == 1 && frequencies[1] == 0.01F);
+  of.scaling = 2;
+  EXPECT(isologit_rotary_frequencies(&of, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  const int64_t positions[2] = {0, 1};
+  isologit_rotary_request turn = {.struct_size = sizeof turn,
+                                  .x = tensor(kX),
+                                  .positions = positions,
+                                  .frequencies = frequencies,
+                                  .frequency_count = 2,
+                                  .factor = 1,
+                                  .y = output(y)};
+  EXPECT(isologit_rotary(&turn, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  EXPECT(y[0] == 1 && y[3] == -1);
+  EXPECT(y[4] == (float)2.7635465813520726); /* 2 cos 1 + 2 sin 1 */
+  turn.positions = NULL;
+  EXPECT(isologit_rotary(&turn, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "positions: NULL") != NULL);
+}
+
+static void attention_and_linear(void) {
+  const int64_t query_starts[2] = {0, 2}, key_counts[1] = {2}, first_keys[1] = {0};
+  isologit_attention_request attention = {.struct_size = sizeof attention,
+                                          .q = tensor(kX),
+                                          .keys = tensor(kX),
+                                          .values = tensor(kX),
+                                          .sequences = 1,
+                                          .query_starts = query_starts,
+                                          .key_counts = key_counts,
+                                          .first_keys = first_keys,
+                                          .scale = 1,
+                                          .y = output(y)};
+  EXPECT(isologit_attention(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  EXPECT(memcmp(y, kX, 4 * sizeof *y) == 0); /* the first query sees the first key alone */
+  attention.sequences = -1;
+  EXPECT(isologit_attention(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  attention.sequences = 1;
+  attention.first_keys = NULL;
+  EXPECT(isologit_attention(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "first_keys: NULL") != NULL);
+  isologit_linear_request linear = {.struct_size = sizeof linear,
+                                    .x = {kX, 2, 4, 4, ISOLOGIT_F32},
+                                    .weight = {kX, 2, 4, 4, ISOLOGIT_F32},
+                                    .y = y,
+                                    .y_row_stride = 2};
+  EXPECT(isologit_linear(&linear, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  EXPECT(y[0] == 4 && y[1] == -4 && y[2] == -4 && y[3] == 16);
+}
+
+int main(void) {
+  norms();
+  elementwise();
+  rotary();
+  attention_and_linear();
+  return failures != 0;
+}
