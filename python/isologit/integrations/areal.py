@@ -24,4 +24,4 @@ def gather_logprobs_entropy(
 
 
 adapter = Adapter("areal", gather_logprobs=gather_logprobs, gather_logprobs_entropy=gather_logprobs_entropy)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

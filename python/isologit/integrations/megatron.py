@@ -9,6 +9,14 @@ from isologit import Scores, score
 from isologit.integrations._adapter import refuse_shards
 
 
+calls = 0
+
+
+def in_force() -> bool:
+    """Whether it has been called: Megatron is told of it at each forward."""
+    return calls > 0
+
+
 def output_processor(
     *,
     hidden_states: Tensor,
@@ -24,6 +32,8 @@ def output_processor(
     GPTModel.forward(..., labels=labels, output_processor=output_processor, output_processor_context=...) returns it.
     context: arguments of isologit.score. Without it: outputs=("logprobs", "entropy").
     """
+    global calls
+    calls += 1
     refuse_shards(getattr(output_layer, "tp_group", None), "the output layer's tp_group")
     weight = output_layer.weight if output_weight is None else output_weight
     options = {"outputs": ("logprobs", "entropy"), **(context or {})}

@@ -28,4 +28,4 @@ def calculate_log_probs_and_entropy(
 
 
 adapter = Adapter("miles", calculate_log_probs_and_entropy=calculate_log_probs_and_entropy)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

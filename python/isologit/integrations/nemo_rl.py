@@ -30,4 +30,4 @@ def from_parallel_hidden_states_to_logprobs(
 
 
 adapter = Adapter("nemo_rl", from_parallel_hidden_states_to_logprobs=from_parallel_hidden_states_to_logprobs)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

@@ -15,4 +15,4 @@ def compute_entropy(logits: Tensor) -> Tensor:
 
 
 adapter = Adapter("openrlhf", log_probs_from_logits=log_probs_from_logits, compute_entropy=compute_entropy)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

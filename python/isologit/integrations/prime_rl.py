@@ -60,4 +60,4 @@ def inject_prime_lm_head(model: nn.Module, chunk_size: int | None = None) -> Non
 
 
 adapter = Adapter("prime_rl", inject_prime_lm_head=inject_prime_lm_head)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

@@ -15,4 +15,4 @@ def entropy_from_logits(logits: Tensor) -> Tensor:
 
 
 adapter = Adapter("roll", log_probs_from_logits=log_probs_from_logits, entropy_from_logits=entropy_from_logits)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

@@ -27,4 +27,4 @@ def fused_lm_head_logprob_apply(
 
 
 adapter = Adapter("skyrl", _fused_lm_head_logprob_apply=fused_lm_head_logprob_apply)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force

@@ -103,12 +103,14 @@ def _only_valid_positions(device: torch.device) -> bool:
 
 
 def _replace_names() -> None:
+    if _originals:
+        return
+    check("trl")
     from trl.trainer import utils
 
     for name, ours in (("_ChunkedLogProbFunction", _LogProbs), ("_use_triton", _only_valid_positions)):
-        if name not in _originals:
-            _originals[name] = getattr(utils, name)
-            setattr(utils, name, ours)
+        _originals[name] = getattr(utils, name)
+        setattr(utils, name, ours)
 
 
 def _restore_names() -> None:
@@ -158,7 +160,6 @@ def install(trainer_or_model: Any, *, gradients: str = "fast") -> None:
                 "trl.trainer.utils.add_fused_lm_head(model)"
             )
     heads = [_head_of(model, gradients) for model in models]
-    check("trl")
     _replace_names()
     for model, head in zip(models, heads, strict=True):
         _wrap(model, head)
@@ -176,6 +177,10 @@ def uninstall(trainer_or_model: Any) -> None:
         _in_force.discard(installed)
     if not _in_force:
         _restore_names()
+
+
+def in_force() -> bool:
+    return bool(_in_force)
 
 
 class _Installed(NamedTuple):

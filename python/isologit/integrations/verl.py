@@ -36,4 +36,4 @@ def linear_cross_entropy(
 
 
 adapter = Adapter("verl", FusedLinearForPPO_forward=fused_linear_for_ppo, linear_cross_entropy=linear_cross_entropy)
-install, uninstall = adapter.install, adapter.uninstall
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force
