@@ -1,4 +1,4 @@
-"""Real functions of f32 arrays, rounded once to f32: in intervals of f64, and where those leave it open, of Fractions."""
+"""Real functions of f32 arrays, rounded once to f32: by intervals of f64, and where they leave it open, of Fractions."""
 
 import decimal
 from collections.abc import Callable

@@ -13,7 +13,7 @@ import torch
 
 @contextlib.contextmanager
 def imported(*bare: str, stand_ins: dict[str, dict] | None = None) -> Iterator[None]:
-    """With these packages there, parents first, but for their __init__; and modules of attributes in the place of others.
+    """With these packages, parents first, but not their __init__; and with modules of attributes in others' place.
 
     Afterwards all of them are as they were.
     """

@@ -25,7 +25,8 @@ SKYRL = "skyrl.backends.skyrl_train.distributed.megatron.model_utils"
 # How the files of each package are had without what they do not need here.
 BARE = {
     "verl": (
-        ("verl", "verl.utils", "verl.utils.experimental", "verl.utils.kernel", "verl.models", "verl.models.transformers"),
+        ("verl", "verl.utils", "verl.models")
+        + ("verl.utils.experimental", "verl.utils.kernel", "verl.models.transformers"),
         {},
     ),
     "openrlhf": (("openrlhf", "openrlhf.models"), {"deepspeed": {}}),
@@ -35,6 +36,7 @@ BARE = {
     ),
     "skyrl": (tuple(SKYRL.rsplit(".", n)[0] for n in range(5, 0, -1)), {}),
     "megatron": ((), {}),
+    "liger": ((), {}),
 }
 
 
@@ -69,17 +71,19 @@ def given_logits():
     return torch.randn(ROWS, VOCAB, generator=generator).mul_(4).requires_grad_()
 
 
-def assert_near(results, wanted, leaves, wide, largest, roundings, gradients=2.0**-14, context=contextlib.nullcontext()):
+def assert_near(results, wanted, leaves, wide, largest, roundings, gradients=2.0**-14, module=None):
     """Within an ulp for each rounding; and the gradients under the same upstreams, some rows' 0, within `gradients` of
-    the largest."""
+    the largest. module: whose own code makes wanted."""
     for got, want in zip(results, wanted, strict=True):
         assert got.dtype == torch.float32 and want.dtype == torch.float64 and want.abs().max() > 0.1
         room = (2 * roundings * (1 + largest)) * foreign.ulp(torch.tensor(largest)) + foreign.ulp(want)
         assert got.shape == want.shape and ((got.double() - want).abs() <= room).all()
     generator = torch.Generator().manual_seed(7)
-    upstreams = [torch.randn(r.shape, generator=generator) * (torch.arange(r.numel()) % 2).view(r.shape) for r in results]
+    upstreams = [torch.randn(r.shape, generator=generator) for r in results]
+    for upstream in upstreams:
+        upstream.view(-1)[1::2] = 0
     got = torch.autograd.grad(results, leaves, upstreams)
-    with context:
+    with contextlib.nullcontext() if module is None else foreign.in_f64(module):
         exact = torch.autograd.grad(wanted, wide, [upstream.double() for upstream in upstreams])
     for g, e in zip(got, exact, strict=True):
         assert e.abs().max() > 0.01 and (g.double() - e).abs().max() <= gradients * e.abs().max()
@@ -110,7 +114,7 @@ def test_what_moved_is_named(monkeypatch):
         table = _table.PACKAGES["openrlhf"]
         name = "openrlhf.models.utils:compute_entropy"
         for names, message in (
-            ({name: "(logits, mask)"}, r"openrlhf .*: openrlhf.models.utils:compute_entropy takes \(logits\); expected"),
+            ({name: "(logits, mask)"}, r"openrlhf .*: .*:compute_entropy takes \(logits\); expected \(logits, mask\)"),
             ({"openrlhf.models.utils:gone": "()"}, "openrlhf.models.utils:gone has moved: .*made for 0.11.2"),
         ):
             monkeypatch.setitem(_table.PACKAGES, "openrlhf", table._replace(names=names))
@@ -243,7 +247,7 @@ def test_skyrl(group):
             got = call(hidden, weight)
             assert not call(hidden, weight, True).requires_grad
         assert got.shape == (2, 3)
-        assert_near([got], [wanted], [hidden, weight], wide, 20.0, 1, context=foreign.in_f64(module))
+        assert_near([got], [wanted], [hidden, weight], wide, 20.0, 1, module=module)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -285,6 +289,32 @@ def test_megatron_core(tied, group, monkeypatch):
         (stock,) = torch.autograd.grad(p.gather(-1, labels[..., None]).sum(), weight)
         assert stock.abs().max() > 0.1 and (grad - stock).abs().max() < 1e-4 * stock.abs().max()
         parallel_state.destroy_model_parallel()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_liger(reduction):
+    pytest.importorskip("triton")
+    with package("liger"):
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss as Loss
+        from liger_kernel.transformers import functional
+
+        hidden, weight, target = head()
+        bias = torch.linspace(-1, 1, VOCAB).requires_grad_()
+        target[3] = target[5] = -100
+        options = {"reduction": reduction, "label_smoothing": 0.1, "lse_square_scale": 1e-2}
+        wide = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight, bias)]
+        z = F.linear(*wide)
+        z_loss = 1e-2 * z.logsumexp(-1).square() * (target != -100)
+        each = F.cross_entropy(z, target, reduction="none", label_smoothing=0.1) + z_loss
+        wanted = {"none": each, "sum": each.sum(), "mean": each.sum() / (ROWS - 2)}[reduction]
+        with installed(integrations.liger):
+            got = Loss(**options, accum_dtype=torch.float32)(weight, hidden, target, bias)
+            of_function = functional.liger_fused_linear_cross_entropy(hidden, weight, target, bias, **options)
+            for name in integrations.liger._NOT_MADE[1:]:
+                with pytest.raises(NotImplementedError, match=f"{name} is given"):
+                    Loss(**{name: True})(weight, hidden, target)
+        assert torch.equal(got, of_function)
+        assert_near([got.reshape(-1)], [wanted.reshape(-1)], [hidden, weight, bias], wide, 20.0, 1)
 
 
 @contextlib.contextmanager

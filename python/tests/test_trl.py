@@ -74,8 +74,8 @@ def cap_and_scale(family):
 
 
 def doubt(wanted, largest, roundings):
-    """What an f32 chain may differ by from f64's: half an ulp of the largest logit at each rounding of the logits, twice
-    since a logprob is a difference, times what the fields below move with a logit; and half an ulp of its own."""
+    """What an f32 chain may differ by from f64's: an ulp of the largest logit at each rounding of logits, twice since a
+    logprob is a difference; and an ulp of its own."""
     return (2 * roundings + 2) * foreign.ulp(largest) + foreign.ulp(wanted)
 
 
@@ -229,7 +229,8 @@ def test_refusals():
     call, hidden = ours._Call(head), torch.zeros(1, 32)
     before = ours._call.set(call)
     with pytest.raises(NotImplementedError, match="TRL finds a softcap of 2.0"):
-        ours._LogProbs.apply(hidden, model.get_output_embeddings().weight, None, torch.tensor([1]), 1.0, 1, 2.0, 1.0, ())
+        weight = model.get_output_embeddings().weight
+        ours._LogProbs.apply(hidden, weight, None, torch.tensor([1]), 1.0, 1, 2.0, 1.0, ())
     ours._call.reset(before)
 
 
@@ -245,20 +246,20 @@ TEXTS = ["In the beginning God created", "the heaven and the earth", "And the ea
 
 
 def trainer(name, folder, model):
-    from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, KTOConfig, KTOTrainer, RLOOConfig, RLOOTrainer
-    from trl import SFTConfig, SFTTrainer
+    import trl
 
     preferences = {"prompt": TEXTS, "chosen": [" the earth"] * 4, "rejected": [" void and"] * 4}
     judged = {"prompt": TEXTS, "completion": [" the earth"] * 4, "label": [True, False, True, False]}
     online = {"num_generations": 4, "max_completion_length": 6, "beta": 0.04, "temperature": 0.9}
     kinds = {
-        "SFT": (SFTConfig, SFTTrainer, {"text": TEXTS}, {}),
-        "DPO": (DPOConfig, DPOTrainer, preferences, {}),
-        "KTO": (KTOConfig, KTOTrainer, judged, {}),
-        "GRPO": (GRPOConfig, GRPOTrainer, {"prompt": TEXTS}, online),
-        "RLOO": (RLOOConfig, RLOOTrainer, {"prompt": TEXTS}, online),
+        "SFT": ({"text": TEXTS}, {}),
+        "DPO": (preferences, {}),
+        "KTO": (judged, {}),
+        "GRPO": ({"prompt": TEXTS}, online),
+        "RLOO": ({"prompt": TEXTS}, online),
     }
-    config, kind, data, options = kinds[name]
+    data, options = kinds[name]
+    config, kind = getattr(trl, f"{name}Config"), getattr(trl, f"{name}Trainer")
     args = config(
         output_dir=str(folder),
         max_steps=2,
@@ -275,7 +276,8 @@ def trainer(name, folder, model):
     )
     reward = {"reward_funcs": lambda completions, **_: [float(len(c)) for c in completions]} if options else {}
     tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL)
-    return kind(model=model, args=args, train_dataset=datasets.Dataset.from_dict(data), processing_class=tokenizer, **reward)
+    rows = datasets.Dataset.from_dict(data)
+    return kind(model=model, args=args, train_dataset=rows, processing_class=tokenizer, **reward)
 
 
 @pytest.mark.parametrize("name", ["SFT", "DPO", "KTO", "GRPO", "RLOO"])

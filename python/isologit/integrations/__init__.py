@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from isologit.integrations._table import PACKAGES, Package
 
-__all__ = ["Status", "liger", "status", *PACKAGES]
+__all__ = ["Status", "status", *PACKAGES]
 
 
 class Status(NamedTuple):
@@ -44,6 +44,6 @@ def _why_not(package: Package, seen: str) -> str:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "liger" or name in PACKAGES:
+    if name in PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,19 +42,17 @@ def check(key: str) -> dict[str, tuple[Any, str, Any]]:
     package = PACKAGES[key]
     seen, found = version(package), {}
     here = f"{package.distribution} {seen or '(version not known)'}"
-    made_for = f"isologit's adapter was made for {package.tested}"
+    made_for = f"isologit's adapter was made for {package.tested}: install that version"
     for where, expected in package.names.items():
         try:
             found[where] = find(where)
         except ImportError as error:
             raise ImportError(f"{here}: {where} cannot be imported: {error}; {made_for}") from error
         except AttributeError as error:
-            raise NotImplementedError(f"{here}: {where} has moved: {error}; {made_for}: install that version") from error
+            raise NotImplementedError(f"{here}: {where} has moved: {error}; {made_for}") from error
         got = parameters(found[where][2])
         if got != expected:
-            raise NotImplementedError(
-                f"{here}: {where} takes {got}; expected {expected}; {made_for}: install that version"
-            )
+            raise NotImplementedError(f"{here}: {where} takes {got}; expected {expected}; {made_for}")
     return found
 
 

@@ -101,6 +101,20 @@ PACKAGES: dict[str, Package] = {
         "`integrations.areal.install()`",
         "trainers.md",
     ),
+    "liger": Package(
+        "liger-kernel",
+        "0.8.5",
+        {
+            "liger_kernel.transformers.fused_linear_cross_entropy:LigerFusedLinearCrossEntropyLoss.forward": "(self, "
+            "lin_weight, _input, target, bias=None)",
+            "liger_kernel.transformers.functional:liger_fused_linear_cross_entropy": "(input, weight, target, "
+            "bias=None, ce_weight=None, ignore_index=-100, lse_square_scale=0.0, label_smoothing=0.0, "
+            "reduction='mean', softcap=None, return_z_loss=False, accum_dtype=None, use_token_scaling=False, "
+            "return_token_accuracy=False, return_predicted_tokens=False, chunk_mem_const=1)",
+        },
+        "`integrations.liger.install()`",
+        "trainers.md",
+    ),
     "prime_rl": Package(
         "PrimeIntellect-ai/prime-rl",
         "559b44772e471d1538537b8805cc77f3824a5e64",
@@ -116,8 +130,8 @@ PACKAGES: dict[str, Package] = {
         "NVIDIA-NeMo/RL",
         "7ea279abfbeb698b092856d0dab61e7cf39bc909",
         {
-            "nemo_rl.distributed.model_utils:from_parallel_hidden_states_to_logprobs": "(tensor_parallel_hidden_states, "
-            "output_weight_layer, runtime_gather_output, target, vocab_start_index, vocab_end_index, tp_group, "
+            "nemo_rl.distributed.model_utils:from_parallel_hidden_states_to_logprobs": "("
+            "tensor_parallel_hidden_states, output_weight_layer, runtime_gather_output, target, vocab_start_index, vocab_end_index, tp_group, "
             "inference_only=False, cp_group=None, chunk_size=None)",
         },
         "`integrations.nemo_rl.install()`",

@@ -8,7 +8,6 @@ from torch import Tensor
 from isologit import Scores, score
 from isologit.integrations._adapter import refuse_shards
 
-
 calls = 0
 
 

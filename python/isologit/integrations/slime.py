@@ -17,7 +17,7 @@ def calculate_log_probs_and_entropy(
     log_prob_keep_mask: Tensor | None = None,
     with_entropy_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """Logprobs over what the mask [T, V] keeps and the token itself, [T, 1]; the entropy over all ids, [T]. Rows are not chunked."""
+    """Logprobs [T, 1] over what the mask [T, V] keeps and the token itself; the entropy [T] of all. Not chunked."""
     refuse_shards(tp_group, "tp_group")
     ids, kept = tokens.reshape(-1, 1), logits
     if log_prob_keep_mask is not None:

@@ -142,7 +142,8 @@ def _head_of(model: nn.Module, gradients: str) -> _Head:
     config, transforms = model.config.get_text_config(), hf.transforms(model.config)
     if "softcap" in transforms and len(transforms) > 1:
         raise NotImplementedError(
-            f"the model has {transforms}: TRL scales logits and then caps them, isologit caps first; expected one of them"
+            f"the model has {transforms}: TRL scales logits, then caps them, and isologit caps first; expected one of "
+            "the two"
         )
     return _Head(config.vocab_size, transforms, gradients)
 
