@@ -1,4 +1,4 @@
-"""Real functions of f32 arrays, rounded once to f32: by intervals of f64, and where they leave it open, of Fractions."""
+"""Real functions of f32 arrays, rounded once to f32: by intervals of f64, where these do not settle it of Fractions."""
 
 import decimal
 from collections.abc import Callable

@@ -215,7 +215,7 @@ def test_numbers_that_f64_cannot_hold():
 
 
 def test_ties_are_settled_in_rational_numbers():
-    """A clipped term is (1 + clip_high) A: with A = 1 and 2^-24 a tie, to the even below; with 3 * 2^-24 to the above."""
+    """A clipped term is (1 + clip_high) A: with A = 1 and 2^-24 a tie, to the even below; with 3 * 2^-24 above."""
     one = torch.ones(1, 1)
     for clip_high, wanted in ((2.0**-24, -1.0), (3 * 2.0**-24, -1.0 - 2.0**-22)):
         args = (-one, -5 * one, one[0], one > 0)

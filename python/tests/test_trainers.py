@@ -6,6 +6,7 @@ What cannot be installed here is a stand-in with the signature that was read fro
 import contextlib
 import importlib
 import inspect
+import pathlib
 import sys
 import types
 
@@ -331,6 +332,10 @@ def recorded(key):
         modules.setdefault(module, {})[name] = namespace[name]
     with foreign.imported(stand_ins=modules):
         yield
+
+
+def test_the_page_has_the_table():
+    assert f"\n{_table.markdown()}\n" in pathlib.Path("docs/integrations/index.md").read_text()
 
 
 RECORDED = [key for key, package in _table.PACKAGES.items() if not package.on_pypi]

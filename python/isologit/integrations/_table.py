@@ -131,7 +131,8 @@ PACKAGES: dict[str, Package] = {
         "7ea279abfbeb698b092856d0dab61e7cf39bc909",
         {
             "nemo_rl.distributed.model_utils:from_parallel_hidden_states_to_logprobs": "("
-            "tensor_parallel_hidden_states, output_weight_layer, runtime_gather_output, target, vocab_start_index, vocab_end_index, tp_group, "
+            "tensor_parallel_hidden_states, output_weight_layer, runtime_gather_output, target, vocab_start_index, "
+            "vocab_end_index, tp_group, "
             "inference_only=False, cp_group=None, chunk_size=None)",
         },
         "`integrations.nemo_rl.install()`",
@@ -173,3 +174,17 @@ PACKAGES: dict[str, Package] = {
         _SOURCE,
     ),
 }
+
+
+def markdown() -> str:
+    """The table of docs/integrations/index.md, which a test holds it to: print it with `python _table.py`."""
+    lines = ["| package | version tested | switch | page |", "|---|---|---|---|"]
+    for package in sorted(PACKAGES.values(), key=lambda package: package.distribution.lower()):
+        tested = package.tested if package.on_pypi else f"{package.tested[:8]}, {package.how}"
+        page = f"[{package.page.removesuffix('.md')}]({package.page})"
+        lines.append(f"| {package.distribution} | {tested} | {package.switch} | {page} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
