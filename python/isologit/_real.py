@@ -71,10 +71,8 @@ class Real:
             low, _ = _exp(self.low, self.digits)
             _, high = _exp(self.high, self.digits)
             return Real(low, high, self.digits)
-        # e^0 is 1 without an error, which decides a row whose policy has not moved.
-        low, high = np.exp(self.low), np.exp(self.high)
-        low = np.where(self.low == 0, low, np.minimum(low, _LARGEST) * (1 - _UNIT))
-        return Real(low, np.where(self.high == 0, high, high * (1 + _UNIT) + 1e-300), 0)
+        low, high = np.minimum(np.exp(self.low), _LARGEST), np.exp(self.high)
+        return Real(low * (1 - _UNIT), high * (1 + _UNIT) + 1e-300, 0)
 
     def exp_minus_1(self) -> "Real":
         """e^x - 1, of which f64 keeps the relative precision."""

@@ -11,7 +11,7 @@ mpmath = pytest.importorskip("mpmath")
 from expected import round_once, same_bits  # noqa: E402
 from mpmath import mp, mpf  # noqa: E402
 
-from isologit import losses  # noqa: E402
+from isologit import _real, losses  # noqa: E402
 
 B, T, LOW, HIGH, BETA = 5, 7, 0.2, 0.28, 0.04
 
@@ -205,6 +205,43 @@ def test_ratio_and_kl():
         losses.kl(logprobs, ref, "k4")
 
 
+@pytest.mark.parametrize("kind", losses.KINDS)
+def test_fractions_and_intervals_settle_the_same_terms(kind, monkeypatch):
+    given, ref = batch(4)
+    more = options(kind, ref)
+
+    def bits():
+        leaf = given[0].clone().requires_grad_()
+        loss = losses.policy_loss(leaf, *given[1:], kind=kind, **more)
+        loss.backward()
+        return loss.item(), leaf.grad
+
+    loss, grad = bits()
+    monkeypatch.setattr(_real, "_UNIT", 2.0**-10)  # f64 settles nothing then
+    again, grad_again = bits()
+    assert loss == again and same_bits(grad, grad_again)
+
+
+def test_intervals_hold_the_real_number():
+    generator = torch.Generator().manual_seed(9)
+    values = (torch.randn(400, generator=generator) * torch.logspace(-6, 1, 400)).numpy()
+    x = _real.Real.of(values, 0)
+    y = _real.Real.of(values[::-1].copy(), 0)
+    wide = [(mpf(float(a)), mpf(float(b))) for a, b in zip(values, values[::-1], strict=True)]
+    for interval, formula in (
+        (x.exp(), lambda a, b: mp.exp(a)),
+        ((x - y).exp(), lambda a, b: mp.exp(a - b)),
+        ((x - y).exp_minus_1(), lambda a, b: mp.expm1(a - b)),
+        ((x - y).exp_minus_1_minus_x(), lambda a, b: mp.expm1(a - b) - (a - b)),
+        (((x - y).exp() + 1).inverse() * y, lambda a, b: b / (1 + mp.exp(a - b))),
+        ((x * y).minimum(x + 0.1), lambda a, b: min(a * b, a + mpf(0.1))),
+        (x.clip(-0.3, Fraction(1, 3)), lambda a, b: min(max(a, mpf(-0.3)), mpf(1) / 3)),
+    ):
+        for low, high, pair in zip(interval.low, interval.high, wide, strict=True):
+            assert mpf(low) <= formula(*pair) <= mpf(high)
+            assert high - low <= 2.0**-40 * max(abs(low), abs(high))
+
+
 def test_numbers_that_f64_cannot_hold():
     near, far = torch.tensor([0.0, -3e38]), torch.tensor([-3e38, 0.0])
     huge = f32(3e38)
@@ -247,6 +284,10 @@ def test_what_is_not_finite_and_what_counts_for_nothing():
 
 
 def test_means_and_refusals():
+    tiny = torch.tensor([2.0**-149, 2.0**-149, -(2.0**-126)])
+    assert losses.mean(tiny, 1).item() == 2.0**-148 - 2.0**-126
+    assert losses.mean(torch.tensor([3e38, 3e38])).item() == f32(3e38) and losses.mean(tiny, 0).isnan()
+    assert losses.mean(torch.tensor([math.inf, 1.0])).item() == math.inf
     values = torch.tensor([1.0, 2.0**-30, -1.0, 3.0], requires_grad=True)
     assert losses.mean(values, 3).item() == round_once((Fraction(2) ** -30 + 3) / 3)
     losses.mean(values, 3).backward()

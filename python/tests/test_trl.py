@@ -110,6 +110,11 @@ def test_every_field_and_its_gradient_against_trls_own_in_f64(family, temperatur
     count = int(keep.sum())
     assert out.loss.item() == float((-out.log_probs.detach()[keep].double()).sum().div(count).float())
 
+    with torch.no_grad():
+        batch = {"input_ids": LABELS.clamp(min=1)}
+        asked = model(**batch, labels=LABELS, fused_lm_head=True, num_items_in_batch=torch.tensor(11))
+    assert asked.loss.item() == float((-out.log_probs.detach()[keep].double()).sum().div(11).float())
+
     upstreams = torch.randn(2, count, generator=torch.Generator().manual_seed(1))
     exact = torch.autograd.grad(wanted[:2], [wide_hidden, wide_weight], list(upstreams.double()))
     ids_hidden, ids_weight = rows_of(model)[0].detach().requires_grad_(), weight
