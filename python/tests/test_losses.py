@@ -41,19 +41,19 @@ def clip(r):
 
 
 def grpo(new, o, a, r):
-    """DeepSeekMath, eq. 3, of one token; DAPO (eq. 8) and Dr. GRPO clip likewise. k3 by its eq. 4."""
+    """DeepSeekMath, of one token, with its estimate of the KL; DAPO and Dr. GRPO clip likewise."""
     w = mp.exp(new - o)
     return -(min(w * a, clip(w) * a) - mpf(f32(BETA)) * (mp.exp(r - new) - (r - new) - 1))
 
 
 def cispo(new, o, a, r, weight=None):
-    """MiniMax-M1, eq. 4: the clipped weight has no gradient."""
+    """MiniMax-M1: the clipped weight has no gradient."""
     weight = clip(mp.exp(new - o)) if weight is None else weight
     return -weight * a * new + mpf(f32(BETA)) * (mp.exp(r - new) - (r - new) - 1)
 
 
 def sapo(new, o, a, r):
-    """SAPO, eq. 5 and 6."""
+    """arXiv 2511.20347."""
     tau = mpf(f32(1.0 if a > 0 else 1.05))
     gate = 4 / tau / (1 + mp.exp(-tau * (mp.exp(new - o) - 1)))
     return -gate * a + mpf(f32(BETA)) * (mp.exp(r - new) - (r - new) - 1)
@@ -101,7 +101,7 @@ def divisors(kind, given):
 
 
 def gspo(logs, a):
-    """GSPO, eq. 5 and 7, of the mean log-ratio of one sequence."""
+    """Of the mean log-ratio of one sequence."""
     s = mp.exp(logs)
     return -min(s * a, clip(s) * a)
 
