@@ -23,7 +23,7 @@ class _Head(NamedTuple):
     """What a model's configuration says of its head."""
 
     vocab_size: int
-    transforms: dict[str, float]
+    transforms: dict[str, Any]
     gradients: str
 
     def agrees(self, softcap: float | None, scale: float) -> bool:
@@ -72,7 +72,7 @@ def _fields(
     if not head.agrees(final_logit_softcapping, logit_scale):
         raise NotImplementedError(
             f"TRL finds a softcap of {final_logit_softcapping} and a scale of {logit_scale} in the model's "
-            f"configuration, and isologit {head.transforms or 'neither'}: uninstall isologit for this model"
+            f"configuration, and isologit {head.transforms}: uninstall isologit for this model"
         )
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -139,13 +139,9 @@ def _has_fused_head(model: nn.Module) -> bool:
 
 
 def _head_of(model: nn.Module, gradients: str) -> _Head:
-    config, transforms = model.config.get_text_config(), hf.transforms(model.config)
-    if "softcap" in transforms and len(transforms) > 1:
-        raise NotImplementedError(
-            f"the model has {transforms}: TRL scales logits, then caps them, and isologit caps first; expected one of "
-            "the two"
-        )
-    return _Head(config.vocab_size, transforms, gradients)
+    """TRL scales logits before it caps them, whatever the model."""
+    transforms = {**hf.transforms(model.config), "transform_order": "scale_first"}
+    return _Head(model.config.get_text_config().vocab_size, transforms, gradients)
 
 
 def install(trainer_or_model: Any, *, gradients: str = "fast") -> None:
