@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import load_file
 
 import isologit
-from isologit.integrations import liger
 
 
 def digest(tensor):
@@ -28,6 +27,6 @@ for rows, ids in zip(hidden.detach().split(64), token_ids.split(64), strict=True
 print(weight.grad, weight.main_grad.dtype)
 
 # The loss of a trainer: a mean, rounded once.
-loss = liger.LigerFusedLinearCrossEntropyLoss()(weight, hidden, token_ids)
+loss = isologit.linear_cross_entropy(hidden, weight, token_ids)
 loss.backward()
 print(loss.item())

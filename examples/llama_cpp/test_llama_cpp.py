@@ -1,5 +1,6 @@
 """The example on a real llama.cpp: the head is exact, of every type that can be read, and the others are refused."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,18 @@ pytest.importorskip("cyllama")
 pytest.importorskip("mpmath")
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "tiny-qwen3"
-sys.path += [str(HERE), str(HERE.parents[1] / "python" / "tests_engines")]
-import expected  # noqa: E402
+sys.path.append(str(HERE))
 from gguf_head import read_head  # noqa: E402
 from make_gguf import make, safetensors_file  # noqa: E402
 
 import isologit  # noqa: E402
+
+# By its path: python/tests, which may run in the same process, has a module of that name.
+_spec = importlib.util.spec_from_file_location(
+    "expected_of_engines", HERE.parents[1] / "python" / "tests_engines" / "expected.py"
+)
+expected = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(expected)
 
 TOKENS = [269, 259, 342, 12]  # " of the LORD,"
 

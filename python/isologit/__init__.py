@@ -1,7 +1,8 @@
 """The last layer of a language model with one right answer.
 
-`score` takes numpy arrays. `linear_logprobs`, `logits`, `sample` and the modules `nn`, `hf`, `ops` and `integrations`
-take torch tensors; torch is imported when one of them is first used. What the results are is defined in CONTRACT.md.
+`score` takes numpy arrays. `linear_logprobs`, `logits`, `sample` and the modules `nn`, `hf`, `losses`, `ops` and
+`integrations` take torch tensors; torch is imported when one of them is first used. What the results are is defined in
+CONTRACT.md.
 """
 
 import importlib
@@ -25,6 +26,7 @@ __all__ = [
     "linear_logprobs",
     "log_softmax",
     "logits",
+    "losses",
     "logprobs_of_logits",
     "lse_of_logits",
     "nn",
@@ -50,7 +52,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("forward", "hf", "integrations", "nn", "ops", "partial")
+_MODULES = ("forward", "hf", "integrations", "losses", "nn", "ops", "partial")
 
 
 def __getattr__(name: str) -> Any:

@@ -24,11 +24,11 @@ def sum_of_products(*products: tuple[Any, ...]) -> np.ndarray:
         open_ = np.isfinite(value) & ((value - doubt).astype(np.float32) != (value + doubt).astype(np.float32))
         for i in np.flatnonzero(open_):
             exact = sum(math.prod(Fraction(float(x[i])) for x in product) for product in factors)
-            result[i] = np.float32(_round_to_odd(exact)) + np.float32(0)
+            result[i] = np.float32(round_to_odd(exact)) + np.float32(0)
     return result.reshape(shape)
 
 
-def _round_to_odd(x: Fraction) -> float:
+def round_to_odd(x: Fraction) -> float:
     """The f64 that rounds to any shorter type as x does: x, or that one of its neighbours whose last bit is set."""
     nearest = float(x)
     if nearest == x or struct.unpack("<q", struct.pack("<d", nearest))[0] & 1:

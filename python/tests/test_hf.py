@@ -1,7 +1,5 @@
 """The head in models of Transformers: tiny, with random weights."""
 
-import math
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,7 +10,6 @@ from torch import nn  # noqa: E402
 
 import isologit  # noqa: E402
 import isologit.hf  # noqa: E402
-from isologit.integrations import trl  # noqa: E402
 
 VOCAB = 61
 SIZES = {
@@ -119,18 +116,11 @@ def test_an_installed_head_trains(family, tied):
         p = torch.log_softmax(model(IDS).logits[:, :-1], -1)
         return p.gather(-1, IDS[:, 1:, None]) - 0.1 * (p.exp() * p).sum(-1, keepdim=True)
 
-    def by_trl(model):
-        logps, entropies = trl.get_per_token_logps_and_entropies(
-            model, IDS, torch.ones_like(IDS), IDS.shape[1] - 1, compute_entropy=True
-        )
-        return logps + 0.1 * entropies
-
     wanted = grads(False, by_logits)  # all in f32, by torch
-    for install, score in ((True, by_logits), (True, by_trl), (False, by_trl)):
-        got = grads(install, score)
-        assert got.keys() == wanted.keys()
-        for name, grad in got.items():
-            assert (grad - wanted[name]).abs().max() <= 2e-3 * wanted[name].abs().max() + 1e-6, name
+    got = grads(True, by_logits)
+    assert got.keys() == wanted.keys()
+    for name, grad in got.items():
+        assert (grad - wanted[name]).abs().max() <= 2e-3 * wanted[name].abs().max() + 1e-6, name
 
 
 def test_an_installed_head_generates_and_moves_with_the_model():
@@ -173,28 +163,6 @@ def test_what_is_not_known_is_refused():
     model.set_output_embeddings(nn.Identity())
     with pytest.raises(NotImplementedError, match="head is Identity; expected torch.nn.Linear"):
         isologit.hf.install(model)
-
-
-@pytest.mark.parametrize("installed", [False, True])
-@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
-def test_trl_per_token_logps(family, installed):
-    model = tiny(family, True, torch.float32)
-    with torch.no_grad():
-        logits = model(IDS).logits[:, -4:-1].double() / 0.7
-    if installed:
-        isologit.hf.install(model)
-    p = torch.log_softmax(logits, -1)
-    with torch.no_grad():
-        logps, entropies = trl.get_per_token_logps_and_entropies(
-            model, IDS, torch.ones_like(IDS), 3, batch_size=1, compute_entropy=True, temperature=0.7
-        )
-        only, none = trl.get_per_token_logps_and_entropies(model, IDS, torch.ones_like(IDS), 3, temperature=0.7)
-    # The model's own logits are sums in f32.
-    torch.testing.assert_close(logps.double(), p.gather(-1, IDS[:, -3:, None])[..., 0], rtol=0, atol=3e-5)
-    torch.testing.assert_close(entropies.double(), -(p.exp() * p).sum(-1), rtol=0, atol=3e-5)
-    assert none is None and only.shape == (2, 3)
-    torch.testing.assert_close(only, logps, rtol=0, atol=3e-5)  # the body's batch differs
-    assert math.isfinite(only.sum())
 
 
 def test_a_head_of_ones_own():

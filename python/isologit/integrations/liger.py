@@ -1,24 +1,40 @@
-"""In the place of Liger Kernel's fused linear cross entropy."""
+"""Liger Kernel: its fused linear cross entropy, of the class and of the function that its patched models call."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from isologit._cross_entropy import linear_cross_entropy
+from isologit.integrations._adapter import Adapter
+
+_NOT_MADE = ("ce_weight", "return_z_loss", "use_token_scaling", "return_token_accuracy", "return_predicted_tokens")
 
 
 def fused_linear_cross_entropy(
-    _input: Tensor,
+    input: Tensor,
     weight: Tensor,
     target: Tensor,
     bias: Tensor | None = None,
+    ce_weight: Tensor | None = None,
     ignore_index: int = -100,
     lse_square_scale: float = 0.0,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     softcap: float | None = None,
+    return_z_loss: bool = False,
+    accum_dtype: Any = None,
+    use_token_scaling: bool = False,
+    return_token_accuracy: bool = False,
+    return_predicted_tokens: bool = False,
+    chunk_mem_const: int = 1,
 ) -> Tensor:
-    """isologit.linear_cross_entropy, lse_square_scale being its z_loss."""
+    """isologit.linear_cross_entropy, lse_square_scale being its z_loss. accum_dtype and chunk_mem_const do nothing."""
+    asked = (ce_weight, return_z_loss, use_token_scaling, return_token_accuracy, return_predicted_tokens)
+    for name, value in zip(_NOT_MADE, asked, strict=True):
+        if value is not None and value is not False:
+            raise NotImplementedError(f"{name} is given; expected none: isologit's loss does not have it")
     return linear_cross_entropy(
-        _input,
+        input,
         weight,
         target,
         bias=bias,
@@ -30,33 +46,16 @@ def fused_linear_cross_entropy(
     )
 
 
-class LigerFusedLinearCrossEntropyLoss(nn.Module):
-    """Called as loss(lin_weight, hidden, target, bias)."""
+def forward(self: Any, lin_weight: Tensor, _input: Tensor, target: Tensor, bias: Tensor | None = None) -> Tensor:
+    names = ("ignore_index", "lse_square_scale", "label_smoothing", "reduction", "softcap", *_NOT_MADE)
+    return fused_linear_cross_entropy(
+        _input, lin_weight, target, bias, **{name: getattr(self, name) for name in names}
+    )
 
-    def __init__(
-        self,
-        ignore_index: int = -100,
-        lse_square_scale: float = 0.0,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
-        softcap: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.ignore_index = ignore_index
-        self.lse_square_scale = lse_square_scale
-        self.label_smoothing = label_smoothing
-        self.reduction = reduction
-        self.softcap = softcap
 
-    def forward(self, lin_weight: Tensor, _input: Tensor, target: Tensor, bias: Tensor | None = None) -> Tensor:
-        return fused_linear_cross_entropy(
-            _input,
-            lin_weight,
-            target,
-            bias,
-            self.ignore_index,
-            self.lse_square_scale,
-            self.label_smoothing,
-            self.reduction,
-            self.softcap,
-        )
+adapter = Adapter(
+    "liger",
+    LigerFusedLinearCrossEntropyLoss_forward=forward,
+    liger_fused_linear_cross_entropy=fused_linear_cross_entropy,
+)
+install, uninstall, in_force = adapter.install, adapter.uninstall, adapter.in_force
