@@ -16,6 +16,8 @@ __all__ = [
     "Report",
     "SampleOutput",
     "Scores",
+    "audit",
+    "capture",
     "cut_mask_of_logits",
     "entropy_of_logits",
     "forward",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "capture": "_capture",
     "score": "_score",
     "linear_logprobs": "_score",
     "Scores": "_score",
@@ -50,7 +53,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("forward", "hf", "integrations", "nn", "ops", "partial")
+_MODULES = ("audit", "forward", "hf", "integrations", "nn", "ops", "partial")
 
 
 def __getattr__(name: str) -> Any:
