@@ -25,7 +25,7 @@ def capture(
 
     The token of a row is the input id that follows it. With a cache a row waits for it until the next call; the row
     that no call follows has none: the last token of generate() is not scored. logprobs are the log_softmax, in f32, of
-    the logits that the model gave.
+    the logits that the model gave. Sequences must keep their place in the batch: no beam search.
     """
     writer = Writer(path, append=append, bytes_per_file=bytes_per_file)
     rows = _Rows(writer, model)
@@ -46,6 +46,7 @@ class _Rows:
         self._writer = writer
         self._sequence = writer.first_sequence
         self._hidden: Tensor | None = None
+        self._columns = 0  # of ids that the last call had seen, padding among them
         self._waiting: list[dict[str, Any]] = []  # of the last call, one for each of its sequences
         self._hooks = [
             head.register_forward_pre_hook(self._at_head),
@@ -69,9 +70,10 @@ class _Rows:
         mask = kwargs.get("attention_mask")
         batch, length = ids.shape
         seen = [row["position"] + 1 for row in self._waiting]
-        goes_on = len(seen) == batch and kwargs.get("past_key_values") is not None and all(seen)
-        if mask is not None and mask.dim() == 2 and goes_on:
-            goes_on = [int(one) - length for one in mask.sum(1)] == seen
+        cache = kwargs.get("past_key_values", kwargs.get("cache"))  # Transformers' former name, and its new one
+        cached = 0 if cache is None else cache.get_seq_length() - length
+        goes_on = len(seen) == batch and cached > 0 and cached == self._columns
+        self._columns = cached + length
         self._release(ids[:, 0] if goes_on else None)
         if goes_on:
             numbers, starts = [row["sequence"] for row in self._former], seen

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from vllm.distributed import get_pp_group, get_tp_group
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase
 
 from isologit._captured import Writer
@@ -31,7 +32,7 @@ def start(worker: WorkerBase) -> None:
         )
     writer = Writer(path, append=True, say=_log.info)
     worker.isologit_capture = _Rows(runner, writer)
-    atexit.register(writer.close)
+    atexit.register(writer.flush)
     WorkerBase.isologit_captured = captured
 
 
@@ -47,16 +48,17 @@ def captured(worker: WorkerBase) -> int | None:
 class _Rows:
     def __init__(self, runner: Any, writer: Writer) -> None:
         self.writer = writer
-        self._runner, self._model = runner, runner.model
+        self._runner = runner
         self._hidden: torch.Tensor | None = None
         self._numbers: dict[str, int] = {}
         self._sequences = writer.first_sequence
-        self._compute_logits, self._sample = runner.model.compute_logits, runner._sample
-        runner.model.compute_logits, runner._sample = self._keep_states, self._write
+        self._sample, runner._sample = runner._sample, self._write
+        for module in runner.model.modules():
+            if isinstance(module, LogitsProcessor):
+                module.register_forward_pre_hook(self._keep_states, with_kwargs=True)
 
-    def _keep_states(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        self._hidden = hidden_states
-        return self._compute_logits(hidden_states, *args, **kwargs)
+    def _keep_states(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[1]
 
     def _write(self, *args: Any, **kwargs: Any) -> Any:
         hidden, self._hidden = self._hidden, None
