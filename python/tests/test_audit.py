@@ -84,7 +84,7 @@ def test_parts_add_up_exactly_and_are_the_right_answers(model, run, tmp_path):
 
 def test_sums_of_floats_would_not_do():
     """Wide-ranging parts: exact all the same."""
-    r, a, b, t = (torch.tensor([one]) for one in (-1e-30, -3e-12, -7.25, -1e-7))
+    r, a, b, t = (torch.tensor([one]) for one in (-1e-9, -3.3e-4, -17.3, -2.7e-7))
     (one,) = _attribution.parts(r, a, b, t)
     assert one.rollout_head + one.body + one.trainer_head == one.total == Fraction(float(r)) - Fraction(float(t))
     assert float(one.rollout_head) + float(one.body) + float(one.trainer_head) != float(one.total)
@@ -196,3 +196,41 @@ def test_forms(tmp_path, form, kind):
     one, other = _rollouts.read(path)
     assert one == other
     assert (one.prompt, one.generated, one.logprobs) == ([1, 2], [3, 4], [-1.5, -2.0])
+
+
+def test_the_command_and_its_report(run, tmp_path, capsys):
+    """The page is parsed, needs nothing from elsewhere, and its pictures are decoded and not blank."""
+    pytest.importorskip("matplotlib")
+    import base64
+    import io
+    from html.parser import HTMLParser
+
+    import matplotlib.image
+
+    from isologit.audit.__main__ import main
+
+    rollouts, page = write(tmp_path, run[0], columns(run, "logprobs")), tmp_path / "report.html"
+    main([str(EXAMPLE), "--rollouts", str(rollouts), "--captured", str(run[2]), "--report", str(page)])
+    said = capsys.readouterr().out
+    assert "body difference" in said and "no mistake that would explain the data was found" in said
+    sources, opened = [], []
+
+    class Page(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            sources.extend(value for name, value in attributes if name in ("src", "href"))
+            if tag not in ("meta", "img"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+    Page().feed(page.read_text())
+    assert opened == [] and len(sources) == 6
+    for source in sources:
+        head, content = source.split(",")
+        assert head == "data:image/png;base64"
+        picture = matplotlib.image.imread(io.BytesIO(base64.b64decode(content)))
+        assert picture.shape[0] > 300 and picture.shape[1] > 600 and picture.std() > 0.05
+    main([str(EXAMPLE), "--rollouts", str(rollouts), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["tokens"]) == 4 * (MADE - 1) and result["worst"][0]["token"]

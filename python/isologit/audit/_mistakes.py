@@ -1,7 +1,7 @@
 """The usual mistakes, each a hypothesis of how the reported logprobs were made: one that explains them is named.
 
 Roundings explain differences of 1e-2 and less. A hypothesis is found where it leaves at most a third of the RMS of the
-difference; of several, the one that leaves least.
+difference. Of several it is the first, plain ones before those that fit a number, unless a later one leaves half of it.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def found(data: Data) -> list[dict]:
     base = _rms(_plain(data, data.hidden, data.ids, data.temperature), data.reported)
     best: dict | None = None
     for name, what, left in _hypotheses(data):
-        if left <= base * _LEAVES and (best is None or left < best["rms_left"]):
+        if left <= base * _LEAVES and (best is None or left < best["rms_left"] / 2):
             best = {"mistake": name, "what": what, "rms": base, "rms_left": left}
     return [] if best is None else [best]
 
