@@ -152,6 +152,51 @@ def test_states_before_the_norm(model, run, tmp_path):
     assert [one["mistake"] for one in found] == ["state before the final norm"]
 
 
+def test_padded_vocabulary(run, tmp_path):
+    model = transformers.AutoModelForCausalLM.from_pretrained(EXAMPLE, dtype=torch.bfloat16).eval()
+    weight = model.lm_head.weight.detach()
+    padded = torch.nn.Linear(128, 8192, bias=False, dtype=torch.bfloat16)
+    padded.weight.data = torch.cat([weight, weight])
+    model.set_output_embeddings(padded)
+    logits = logits_of(model, columns(run, "hidden_states"))
+    for size, mistakes in ((8192, ["padded vocabulary"]), (4096, [])):
+        reported = logprobs_of(logits[..., :size], run[0][:, PROMPT:])
+        found = audit(model, write(tmp_path, run[0], reported))["mistakes"]
+        assert [one["mistake"] for one in found] == mistakes
+
+
+@pytest.mark.parametrize("with_captures", [False, True])
+def test_master_weights_against_a_copy(run, tmp_path, with_captures):
+    model = transformers.AutoModelForCausalLM.from_pretrained(EXAMPLE, dtype=torch.float32).eval()
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for one in model.parameters():
+            one.mul_(1 + (torch.rand_like(one) - 0.5) * 2**-8)
+        masters = [one.data.clone() for one in model.parameters()]
+        copy = transformers.AutoModelForCausalLM.from_config(model.config).eval()
+        for one, of in zip(copy.parameters(), masters, strict=True):
+            one.data = of.bfloat16().float()
+        path, ids = tmp_path / "captured.safetensors", run[0]
+        with isologit.capture(copy, path):
+            copy(ids)
+        reported = torch.stack([logprobs_of(copy(own[None]).logits[0].double()[:-1], own[1:]) for own in ids])
+        captured = path if with_captures else None
+        found = audit(model, write(tmp_path, ids, reported[:, PROMPT - 1 :]), captured=captured)["mistakes"]
+        assert [one["mistake"] for one in found] == ["f32 master weights against a bf16 copy"]
+        for one, of in zip(model.parameters(), masters, strict=True):
+            assert torch.equal(one.data, of)
+        # A copy that does not differ is no mistake.
+        assert audit(copy, write(tmp_path, ids, reported[:, PROMPT - 1 :]), captured=captured)["mistakes"] == []
+
+
+def test_the_whole_forward_pass_leaves_nothing(run, tmp_path):
+    model = transformers.AutoModelForCausalLM.from_pretrained(EXAMPLE, dtype=torch.bfloat16).eval()
+    result = audit(model, write(tmp_path, run[0], columns(run, "logprobs")), forward=True)
+    left = {one["remedy"]: one["max_abs"] for one in result["remedies"]}
+    assert left["isologit forward on both sides"] == 0 < left["as it is"]
+    assert type(model.lm_head) is torch.nn.Linear
+
+
 def test_captures_of_another_run_are_refused(model, run, tmp_path):
     other = run[0].clone()
     other[2, -1] = (other[2, -1] + 1) % 4096

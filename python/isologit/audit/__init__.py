@@ -21,11 +21,13 @@ def audit(
     captured: str | os.PathLike | None = None,
     tokenizer: Any = None,
     temperature: float | None = None,
+    forward: bool = False,
 ) -> dict[str, Any]:
     """Runs the model, of Transformers, on the rollouts' tokens, and compares the logprobs.
 
     captured: a file of `isologit.capture` of the same rollouts, for their own states. temperature: of the rollouts'
-    logprobs; default what the file says of each, else 1. The result is what `isologit audit --json` prints.
+    logprobs; default what the file says of each, else 1. forward: whether to run both sides once more under
+    isologit.hf.install(model, scope="model"), the rollouts' token by token with a cache. The result is what `isologit audit --json` prints.
     """
     read = _rollouts.read(rollouts)
     temperatures = [temperature or one.temperature or 1.0 for one in read]  # greedy ones report at 1
@@ -46,7 +48,9 @@ def audit(
     trainer_right = head.exact(trainer.hidden, ids, t)
     rollout_right = None if states is None else head.exact(states, ids, t)
     parts = _attribution.parts(reported, rollout_right, trainer_right, trainer.reported)
-    data = _mistakes.Data(head, model, trainer, states, ids, own, reported, t)
+    data = _mistakes.Data(
+        head, model, trainer, states, ids, own, reported, t, lambda: _trainer.run(model, read, temperatures)
+    )
     worst = (reported - trainer.reported.double()).abs().argsort(descending=True)[:WORST].tolist()
     d_by = (reported, trainer.reported)
     result = {
@@ -67,6 +71,8 @@ def audit(
         "worst": [_row(i, parts[i], ids, positions, sequences, *d_by, tokenizer) for i in worst],
         "by_token": _by_token(ids, reported, trainer.reported, tokenizer),
     }
+    if forward:
+        result["remedies"].append(_remedy("isologit forward on both sides", *_trainer.forward(model, read, ids, t)))
     result["tokens"] = [_row(i, parts[i], ids, positions, sequences, *d_by, None) for i in range(len(ids))]
     return result
 
@@ -124,11 +130,12 @@ def _remedies(head, states, trainer, ids, t, reported) -> list[dict[str, Any]]:
         sides["f32 logits of the rollout"] = (head.usual(states, ids, t, f32), trainer.reported)
         sides["f32 logits on both sides"] = (head.usual(states, ids, t, f32), head.usual(mine, ids, t, f32))
         sides["isologit head on both sides"] = (head.exact(states, ids, t), head.exact(mine, ids, t))
-    found = []
-    for name, pair in sides.items():
-        of = _attribution.measures(*pair)
-        found.append({"remedy": name} | {key: of[key] for key in ("mean_abs", "rms", "max_abs", "k3")})
-    return found
+    return [_remedy(name, *pair) for name, pair in sides.items()]
+
+
+def _remedy(name: str, rollout: Tensor, trainer: Tensor) -> dict[str, Any]:
+    of = _attribution.measures(rollout, trainer)
+    return {"remedy": name} | {key: of[key] for key in ("mean_abs", "rms", "max_abs", "k3")}
 
 
 def _flips(head: _trainer.Head, states: Tensor, trainer: Tensor) -> int:

@@ -17,6 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
     parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="the trainer's (default: as stored)")
     parser.add_argument("--device", default="cpu", help="the trainer's (default: cpu)")
+    parser.add_argument("--forward", action="store_true", help="measure isologit's whole forward pass too (slow)")
     parser.add_argument("--report", metavar="OUT.html", type=Path, help="a page with pictures")
     parser.add_argument("--json", action="store_true", help="all of it, every token's exact parts among them")
     asked = parser.parse_args(arguments)
@@ -44,6 +45,7 @@ def _run(asked: argparse.Namespace) -> dict:
     except (OSError, ValueError):
         tokenizer = None  # words are a convenience
     options = {"captured": asked.captured, "tokenizer": tokenizer, "temperature": asked.temperature}
+    options |= {"forward": asked.forward}
     result = audit(model, asked.rollouts, **options)
     if asked.report is not None:
         _report.write(result, asked.report)

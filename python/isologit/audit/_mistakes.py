@@ -4,8 +4,8 @@ Roundings explain differences of 1e-2 and less. A hypothesis is found where it l
 difference. Of several it is the first, plain ones before those that fit a number, unless a later one leaves half of it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Data:
     before_ids: Tensor  # the id of each row's own token
     reported: Tensor
     temperature: Tensor  # as said, 1 where nothing was
+    run_again: Callable[[], States]  # the trainer, with the weights that it has then
 
     @property
     def hidden(self) -> Tensor:
@@ -81,7 +82,32 @@ def _hypotheses(data: Data) -> Iterator[tuple[str, str, float]]:
         )
         what = f"all {data.head.padded.shape[0]} rows of the weight share in the sum, not the vocabulary's"
         yield "padded vocabulary", what, _rms(rows, data.reported)
+    yield from _bf16_copy(data)
     yield from _cuts(data)
+
+
+def _bf16_copy(data: Data) -> Iterator[tuple[str, str, float]]:
+    """Of captured states the head's weight alone differs; without them the trainer's whole model is rounded."""
+    parameters = [one for one in data.model.parameters() if one.dtype == torch.float32]
+    rounded = [one.data.bfloat16() for one in parameters]
+    if all(torch.equal(one.data, copy.float()) for one, copy in zip(parameters, rounded, strict=True)):
+        return
+    if data.captured is not None:
+        bias = None if data.head.bias is None else data.head.bias.bfloat16()
+        head = replace(data.head, weight=data.head.weight.bfloat16(), bias=bias)
+        copied = replace(data, head=head)
+        made = _plain(copied, copied.hidden, data.ids, data.temperature)
+    else:
+        masters = [one.data for one in parameters]
+        try:
+            for one, copy in zip(parameters, rounded, strict=True):
+                one.data = copy.float()
+            made = data.run_again().reported
+        finally:
+            for one, master in zip(parameters, masters, strict=True):
+                one.data = master
+    what = "logprobs are of a bf16 copy of the weights, which the trainer holds in f32"
+    yield "f32 master weights against a bf16 copy", what, _rms(made, data.reported)
 
 
 def _norms(data: Data) -> Iterator[tuple[str, str, float]]:

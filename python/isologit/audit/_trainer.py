@@ -123,3 +123,34 @@ def final_norm(model: nn.Module) -> nn.Module | None:
     return next((norm for name in ("norm", "final_layernorm", "ln_f") if (norm := getattr(body, name, None))), None)
 
 
+
+
+@torch.no_grad()
+def forward(model: nn.Module, rollouts: list[Rollout], ids: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+    """Logprobs of both sides where all of the model is isologit's: token by token with a cache, and in one pass."""
+    lm_head = hf.install(model, scope="model")
+    sides: tuple[list[Tensor], list[Tensor]] = ([], [])
+    kept: list[Tensor] = []
+    hook = lm_head.register_forward_pre_hook(lambda _, args: kept.append(args[0][0]))
+    try:
+        for rollout in rollouts:
+            rows, _ = scored_rows(rollout)
+            if not rows:
+                continue
+            whole = torch.tensor([rollout.ids], device=model.device)
+            start = max(1, len(rollout.prompt))
+            cache = None
+            for begin, end in [(0, start), *((i, i + 1) for i in range(start, whole.shape[1]))]:
+                output = model(whole[:, begin:end], past_key_values=cache, use_cache=True)
+                cache = output.past_key_values
+            sides[0].append(torch.cat(kept)[rows])
+            kept.clear()
+            model(whole, use_cache=False)
+            sides[1].append(torch.cat(kept)[rows])
+            kept.clear()
+    finally:
+        hook.remove()
+        hf.uninstall(model)
+    head = Head.of(model)
+    by_token, at_once = (head.exact(torch.cat(one), ids, temperature) for one in sides)
+    return by_token, at_once
