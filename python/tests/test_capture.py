@@ -73,7 +73,8 @@ def test_shards_appending_and_refusal(model, tmp_path):
     with isologit.capture(model, path, bytes_per_file=4 * (256 + 36)) as writer:
         model(input_ids=ids)
         assert sum(part["token_ids"].numel() for part in writer._parts) < 4
-    assert [len(_captured.safe_open(file, "pt").get_tensor("token_ids")) for file in _captured.shards(path)] == [4, 4, 2]
+    opened = [_captured.safe_open(file, "pt") for file in _captured.shards(path)]
+    assert [len(one.get_tensor("token_ids")) for one in opened] == [4, 4, 2]
     with pytest.raises(FileExistsError, match="exists; expected a new file"), isologit.capture(model, path):
         pass
     with isologit.capture(model, path, append=True):

@@ -41,5 +41,6 @@ def test_rows_and_returned_logprobs(captured, tmp_path):
             if places == list(range(first, first + 6)) and rows["token_ids"][own].tolist() == sequence[first + 1 :]:
                 found.append(own)
         assert len(found) == 1
-        returned = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, sequence[first + 1 :])]
+        steps = zip(output.outputs[0].logprobs, sequence[first + 1 :], strict=True)
+        returned = [step[token].logprob for step, token in steps]
         assert rows["logprobs"][found[0]].tolist() == returned
