@@ -32,7 +32,8 @@ def capture(arguments: list[str]) -> None:
     if len(arguments) < 3 or arguments[1] != "--":
         sys.exit("usage: isologit capture FILE -- COMMAND...\n\nRuns COMMAND; vLLM engines in it write captured rows.")
     file, command = Path(arguments[0]).absolute(), arguments[2:]
-    print(f"isologit: vLLM engines of {command[0]} append the rows at their head to {file}", file=sys.stderr, flush=True)
+    said = f"isologit: vLLM engines of {command[0]} append the rows at their head to {file}"
+    print(said, file=sys.stderr, flush=True)
     try:
         os.execvpe(command[0], command, os.environ | {"ISOLOGIT_CAPTURE": os.fspath(file)})
     except OSError as error:

@@ -207,16 +207,32 @@ def test_captures_of_another_run_are_refused(model, run, tmp_path):
 FORMS = {
     "vllm": {
         "prompt_token_ids": [1, 2],
-        "outputs": [{"token_ids": [3, 4], "logprobs": [{"3": {"logprob": -1.5}, "9": {"logprob": -0.1}}, {"4": {"logprob": -2}}]}],
+        "outputs": [
+            {
+                "token_ids": [3, 4],
+                "logprobs": [{"3": {"logprob": -1.5}, "9": {"logprob": -0.1}}, {"4": {"logprob": -2.0}}],
+            }
+        ],
     },
     "openai": {
         "prompt_token_ids": [1, 2],
-        "choices": [{"logprobs": {"content": [{"token": "token_id:3", "logprob": -1.5}, {"token": "token_id:4", "logprob": -2}]}}],
+        "choices": [
+            {
+                "logprobs": {
+                    "content": [{"token": "token_id:3", "logprob": -1.5}, {"token": "token_id:4", "logprob": -2.0}]
+                }
+            }
+        ],
     },
     "completions": {
         "choices": [{"prompt_token_ids": [1, 2], "token_ids": [3, 4], "logprobs": {"token_logprobs": [-1.5, -2.0]}}]
     },
-    "prime-rl": {"prompt_ids": [1, 2], "completion_ids": [3, 4], "completion_logprobs": [-1.5, -2.0], "completion_mask": [1, 1]},
+    "prime-rl": {
+        "prompt_ids": [1, 2],
+        "completion_ids": [3, 4],
+        "completion_logprobs": [-1.5, -2.0],
+        "completion_mask": [1, 1],
+    },
     "verl": {
         "prompts": [0, 1, 2],
         "responses": [3, 4, 0],

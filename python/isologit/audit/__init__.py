@@ -27,7 +27,8 @@ def audit(
 
     captured: a file of `isologit.capture` of the same rollouts, for their own states. temperature: of the rollouts'
     logprobs; default what the file says of each, else 1. forward: whether to run both sides once more under
-    isologit.hf.install(model, scope="model"), the rollouts' token by token with a cache. The result is what `isologit audit --json` prints.
+    isologit.hf.install(model, scope="model"), the rollouts' token by token with a cache.
+    The result is what `isologit audit --json` prints.
     """
     read = _rollouts.read(rollouts)
     temperatures = [temperature or one.temperature or 1.0 for one in read]  # greedy ones report at 1
@@ -47,6 +48,14 @@ def audit(
 
     trainer_right = head.exact(trainer.hidden, ids, t)
     rollout_right = None if states is None else head.exact(states, ids, t)
+    sides = {"reported": reported, "trainer's": trainer.reported, "trainer's right": trainer_right}
+    for name, of in (sides if rollout_right is None else sides | {"rollout's right": rollout_right}).items():
+        if not bool(torch.isfinite(of).all()):
+            i = int((~torch.isfinite(of)).nonzero()[0, 0])
+            raise ValueError(
+                f"rollout {int(sequences[i]) + 1}, position {int(positions[i]) + 1}: the {name} logprob is "
+                f"{float(of[i])}; expected a finite one: leave such tokens out of the file (null)"
+            )
     parts = _attribution.parts(reported, rollout_right, trainer_right, trainer.reported)
     data = _mistakes.Data(
         head, model, trainer, states, ids, own, reported, t, lambda: _trainer.run(model, read, temperatures)
@@ -124,7 +133,10 @@ def _remedies(head, states, trainer, ids, t, reported) -> list[dict[str, Any]]:
     """What would be left, measured on the same states. Without the rollout's own only its side as reported is there."""
     bf16, f32 = torch.bfloat16, torch.float32
     mine = trainer.hidden
-    sides = {"as it is": (reported, trainer.reported), "f32 logits of the trainer": (reported, head.usual(mine, ids, t, f32))}
+    sides = {
+        "as it is": (reported, trainer.reported),
+        "f32 logits of the trainer": (reported, head.usual(mine, ids, t, f32)),
+    }
     if states is not None:
         sides["bf16 logits on both sides"] = (head.usual(states, ids, t, bf16), head.usual(mine, ids, t, bf16))
         sides["f32 logits of the rollout"] = (head.usual(states, ids, t, f32), trainer.reported)

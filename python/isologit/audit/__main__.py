@@ -15,7 +15,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rollouts", metavar="FILE", required=True, help="JSON lines, JSON or Parquet")
     parser.add_argument("--captured", metavar="FILE", help="hidden states of the same rollouts, by isologit capture")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="the trainer's (default: as stored)")
+    dtypes = ("bfloat16", "float16", "float32")
+    parser.add_argument("--dtype", choices=dtypes, help="the trainer's (default: as stored)")
     parser.add_argument("--device", default="cpu", help="the trainer's (default: cpu)")
     parser.add_argument("--forward", action="store_true", help="measure isologit's whole forward pass too (slow)")
     parser.add_argument("--report", metavar="OUT.html", type=Path, help="a page with pictures")
@@ -73,7 +74,8 @@ def _text(result: dict) -> str:
         lines.append(f"  {one['remedy']:36} {one['mean_abs']:10.2e} {one['rms']:10.2e} {one['max_abs']:10.2e}")
     lines.append("")
     for one in result["mistakes"]:
-        lines.append(f"  mistake: {one['mistake']}: {one['what']}; RMS {one['rms']:.3g}, {one['rms_left']:.3g} without it")
+        left = f"RMS {one['rms']:.3g}, {one['rms_left']:.3g} without it"
+        lines.append(f"  mistake: {one['mistake']}: {one['what']}; {left}")
     if not result["mistakes"]:
         lines.append("  no mistake that would explain the data was found")
     return "\n".join(lines)

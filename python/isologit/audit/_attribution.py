@@ -1,6 +1,5 @@
 """What a difference of logprobs is made of, exactly, and what sums it up."""
 
-import math
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ def parts(reported: Tensor, rollout_right: Tensor | None, trainer_right: Tensor,
     found = []
     for i in range(len(trainer)):
         r, right, t = (Fraction(float(one[i])) for one in (reported, trainer_right, trainer))
-        mine = None if rollout_right is None or math.isnan(float(rollout_right[i])) else Fraction(float(rollout_right[i]))
+        mine = None if rollout_right is None else Fraction(float(rollout_right[i]))
         head, body = (None, None) if mine is None else (r - mine, mine - right)
         found.append(Parts(head, body, right - t, r - right, r - t))
     return found

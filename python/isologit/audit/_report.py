@@ -155,6 +155,6 @@ def _page(result: dict[str, Any], pictures: list[str]) -> str:
     )
     title = "isologit audit"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>'
-        f"<body>{''.join(body)}</body></html>\n"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{style}</style></head><body>{''.join(body)}</body></html>\n"
     )
