@@ -295,3 +295,23 @@ def test_the_command_and_its_report(run, tmp_path, capsys):
     main([str(EXAMPLE), "--rollouts", str(rollouts), "--json"])
     result = json.loads(capsys.readouterr().out)
     assert len(result["tokens"]) == 4 * (MADE - 1) and result["worst"][0]["token"]
+
+
+def test_logprobs_that_are_not_finite_are_refused(model, run, tmp_path):
+    reported = columns(run, "logprobs").clone()
+    reported[1, 4] = -torch.inf
+    with pytest.raises(ValueError, match=f"rollout 2, position {PROMPT + 4}: the reported logprob is -inf"):
+        audit(model, write(tmp_path, run[0], reported))
+
+
+def test_the_capture_command_names_the_file_to_what_it_runs(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    package = os.environ | {"PYTHONPATH": str(Path(isologit.__file__).resolve().parents[1])}
+    start = "import sys; from isologit._command import main; sys.argv[0] = 'isologit'; main()"
+    shown = "import os; print(os.environ['ISOLOGIT_CAPTURE'])"
+    command = [sys.executable, "-c", start, "capture", "run.safetensors", "--", sys.executable, "-c", shown]
+    done = subprocess.run(command, cwd=tmp_path, env=package, text=True, capture_output=True, check=True)
+    assert done.stdout == f"{tmp_path / 'run.safetensors'}\n" and str(tmp_path / "run.safetensors") in done.stderr
