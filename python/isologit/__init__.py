@@ -17,6 +17,8 @@ __all__ = [
     "Report",
     "SampleOutput",
     "Scores",
+    "audit",
+    "capture",
     "cut_mask_of_logits",
     "entropy_of_logits",
     "forward",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "capture": "_capture",
     "score": "_score",
     "linear_logprobs": "_score",
     "Scores": "_score",
@@ -52,7 +55,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("forward", "hf", "integrations", "losses", "nn", "ops", "partial")
+_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial")
 
 
 def __getattr__(name: str) -> Any:

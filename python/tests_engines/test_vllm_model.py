@@ -1,7 +1,7 @@
 """scope "model": what vLLM returns is what Transformers computes, bit for bit, in every family, however it is served.
 
-Both sides run isologit.forward, so this shows that they put the operators together alike, over pages, chunks, caches and
-batches; that each operator is right is shown against the oracle.
+Both sides run isologit.forward, so this shows that they put the operators together alike, over pages, chunks, caches
+and batches; that each operator is right is shown against the oracle.
 """
 
 import copy

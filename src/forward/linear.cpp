@@ -2,9 +2,9 @@
 #include "isologit/forward.hpp"
 #include "isologit/score.hpp"
 
-namespace isologit::forward {
+namespace isologit {
 
-Result<Report> linear(const LinearRequest& request, const Options& options) {
+Result<forward::Report> forward::linear(const LinearRequest& request, const Options& options) {
   const Head head{.weight = request.weight, .bias = request.bias, .vocab_size = request.weight.rows};
   ScoreRequest scored{.hidden = request.x};
   scored.logits.data = request.y;
@@ -21,4 +21,4 @@ Result<Report> linear(const LinearRequest& request, const Options& options) {
   return Report{report->kernel, report->threads, report->processors, report->logit_fallbacks};
 }
 
-}  // namespace isologit::forward
+}  // namespace isologit

@@ -12,7 +12,7 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
 import isologit
-from isologit.integrations.vllm import _body, _requests, _settings
+from isologit.integrations.vllm import _body, _capture, _requests, _settings
 from isologit.integrations.vllm._draws import ContractDraws
 from isologit.integrations.vllm._head import IsologitLogitsProcessor
 from isologit.integrations.vllm._logprobs import ExactLogprobs
@@ -36,6 +36,7 @@ def install() -> None:
     @functools.wraps(initialize)
     def initialize_from_config(self: WorkerWrapperBase, *args: Any, **kwargs: Any) -> Any:
         start(self.worker)
+        _capture.start(self.worker)
         return initialize(self, *args, **kwargs)
 
     WorkerWrapperBase.initialize_from_config = initialize_from_config

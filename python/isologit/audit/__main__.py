@@ -1,0 +1,85 @@
+"""isologit audit: what the command hands over to."""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="isologit audit", description="Where the difference of a rollout's and a trainer's logprobs comes from."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or an id")
+    parser.add_argument("--rollouts", metavar="FILE", required=True, help="JSON lines, JSON or Parquet")
+    parser.add_argument("--captured", metavar="FILE", help="hidden states of the same rollouts, by isologit capture")
+    parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
+    dtypes = ("bfloat16", "float16", "float32")
+    parser.add_argument("--dtype", choices=dtypes, help="the trainer's (default: as stored)")
+    parser.add_argument("--device", default="cpu", help="the trainer's (default: cpu)")
+    parser.add_argument("--forward", action="store_true", help="measure isologit's whole forward pass too (slow)")
+    parser.add_argument("--report", metavar="OUT.html", type=Path, help="a page with pictures")
+    parser.add_argument("--json", action="store_true", help="all of it, every token's exact parts among them")
+    asked = parser.parse_args(arguments)
+    needed = ["transformers"] + ["matplotlib"] * (asked.report is not None)
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        sys.exit(f"isologit: audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+    try:
+        result = _run(asked)
+    except (OSError, ValueError, NotImplementedError, ModuleNotFoundError) as error:
+        sys.exit(f"isologit: {error}")
+    if asked.json:
+        print(json.dumps(result, indent=1))
+    else:
+        print(_text(result))
+
+
+def _run(asked: argparse.Namespace) -> dict:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from isologit.audit import _report, audit
+
+    model = AutoModelForCausalLM.from_pretrained(asked.model, dtype=asked.dtype or "auto").to(asked.device).eval()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    except (OSError, ValueError):
+        tokenizer = None  # words are a convenience
+    options = {"captured": asked.captured, "tokenizer": tokenizer, "temperature": asked.temperature}
+    options |= {"forward": asked.forward}
+    result = audit(model, asked.rollouts, **options)
+    if asked.report is not None:
+        _report.write(result, asked.report)
+    return result
+
+
+def _text(result: dict) -> str:
+    from isologit.audit._report import PARTS
+
+    measures = result["measures"]
+    lines = [
+        f"  {measures['tokens']} tokens of {result['rollouts']} rollouts, trainer in {result['trainer_dtype']}",
+        f"  |reported - trainer|   mean {measures['mean_abs']:.3g}, RMS {measures['rms']:.3g}, "
+        f"max {measures['max_abs']:.3g}; k3 {measures['k3']:.3g}",
+        "",
+        f"  {'part':36} {'mean':>10} {'mean size':>10} {'max size':>10}",
+    ]
+    for name, one in result["decomposition"].items():
+        label = PARTS.get(name, "reported - trainer")
+        lines.append(f"  {label:36} {one['mean']:10.2e} {one['mean_abs']:10.2e} {one['max_abs']:10.2e}")
+    if not result["captured"]:
+        lines.append("  (without captured states the rollout's head and body cannot be told apart: isologit capture)")
+    lines += ["", f"  {'what would be left':36} {'mean size':>10} {'RMS':>10} {'max size':>10}"]
+    for one in result["remedies"]:
+        lines.append(f"  {one['remedy']:36} {one['mean_abs']:10.2e} {one['rms']:10.2e} {one['max_abs']:10.2e}")
+    lines.append("")
+    for one in result["mistakes"]:
+        left = f"RMS {one['rms']:.3g}, {one['rms_left']:.3g} without it"
+        lines.append(f"  mistake: {one['mistake']}: {one['what']}; {left}")
+    if not result["mistakes"]:
+        lines.append("  no mistake that would explain the data was found")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
