@@ -94,9 +94,10 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
   return field_table(fields);
 }
 
-Outcome<Ending> run(const std::string& model, bool json) {
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
-  if (!checkpoint) return failure(checkpoint.error());
+Outcome<Ending> run(const ModelArguments& arguments, bool json) {
+  const std::string& model = arguments.model;
+  const Outcome<io::Checkpoint> checkpoint = open_model(arguments);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
   const Outcome<Memory> memory = memory_of(checkpoint->head);
   if (!memory) return tl::unexpected(memory.error());
   return Ending{json ? as_json(model, *checkpoint, *memory) : as_table(model, *checkpoint, *memory), {}};
@@ -105,15 +106,14 @@ Outcome<Ending> run(const std::string& model, bool json) {
 }  // namespace
 
 VerbRun info_verb(Options& options) {
-  struct Arguments {
-    std::string model;
+  struct Arguments : ModelArguments {
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
   options.about("Tell what head a model has: tensor, dtype, shape, tied, transforms, memory");
-  declare_model(options, arguments->model);
+  arguments->declare_model(options);
   declare_json(options, arguments->json);
-  return [arguments] { return run(arguments->model, arguments->json); };
+  return [arguments] { return run(*arguments, arguments->json); };
 }
 
 }  // namespace isologit::detail::cli

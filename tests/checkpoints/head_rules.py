@@ -137,8 +137,8 @@ def tie_paths(config: Any) -> list[str]:
 def text_path(config: Any) -> str:
     """Where the configuration of the model that writes the text is: "" or "text_config."."""
     text = config.get_text_config(decoder=True)
-    for name in config.to_dict():
-        if getattr(config, name, None) is text:
+    for name, value in config.to_dict().items():
+        if isinstance(value, dict) and getattr(config, name, None) is text:
             return name + "."
     if text.model_type != config.model_type:
         raise NotBuilt("its configuration hides its text model")

@@ -23,15 +23,89 @@ def rules_of(name: str, text_type: str | None) -> dict[str, Any]:
     return head_rules(Class(model_class, size_that_runs(model_class, text_type), text_type))
 
 
-def find(part: int, parts: int, output: Path) -> None:
+def find(wanted: list[tuple[str, str | None]], output: Path) -> None:
     with output.open("w") as out:
-        for (name, text_type), rules in in_processes(rules_of, cases(class_names())[part::parts]):
+        for (name, text_type), rules in in_processes(rules_of, wanted):
             out.write(json.dumps({"class": name, "with": text_type, **rules}) + "\n")
             out.flush()
 
 
+def near_the_head(rules: dict[str, Any]) -> list[str]:
+    """Of the tensors that a checkpoint has besides, those that lie where something that changes the head would lie."""
+    roots = {rules[kind].split(".")[0] for kind in ("head", "embedding") if rules[kind]}
+    return [name for name in rules["beside"] if name.count(".") <= 1 or name.split(".")[0] in roots]
+
+
+def default_vocab_size(model_type: str) -> int | None:
+    try:
+        return getattr(transformers.CONFIG_MAPPING[model_type](), "vocab_size", None)
+    except Exception:  # a model_type that only exists inside of others
+        return None
+
+
+def why_not(rules: dict[str, Any]) -> str | None:
+    """What of the rules isologit has no place for."""
+    if "not" in rules:
+        return "no tiny model of it could be built to find out what it does" if rules["built"] else rules["not"]
+    scales = sum(step["does"] != "softcap" for step in rules["transforms"])
+    if scales > 1 or len(rules["transforms"]) - scales > 1:
+        return f"it has more steps than one softcap and one scale: {', '.join(s['key'] for s in rules['transforms'])}"
+    return None
+
+
+def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
+    found = list({(rules["class"], rules["with"]): rules for rules in found}.values())  # the last of each
+    refused, families = [], {}
+    known = [rules for rules in found if why_not(rules) is None]
+    step_keys = {step["key"].split(".")[-1] for rules in known for step in rules["transforms"]}
+    sizes: dict[str, int | None] = {}
+    for rules in sorted(found, key=lambda rules: rules["with"] is not None):  # a class's own text model first
+        why = why_not(rules)
+        if why is not None:
+            if rules["with"] is None:
+                model_type = getattr(transformers, rules["class"]).config_class.model_type
+                refused.append({"model_type": model_type, "architecture": rules["class"], "why": why})
+            continue
+        holder = rules["text_type"] if "." in rules["vocab"] else rules["model_type"]
+        sizes[holder] = default_vocab_size(holder)
+        family = {key: rules[key] for key in ("model_type", "architecture", "text", "flat", "head", "embedding", "also",
+                                              "tie", "bias", "vocab", "hidden", "transforms", "input")}
+        family["ignored"] = [key for key in rules["ignored"] if key.split(".")[-1] in step_keys]
+        family["beside"] = near_the_head(rules)
+        same = families.setdefault(json.dumps(family, sort_keys=True), {**family, "text_types": []})
+        if rules["text_type"] and rules["text_type"] not in same["text_types"]:
+            same["text_types"].append(rules["text_type"])
+
+    def order(entry: dict[str, Any]) -> tuple[str, str]:
+        return entry["model_type"], entry["architecture"]
+
+    return {
+        "transformers": transformers.__version__,
+        "families": sorted(families.values(), key=order),
+        "refused": sorted(refused, key=order),
+        "vocab_sizes": {name: size for name, size in sorted(sizes.items()) if isinstance(size, int)},
+    }
+
+
+def in_lines(table: dict[str, Any]) -> str:
+    """JSON with a line for each family, without what is empty."""
+
+    def line(entry: dict[str, Any]) -> str:
+        return "  " + json.dumps({key: value for key, value in entry.items() if value not in (None, [], False)})
+
+    parts = [f'"transformers": {json.dumps(table["transformers"])}']
+    for name in ("families", "refused"):
+        parts.append(f'"{name}": [\n' + ",\n".join(line(entry) for entry in table[name]) + "\n]")
+    parts.append(f'"vocab_sizes": {json.dumps(table["vocab_sizes"])}')
+    return "{" + ",\n".join(parts) + "}\n"
+
+
 def main() -> None:
-    find(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    if sys.argv[1] == "merge":
+        found = [json.loads(line) for name in sys.argv[2:] for line in Path(name).read_text().splitlines()]
+        TABLE.write_text(in_lines(merge(found)))
+    else:
+        find(cases(class_names())[int(sys.argv[1]) :: int(sys.argv[2])], Path(sys.argv[3]))
 
 
 if __name__ == "__main__":

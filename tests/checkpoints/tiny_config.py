@@ -49,6 +49,12 @@ OVERRIDES: dict[Any, dict[str, Any]] = {
     "glm46v_text": WIDE_HEADS,
     "glm4v_moe_text": WIDE_HEADS,
     "glm_ocr_text": WIDE_HEADS,
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 16},
+    "xlnet": {"d_head": 16},
+    "gemma3n_text": {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]},
+    "blip-2": {"image_token_index": 5},
+    "instructblip": {"image_token_index": 5},
+    "instructblipvideo": {"video_token_index": 5},
     "dory": {"num_hidden_layers": 3, "n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1},
 }
 

@@ -95,6 +95,7 @@ def input_candidates(model: nn.Module) -> list[dict[str, Any]]:
     return [
         {"input_ids": ids},
         {"input_ids": ids, "use_cache": False},
+        {"input_ids": ids, "return_dict": False},
         {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False},
         {"input_ids": ids, "decoder_input_ids": ids},
         {"encoder_outputs": encoded, "decoder_input_ids": ids},
@@ -126,6 +127,10 @@ def in_type(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 
 def logits_of(output: Any, rows: int) -> Tensor:
+    if isinstance(output, tuple):
+        found = output[0]
+        if found.numel() // found.shape[-1] == rows:
+            return found.reshape(rows, -1)
     for name in ("logits", "prediction_logits", "lm_logits"):
         found = getattr(output, name, None)
         if isinstance(found, Tensor):
