@@ -99,10 +99,10 @@ class Chooser {
   }
 
   Result<void> choose_embedding() const {
+    if (auto part = changed_part(); !part.empty()) return tl::unexpected(changes(part));
     const std::string looked = base::join(candidates(false), ", ");
     const std::string embedding = present(true);
     if (embedding.empty()) {
-      if (auto part = changed_part(); !part.empty()) return tl::unexpected(changes(part));
       return fail(StatusCode::not_found,
                   base::concat(source_, ": no head found; looked for ", looked, looked.empty() ? "" : ", ",
                                base::join(candidates(true), ", "), ". ", how_to_name_a_head()));
@@ -115,13 +115,12 @@ class Chooser {
     return {};
   }
 
-  // A tensor inside of what should be the head or the embedding, where neither has a weight.
+  // A tensor inside of the head's module, which has no weight.
   std::string changed_part() const {
-    for (bool tied : {false, true}) {
-      for (const std::string& name : candidates(tied)) {
-        const std::string inside = base::concat(module_of(name), ".");
-        const auto found = names_.lower_bound(inside);
-        if (found != names_.end() && found->starts_with(inside)) return *found;
+    for (const std::string& candidate : candidates(false)) {
+      const std::string inside = base::concat(module_of(candidate), ".");
+      for (auto name = names_.lower_bound(inside); name != names_.end() && name->starts_with(inside); ++name) {
+        if (!is_known(family_, *name)) return *name;
       }
     }
     return {};
