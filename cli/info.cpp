@@ -61,9 +61,11 @@ std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, 
                                  {"hidden_size", head.weight.cols},
                                  {"padded_rows", head.weight.rows - head.vocab_size},
                                  {"transforms", transforms_json(head.transforms)},
+                                 {"takes_last_hidden_state", nullptr},
                                  {"memory", {{"mapped_bytes", memory.mapped}, {"working_bytes", memory.working}}},
                                  {"kernel", memory.kernel},
                                  {"threads", memory.threads}};
+  if (const io::Family* family = checkpoint.config.family) json["takes_last_hidden_state"] = family->takes_last_hidden;
   if (head.bias.data != nullptr) {
     json["bias"] = checkpoint.bias_name;
     json["bias_dtype"] = dtype_name(head.bias.dtype);
@@ -88,6 +90,9 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
                       padded == 0 ? fmt::format("{}", head.vocab_size)
                                   : fmt::format("{}, and {} padded rows that are never read", head.vocab_size, padded));
   fields.emplace_back("transforms", transforms_text(head.transforms));
+  if (checkpoint.config.family != nullptr && !checkpoint.config.family->takes_last_hidden) {
+    fields.emplace_back("rows", "what the head's module is given, which is not the last hidden state of the body");
+  }
   fields.emplace_back("memory", fmt::format("{} of the file, mapped and read in place", bytes_text(memory.mapped)));
   fields.emplace_back("", fmt::format("{} more to score, and about 1 kB a row (kernel {}, threads {})",
                                       bytes_text(memory.working), memory.kernel, memory.threads));

@@ -73,6 +73,7 @@ Family read_family(const JsonValue& object) {
                 .hidden = text_of(object, "hidden"),
                 .steps = {},
                 .ignored = texts_of(object, "ignored"),
+                .takes_last_hidden = text_of(object, "input") == "last_hidden_state",
                 .beside = texts_of(object, "beside")};
   if (const JsonValue* tie = object.find("tie")) {
     family.tie_key = text_of(*tie, "key");
@@ -98,11 +99,7 @@ Table read_table() {
   if (const JsonValue* sizes = root->find("vocab_sizes")) {
     for (const JsonMember& member : *sizes->object()) table.vocab_sizes.emplace(member.key, *member.value.integer());
   }
-  // Of classes that come with their checkpoints as code.
-  for (const char* key : {"mup_width_multiplier", "output_multiplier_scale", "output_multiplier", "lm_head_multiplier",
-                          "logits_mup_width_multiplier", "unpadded_vocab_size", "norm_head"}) {
-    table.step_keys.emplace_back(key);
-  }
+  for (std::string& key : texts_of(*root, "foreign_keys")) table.step_keys.push_back(std::move(key));
   return table;
 }
 

@@ -37,6 +37,7 @@ struct Family {
   std::string hidden;                // the key of the weight's columns; empty: there is none
   std::vector<FamilyStep> steps;     // in their order
   std::vector<std::string> ignored;  // keys that look like steps and are none
+  bool takes_last_hidden = false;    // whether the head is given the body's last hidden state as it is
   std::vector<std::string> beside;   // tensors that a checkpoint has besides, near the head
 };
 

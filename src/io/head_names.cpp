@@ -144,7 +144,8 @@ class Chooser {
     const std::string inner = base::concat(".", head);
     for (const std::string& name : names_) {
       if (name == chosen.weight || name == chosen.bias || is_known(family_, name) || name.starts_with("mtp.")) continue;
-      const bool inside = name.starts_with(own) || name.starts_with(head) || name.find(inner) != std::string::npos;
+      const bool inside = name.starts_with(own) || name.starts_with(head) ||
+                          (name.find(inner) != std::string::npos && parts_of(name) > 0);
       if (inside) return tl::unexpected(changes(name));
     }
     return {};

@@ -189,15 +189,15 @@ def tie_rule(made: Class, config: Any, prefix: str) -> dict[str, Any]:
     if not names:
         raise NotBuilt("it cannot be saved")
     untied, tied = names.get((False,) * len(paths)), names.get((True,) * len(paths))
-    rule: dict[str, Any] = {"head": None, "embedding": None, "tie": None, "beside": near(beside)}
+    rule: dict[str, Any] = {"head": None, "embedding": None, "tie": None}
     if len(set(names.values())) == 1:
         only = next(iter(names.values()))
         rule["embedding" if all(shared.values()) else "head"] = only
-        return rule
+        return {**rule, "beside": near(beside, rule)}
     for at, path in enumerate(paths):
         if all(name == (tied if flags[at] else untied) for flags, name in names.items()):
             rule |= {"head": untied, "embedding": tied, "tie": {"key": path, "default": flat(config.to_dict())[path]}}
-            return rule
+            return {**rule, "beside": near(beside, rule)}
     raise NotBuilt(f"whether its head is tied depends on more than one key: {names}")
 
 
@@ -246,9 +246,20 @@ def may_be_flat(config: Any, prefix: str) -> bool:
     return (text.vocab_size, text.hidden_size) == (own.vocab_size, own.hidden_size)
 
 
-def near(names: set[str]) -> list[str]:
-    """The tensors that belong to no numbered layer and to no deep module."""
-    return sorted(name for name in names if name.count(".") <= 2 and not any(p.isdigit() for p in name.split(".")))
+def near(names: set[str], rule: dict[str, Any]) -> list[str]:
+    """The tensors where one that changes the head would be: inside of the head's or the embedding's module, beside them,
+    and at the top."""
+    roots = [""]
+    for weight in (rule["head"], rule["embedding"]):
+        if weight:
+            module = weight.rpartition(".")[0]
+            roots += [module + ".", module.rpartition(".")[0] + "." if "." in module else ""]
+            roots.append(weight.partition(".")[0] + ".")
+
+    def is_near(name: str) -> bool:
+        return any(name.startswith(root) and name.removeprefix(root).count(".") <= 1 for root in roots)
+
+    return sorted(name for name in names if is_near(name) and not any(part.isdigit() for part in name.split(".")))
 
 
 def head_rules(made: Class) -> dict[str, Any]:
@@ -272,6 +283,8 @@ def head_rules(made: Class) -> dict[str, Any]:
     before = run(made.build({}))
     tensors, _ = saved_tensors(changed)
     rule = tie_rule(made, config, prefix)
+    if rule["tie"] and run(made.build({rule["tie"]["key"]: True})).logits.shape[1] != width:
+        rule |= {"embedding": None, "tie": None}  # the embedding has other rows than the head
     rule["bias"] = None
     if bias is not None:
         stored = sorted(names_of(bias, tensors), key=lambda name: (len(name), name))

@@ -15,6 +15,11 @@ from classes import cases, class_names, in_processes
 from head_rules import Class, head_rules
 from tiny_model import size_that_runs
 
+# What classes that come as code with their checkpoints do to logits.
+FOREIGN_KEYS = [
+    "mup_width_multiplier", "output_multiplier_scale", "output_multiplier", "lm_head_multiplier",
+    "logits_mup_width_multiplier", "unpadded_vocab_size", "norm_head",
+]
 TABLE = Path(__file__).resolve().parents[2] / "src/io/families.json"
 
 
@@ -28,12 +33,6 @@ def find(wanted: list[tuple[str, str | None]], output: Path) -> None:
         for (name, text_type), rules in in_processes(rules_of, wanted):
             out.write(json.dumps({"class": name, "with": text_type, **rules}) + "\n")
             out.flush()
-
-
-def near_the_head(rules: dict[str, Any]) -> list[str]:
-    """Of the tensors that a checkpoint has besides, those that lie where something that changes the head would lie."""
-    roots = {rules[kind].split(".")[0] for kind in ("head", "embedding") if rules[kind]}
-    return [name for name in rules["beside"] if name.count(".") <= 1 or name.split(".")[0] in roots]
 
 
 def default_vocab_size(model_type: str) -> int | None:
@@ -57,7 +56,7 @@ def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
     found = list({(rules["class"], rules["with"]): rules for rules in found}.values())  # the last of each
     refused, families = [], {}
     known = [rules for rules in found if why_not(rules) is None]
-    step_keys = {step["key"].split(".")[-1] for rules in known for step in rules["transforms"]}
+    step_keys = {step["key"].split(".")[-1] for rules in known for step in rules["transforms"]} | set(FOREIGN_KEYS)
     sizes: dict[str, int | None] = {}
     for rules in sorted(found, key=lambda rules: rules["with"] is not None):  # a class's own text model first
         why = why_not(rules)
@@ -71,7 +70,7 @@ def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
         family = {key: rules[key] for key in ("model_type", "architecture", "text", "flat", "head", "embedding", "also",
                                               "tie", "bias", "vocab", "hidden", "transforms", "input")}
         family["ignored"] = [key for key in rules["ignored"] if key.split(".")[-1] in step_keys]
-        family["beside"] = near_the_head(rules)
+        family["beside"] = rules["beside"]
         same = families.setdefault(json.dumps(family, sort_keys=True), {**family, "text_types": []})
         if rules["text_type"] and rules["text_type"] not in same["text_types"]:
             same["text_types"].append(rules["text_type"])
@@ -83,6 +82,7 @@ def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
         "transformers": transformers.__version__,
         "families": sorted(families.values(), key=order),
         "refused": sorted(refused, key=order),
+        "foreign_keys": FOREIGN_KEYS,
         "vocab_sizes": {name: size for name, size in sorted(sizes.items()) if isinstance(size, int)},
     }
 
@@ -96,6 +96,7 @@ def in_lines(table: dict[str, Any]) -> str:
     parts = [f'"transformers": {json.dumps(table["transformers"])}']
     for name in ("families", "refused"):
         parts.append(f'"{name}": [\n' + ",\n".join(line(entry) for entry in table[name]) + "\n]")
+    parts.append(f'"foreign_keys": {json.dumps(table["foreign_keys"])}')
     parts.append(f'"vocab_sizes": {json.dumps(table["vocab_sizes"])}')
     return "{" + ",\n".join(parts) + "}\n"
 

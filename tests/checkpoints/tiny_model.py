@@ -203,7 +203,7 @@ def run(model: nn.Module) -> Run:
 
 
 def size_that_runs(model_class: type, text_type: str | None = None) -> Size:
-    """The first of SIZES with which a model of the class can be built and run; else NotBuilt, which says why."""
+    """The first of SIZES with which a model of the class can be built and run; else an error that says why not."""
     reasons: list[Exception] = []
     for size in SIZES:
         try:
@@ -212,4 +212,4 @@ def size_that_runs(model_class: type, text_type: str | None = None) -> Size:
         except Exception as error:  # whatever a class says of a configuration that it was not made for
             reasons.append(error)
     own = [reason for reason in reasons if isinstance(reason, NotBuilt)]
-    raise NotBuilt(in_words((own or reasons)[0]))
+    raise (own or reasons)[0]

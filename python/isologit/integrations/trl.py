@@ -50,7 +50,7 @@ def get_per_token_logps_and_entropies(
             output.weight,
             output.bias,
             vocab_size=min(config.vocab_size, output.weight.shape[0]),
-            **hf.transforms(config),
+            **hf.transforms(model.config),
         )
     logprobs, entropies = [], []
     step = batch_size or input_ids.shape[0]
