@@ -56,11 +56,14 @@ def foreign_step(family: Family | None, config: Any) -> tuple[str, Any] | None:
     """A key that other classes take for a step, with a value that does something, and that; None if there is none."""
     known = {step["key"] for step in family.get("transforms", ())} if family else set()
     known |= {*family.get("ignored", ()), family["vocab"]} if family else set()
-    text = family.get("text") if family else None
-    places = {"": config, f"{text}.": _at(config, text)} if text else {"": config, "text_config.": config.get_text_config()}
+    places = {"": config}
+    if family is None:
+        places["text_config."] = config.get_text_config()
+    elif "text" in family:
+        places[f"{family['text']}."] = _at(config, family["text"])
     for prefix, place in places.items():
         for key in sorted(_step_keys()):
             value = getattr(place, key, None)
             if value is not None and value is not False and value != 1 and prefix + key not in known:
-                return (prefix if place is not config else "") + key, value
+                return prefix + key, value
     return None
