@@ -15,8 +15,8 @@ from isologit.nn import LMHead
 
 
 def transforms(config: Any) -> dict[str, float]:
-    """softcap, scale and divide as a Transformers configuration gives them, by what is known of its model_type; one that
-    is not known is an error."""
+    """softcap, scale and divide as a Transformers configuration gives them, by what is known of its model_type; one
+    that is not known is an error."""
     names = getattr(config, "architectures", None) or [None]
     families = _families.families_of(config, names[0]) or _families.families_of(config)
     return _transforms(families, config)
@@ -40,7 +40,8 @@ def _transforms(families: list[_families.Family], config: Any) -> dict[str, floa
     found = dict(steps[0]) if steps else {}
     if len(found) == 2 and steps[0][1][0] == "softcap":
         raise NotImplementedError(
-            f"models of model_type {config.model_type!r} scale their logits before the softcap; isologit scales after it"
+            f"models of model_type {config.model_type!r} scale their logits before the softcap; isologit scales after "
+            "it"
         )
     return found
 
@@ -125,8 +126,8 @@ def _check_replaceable(former: Any) -> None:
         )
     if hasattr(former, "base_layer") or hasattr(former, "modules_to_save"):
         raise NotImplementedError(
-            f"the model's head is {name}, an adapter of PEFT around the head; merge it first (merge_and_unload), or leave "
-            "the head out of target_modules and modules_to_save"
+            f"the model's head is {name}, an adapter of PEFT around the head; merge it first (merge_and_unload), or "
+            "leave the head out of target_modules and modules_to_save"
         )
     if parametrize.is_parametrized(former):
         raise NotImplementedError(
@@ -182,8 +183,8 @@ def _refuse_if_off(ours: Tensor, theirs: Tensor, bound: Tensor, what: str) -> No
     off = (ours - theirs).abs()
     if not bool((off <= bound).all()):
         raise NotImplementedError(
-            f"{what}, which are off by up to {off.max().item():.3g}; is there something that is not in its weight, bias and "
-            "configuration? isologit.nn.LMHead(weight, bias, softcap=..., scale=...) makes a head by hand"
+            f"{what}, which are off by up to {off.max().item():.3g}; is there something that is not in its weight, "
+            "bias and configuration? isologit.nn.LMHead(weight, bias, softcap=..., scale=...) makes a head by hand"
         )
 
 
@@ -239,8 +240,9 @@ def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
         )
     if len(seen) != 1:
         raise NotImplementedError(f"{type(model).__name__} calls its head {len(seen)} times; expected once")
-    steps = {"softcap": head.softcap, "scale": head.scale, "divide": head.divide}
-    ours = logits(seen[0], head.weight, bias=head.bias, vocab_size=head.vocab_size, dtype=torch.float32, **steps).double()
+    own = {"bias": head.bias, "vocab_size": head.vocab_size}
+    own |= {"softcap": head.softcap, "scale": head.scale, "divide": head.divide}
+    ours = logits(seen[0], head.weight, dtype=torch.float32, **own).double()
     # The model's own steps are in f32, a few roundings of numbers not much larger than its logits.
     bound = 2.0**-20 * ours.abs().amax(-1, keepdim=True).clamp(min=head.softcap or 0.0)
     _refuse_if_off(ours, theirs.double(), bound, f"{type(model).__name__} makes other logits of what its head gives")

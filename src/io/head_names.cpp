@@ -100,17 +100,17 @@ class Chooser {
 
   Result<void> choose_embedding() const {
     if (auto part = changed_part(); !part.empty()) return tl::unexpected(changes(part));
-    const std::string looked = base::join(candidates(false), ", ");
+    std::vector<std::string> looked = candidates(false);
     const std::string embedding = present(true);
     if (embedding.empty()) {
-      return fail(StatusCode::not_found,
-                  base::concat(source_, ": no head found; looked for ", looked, looked.empty() ? "" : ", ",
-                               base::join(candidates(true), ", "), ". ", how_to_name_a_head()));
+      for (std::string& name : candidates(true)) looked.push_back(std::move(name));
+      return fail(StatusCode::not_found, base::concat(source_, ": no head found; looked for ", base::join(looked, ", "),
+                                                      ". ", how_to_name_a_head()));
     }
     if (!config_.tied) {
       return fail(StatusCode::not_found,
-                  base::concat(source_, ": no head found; looked for ", looked, ", and as ", family_.tie_key,
-                               " is false the embedding ", embedding, " is not the head"));
+                  base::concat(source_, ": no head found; looked for ", base::join(looked, ", "), ", and as ",
+                               family_.tie_key, " is false the embedding ", embedding, " is not the head"));
     }
     return {};
   }

@@ -1,4 +1,5 @@
-"""The classes of the installed Transformers that give logits over a vocabulary, each looked at in a process of its own."""
+"""The classes of the installed Transformers that give logits over a vocabulary, each looked at in a process of its
+own."""
 
 import gc
 import json

@@ -13,8 +13,12 @@ from tiny_model import NotBuilt, Run, Size, build, run
 from torch import Tensor, nn
 
 # Keys of a configuration that may change logits after the head.
-TRANSFORM = re.compile(r"softcap|soft_cap|logits?_cap|logits?_scal|logit_mul|lm_head_|multiplier|mup|dim_model_base|temperature")
-OF_OTHER_PARTS = re.compile(r"vision|audio|image|speech|codec|router|attn|attention|residual|embedding_mul|ssm|rope|layer_")
+TRANSFORM = re.compile(
+    r"softcap|soft_cap|logits?_cap|logits?_scal|logit_mul|lm_head_|multiplier|mup|dim_model_base|temperature"
+)
+OF_OTHER_PARTS = re.compile(
+    r"vision|audio|image|speech|codec|router|attn|attention|residual|embedding_mul|ssm|rope|layer_"
+)
 PROBES = (0.8125, 1.1875, 0.6875, 1.4375, 0.5625, 1.5625, 0.9375, 1.3125)  # times 8 for what may be a softcap
 
 
@@ -100,17 +104,12 @@ def probes(made: Class, keys: dict[str, float | None]) -> dict[str, float]:
     return {path: value for path, value in values.items() if made.builds({path: value})}
 
 
-def bias_candidates(model: nn.Module, width: int) -> dict[str, Tensor | None]:
-    found: dict[str, Tensor | None] = {}
-    head = model.get_output_embeddings()
-    own = getattr(head, "bias", None)
-    if isinstance(own, Tensor):
-        found["own"] = own
-    found["none"] = None
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.numel() == width and tensor.is_floating_point() and tensor is not own:
-            found[name] = tensor.reshape(-1)
-    return found
+def bias_candidates(model: nn.Module, width: int) -> list[Tensor | None]:
+    """What may be added to the logits: the head's own bias, nothing, or a tensor of that size elsewhere."""
+    own = getattr(model.get_output_embeddings(), "bias", None)
+    others = [tensor.reshape(-1) for tensor in [*model.parameters(), *model.buffers()]
+              if tensor.numel() == width and tensor.is_floating_point() and tensor is not own]
+    return ([own] if isinstance(own, Tensor) else []) + [None, *others]
 
 
 def saved_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -158,7 +157,11 @@ def governing_key(made: Class, config: Any, prefix: str, width: int) -> str | No
     """The key that says how many logits there are: the one whose change changes them."""
     paths = [path for path, value in flat(config.to_dict()).items() if value == width and not isinstance(value, bool)]
     likely = [path for path in paths if re.search(r"vocab|n_tokens|num_tokens", path)]
-    for path in sorted(likely, key=lambda path: (not path.startswith(prefix), path.split(".")[-1] != "vocab_size", path)):
+
+    def order(path: str) -> tuple[bool, bool, str]:
+        return not path.startswith(prefix), path.split(".")[-1] != "vocab_size", path
+
+    for path in sorted(likely, key=order):
         try:
             if run(made.build({path: width - 8})).logits.shape[1] == width - 8:
                 return path
@@ -247,8 +250,8 @@ def may_be_flat(config: Any, prefix: str) -> bool:
 
 
 def near(names: set[str], rule: dict[str, Any]) -> list[str]:
-    """The tensors where one that changes the head would be: inside of the head's or the embedding's module, beside them,
-    and at the top."""
+    """The tensors where one that changes the head would be: inside of the head's or the embedding's module, beside
+    them, and at the top."""
     roots = [""]
     for weight in (rule["head"], rule["embedding"]):
         if weight:
@@ -274,7 +277,7 @@ def head_rules(made: Class) -> dict[str, Any]:
     values = probes(made, keys)
     changed = made.build(values)
     measured = run(changed)
-    for name, bias in bias_candidates(changed, width).items():
+    for bias in bias_candidates(changed, width):
         chain = find_chain(plain_logits(changed, measured, bias), measured, values)
         if chain is not None:
             break
@@ -289,7 +292,7 @@ def head_rules(made: Class) -> dict[str, Any]:
     if bias is not None:
         stored = sorted(names_of(bias, tensors), key=lambda name: (len(name), name))
         if not stored:
-            raise NotBuilt(f"its bias {name} is not in what it saves")
+            raise NotBuilt("a bias of its logits is not in what it saves")
         rule["bias"] = stored[0]
     vocab = governing_key(made, config, prefix, width)
     if vocab is None:

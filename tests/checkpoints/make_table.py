@@ -1,8 +1,8 @@
 """usage: make_table.py PART OF OUTPUT, then make_table.py merge OUTPUT...
 
 Finds out by experiment what every class of the installed Transformers does with its head, and writes
-src/io/families.json, which `isologit` and isologit.hf go by. The first form does every OF-th class, from the PART-th, so
-that processors can share the work; the second merges what they wrote.
+src/io/families.json, which `isologit` and isologit.hf go by. The first form does every OF-th class, from the PART-th,
+so that processors can share the work; the second merges what they wrote.
 """
 
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """usage: page.py [--check]
 
-Writes what src/io/families.json says into docs/checkpoints.md, between its two marks; with --check, fails if that is not
-what the page says.
+Writes what src/io/families.json says into docs/checkpoints.md, between its two marks; with --check, fails if that is
+not what the page says.
 """
 
 import json
@@ -77,7 +77,7 @@ def text(document: dict[str, Any]) -> str:
     for entry in document["refused"]:
         why[entry["why"]].append(f"`{entry['architecture']}`")
     return f"""
-Of Transformers {document["transformers"]}: {len(classes)} classes are known, and {len(document["refused"])} are refused.
+Of Transformers {document["transformers"]}: {len(classes)} classes are known, {len(document["refused"])} are refused.
 
 ### What classes do to their logits
 
@@ -109,7 +109,8 @@ def main() -> int:
     page = PAGE.read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    wanted = before + BEGIN + text(json.loads((ROOT / "src/io/families.json").read_text(encoding="utf-8"))) + END + after
+    document = json.loads((ROOT / "src/io/families.json").read_text(encoding="utf-8"))
+    wanted = before + BEGIN + text(document) + END + after
     if "--check" not in sys.argv:
         PAGE.write_text(wanted, encoding="utf-8")
         return 0

@@ -19,13 +19,16 @@ INNER = re.compile(
     r"intermediate_dim|dim_feedforward|.*_intermediate_dim|filter_size)$"
 )
 EXPERTS = re.compile(r"^(num_experts|n_routed_experts|num_local_experts|moe_num_experts|num_routed_experts|n_experts)$")
-CHOSEN = re.compile(r"^(num_experts_per_tok|moe_top_?k|top_k_experts|moe_k|num_selected_experts|(num_)?experts_per_tok(en)?)$")
+CHOSEN = re.compile(r"^(moe_top_?k|top_k_experts|moe_k|num_selected_experts|(num_)?experts_per_tok(en)?)$")
 HEADS = re.compile(r"^(num_attention_heads|n_heads?|num_heads|encoder_attention_heads|decoder_attention_heads|"
                    r"num_q_heads|.*num_attention_heads|.*_attention_heads)$")
 KV_HEADS = re.compile(r"^(num_key_value_heads|num_kv_heads|n_kv_heads|.*num_key_value_heads)$")
-HEAD_DIM = re.compile(r"^(head_dim|qk_rope_head_dim|qk_nope_head_dim|v_head_dim|d_kv|global_head_dim|.*attention_head_dim|kv_channels|attention_head_size)$")
+HEAD_DIM = re.compile(
+    r"^(head_dim|qk_(rope|nope)_head_dim|v_head_dim|d_kv|global_head_dim|.*attention_head_dim|kv_channels|"
+    r"attention_head_size)$"
+)
 TOKEN = re.compile(r".*(_token_id|_token_index|_id|_index)s?$")
-LONG = re.compile(r"^(max_position_embeddings|n_positions|max_source_positions|max_target_positions|n_ctx|max_seq_len)$")
+LONG = re.compile(r"^(max_position_embeddings|n_positions|max_(source|target)_positions|n_ctx|max_seq_len)$")
 
 SPECIAL = 40  # ids below this are special, ids of a test's input are not
 VOCAB = 199
@@ -138,7 +141,8 @@ DERIVED = ("layer_types", "mlp_layer_types", "attn_layer_indices", "layers_block
 
 def without(document: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     """Without these keys, and without those that are null, at any depth: the class finds its own values for them."""
-    kept = {key: value for key, value in document.items() if key not in keys and (value is not None or key == "head_dim")}
+    kept = {name: value for name, value in document.items() if value is not None or name == "head_dim"}
+    kept = {name: value for name, value in kept.items() if name not in keys}
     return {key: without(value, keys) if isinstance(value, dict) else value for key, value in kept.items()}
 
 

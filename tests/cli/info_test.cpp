@@ -21,7 +21,9 @@ class Info : public Workspace {};
 
 TEST_F(Info, TellsTheHead) {
   const std::string model = usual_model();
-  write_config("model", kVocab - 3, kHidden, R"(, "final_logit_softcapping": 30.0)");
+  std::ofstream(model + "/config.json") << R"({"model_type": "gemma2", "tie_word_embeddings": false, "vocab_size": 47,
+                                              "hidden_size": 8})";
+  static_assert(kVocab == 50 && kHidden == 8);
   const Finished finished = run_command({"info", model, "--json"});
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
   const json told = json::parse(finished.out);
@@ -39,6 +41,7 @@ TEST_F(Info, TellsTheHead) {
   EXPECT_TRUE(told["transforms"]["scale"].is_null());
   EXPECT_EQ(told["memory"]["mapped_bytes"], 4 * kVocab * kHidden);
   EXPECT_GT(told["memory"]["working_bytes"], 0);
+  EXPECT_EQ(told["takes_last_hidden_state"], true);
 
   const Finished table = run_command({"info", model});
   EXPECT_EQ(table.exit_code, 0);
