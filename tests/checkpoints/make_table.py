@@ -58,6 +58,7 @@ def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
     known = [rules for rules in found if why_not(rules) is None]
     step_keys = {step["key"].split(".")[-1] for rules in known for step in rules["transforms"]} | set(FOREIGN_KEYS)
     sizes: dict[str, int | None] = {}
+    seen: set[tuple[str, str, str | None]] = set()
     for rules in sorted(found, key=lambda rules: rules["with"] is not None):  # a class's own text model first
         why = why_not(rules)
         if why is not None:
@@ -65,6 +66,10 @@ def merge(found: list[dict[str, Any]]) -> dict[str, Any]:
                 model_type = getattr(transformers, rules["class"]).config_class.model_type
                 refused.append({"model_type": model_type, "architecture": rules["class"], "why": why})
             continue
+        covered = (rules["architecture"], rules["model_type"], rules["text_type"])
+        if covered in seen:  # its own text model, once more by name
+            continue
+        seen.add(covered)
         holder = rules["text_type"] if "." in rules["vocab"] else rules["model_type"]
         sizes[holder] = default_vocab_size(holder)
         family = {key: rules[key] for key in ("model_type", "architecture", "text", "flat", "head", "embedding", "also",
