@@ -14,15 +14,15 @@ from isologit._logits import logits
 from isologit.nn import LMHead
 
 
-def transforms(config: Any) -> dict[str, float]:
-    """softcap, scale and divide as a Transformers configuration gives them, by what is known of its model_type; one
-    that is not known is an error."""
+def transforms(config: Any) -> dict[str, Any]:
+    """softcap, scale, divide and transform_order as a Transformers configuration gives them, by what is known of its
+    model_type; one that is not known is an error."""
     names = getattr(config, "architectures", None) or [None]
     families = _families.families_of(config, names[0]) or _families.families_of(config)
     return _transforms(families, config)
 
 
-def _transforms(families: list[_families.Family], config: Any) -> dict[str, float]:
+def _transforms(families: list[_families.Family], config: Any) -> dict[str, Any]:
     for family in families or [None]:
         if foreign := _families.foreign_step(family, config):
             key, value = foreign
@@ -37,12 +37,9 @@ def _transforms(families: list[_families.Family], config: Any) -> dict[str, floa
             f"the classes of model_type {config.model_type!r} ({classes}) do different things to their logits; set "
             "architectures in the configuration"
         )
-    found = dict(steps[0]) if steps else {}
+    found: dict[str, Any] = dict(steps[0]) if steps else {}
     if len(found) == 2 and steps[0][1][0] == "softcap":
-        raise NotImplementedError(
-            f"models of model_type {config.model_type!r} scale their logits before the softcap; isologit scales after "
-            "it"
-        )
+        found["transform_order"] = "scale_first"
     return found
 
 
@@ -242,6 +239,7 @@ def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
         raise NotImplementedError(f"{type(model).__name__} calls its head {len(seen)} times; expected once")
     own = {"bias": head.bias, "vocab_size": head.vocab_size}
     own |= {"softcap": head.softcap, "scale": head.scale, "divide": head.divide}
+    own["transform_order"] = head.transform_order
     ours = logits(seen[0], head.weight, dtype=torch.float32, **own).double()
     # The model's own steps are in f32, a few roundings of numbers not much larger than its logits.
     bound = 2.0**-20 * ours.abs().amax(-1, keepdim=True).clamp(min=head.softcap or 0.0)

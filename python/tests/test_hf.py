@@ -193,8 +193,11 @@ def test_what_is_not_known_is_refused():
     config.logit_scale = 1.0
     assert isologit.hf.transforms(config) == {}
     muse = transformers.AutoConfig.for_model("muse_glimmer")
-    with pytest.raises(NotImplementedError, match="scale their logits before the softcap"):
-        isologit.hf.transforms(muse)
+    assert isologit.hf.transforms(muse) == {
+        "scale": muse.text_config.output_multiplier,
+        "softcap": 20.0,
+        "transform_order": "scale_first",
+    }
 
 
 class Scaled(nn.Linear):

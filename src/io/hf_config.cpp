@@ -163,11 +163,7 @@ class ConfigReader {
       }
       if (!number) continue;
       if (step.effect == Effect::softcap) {
-        if (scaled) {
-          return fail(StatusCode::unsupported,
-                      base::concat(source_, ": models of model_type ", base::in_quotes(family_->model_type),
-                                   " scale their logits before the softcap ", step.key, "; isologit scales after it"));
-        }
+        if (scaled) config.transforms.order = TransformOrder::scale_first;
         config.transforms.has_softcap = true;
         config.transforms.softcap = *number;
       } else if (*number != 1.0F) {

@@ -95,16 +95,20 @@ TEST(HfTransforms, KeysThatTheClassDoesNotHave) {
   expect_none("Qwen3ForCausalLM", "qwen3", R"("logits_scaling":null,"attn_logit_softcapping":50.0)");
 }
 
-// A scale before the softcap, which the contract's order of transforms has no place for.
 TEST(HfTransforms, ScaleBeforeTheSoftcap) {
   const auto muse = [](const std::string& members) {
     return parse("MuseGlimmerForConditionalGeneration", "muse_glimmer",
                  R"("text_config":{"model_type":"muse_glimmer_text","vocab_size":7)" + members + "}");
   };
-  EXPECT_FAILS(muse(""), StatusCode::unsupported, "scale their logits before the softcap");
+  const auto both = muse("");
+  ASSERT_TRUE(both) << both.error().message;
+  EXPECT_EQ(both->order, TransformOrder::scale_first);
+  EXPECT_EQ(both->softcap, 20.0F);
+  EXPECT_EQ(both->scale, 0.19611613513818404F);
   const auto cap = muse(R"(,"output_multiplier":1.0)");
   ASSERT_TRUE(cap) << cap.error().message;
   EXPECT_EQ(cap->softcap, 20.0F);
+  EXPECT_EQ(cap->order, TransformOrder::softcap_first);
   const auto scale = muse(R"(,"output_multiplier":0.5,"final_logit_softcapping":null)");
   ASSERT_TRUE(scale) << scale.error().message;
   EXPECT_FALSE(scale->has_softcap);
