@@ -59,8 +59,8 @@ def command(isologit: str, *arguments: str | Path) -> str:
 
 def logits_by(isologit: str, folder: Path, hidden: torch.Tensor) -> torch.Tensor:
     safetensors.torch.save_file({"hidden_states": hidden.contiguous()}, folder / "rows.input")
-    command(isologit, "logits", folder, "--input", folder / "rows.input", "--output", folder / "logits.output",
-            "--threads", "1")
+    command(isologit, "logits", folder / "model", "--input", folder / "rows.input", "--output",
+            folder / "logits.output", "--threads", "1")
     return safetensors.torch.load_file(folder / "logits.output")["logits"]
 
 
@@ -92,11 +92,11 @@ def try_variant(isologit: str, made: Class, changes: dict[str, Any], leave_out: 
     model = made.build(changes)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder / "model")
         config = model.config
         found = run(model)
         if leave_out:
-            file = folder / "config.json"
+            file = folder / "model/config.json"
             file.write_text(json.dumps(without_class_values(json.loads(file.read_text()), config)))
         compare(isologit, folder, found)
 
