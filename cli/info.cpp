@@ -61,9 +61,11 @@ std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, 
                                  {"hidden_size", head.weight.cols},
                                  {"padded_rows", head.weight.rows - head.vocab_size},
                                  {"transforms", transforms_json(head.transforms)},
+                                 {"takes_last_hidden_state", nullptr},
                                  {"memory", {{"mapped_bytes", memory.mapped}, {"working_bytes", memory.working}}},
                                  {"kernel", memory.kernel},
                                  {"threads", memory.threads}};
+  if (const io::Family* family = checkpoint.config.family) json["takes_last_hidden_state"] = family->takes_last_hidden;
   if (head.bias.data != nullptr) {
     json["bias"] = checkpoint.bias_name;
     json["bias_dtype"] = dtype_name(head.bias.dtype);
@@ -88,15 +90,19 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
                       padded == 0 ? fmt::format("{}", head.vocab_size)
                                   : fmt::format("{}, and {} padded rows that are never read", head.vocab_size, padded));
   fields.emplace_back("transforms", transforms_text(head.transforms));
+  if (checkpoint.config.family != nullptr && !checkpoint.config.family->takes_last_hidden) {
+    fields.emplace_back("rows", "what the head's module is given, which is not the last hidden state of the body");
+  }
   fields.emplace_back("memory", fmt::format("{} of the file, mapped and read in place", bytes_text(memory.mapped)));
   fields.emplace_back("", fmt::format("{} more to score, and about 1 kB a row (kernel {}, threads {})",
                                       bytes_text(memory.working), memory.kernel, memory.threads));
   return field_table(fields);
 }
 
-Outcome<Ending> run(const std::string& model, bool json) {
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(model);
-  if (!checkpoint) return failure(checkpoint.error());
+Outcome<Ending> run(const ModelArguments& arguments, bool json) {
+  const std::string& model = arguments.model;
+  const Outcome<io::Checkpoint> checkpoint = open_model(arguments);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
   const Outcome<Memory> memory = memory_of(checkpoint->head);
   if (!memory) return tl::unexpected(memory.error());
   return Ending{json ? as_json(model, *checkpoint, *memory) : as_table(model, *checkpoint, *memory), {}};
@@ -105,15 +111,14 @@ Outcome<Ending> run(const std::string& model, bool json) {
 }  // namespace
 
 VerbRun info_verb(Options& options) {
-  struct Arguments {
-    std::string model;
+  struct Arguments : ModelArguments {
     bool json = false;
   };
   const auto arguments = std::make_shared<Arguments>();
   options.about("Tell what head a model has: tensor, dtype, shape, tied, transforms, memory");
-  declare_model(options, arguments->model);
+  arguments->declare_model(options);
   declare_json(options, arguments->json);
-  return [arguments] { return run(arguments->model, arguments->json); };
+  return [arguments] { return run(*arguments, arguments->json); };
 }
 
 }  // namespace isologit::detail::cli

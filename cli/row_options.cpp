@@ -38,7 +38,7 @@ Outcome<void> parse_given(const std::optional<std::string>& text, Parse&& parse,
 }  // namespace
 
 void RowArguments::declare(Options& options, const std::string& vocab_help, const std::string& temperature_help) {
-  declare_model(options, model);
+  declare_model(options);
   options.required("--input", "FILE", input, "The captured rows");
   options.text("--rows", "A:B", rows, "Only rows A to B - 1, counted from 0; A or B may be left out");
   options.text("--vocab", "A:B", vocab, vocab_help + "; A or B may be left out");
@@ -59,10 +59,6 @@ Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero) 
       .and_then([&] { return parse_compute_options(arguments); })
       .map([&](const ScoreOptions& compute) { options.compute = compute; })
       .map([&] { return options; });
-}
-
-void declare_model(Options& options, std::string& model) {
-  options.required("MODEL", "", model, "A checkpoint's directory, or a model id in the Hugging Face cache");
 }
 
 void declare_threads(Options& options, std::int64_t& threads) {

@@ -5,14 +5,14 @@
 #include <string>
 
 #include "cli/command_line.hpp"
+#include "cli/model_options.hpp"
 #include "cli/parse.hpp"
 #include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
 
 // As they are given.
-struct RowArguments {
-  std::string model;
+struct RowArguments : ModelArguments {
   std::string input;
   std::optional<std::string> output;
   std::optional<std::string> rows;
@@ -38,8 +38,6 @@ struct RowOptions {
 // `zero` allows a temperature of 0.
 Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero = false);
 
-// Declares MODEL.
-void declare_model(Options& options, std::string& model);
 // Declares --threads.
 void declare_threads(Options& options, std::int64_t& threads);
 // Declares --json.

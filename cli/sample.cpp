@@ -184,8 +184,8 @@ std::string as_table(const Arguments& arguments, const io::Checkpoint& checkpoin
 Outcome<Ending> run(const Arguments& arguments) {
   const Outcome<SampleOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
-  if (!checkpoint) return failure(checkpoint.error());
+  const Outcome<io::Checkpoint> checkpoint = open_model(arguments);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
   const Result<io::Captured> captured = io::read_hidden_rows(arguments.input);
   if (!captured) return failure(captured.error());
   const Outcome<Job> job = make_job(arguments, *options, *captured, *checkpoint);

@@ -140,8 +140,8 @@ Outcome<void> write(io::NewFile& file, const ScoreArguments& arguments, const Sc
 Outcome<Ending> run(const ScoreArguments& arguments) {
   const Outcome<RowOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
-  const Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model);
-  if (!checkpoint) return failure(checkpoint.error());
+  const Outcome<io::Checkpoint> checkpoint = open_model(arguments);
+  if (!checkpoint) return tl::unexpected(checkpoint.error());
   const Result<io::Captured> captured = io::read_captured(arguments.input);
   if (!captured) return failure(captured.error());
   const Outcome<ScoreJob> job = make_job(arguments, *options, *captured, *checkpoint);

@@ -12,7 +12,7 @@
 namespace {
 
 void check_config(const isologit::detail::io::HfConfig& config) {
-  if (config.vocab_size < 1 || config.hidden_size < 1) std::abort();
+  if (config.vocab_size < 1 || config.hidden_size < 0 || config.family == nullptr) std::abort();
   const isologit::Transforms& transforms = config.transforms;
   if (transforms.has_softcap && !(std::isfinite(transforms.softcap) && transforms.softcap > 0.0F)) std::abort();
   if (!std::isfinite(transforms.scale) || transforms.scale == 0.0F) std::abort();

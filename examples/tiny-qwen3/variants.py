@@ -34,7 +34,7 @@ class Variant:
     shards: list[Tensors]
     head: str  # the tensor that is the head
     config: dict[str, Any] = field(default_factory=dict)  # what differs from the model's own
-    nested: bool = False  # the language model's settings are in text_config
+    nested: str = ""  # the model_type of a text_config that the language model's settings are in
     same_logprobs: bool = False  # its log-probabilities are, bit for bit, those of BASE
     transform: dict[str, float] = field(default_factory=dict)  # softcap, multiply or divide
 
@@ -72,7 +72,7 @@ class Variant:
             tie = config.pop("tie_word_embeddings")
             # The vision tower has sizes of its own, which are not the head's.
             config = {
-                "text_config": config,
+                "text_config": config | {"model_type": self.nested},
                 "vision_config": {"model_type": "vision", "hidden_size": 96, "vocab_size": 7},
                 "tie_word_embeddings": tie,
             }
@@ -207,7 +207,7 @@ def storage_variants(weight: Tensor, norm: Tensor) -> list[Variant]:
             ],
             "model.language_model.embed_tokens.weight",
             config={"model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"]},
-            nested=True,
+            nested="qwen3_vl_text",
             same_logprobs=True,
         ),
         Variant(
@@ -222,7 +222,7 @@ def storage_variants(weight: Tensor, norm: Tensor) -> list[Variant]:
             ],
             "language_model.lm_head.weight",
             config={"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]},
-            nested=True,
+            nested="llama",
             same_logprobs=True,
         ),
     ]
@@ -236,7 +236,13 @@ def arithmetic_variants(weight: Tensor, norm: Tensor) -> list[Variant]:
     bias = st.bf16(np.random.default_rng(SEED).normal(0, 0.5, len(weight.values)))
     tied = {EMBEDDING: weight, NORM: norm}
     return [
-        Variant("bias", "lm_head.bias beside lm_head.weight", [{HEAD: weight, BIAS: bias}], HEAD),
+        Variant(
+            "bias",
+            "lm_head.bias beside lm_head.weight",
+            [{HEAD: weight, BIAS: bias}],
+            HEAD,
+            config={"model_type": "phi", "architectures": ["PhiForCausalLM"]},
+        ),
         Variant(
             "softcap-gemma2",
             "30 tanh(z / 30)",

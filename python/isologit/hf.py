@@ -1,44 +1,46 @@
 """Puts the head into a model of Transformers, and takes it out again."""
 
+import contextlib
+import types
+from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from isologit import _hf_body
+from isologit import _families, _hf_body
+from isologit._logits import logits
 from isologit.nn import LMHead
 
-# What each key does, and in which families (model_type begins with). Elsewhere its meaning is not known.
-_KEYS: tuple[tuple[str, str, str], ...] = (
-    ("final_logit_softcapping", "", "softcap"),
-    ("logits_soft_cap", "recurrent_gemma", "softcap"),
-    ("output_logit_soft_cap", "xlstm", "softcap"),
-    ("logit_scale", "cohere", "scale"),
-    ("logits_scaling", "granite", "divide"),
-    ("logits_scaling", "hyperclovax", "scale"),
-    ("lm_head_multiplier", "falcon_h1", "scale"),
-    ("output_multiplier", "no family", "scale"),
-)
+
+def transforms(config: Any) -> dict[str, Any]:
+    """softcap, scale, divide and transform_order as a Transformers configuration gives them, by what is known of its
+    model_type; one that is not known is an error."""
+    names = getattr(config, "architectures", None) or [None]
+    families = _families.families_of(config, names[0]) or _families.families_of(config)
+    return _transforms(families, config)
 
 
-def transforms(config: Any) -> dict[str, float]:
-    """softcap, scale and divide as a Transformers configuration gives them; one that is not known is an error."""
-    config = config.get_text_config()
-    found: dict[str, float] = {}
-    for key in dict.fromkeys(key for key, _, _ in _KEYS):
-        value = getattr(config, key, None)
-        if value is None:
-            continue
-        what = next(
-            (what for name, family, what in _KEYS if name == key and config.model_type.startswith(family)), None
-        )
-        if what is not None:
-            found[what] = float(value)
-        elif value != 1:
+def _transforms(families: list[_families.Family], config: Any) -> dict[str, Any]:
+    for family in families or [None]:
+        if foreign := _families.foreign_step(family, config):
+            key, value = foreign
             raise NotImplementedError(
-                f"{key} is {value} in a configuration of model_type {config.model_type!r}; what it "
-                "does to the logits of this family is not known to isologit"
+                f"{key} is {value} in a configuration of model_type {config.model_type!r}; what it does to the logits "
+                "of this family is not known to isologit"
             )
-    return {what: value for what, value in found.items() if what == "softcap" or value != 1.0}
+    steps = [_families.steps_of(family, config) for family in families]
+    if any(other != steps[0] for other in steps):
+        classes = ", ".join(sorted({family["architecture"] for family in families}))
+        raise NotImplementedError(
+            f"the classes of model_type {config.model_type!r} ({classes}) do different things to their logits; set "
+            "architectures in the configuration"
+        )
+    found: dict[str, Any] = dict(steps[0]) if steps else {}
+    if len(found) == 2 and steps[0][1][0] == "softcap":
+        found["transform_order"] = "scale_first"
+    return found
 
 
 def install(model: nn.Module, *, scope: str = "head") -> LMHead:
@@ -50,6 +52,9 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
     `model(...)` then gives logits that are exact up to what the model does to them after its head, and
     `head.logprobs(hidden, token_ids)` the logprobs with the transforms of the model's configuration. Token ids are not
     shifted: score token t + 1 from the hidden state at t.
+
+    A few random rows are first put through the former head, and through the model's last steps: NotImplementedError if
+    what comes of them differs by more than rounding allows from what the LMHead gives, and the model is as it was.
     """
     if scope not in ("head", "model"):
         raise ValueError(f"scope is {scope!r}; expected 'head' or 'model'")
@@ -61,19 +66,18 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
             _hf_body.uninstall(model)
             raise
     former = model.get_output_embeddings()
-    if isinstance(former, LMHead):
-        raise ValueError(
-            "the model's head is an isologit.nn.LMHead already; isologit.hf.uninstall restores the former one"
-        )
-    if not isinstance(former, nn.Linear):
-        raise NotImplementedError(f"the model's head is {type(former).__name__}; expected torch.nn.Linear")
-    config = model.config.get_text_config()
-    head = LMHead(
-        former.weight, former.bias, vocab_size=min(config.vocab_size, former.weight.shape[0]), **transforms(config)
-    )
-    head.train(former.training)
+    _check_replaceable(former)
+    head = _head_for(model, former)
+    with _as_it_is(model):
+        _prove_head(former, head)
+        model.set_output_embeddings(head)
+        try:
+            _prove_last_steps(model, head)
+        except BaseException:
+            model.set_output_embeddings(former)
+            raise
     object.__setattr__(head, "_former", former)  # not a submodule: the state_dict keeps its keys
-    model.set_output_embeddings(head)
+    model.resize_token_embeddings = types.MethodType(_resize_token_embeddings, model)
     return head
 
 
@@ -90,3 +94,169 @@ def uninstall(model: nn.Module) -> None:
     model.set_output_embeddings(former)
     if _hf_body.installed(model):
         _hf_body.uninstall(model)
+    vars(model).pop("resize_token_embeddings", None)
+
+
+def _resize_token_embeddings(model: nn.Module, *arguments: Any, **named: Any) -> Any:
+    """In the place of the model's own, which makes a new nn.Linear of the head that it finds."""
+    head, with_body = model.get_output_embeddings(), _hf_body.installed(model)
+    uninstall(model)
+    try:
+        return model.resize_token_embeddings(*arguments, **named)
+    finally:
+        former = model.get_output_embeddings()
+        head.weight, head.bias = former.weight, former.bias
+        head.vocab_size = _vocab_size(model, former)
+        object.__setattr__(head, "_former", former)
+        model.set_output_embeddings(head)
+        model.resize_token_embeddings = types.MethodType(_resize_token_embeddings, model)
+        if with_body:
+            _hf_body.install(model)
+
+
+def _vocab_size(model: nn.Module, former: nn.Linear) -> int:
+    return min(model.config.get_text_config(decoder=True).vocab_size, former.weight.shape[0])
+
+
+def _head_for(model: nn.Module, former: nn.Linear) -> LMHead:
+    bias = getattr(model, "final_logits_bias", None)
+    if isinstance(bias, Tensor) and bool(bias.any()):
+        raise NotImplementedError(
+            "the model adds final_logits_bias to its logits, which is not zero; add it to the head's own bias first"
+        )
+    config = model.config
+    families = _families.families_of(config, type(model).__name__) or _families.families_of(config)
+    head = LMHead(former.weight, former.bias, vocab_size=_vocab_size(model, former), **_transforms(families, config))
+    return head.train(former.training)
+
+
+def _check_replaceable(former: Any) -> None:
+    """Whether the head is nothing but a matrix and a bias."""
+    name = type(former).__name__
+    if isinstance(former, LMHead):
+        raise ValueError(
+            "the model's head is an isologit.nn.LMHead already; isologit.hf.uninstall restores the former one"
+        )
+    if hasattr(former, "base_layer") or hasattr(former, "modules_to_save"):
+        raise NotImplementedError(
+            f"the model's head is {name}, an adapter of PEFT around the head; merge it first (merge_and_unload), or "
+            "leave the head out of target_modules and modules_to_save"
+        )
+    if parametrize.is_parametrized(former):
+        raise NotImplementedError(
+            "the model's head is parametrized; torch.nn.utils.parametrize.remove_parametrizations makes it one matrix"
+        )
+    if not isinstance(former, nn.Linear):
+        raise NotImplementedError(f"the model's head is {name}; expected torch.nn.Linear")
+    if "weight" not in former._parameters:
+        raise NotImplementedError(
+            "the weight of the model's head is computed from other parameters, as by weight_norm; "
+            "torch.nn.utils.remove_weight_norm makes it one matrix"
+        )
+    if type(former).forward is not nn.Linear.forward or "forward" in vars(former):
+        raise NotImplementedError(
+            f"the model's head is {name} with a forward of its own, which an LMHead would leave out; expected that of "
+            "torch.nn.Linear (accelerate's is removed by accelerate.hooks.remove_hook_from_module)"
+        )
+    if former._forward_hooks or former._forward_pre_hooks or former._backward_hooks or former._backward_pre_hooks:
+        raise NotImplementedError(
+            "the model's head has hooks, which would not see what the LMHead's logprobs are made of; remove them, and "
+            "register them on the head that isologit.hf.install returns if its forward is enough"
+        )
+    if former.weight.is_meta:
+        raise NotImplementedError("the model's head is on the meta device, without values; load them first")
+
+
+@contextlib.contextmanager
+def _as_it_is(model: nn.Module) -> Iterator[None]:
+    """Without gradients or dropout; random numbers and modes are afterwards what they were."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(_cuda_devices(model)):
+            for module in training:
+                module.training = False
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _cuda_devices(model: nn.Module) -> list[torch.device]:
+    return list({parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"})
+
+
+def _random_rows(shape: Any, weight: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(shape, generator=generator).to(weight.device, weight.dtype)
+
+
+def _refuse_if_off(ours: Tensor, theirs: Tensor, bound: Tensor, what: str) -> None:
+    if ours.shape != theirs.shape:
+        raise NotImplementedError(f"{what}: {list(theirs.shape)} logits, and isologit's are {list(ours.shape)}")
+    off = (ours - theirs).abs()
+    if not bool((off <= bound).all()):
+        raise NotImplementedError(
+            f"{what}, which are off by up to {off.max().item():.3g}; is there something that is not in its weight, "
+            "bias and configuration? isologit.nn.LMHead(weight, bias, softcap=..., scale=...) makes a head by hand"
+        )
+
+
+def _prove_head(former: nn.Linear, head: LMHead) -> None:
+    weight = former.weight
+    rows = _random_rows((4, weight.shape[1]), weight)
+    ours, theirs = head(rows).double(), former(rows).double()[:, : head.vocab_size]
+    terms = rows.double().abs() @ weight[: head.vocab_size].double().abs().mT
+    # Theirs is a sum in f32, in some order, rounded to its type.
+    bound = 4 * torch.finfo(weight.dtype).eps * ours.abs().amax() + 2.0**-18 * terms
+    _refuse_if_off(ours, theirs, bound, "the former head gives other logits of random rows")
+
+
+def _inputs(model: nn.Module) -> list[dict[str, Tensor]]:
+    """Inputs that some kinds of models take, of two tokens."""
+    weight = model.get_output_embeddings().weight
+    ids = torch.ones((1, 2), dtype=torch.long, device=weight.device)
+    width = getattr(model.config.get_text_config(decoder=True), "hidden_size", weight.shape[1])
+    encoded = torch.zeros((1, 2, width), dtype=weight.dtype, device=weight.device)
+    return [
+        {"input_ids": ids},
+        {"input_ids": ids, "decoder_input_ids": ids},
+        {"encoder_outputs": (encoded,), "decoder_input_ids": ids},
+    ]
+
+
+def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
+    """Runs the model with random rows in the place of what its head is given."""
+    seen: list[Tensor] = []
+
+    def replace(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        rows = _random_rows(arguments[0].shape, arguments[0])
+        # Large enough for a softcap to bend what they become.
+        rows = rows * (16 / head.weight[:64].float().norm(dim=-1).mean().clamp(min=2.0**-20)).to(rows.dtype)
+        seen.append(rows)
+        return (rows, *arguments[1:])
+
+    reasons = []
+    for inputs in _inputs(model):
+        seen.clear()
+        hook = head.register_forward_pre_hook(replace)
+        try:
+            theirs = model(**inputs).logits
+            break
+        except Exception as error:  # whatever a class says of inputs that are not its own
+            reasons.append(f"{type(error).__name__}: {error}")
+        finally:
+            hook.remove()
+    else:
+        raise NotImplementedError(
+            f"{type(model).__name__} cannot be run on tokens alone to see what it does to its logits ({reasons[0]}); "
+            "isologit.nn.LMHead(weight, bias, softcap=..., scale=...) makes a head by hand"
+        )
+    if len(seen) != 1:
+        raise NotImplementedError(f"{type(model).__name__} calls its head {len(seen)} times; expected once")
+    own = {"bias": head.bias, "vocab_size": head.vocab_size}
+    own |= {"softcap": head.softcap, "scale": head.scale, "divide": head.divide}
+    own["transform_order"] = head.transform_order
+    ours = logits(seen[0], head.weight, dtype=torch.float32, **own).double()
+    # The model's own steps are in f32, a few roundings of numbers not much larger than its logits.
+    bound = 2.0**-20 * ours.abs().amax(-1, keepdim=True).clamp(min=head.softcap or 0.0)
+    _refuse_if_off(ours, theirs.double(), bound, f"{type(model).__name__} makes other logits of what its head gives")

@@ -15,7 +15,7 @@ class LMHead(nn.Module):
     """hidden [..., H] to f32 logits [..., V], in the place of nn.Linear(H, V).
 
     `weight` [V, H] may be another module's parameter (tied). `forward` gives the logits without the transforms, since
-    models apply theirs after the head; `logprobs` applies them.
+    models apply theirs after the head; `logprobs` applies them. Rows from `vocab_size` on are padding: no logits.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class LMHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return logits(hidden, self.weight, bias=self.bias, dtype=torch.float32, gradients=self.gradients)
+        own = {"bias": self.bias, "vocab_size": self.vocab_size, "gradients": self.gradients}
+        return logits(hidden, self.weight, dtype=torch.float32, **own)
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         transforms = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide}

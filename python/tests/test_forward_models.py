@@ -157,6 +157,17 @@ def test_generate_agrees_with_prefill(family):
     assert torch.equal(full.float(), logits.float())
 
 
+def test_resizing_keeps_the_body():
+    model = model_of("qwen3")
+    hf.install(model, scope="model")
+    ids = torch.randint(3, 50, (1, 9))
+    whole = hidden(model, ids)
+    model.resize_token_embeddings(60)
+    assert torch.equal(hidden(model, ids), whole)
+    hf.uninstall(model)
+    assert type(model.model.norm).__module__.startswith("transformers.") and model.config._attn_implementation == "sdpa"
+
+
 def test_what_is_not_known_is_refused():
     bloom = transformers.AutoModelForCausalLM.from_config(
         transformers.BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=4)

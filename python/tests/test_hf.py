@@ -1,5 +1,7 @@
 """The head in models of Transformers: tiny, with random weights."""
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -144,12 +146,34 @@ def test_padded_rows_are_not_in_the_vocabulary():
     model.config.vocab_size = VOCAB
     head = isologit.hf.install(model)
     hidden = body(model)
-    z = isologit.logits(hidden, head.weight)[..., :VOCAB]
-    assert head(hidden).shape[-1] == 64
+    with torch.no_grad():
+        z = expected.logits(hidden.flatten(0, 1), head.weight)[:, :VOCAB].reshape(*IDS.shape, VOCAB)
+        assert same_bits(head(hidden), z) and same_bits(model(IDS).logits, z)
     wanted = torch.log_softmax(z.double(), -1)[..., 5]
     sure = ~expected.nearly_a_tie(wanted)
     got = head.logprobs(hidden, torch.full_like(IDS, 5)).logprobs
     assert torch.equal(got[sure], wanted.float()[sure])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_resize_after_install(tied):
+    model = tiny("Llama", tied, torch.float32)
+    head = isologit.hf.install(model)
+    model.resize_token_embeddings(70)
+    assert model.lm_head is head and head.weight.shape[0] == head.vocab_size == model.config.vocab_size == 70
+    assert (head.weight is model.get_input_embeddings().weight) == tied
+    hidden = body(model)
+    with torch.no_grad():
+        z = expected.logits(hidden.flatten(0, 1), head.weight).reshape(*IDS.shape, 70)
+        assert same_bits(model(IDS).logits, z)
+    assert head.logprobs(hidden, torch.full_like(IDS, 69)).logprobs.isfinite().all()
+    copied = copy.deepcopy(model)
+    copied.resize_token_embeddings(80)
+    assert (copied.lm_head.vocab_size, model.lm_head.vocab_size) == (80, 70)
+    isologit.hf.uninstall(model)
+    assert type(model.lm_head) is nn.Linear and model.lm_head.weight is head.weight
+    model.resize_token_embeddings(90)
+    assert type(model.lm_head) is nn.Linear and model.lm_head.weight.shape[0] == 90
 
 
 def test_what_is_not_known_is_refused():
@@ -159,9 +183,110 @@ def test_what_is_not_known_is_refused():
         isologit.hf.transforms(config)
     config.logit_scale = 1.0
     assert isologit.hf.transforms(config) == {}
+    muse = transformers.AutoConfig.for_model("muse_glimmer")
+    assert isologit.hf.transforms(muse) == {
+        "scale": muse.text_config.output_multiplier,
+        "softcap": 20.0,
+        "transform_order": "scale_first",
+    }
+
+
+class Scaled(nn.Linear):
+    def forward(self, hidden):
+        return super().forward(hidden) * 2
+
+
+def hooked(head):
+    head.register_forward_hook(lambda module, arguments, output: output * 2)
+    return head
+
+
+def shadowed(head):
+    head.forward = lambda hidden: nn.Linear.forward(head, hidden) * 2
+    return head
+
+
+def around(head):
+    """As PEFT wraps a module that it trains."""
+    wrapper = nn.Module()
+    wrapper.base_layer = head
+    return wrapper
+
+
+def scaled(head):
+    made = Scaled(head.in_features, head.out_features, bias=False)
+    made.weight = head.weight
+    return made
+
+
+HEADS = {
+    "head is Identity; expected torch.nn.Linear": lambda head: nn.Identity(),
+    "head is Scaled with a forward of its own": scaled,
+    "forward of its own, which an LMHead would leave out": shadowed,
+    "head has hooks": hooked,
+    "an adapter of PEFT around the head": around,
+    "as by weight_norm": lambda head: torch.nn.utils.weight_norm(head),
+    "head is parametrized": lambda head: torch.nn.utils.parametrizations.weight_norm(head),
+    "on the meta device": lambda head: head.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("why", HEADS)
+def test_heads_that_are_more_than_a_matrix_are_refused(why):
     model = tiny("Llama", False)
-    model.set_output_embeddings(nn.Identity())
-    with pytest.raises(NotImplementedError, match="head is Identity; expected torch.nn.Linear"):
+    changed = HEADS[why](model.lm_head)
+    model.set_output_embeddings(changed)
+    with pytest.raises(NotImplementedError, match=why):
+        isologit.hf.install(model)
+    assert model.get_output_embeddings() is changed
+
+
+class Doubled(transformers.LlamaForCausalLM):
+    def forward(self, *arguments, **named):
+        output = super().forward(*arguments, **named)
+        output.logits = output.logits * 2
+        return output
+
+
+class Skewed(transformers.LlamaForCausalLM):
+    """A head whose weight is not what its matrix multiplies with: nothing that its class tells."""
+
+    def forward(self, *arguments, **named):
+        head = self.lm_head
+        hook = head.register_forward_pre_hook(lambda module, rows: (rows[0] * 1.001,))
+        try:
+            return super().forward(*arguments, **named)
+        finally:
+            hook.remove()
+
+
+@pytest.mark.parametrize("model_class", [Doubled, Skewed])
+def test_last_steps_that_are_not_known_are_refused(model_class):
+    model = model_class(transformers.LlamaConfig(**SIZES)).eval()
+    former = model.lm_head
+    with pytest.raises(NotImplementedError, match=f"{model_class.__name__} makes other logits"):
+        isologit.hf.install(model)
+    assert model.lm_head is former and "resize_token_embeddings" not in vars(model)
+
+
+def test_install_leaves_random_numbers_and_modes_as_they_were():
+    model = tiny("Llama", False).train()
+    model.model.layers[0].eval()
+    before = torch.get_rng_state()
+    isologit.hf.install(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training and model.lm_head.training and not model.model.layers[0].training
+
+
+def test_a_bias_of_the_logits():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16,
+             "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": VOCAB}
+    model = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes)).eval()
+    isologit.hf.install(model)
+    isologit.hf.uninstall(model)
+    model.final_logits_bias[0, 3] = 1.0
+    with pytest.raises(NotImplementedError, match="final_logits_bias to its logits, which is not zero"):
         isologit.hf.install(model)
 
 
@@ -172,4 +297,5 @@ def test_a_head_of_ones_own():
     assert (head.in_features, head.out_features) == (24, 50) and "softcap=5.0, vocab_size=48" in repr(head)
     with torch.no_grad():
         hidden = torch.randn(2, 24)
-        assert same_bits(head(hidden), expected.logits(hidden, embedding.weight))
+        # Rows from vocab_size on are padding.
+        assert same_bits(head(hidden), expected.logits(hidden, embedding.weight)[:, :48])

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/text.hpp"
+#include "io/adapter.hpp"
 #include "io/guard.hpp"
 #include "io/head_names.hpp"
 #include "io/hf_cache.hpp"
@@ -21,10 +22,8 @@ Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConf
   const Tensor& tensor = *found.tensor;
   const std::optional<DType> dtype = core_dtype(tensor.dtype);
   if (!dtype) {
-    std::string_view module = tensor.name;
-    module.remove_suffix(std::string_view(".weight").size());
     return tl::unexpected(quantised_head(
-        base::in_quotes(found.path), module,
+        base::in_quotes(found.path), module_of(tensor.name),
         base::concat("dtype ", base::printable(tensor.dtype), " in ", base::in_quotes(tensor.name)), config));
   }
   if (tensor.shape.size() != 2) {
@@ -33,15 +32,15 @@ Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConf
   }
   const std::int64_t rows = tensor.shape[0];
   const std::int64_t cols = tensor.shape[1];
-  if (cols != config.hidden_size) {
+  if (config.hidden_size > 0 && cols != config.hidden_size) {
     return fail(StatusCode::invalid_argument, base::concat(place(found), " has shape ", base::shape_text(tensor.shape),
-                                                           ", but hidden_size in config.json is ", config.hidden_size,
-                                                           "; expected that many columns"));
+                                                           ", but ", config.family->hidden, " in config.json is ",
+                                                           config.hidden_size, "; expected that many columns"));
   }
   if (rows < config.vocab_size) {
-    return fail(StatusCode::invalid_argument, base::concat(place(found), " has shape ", base::shape_text(tensor.shape),
-                                                           ", but vocab_size in config.json is ", config.vocab_size,
-                                                           "; expected at least that many rows"));
+    return fail(StatusCode::invalid_argument,
+                base::concat(place(found), " has shape ", base::shape_text(tensor.shape), ", but the vocabulary has ",
+                             config.vocab_size, " ids", "; expected at least that many rows"));
   }
   return MatrixView{tensor.data, *dtype, rows, cols, cols};
 }
@@ -53,7 +52,9 @@ Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t w
     return fail(StatusCode::unsupported, base::concat(place(found), " has dtype ", base::printable(tensor.dtype),
                                                       ", expected BF16, F16 or F32"));
   }
-  if (tensor.shape.size() != 1 || tensor.shape[0] != weight_rows) {
+  // final_logits_bias is [1, V].
+  const bool is_vector = tensor.shape.size() == 1 || (tensor.shape.size() == 2 && tensor.shape[0] == 1);
+  if (!is_vector || tensor.shape.back() != weight_rows) {
     return fail(StatusCode::invalid_argument,
                 base::concat(place(found), " has shape ", base::shape_text(tensor.shape), ", expected [", weight_rows,
                              "], one element per weight row"));
@@ -85,17 +86,18 @@ Result<void> fill(Checkpoint& checkpoint, const HeadNames& names) {
 
 }  // namespace
 
-Result<Checkpoint> open_checkpoint(const std::string& model) {
+Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given) {
   return guarded("opening a checkpoint", [&]() -> Result<Checkpoint> {
     auto directory = find_model(model);
     if (!directory) return tl::unexpected(directory.error());
-    auto config = read_hf_config(*directory + "/config.json");
+    auto config = read_hf_config(*directory + "/config.json", given ? &*given : nullptr);
     if (!config) return tl::unexpected(config.error());
     auto files = CheckpointFiles::open(*directory);
     if (!files) return tl::unexpected(files.error());
-    auto names =
-        choose_head([&](std::string_view name) { return files->has(name); }, *config, base::in_quotes(*directory));
+    const std::string source = base::in_quotes(*directory);
+    auto names = given ? given_head(files->names(), *given, source) : choose_head(files->names(), *config, source);
     if (!names) return tl::unexpected(names.error());
+    if (auto done = check_adapter(*directory, *names); !done) return tl::unexpected(done.error());
     Checkpoint checkpoint{.head = {},
                           .config = std::move(*config),
                           .directory = std::move(*directory),

@@ -1,6 +1,7 @@
 // The head of a Hugging Face checkpoint, as views into its mapped files.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "io/checkpoint_files.hpp"
@@ -21,7 +22,8 @@ struct Checkpoint {
   CheckpointFiles files;
 };
 
-// model is a local directory or an id in the local Hugging Face cache (hf_cache.hpp).
-Result<Checkpoint> open_checkpoint(const std::string& model);
+// model is a local directory or an id in the local Hugging Face cache (hf_cache.hpp). Without a given head it is found
+// by what is known of the model's family.
+Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given = std::nullopt);
 
 }  // namespace isologit::detail::io

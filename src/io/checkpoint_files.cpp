@@ -40,6 +40,12 @@ Result<CheckpointFiles> CheckpointFiles::open(const std::string& directory) {
   return files;
 }
 
+std::set<std::string, std::less<>> CheckpointFiles::names() const {
+  std::set<std::string, std::less<>> all;
+  for (const auto& [name, file] : index_) all.insert(all.end(), name);
+  return all;
+}
+
 Result<CheckpointFiles::Found> CheckpointFiles::load(std::string_view name) {
   const auto entry = index_.find(name);
   if (entry == index_.end()) {

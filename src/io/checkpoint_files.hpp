@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -16,7 +17,8 @@ class CheckpointFiles {
   // model.safetensors where it exists, else model.safetensors.index.json.
   static Result<CheckpointFiles> open(const std::string& directory);
 
-  bool has(std::string_view name) const { return index_.find(name) != index_.end(); }
+  // Of all tensors.
+  std::set<std::string, std::less<>> names() const;
 
   struct Found {
     const Tensor* tensor;

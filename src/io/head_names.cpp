@@ -1,46 +1,181 @@
 #include "io/head_names.hpp"
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 #include "base/text.hpp"
 
 namespace isologit::detail::io {
 namespace {
 
-// Modules by the name that their tensors begin with.
-constexpr std::array<std::string_view, 4> heads{"lm_head", "language_model.lm_head", "embed_out", "output"};
-constexpr std::array<std::string_view, 6> embeddings{"model.embed_tokens",
-                                                     "model.language_model.embed_tokens",
-                                                     "language_model.model.embed_tokens",
-                                                     "transformer.wte",
-                                                     "wte",
-                                                     "language_model.embed_tokens"};
+// Tensors that come with a quantised weight: block-wise f8, GPTQ and AWQ, compressed-tensors, bitsandbytes, HQQ, AQLM.
+constexpr std::array<std::string_view, 10> quantised_parts{
+    "weight_scale_inv", "weight_scale",   "qweight", "scales", "weight_packed",
+    "weight.absmax",    "weight_scale_2", "SCB",     "W_q",    "codes"};
 
-// Tensors that come with a quantised weight: block-wise f8, GPTQ and AWQ, compressed-tensors, bitsandbytes.
-constexpr std::array<std::string_view, 8> quantised_parts{
-    "weight_scale_inv", "weight_scale", "qweight", "scales", "weight_packed", "weight.absmax", "weight_scale_2", "SCB"};
+bool is_number(std::string_view part) {
+  return !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
 
-using Has = std::function<bool(std::string_view)>;
-
-std::string part(std::string_view module, std::string_view suffix) { return base::concat(module, ".", suffix); }
-
-// The first module that has a weight, quantised or not; empty when there is none.
-template <std::size_t N>
-std::string_view first_present(const std::array<std::string_view, N>& modules, const Has& has) {
-  for (std::string_view module : modules) {
-    if (has(part(module, "weight")) || has(part(module, "qweight")) || has(part(module, "weight_packed"))) {
-      return module;
-    }
+// How many names with dots between them; 0 if one of them is a number, as layers have.
+std::size_t parts_of(std::string_view name) {
+  std::size_t count = 0;
+  for (;; ++count) {
+    const std::size_t dot = name.find('.');
+    if (is_number(name.substr(0, dot))) return 0;
+    if (dot == std::string_view::npos) return count + 1;
+    name.remove_prefix(dot + 1);
   }
-  return {};
 }
 
-template <std::size_t N>
-std::string weight_list(const std::array<std::string_view, N>& modules) {
-  return base::concat(base::join(modules, ".weight, "), ".weight");
+// Whether a checkpoint of the family has this tensor, by its whole name or without the name of the model before it.
+bool is_known(const Family& family, std::string_view name) {
+  const auto is_it = [&](std::string_view known) {
+    return known == name || (known.ends_with(name) && known[known.size() - name.size() - 1] == '.');
+  };
+  return std::any_of(family.beside.begin(), family.beside.end(), is_it) ||
+         std::any_of(family.also.begin(), family.also.end(), is_it) || is_it(family.head) || is_it(family.embedding) ||
+         is_it(family.bias);
 }
+
+class Chooser {
+ public:
+  Chooser(const TensorNames& names, const HfConfig& config, const std::string& source)
+      : names_(names), config_(config), family_(*config.family), source_(source) {}
+
+  Result<HeadNames> choose() {
+    HeadNames chosen;
+    chosen.weight = present(false);
+    if (chosen.weight.empty()) {
+      if (auto found = choose_embedding(); !found) return tl::unexpected(found.error());
+      chosen.weight = present(true);
+      chosen.tied = true;
+    }
+    chosen.bias = bias();
+    if (auto done = check_parts(chosen); !done) return tl::unexpected(done.error());
+    if (auto done = check_beside(chosen); !done) return tl::unexpected(done.error());
+    return chosen;
+  }
+
+ private:
+  // Classes that have the bias outside of the head's module, as BERT's do, may save it inside as well: that one is
+  // added.
+  std::string bias() const {
+    if (family_.bias.ends_with(".bias") && !family_.head.empty()) {
+      if (std::string own = base::concat(module_of(family_.head), ".bias"); names_.contains(own)) return own;
+    }
+    return names_.contains(family_.bias) ? family_.bias : std::string();
+  }
+
+  // The names that the head's weight may have; of the embedding, when it is the head.
+  std::vector<std::string> candidates(bool tied) const {
+    const std::string& own = tied ? family_.embedding : family_.head;
+    if (own.empty()) return {};
+    std::vector<std::string> all{own};
+    for (const std::string& other : family_.also) {
+      if (own_last(other) == own_last(own)) all.push_back(other);
+    }
+    return all;
+  }
+
+  // "lm_head.weight" of "language_model.lm_head.weight".
+  static std::string_view own_last(std::string_view name) {
+    const std::size_t dot = name.rfind('.', name.rfind('.') - 1);
+    return dot == std::string_view::npos ? name : name.substr(dot + 1);
+  }
+
+  // A module has a weight, or the tensors of a quantised one.
+  bool has_module(std::string_view module) const {
+    return std::any_of(quantised_parts.begin(), quantised_parts.end(),
+                       [&](std::string_view part) { return names_.contains(base::concat(module, ".", part)); });
+  }
+
+  std::string present(bool tied) const {
+    for (const std::string& name : candidates(tied)) {
+      if (names_.contains(name) || has_module(module_of(name))) return name;
+    }
+    return {};
+  }
+
+  Result<void> choose_embedding() const {
+    if (auto part = changed_part(); !part.empty()) return tl::unexpected(changes(part));
+    std::vector<std::string> looked = candidates(false);
+    const std::string embedding = present(true);
+    if (embedding.empty()) {
+      for (std::string& name : candidates(true)) looked.push_back(std::move(name));
+      return fail(StatusCode::not_found, base::concat(source_, ": no head found; looked for ", base::join(looked, ", "),
+                                                      ". ", how_to_name_a_head()));
+    }
+    if (!config_.tied) {
+      return fail(StatusCode::not_found,
+                  base::concat(source_, ": no head found; looked for ", base::join(looked, ", "), ", and as ",
+                               family_.tie_key, " is false the embedding ", embedding, " is not the head"));
+    }
+    return {};
+  }
+
+  // A tensor inside of the head's module, which has no weight.
+  std::string changed_part() const {
+    for (const std::string& candidate : candidates(false)) {
+      const std::string inside = base::concat(module_of(candidate), ".");
+      for (auto name = names_.lower_bound(inside); name != names_.end() && name->starts_with(inside); ++name) {
+        if (!is_known(family_, *name)) return *name;
+      }
+    }
+    return {};
+  }
+
+  Error changes(std::string_view tensor) const {
+    return {StatusCode::unsupported,
+            base::concat(source_, ": tensor ", base::in_quotes(tensor), " is not one that ", family_.architecture,
+                         " has, and may change what the head does. ", how_to_name_a_head())};
+  }
+
+  // What else lies inside of the head's module, and with a tied head inside of the embedding.
+  Result<void> check_parts(const HeadNames& chosen) const {
+    const std::string_view module = module_of(chosen.weight);
+    for (std::string_view part : quantised_parts) {
+      const std::string name = base::concat(module, ".", part);
+      if (names_.contains(name)) return tl::unexpected(quantised_head(source_, module, base::in_quotes(name), config_));
+    }
+    const std::string head = base::concat(module_of(family_.head.empty() ? family_.embedding : family_.head), ".");
+    const std::string own = base::concat(module, ".");
+    const std::string inner = base::concat(".", head);
+    for (const std::string& name : names_) {
+      if (name == chosen.weight || name == chosen.bias || is_known(family_, name) || name.starts_with("mtp.")) continue;
+      const bool inside = name.starts_with(own) || name.starts_with(head) ||
+                          (name.find(inner) != std::string::npos && parts_of(name) > 0);
+      if (inside) return tl::unexpected(changes(name));
+    }
+    return {};
+  }
+
+  // What lies beside the head: tensors and small modules of the same parent.
+  Result<void> check_beside(const HeadNames& chosen) const {
+    const std::string_view module = module_of(family_.head.empty() ? chosen.weight : family_.head);
+    const std::string_view parent = module.substr(0, module.rfind('.') + 1);
+    for (const std::string& name : names_) {
+      if (!name.starts_with(parent)) continue;
+      const std::size_t parts = parts_of(std::string_view(name).substr(parent.size()));
+      if (parts == 0 || parts > 2 || is_known(family_, name) || name.starts_with("mtp.")) continue;
+      if (name == chosen.weight || name == chosen.bias) continue;
+      return tl::unexpected(changes(name));
+    }
+    return {};
+  }
+
+  const TensorNames& names_;
+  const HfConfig& config_;
+  const Family& family_;
+  const std::string& source_;
+};
 
 }  // namespace
+
+std::string_view module_of(std::string_view tensor) {
+  return tensor.substr(0, tensor.rfind('.') == std::string_view::npos ? 0 : tensor.rfind('.'));
+}
 
 Error quantised_head(const std::string& source, std::string_view module, const std::string& found,
                      const HfConfig& config) {
@@ -55,40 +190,19 @@ Error quantised_head(const std::string& source, std::string_view module, const s
                        ". Quantised heads are not supported yet; use a checkpoint whose head is bf16, f16 or f32")};
 }
 
-Result<HeadNames> choose_head(const Has& has, const HfConfig& config, const std::string& source) {
-  HeadNames names;
-  std::string_view module = first_present(heads, has);
-  if (module.empty()) {
-    module = first_present(embeddings, has);
-    names.tied = true;
-    if (module.empty()) {
-      return fail(StatusCode::not_found, base::concat(source, ": no head found; looked for ", weight_list(heads),
-                                                      " and the embeddings ", weight_list(embeddings)));
-    }
-    if (config.tie_word_embeddings == false) {
-      return fail(StatusCode::not_found, base::concat(source, ": no head found; looked for ", weight_list(heads),
-                                                      ", and as tie_word_embeddings is false the embedding ", module,
-                                                      ".weight is not the head"));
-    }
+Result<HeadNames> choose_head(const TensorNames& names, const HfConfig& config, const std::string& source) {
+  return Chooser(names, config, source).choose();
+}
+
+Result<HeadNames> given_head(const TensorNames& names, const GivenHead& given, const std::string& source) {
+  if (!names.contains(given.tensor)) {
+    return fail(StatusCode::not_found, base::concat(source, ": --head: no tensor ", base::in_quotes(given.tensor)));
   }
-  for (std::string_view suffix : quantised_parts) {
-    if (has(part(module, suffix))) {
-      return tl::unexpected(quantised_head(source, module, base::in_quotes(part(module, suffix)), config));
-    }
+  HeadNames chosen{given.tensor, {}, false};
+  if (std::string bias = base::concat(module_of(given.tensor), ".bias"); names.contains(bias)) {
+    chosen.bias = std::move(bias);
   }
-  names.weight = part(module, "weight");
-  if (!names.tied) {
-    if (std::string bias = part(module, "bias"); has(bias)) names.bias = std::move(bias);
-    return names;
-  }
-  // A tied head has no weight of its own to tell its name from, but may still have a bias.
-  for (std::string_view head : heads) {
-    if (std::string bias = part(head, "bias"); has(bias)) {
-      names.bias = std::move(bias);
-      break;
-    }
-  }
-  return names;
+  return chosen;
 }
 
 }  // namespace isologit::detail::io

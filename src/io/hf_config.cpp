@@ -1,50 +1,58 @@
 #include "io/hf_config.hpp"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "base/text.hpp"
 #include "io/guard.hpp"
-#include "io/hf_transforms.hpp"
 #include "io/json.hpp"
 #include "io/mapped_file.hpp"
 
 namespace isologit::detail::io {
 namespace {
 
-// Configurations that are published without vocab_size: what Transformers takes for them.
-constexpr std::array<std::pair<std::string_view, std::int64_t>, 2> default_vocab_sizes{{
-    {"gemma3_text", 262208},
-    {"gemma3n_text", 262400},
-}};
-
 const JsonValue* find_set(const JsonValue& object, std::string_view key) {
   const JsonValue* value = object.find(key);
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
+std::string_view last_part(std::string_view path) { return path.substr(path.rfind('.') + 1); }
+
 class ConfigReader {
  public:
-  ConfigReader(const JsonValue& root, const std::string& source) : root_(root), text_(&root), source_(source) {}
+  ConfigReader(const JsonValue& root, const std::string& source) : root_(root), source_(source) {}
 
   Result<HfConfig> read() {
     if (root_.object() == nullptr) return refuse("the top level is ", describe(root_), ", expected an object");
-    if (const JsonValue* nested = find_set(root_, "text_config")) {
-      if (nested->object() == nullptr) return wrong("text_config", *nested, "an object");
-      text_ = nested;
-    }
+    const Result<const Family*> family = find_family(root_, source_);
+    if (!family) return tl::unexpected(family.error());
+    family_ = *family;
     HfConfig config;
-    if (auto done = read_names(config); !done) return tl::unexpected(done.error());
-    if (auto done = read_sizes(config); !done) return tl::unexpected(done.error());
-    if (const JsonValue* tie = find("tie_word_embeddings")) {
-      if (tie->boolean() == nullptr) return wrong("tie_word_embeddings", *tie, "true or false");
-      config.tie_word_embeddings = *tie->boolean();
+    config.family = family_;
+    config.tied = family_->head.empty() || family_->tie_when_absent;
+    for (const auto& part : {&ConfigReader::read_common, &ConfigReader::read_text, &ConfigReader::read_sizes,
+                             &ConfigReader::read_tie, &ConfigReader::read_steps, &ConfigReader::check_other_steps}) {
+      if (auto done = (this->*part)(config); !done) return tl::unexpected(done.error());
     }
-    auto transforms = parse_transforms(*text_, config.model_type, source_);
-    if (!transforms) return tl::unexpected(transforms.error());
-    config.transforms = *transforms;
-    if (auto done = read_quantization(config); !done) return tl::unexpected(done.error());
+    return config;
+  }
+
+  // Of a head that is given.
+  Result<HfConfig> read(const GivenHead& given) {
+    if (root_.object() == nullptr) return refuse("the top level is ", describe(root_), ", expected an object");
+    HfConfig config;
+    if (auto done = read_common(config); !done) return tl::unexpected(done.error());
+    config.transforms = given.transforms;
+    if (given.vocab_size) {
+      config.vocab_size = *given.vocab_size;
+      return config;
+    }
+    const JsonValue* text = find_set(root_, "text_config");
+    const JsonValue* size = find_set(text != nullptr && text->object() != nullptr ? *text : root_, "vocab_size");
+    if (size == nullptr) {
+      return fail(StatusCode::not_found, base::concat(source_, ": vocab_size is missing; say it: --vocab-size N"));
+    }
+    if (auto done = read_size("vocab_size", *size, config.vocab_size); !done) return tl::unexpected(done.error());
     return config;
   }
 
@@ -57,46 +65,148 @@ class ConfigReader {
     return refuse(key, " is ", describe(value), ", expected ", expected);
   }
 
-  const JsonValue* find(std::string_view key) const {
-    const JsonValue* value = find_set(*text_, key);
-    return value != nullptr ? value : find_set(root_, key);
+  // The value at a path of the family; null when it is absent. Classes that may be flat are looked up at the top where
+  // the object of the text model is absent.
+  const JsonValue* find(std::string_view path) const {
+    const JsonValue* object = &root_;
+    const std::size_t dot = path.rfind('.');
+    if (dot == std::string_view::npos) return root_.find(path);
+    for (std::string_view rest = path.substr(0, dot); object != nullptr && !rest.empty();) {
+      const std::size_t end = std::min(rest.find('.'), rest.size());
+      object = find_set(*object, rest.substr(0, end));
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    if (object == nullptr && family_->flat) object = &root_;
+    return object == nullptr ? nullptr : object->find(path.substr(dot + 1));
   }
 
-  Result<void> read_names(HfConfig& config) const {
-    if (const JsonValue* type = find("model_type")) {
+  const JsonValue* find_value(std::string_view path) const {
+    const JsonValue* value = find(path);
+    return value == nullptr || value->is_null() ? nullptr : value;
+  }
+
+  Result<void> read_common(HfConfig& config) const {
+    if (const JsonValue* type = find_set(root_, "model_type")) {
       if (type->string() == nullptr) return wrong("model_type", *type, "a string");
       config.model_type = *type->string();
     }
     for (const char* key : {"dtype", "torch_dtype"}) {
-      const JsonValue* dtype = find(key);
+      const JsonValue* dtype = find_set(root_, key);
       // Composite models may map each part to its own type.
       if (dtype == nullptr || dtype->object() != nullptr) continue;
       if (dtype->string() == nullptr) return wrong(key, *dtype, "a string");
       config.dtype = *dtype->string();
       break;
     }
+    return read_quantization(config);
+  }
+
+  Result<void> read_text(HfConfig&) const {
+    if (family_->text.empty()) return {};
+    const JsonValue* text = find_set(root_, family_->text);
+    if (text == nullptr && !family_->flat) {
+      return fail(StatusCode::not_found, base::concat(source_, ": ", family_->text, " is missing"));
+    }
+    if (text != nullptr && text->object() == nullptr) return wrong(family_->text, *text, "an object");
     return {};
+  }
+
+  Result<void> read_size(std::string_view key, const JsonValue& value, std::int64_t& size) const {
+    if (value.integer() == nullptr || *value.integer() <= 0) return wrong(key, value, "an integer above 0");
+    size = *value.integer();
+    return {};
+  }
+
+  // The model_type of the object that has the key.
+  std::string type_at(std::string_view path) const {
+    if (path.find('.') == std::string_view::npos) return family_->model_type;
+    const JsonValue* text = find_set(root_, family_->text);
+    const JsonValue* type = text == nullptr ? nullptr : find_set(*text, "model_type");
+    return type == nullptr || type->string() == nullptr ? family_->text_types.front() : *type->string();
   }
 
   Result<void> read_sizes(HfConfig& config) const {
-    for (const auto& [model_type, size] : default_vocab_sizes) {
-      if (config.model_type == model_type) config.vocab_size = size;
-    }
-    for (auto [key, target] : {std::pair("vocab_size", &config.vocab_size), {"hidden_size", &config.hidden_size}}) {
-      const JsonValue* value = find(key);
-      if (value == nullptr) {
-        if (*target > 0) continue;
-        return fail(StatusCode::not_found,
-                    base::concat(source_, ": ", key, " is missing, expected an integer above 0"));
+    if (!family_->hidden.empty()) {
+      if (const JsonValue* hidden = find_value(family_->hidden)) {
+        if (auto done = read_size(family_->hidden, *hidden, config.hidden_size); !done) return done;
       }
-      if (value->integer() == nullptr || *value->integer() <= 0) return wrong(key, *value, "an integer above 0");
-      *target = *value->integer();
+    }
+    if (const JsonValue* size = find_value(family_->vocab)) return read_size(family_->vocab, *size, config.vocab_size);
+    if (last_part(family_->vocab) == "vocab_size") config.vocab_size = default_vocab_size(type_at(family_->vocab));
+    if (config.vocab_size > 0) return {};
+    return fail(StatusCode::not_found,
+                base::concat(source_, ": ", family_->vocab, " is missing, expected an integer above 0"));
+  }
+
+  Result<void> read_tie(HfConfig& config) const {
+    if (family_->tie_key.empty()) return {};
+    const JsonValue* tie = find_value(family_->tie_key);
+    if (tie == nullptr) return {};
+    if (tie->boolean() == nullptr) return wrong(family_->tie_key, *tie, "true or false");
+    config.tied = *tie->boolean();
+    return {};
+  }
+
+  Result<void> read_steps(HfConfig& config) const {
+    bool scaled = false;
+    for (const FamilyStep& step : family_->steps) {
+      const JsonValue* value = find(step.key);
+      std::optional<float> number = value == nullptr ? step.when_absent : std::nullopt;
+      if (value != nullptr && !value->is_null()) {
+        number = to_f32(*value);
+        const bool sign_is_free = step.effect == Effect::multiply;
+        if (!number || *number == 0.0F || (!sign_is_free && *number < 0.0F)) {
+          return wrong(step.key, *value,
+                       base::concat("a number ", sign_is_free ? "other than 0" : "above 0",
+                                    " within the range of float32, or null"));
+        }
+      }
+      if (!number) continue;
+      if (step.effect == Effect::softcap) {
+        if (scaled) config.transforms.order = TransformOrder::scale_first;
+        config.transforms.has_softcap = true;
+        config.transforms.softcap = *number;
+      } else if (*number != 1.0F) {
+        scaled = true;
+        config.transforms.scale_kind = step.effect == Effect::multiply ? ScaleKind::multiply : ScaleKind::divide;
+        config.transforms.scale = *number;
+      }
     }
     return {};
   }
 
+  // A key that other classes take for a step, with a value that does something, may be one for whoever wrote it.
+  Result<void> check_other_steps(HfConfig&) const {
+    const JsonValue* text = family_->text.empty() ? nullptr : find_set(root_, family_->text);
+    if (auto done = check_other_steps(root_, ""); !done || text == nullptr) return done;
+    return check_other_steps(*text, family_->text + ".");
+  }
+
+  Result<void> check_other_steps(const JsonValue& object, const std::string& prefix) const {
+    for (const JsonMember& member : *object.object()) {
+      if (member.value.is_null() || !is_step_of_some_class(member.key)) continue;
+      if (to_f32(member.value) == 1.0F || (member.value.boolean() != nullptr && !*member.value.boolean())) continue;
+      if (knows(prefix + member.key) || (family_->flat && knows(base::concat(family_->text, ".", member.key))))
+        continue;
+      return fail(StatusCode::unsupported,
+                  base::concat(source_, ": ", prefix, member.key, " is ", describe(member.value), ", and ",
+                               family_->architecture, " has no such key; set it to null if it does nothing"));
+    }
+    return {};
+  }
+
+  bool knows(std::string_view path) const {
+    const auto is_it = [&](const FamilyStep& step) { return step.key == path; };
+    return family_->vocab == path ||
+           std::find(family_->ignored.begin(), family_->ignored.end(), path) != family_->ignored.end() ||
+           std::any_of(family_->steps.begin(), family_->steps.end(), is_it);
+  }
+
   Result<void> read_quantization(HfConfig& config) const {
-    const JsonValue* value = find("quantization_config");
+    const JsonValue* value = find_set(root_, "quantization_config");
+    if (value == nullptr && find_set(root_, "text_config") != nullptr) {
+      value = find_set(*find_set(root_, "text_config"), "quantization_config");
+    }
     if (value == nullptr) return {};
     if (value->object() == nullptr) return wrong("quantization_config", *value, "an object");
     Quantization quantization;
@@ -119,7 +229,7 @@ class ConfigReader {
   }
 
   const JsonValue& root_;
-  const JsonValue* text_;
+  const Family* family_ = nullptr;  // null: the head is given
   const std::string& source_;
 };
 
@@ -133,19 +243,20 @@ bool Quantization::leaves_out(std::string_view module) const {
   });
 }
 
-Result<HfConfig> parse_hf_config(std::string_view text, const std::string& source) {
+Result<HfConfig> parse_hf_config(std::string_view text, const std::string& source, const GivenHead* given) {
   return guarded("reading a configuration", [&]() -> Result<HfConfig> {
     auto root = parse_json(text, source);
     if (!root) return tl::unexpected(root.error());
-    return ConfigReader(*root, source).read();
+    ConfigReader reader(*root, source);
+    return given == nullptr ? reader.read() : reader.read(*given);
   });
 }
 
-Result<HfConfig> read_hf_config(const std::string& path) {
+Result<HfConfig> read_hf_config(const std::string& path, const GivenHead* given) {
   return guarded("reading a configuration", [&]() -> Result<HfConfig> {
     auto file = MappedFile::open(path);
     if (!file) return tl::unexpected(file.error());
-    return parse_hf_config(file->text(), base::in_quotes(path));
+    return parse_hf_config(file->text(), base::in_quotes(path), given);
   });
 }
 

@@ -1,5 +1,5 @@
-// What a Hugging Face config.json says about the head. In a multimodal model the nested text_config comes first, then
-// the outer object; a null value is the same as an absent key.
+// What a Hugging Face config.json says about the head, by what is known of its family. A null value is the same as an
+// absent key, but that a class whose default is a softcap or a scale does without it where the key is null.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "io/families.hpp"
+#include "io/given_head.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
@@ -22,17 +24,18 @@ struct Quantization {
 };
 
 struct HfConfig {
-  std::string model_type;  // of the text model, or empty
+  const Family* family = nullptr;  // null: the head is given
+  std::string model_type;          // or empty
   std::int64_t vocab_size = 0;
-  std::int64_t hidden_size = 0;
-  std::optional<bool> tie_word_embeddings;
-  std::string dtype;  // "bfloat16", ..., or empty
+  std::int64_t hidden_size = 0;  // 0: not said
+  bool tied = false;             // what the tie key says, or the class where there is none
+  std::string dtype;             // "bfloat16", ..., or empty
   Transforms transforms;
   std::optional<Quantization> quantization;
 };
 
-// source names the document in messages.
-Result<HfConfig> parse_hf_config(std::string_view text, const std::string& source);
-Result<HfConfig> read_hf_config(const std::string& path);
+// source names the document in messages. With a given head the family is not looked for.
+Result<HfConfig> parse_hf_config(std::string_view text, const std::string& source, const GivenHead* given = nullptr);
+Result<HfConfig> read_hf_config(const std::string& path, const GivenHead* given = nullptr);
 
 }  // namespace isologit::detail::io

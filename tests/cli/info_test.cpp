@@ -21,7 +21,9 @@ class Info : public Workspace {};
 
 TEST_F(Info, TellsTheHead) {
   const std::string model = usual_model();
-  write_config("model", kVocab - 3, kHidden, R"(, "final_logit_softcapping": 30.0)");
+  std::ofstream(model + "/config.json") << R"({"model_type": "gemma2", "tie_word_embeddings": false, "vocab_size": 47,
+                                              "hidden_size": 8})";
+  static_assert(kVocab == 50 && kHidden == 8);
   const Finished finished = run_command({"info", model, "--json"});
   ASSERT_EQ(finished.exit_code, 0) << finished.err;
   const json told = json::parse(finished.out);
@@ -39,6 +41,7 @@ TEST_F(Info, TellsTheHead) {
   EXPECT_TRUE(told["transforms"]["scale"].is_null());
   EXPECT_EQ(told["memory"]["mapped_bytes"], 4 * kVocab * kHidden);
   EXPECT_GT(told["memory"]["working_bytes"], 0);
+  EXPECT_EQ(told["takes_last_hidden_state"], true);
 
   const Finished table = run_command({"info", model});
   EXPECT_EQ(table.exit_code, 0);
@@ -60,6 +63,50 @@ TEST_F(Info, TellsATiedHead) {
   const json told = json::parse(run_command({"info", model, "--json"}).out);
   EXPECT_EQ(told["tensor"], "model.embed_tokens.weight");
   EXPECT_EQ(told["tied"], true);
+}
+
+TEST_F(Info, TellsAHeadThatIsGiven) {
+  const std::string model = write_model("model", usual_weight(), kVocab, kHidden);
+  std::ofstream(model + "/config.json") << R"({"model_type": "of my own", "output_multiplier_scale": 0.5})";
+  const Finished unknown = run_command({"info", model});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_NE(unknown.err.find("model_type \"of my own\" is not known"), std::string::npos) << unknown.err;
+  EXPECT_NE(unknown.err.find("--head TENSOR"), std::string::npos) << unknown.err;
+  const std::vector<std::string> given = {"info", model, "--json", "--head", "lm_head.weight", "--vocab-size", "40"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), given.begin(), given.end());
+    return run_command(more);
+  };
+  const json told = json::parse(with({"--softcap", "30", "--scale", "0.5"}).out);
+  EXPECT_EQ(told["tensor"], "lm_head.weight");
+  EXPECT_EQ(told["vocab_size"], 40);
+  EXPECT_EQ(told["padded_rows"], kVocab - 40);
+  EXPECT_EQ(told["transforms"]["softcap"], 30.0);
+  EXPECT_EQ(told["transforms"]["scale"], 0.5);
+  EXPECT_EQ(json::parse(with({"--divide", "4"}).out)["transforms"]["divisor"], 4.0);
+  EXPECT_TRUE(json::parse(with({"--assume-plain-head"}).out)["transforms"]["softcap"].is_null());
+}
+
+TEST_F(Info, RefusesHalfAHead) {
+  const std::string model = write_model("model", usual_weight(), kVocab, kHidden);
+  const auto refused = [&](const std::vector<std::string>& options, const std::string& why) {
+    std::vector<std::string> line = {"info", model};
+    line.insert(line.end(), options.begin(), options.end());
+    const Finished finished = run_command(line);
+    EXPECT_EQ(finished.exit_code, 2) << why;
+    EXPECT_NE(finished.err.find(why), std::string::npos) << finished.err;
+  };
+  refused({"--head", "lm_head.weight"}, "--head: say what the model does to the logits");
+  for (const char* option : {"--softcap", "--scale", "--divide", "--vocab-size"}) {
+    refused({option, "2"}, std::string(option) + ": needs --head");
+  }
+  refused({"--assume-plain-head"}, "--assume-plain-head: needs --head");
+  refused({"--head", "w", "--assume-plain-head", "--scale", "2"}, "--assume-plain-head: not with --scale");
+  refused({"--head", "w", "--divide", "2", "--scale", "2"}, "--divide: not with --scale");
+  refused({"--head", "w", "--softcap", "0"}, "--softcap: '0'; expected a finite number above 0");
+  refused({"--head", "w", "--scale", "0"}, "--scale: '0'; expected a finite number other than 0");
+  refused({"--head", "w", "--divide", "-2"}, "--divide: '-2'; expected a finite number above 0");
+  refused({"--head", "w", "--scale", "1", "--vocab-size", "0"}, "--vocab-size");
 }
 
 TEST(Kernels, ListsThemBestFirst) {

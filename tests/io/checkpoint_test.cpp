@@ -35,7 +35,9 @@ std::string safetensors(const std::vector<Part>& parts) {
 const Part lm_head{"lm_head.weight", "BF16", {4, 2}, "aAbBcCdDeEfFgGhH"};
 const Part embedding{"model.embed_tokens.weight", "BF16", {4, 2}, "iIjJkKlLmMnNoOpP"};
 const Part other{"model.norm.weight", "F32", {2}, "qqqqrrrr"};
-constexpr const char* config = R"({"vocab_size":3,"hidden_size":2})";
+constexpr const char* config = R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2})";
+constexpr const char* tied_config = R"({"model_type":"gemma","vocab_size":3,"hidden_size":2})";  // by default
+constexpr const char* bias_config = R"({"model_type":"phi","vocab_size":3,"hidden_size":2})";
 
 class CheckpointTest : public ::testing::Test {
  protected:
@@ -44,8 +46,13 @@ class CheckpointTest : public ::testing::Test {
     dir_.write("model.safetensors", safetensors(parts));
     return open_checkpoint(dir_.path());
   }
+  Result<Checkpoint> open_given(const std::vector<Part>& parts, const GivenHead& given, const char* config_text) {
+    dir_.write("config.json", config_text);
+    dir_.write("model.safetensors", safetensors(parts));
+    return open_checkpoint(dir_.path(), given);
+  }
   Result<Checkpoint> open_index(const std::string& index) {
-    dir_.write("config.json", config);
+    dir_.write("config.json", bias_config);
     dir_.write("model.safetensors.index.json", index);
     return open_checkpoint(dir_.path());
   }
@@ -83,8 +90,9 @@ TEST_F(CheckpointTest, UntiedHead) {
 }
 
 TEST_F(CheckpointTest, TiedHead) {
-  for (const char* flag : {"", R"(,"tie_word_embeddings":true)", R"(,"tie_word_embeddings":null)"}) {
-    const auto checkpoint = open({other, embedding}, std::string(R"({"vocab_size":3,"hidden_size":2)") + flag + "}");
+  for (const char* keys : {R"("model_type":"gemma")", R"("model_type":"qwen3","tie_word_embeddings":true)",
+                           R"("model_type":"gemma","tie_word_embeddings":null)"}) {
+    const auto checkpoint = open({other, embedding}, std::string(R"({"vocab_size":3,"hidden_size":2,)") + keys + "}");
     ASSERT_TRUE(checkpoint) << checkpoint.error().message;
     EXPECT_EQ(weight_bytes(*checkpoint), embedding.data);
     EXPECT_EQ(checkpoint->weight_name, "model.embed_tokens.weight");
@@ -93,36 +101,46 @@ TEST_F(CheckpointTest, TiedHead) {
 }
 
 TEST_F(CheckpointTest, PresenceOfTheTensorDecidesBeforeTheFlag) {
-  const auto checkpoint = open({embedding, lm_head}, R"({"vocab_size":3,"hidden_size":2,"tie_word_embeddings":true})");
+  const auto checkpoint = open({embedding, lm_head}, tied_config);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   EXPECT_EQ(weight_bytes(*checkpoint), lm_head.data);
   EXPECT_FALSE(checkpoint->tied);
 }
 
-TEST_F(CheckpointTest, OtherNames) {
-  for (const char* name : {"language_model.lm_head.weight", "embed_out.weight", "output.weight"}) {
-    Part head = lm_head;
-    head.name = name;
-    const auto checkpoint = open({embedding, head});
-    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-    EXPECT_EQ(checkpoint->weight_name, name);
-    EXPECT_FALSE(checkpoint->tied);
-  }
-  for (const char* name : {"model.language_model.embed_tokens.weight", "language_model.model.embed_tokens.weight",
-                           "transformer.wte.weight", "wte.weight"}) {
-    Part tied = embedding;
-    tied.name = name;
-    const auto checkpoint = open({tied});
-    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-    EXPECT_EQ(checkpoint->weight_name, name);
-    EXPECT_TRUE(checkpoint->tied);
+// Names that families have, now and in older checkpoints.
+TEST_F(CheckpointTest, NamesOfFamilies) {
+  struct Named {
+    const char* name;
+    bool tied;
+    std::string keys;
+  };
+  const std::string llava = R"("model_type":"llava","architectures":["LlavaForConditionalGeneration"],"text_config":
+      {"model_type":"llama","vocab_size":3,"hidden_size":2},"tie_word_embeddings":)";
+  for (const Named& named :
+       {Named{"language_model.lm_head.weight", false, llava + "false"},
+        {"lm_head.weight", false, llava + "false"},
+        {"language_model.model.embed_tokens.weight", true, llava + "true"},
+        {"model.language_model.embed_tokens.weight", true, llava + "true"},
+        {"embed_out.weight", false, R"("model_type":"gpt_neox","vocab_size":3,"hidden_size":2)"},
+        {"transformer.wte.weight", true, R"("model_type":"gpt2","vocab_size":3,"n_embd":2)"},
+        {"wte.weight", true, R"("model_type":"gpt2","vocab_size":3,"n_embd":2)"},
+        {"proj_out.weight", false,
+         R"("model_type":"whisper","architectures":["WhisperForConditionalGeneration"],"vocab_size":3,"d_model":2)"}}) {
+    Part part = lm_head;
+    part.name = named.name;
+    const auto checkpoint = open({part}, "{" + named.keys + "}");
+    ASSERT_TRUE(checkpoint) << named.name << ": " << checkpoint.error().message;
+    EXPECT_EQ(checkpoint->weight_name, named.name);
+    EXPECT_EQ(checkpoint->tied, named.tied);
   }
 }
 
 TEST_F(CheckpointTest, Bias) {
   const Part bias{"lm_head.bias", "F32", {4}, "ssssttttuuuuvvvv"};
-  for (const Part& weight : {lm_head, embedding}) {
-    const auto checkpoint = open({weight, bias});
+  for (const char* flag : {R"("tie_word_embeddings":false)", R"("tie_word_embeddings":true)"}) {
+    const bool tied = std::string_view(flag).ends_with("true");
+    const auto checkpoint = open({tied ? embedding : lm_head, bias},
+                                 std::string(R"({"model_type":"phi","vocab_size":3,"hidden_size":2,)") + flag + "}");
     ASSERT_TRUE(checkpoint) << checkpoint.error().message;
     EXPECT_EQ(checkpoint->bias_name, "lm_head.bias");
     EXPECT_EQ(checkpoint->head.bias.size, 4);
@@ -131,22 +149,39 @@ TEST_F(CheckpointTest, Bias) {
   }
 }
 
+// BERT's bias lies outside of the head's module, and Bart's is a row of a matrix.
+TEST_F(CheckpointTest, BiasUnderOtherNames) {
+  const Part bert{"cls.predictions.decoder.weight", "BF16", {4, 2}, lm_head.data};
+  const auto outside =
+      open({bert, {"cls.predictions.bias", "BF16", {4}, "aabbccdd"}},
+           R"({"model_type":"bert","architectures":["BertForMaskedLM"],"vocab_size":3,"hidden_size":2})");
+  ASSERT_TRUE(outside) << outside.error().message;
+  EXPECT_EQ(outside->bias_name, "cls.predictions.bias");
+  const auto row = open({lm_head, {"final_logits_bias", "BF16", {1, 4}, "aabbccdd"}},
+                        R"({"model_type":"bart","architectures":["BartForConditionalGeneration"],"vocab_size":3,
+                            "d_model":2})");
+  ASSERT_TRUE(row) << row.error().message;
+  EXPECT_EQ(row->bias_name, "final_logits_bias");
+  EXPECT_EQ(row->head.bias.size, 4);
+}
+
 TEST_F(CheckpointTest, BadBias) {
-  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "BF16", {3}, "aabbcc"}}), StatusCode::invalid_argument, "lm_head.bias",
-               "shape [3], expected [4]");
-  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "BF16", {4, 1}, "aabbccdd"}}), StatusCode::invalid_argument,
+  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "BF16", {3}, "aabbcc"}}, bias_config), StatusCode::invalid_argument,
+               "lm_head.bias", "shape [3], expected [4]");
+  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "BF16", {4, 1}, "aabbccdd"}}, bias_config), StatusCode::invalid_argument,
                "shape [4, 1], expected [4]");
-  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "U8", {4}, "abcd"}}), StatusCode::unsupported, "dtype U8");
+  EXPECT_FAILS(open({lm_head, {"lm_head.bias", "U8", {4}, "abcd"}}, bias_config), StatusCode::unsupported, "dtype U8");
 }
 
 TEST_F(CheckpointTest, DtypesAndTransforms) {
   const auto half = open({{"lm_head.weight", "F16", {4, 2}, lm_head.data}},
-                         R"({"vocab_size":4,"hidden_size":2,"final_logit_softcapping":30})");
+                         R"({"model_type":"gemma2","vocab_size":4,"hidden_size":2,"final_logit_softcapping":30})");
   ASSERT_TRUE(half) << half.error().message;
   EXPECT_EQ(half->head.weight.dtype, DType::f16);
   EXPECT_TRUE(half->head.transforms.has_softcap);
   EXPECT_EQ(half->head.transforms.softcap, 30.0F);
-  const auto single = open({{"lm_head.weight", "F32", {2, 2}, lm_head.data}}, R"({"vocab_size":2,"hidden_size":2})");
+  const auto single = open({{"lm_head.weight", "F32", {2, 2}, lm_head.data}},
+                           R"({"model_type":"qwen3","vocab_size":2,"hidden_size":2})");
   ASSERT_TRUE(single) << single.error().message;
   EXPECT_EQ(single->head.weight.dtype, DType::f32);
 }
@@ -156,39 +191,106 @@ TEST_F(CheckpointTest, BadShapes) {
                "shape [8], expected [vocabulary, hidden]");
   EXPECT_FAILS(open({{"lm_head.weight", "BF16", {2, 4}, lm_head.data}}), StatusCode::invalid_argument, "shape [2, 4]",
                "hidden_size in config.json is 2");
-  EXPECT_FAILS(open({lm_head}, R"({"vocab_size":5,"hidden_size":2})"), StatusCode::invalid_argument, "shape [4, 2]",
-               "vocab_size in config.json is 5");
+  EXPECT_FAILS(open({lm_head}, R"({"model_type":"qwen3","vocab_size":5,"hidden_size":2})"),
+               StatusCode::invalid_argument, "shape [4, 2]", "the vocabulary has 5 ids");
 }
 
 TEST_F(CheckpointTest, NoHead) {
   EXPECT_FAILS(open({other}), StatusCode::not_found, "no head found", "lm_head.weight", "model.embed_tokens.weight");
-  EXPECT_FAILS(open({embedding}, R"({"vocab_size":3,"hidden_size":2,"tie_word_embeddings":false})"),
-               StatusCode::not_found, "no head found", "lm_head.weight", "tie_word_embeddings is false",
-               "model.embed_tokens.weight");
+  EXPECT_FAILS(
+      open({embedding}, R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2,"tie_word_embeddings":false})"),
+      StatusCode::not_found, "no head found", "lm_head.weight", "tie_word_embeddings is false",
+      "model.embed_tokens.weight");
 }
 
 TEST_F(CheckpointTest, QuantisedHeads) {
   expect_quantised({{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"}}, "dtype F8_E4M3");
   expect_quantised({{"lm_head.weight", "I8", {4, 2}, "abcdefgh"}}, "dtype I8");
   expect_quantised({{"lm_head.weight", "U8", {4, 1}, "abcd"}}, "dtype U8");
-  expect_quantised({{"model.embed_tokens.weight", "F8_E4M3", {4, 2}, "abcdefgh"}}, "model.embed_tokens");
-  for (const char* name :
-       {"lm_head.weight_scale_inv", "lm_head.weight_scale", "lm_head.SCB", "lm_head.weight.absmax"}) {
+  EXPECT_FAILS(open({{"model.embed_tokens.weight", "F8_E4M3", {4, 2}, "abcdefgh"}}, tied_config),
+               StatusCode::unsupported, "quantised", "model.embed_tokens");
+  for (const char* name : {"lm_head.weight_scale_inv", "lm_head.weight_scale", "lm_head.SCB", "lm_head.weight.absmax",
+                           "lm_head.W_q", "lm_head.codes"}) {
     expect_quantised({lm_head, {name, "F32", {1}, "abcd"}}, name);
   }
   expect_quantised({{"lm_head.qweight", "I32", {1}, "abcd"}, embedding}, "lm_head.qweight");
   expect_quantised({{"lm_head.weight_packed", "I32", {1}, "abcd"}, embedding}, "lm_head.weight_packed");
-  EXPECT_FAILS(open({{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"}},
-                    R"({"vocab_size":3,"hidden_size":2,"quantization_config":{"quant_method":"fp8"}})"),
-               StatusCode::unsupported, "quant_method \"fp8\"", "lm_head not listed");
+  EXPECT_FAILS(
+      open({{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"}},
+           R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2,"quantization_config":{"quant_method":"fp8"}})"),
+      StatusCode::unsupported, "quant_method \"fp8\"", "lm_head not listed");
 }
 
 TEST_F(CheckpointTest, PlainHeadInAQuantisedModel) {
-  const auto checkpoint =
-      open({lm_head, {"model.layers.0.q.weight_scale_inv", "F32", {1}, "abcd"}},
-           R"({"vocab_size":3,"hidden_size":2,"quantization_config":{"quant_method":"fp8","ignore":["lm_head"]}})");
+  const auto checkpoint = open(
+      {lm_head, {"model.layers.0.q.weight_scale_inv", "F32", {1}, "abcd"}},
+      R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2,"quantization_config":{"quant_method":"fp8","ignore":["lm_head"]}})");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   EXPECT_EQ(weight_bytes(*checkpoint), lm_head.data);
+}
+
+// What changes the head and is no part of the class, by name.
+TEST_F(CheckpointTest, TensorsThatChangeTheHead) {
+  for (const char* name :
+       {"lm_head.lora_A.weight", "lm_head.base_layer.weight", "lm_head.weight_v", "lm_head.parametrizations.weight.0",
+        "lm_head.bias", "base_model.model.lm_head.lora_B.weight", "additional_fc.weight", "logit_scale",
+        "lm_head.additional_fc.weight"}) {
+    EXPECT_FAILS(open({lm_head, {name, "BF16", {1}, "aa"}}), StatusCode::unsupported, name,
+                 "is not one that Qwen3ForCausalLM has", "--assume-plain-head");
+  }
+  EXPECT_FAILS(open({embedding, {"lm_head.base_layer.weight", "BF16", {1}, "aa"}}), StatusCode::unsupported,
+               "lm_head.base_layer.weight");
+  EXPECT_FAILS(open({embedding, {"model.embed_tokens.lora_embedding_A", "BF16", {1}, "aa"}}, tied_config),
+               StatusCode::unsupported, "model.embed_tokens.lora_embedding_A");
+  for (const char* name : {"model.layers.0.self_attn.q_proj.lora_A.weight", "mtp.fc.weight", "visual.blocks.0.lm.bias",
+                           "model.layers.61.shared_head.head.weight"}) {
+    const auto checkpoint = open({lm_head, {name, "BF16", {1}, "aa"}});
+    EXPECT_TRUE(checkpoint) << name << ": " << checkpoint.error().message;
+  }
+}
+
+TEST_F(CheckpointTest, AnAdapterThatTargetsTheHead) {
+  const auto with_adapter = [&](const std::string& adapter) {
+    dir_.write("adapter_config.json", adapter);
+    return open({lm_head});
+  };
+  for (const char* adapter :
+       {R"({"target_modules":["q_proj","lm_head"]})", R"({"modules_to_save":["lm_head"]})",
+        R"({"target_modules":".*head"})", R"({"target_modules":[3]})", R"({"target_parameters":["lm_head.weight"]})"}) {
+    EXPECT_FAILS(with_adapter(adapter), StatusCode::unsupported, "adapter_config.json", "may change the head lm_head");
+  }
+  EXPECT_FAILS(with_adapter("{"), StatusCode::invalid_argument, "adapter_config.json", "not valid JSON");
+  for (const char* adapter :
+       {R"({"target_modules":["q_proj","head"],"modules_to_save":null})", R"({"target_modules":"all-linear"})", "{}"}) {
+    const auto checkpoint = with_adapter(adapter);
+    EXPECT_TRUE(checkpoint) << adapter << ": " << checkpoint.error().message;
+  }
+}
+
+TEST_F(CheckpointTest, AHeadThatIsGiven) {
+  GivenHead given{"odd.out.weight", {}, std::nullopt};
+  given.transforms.has_softcap = true;
+  given.transforms.softcap = 5.0F;
+  Part odd = lm_head;
+  odd.name = "odd.out.weight";
+  const Part bias{"odd.out.bias", "BF16", {4}, "aabbccdd"};
+  const auto checkpoint = open_given({odd, embedding, bias}, given, R"({"model_type":"odd","vocab_size":3})");
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  EXPECT_EQ(weight_bytes(*checkpoint), odd.data);
+  EXPECT_EQ(checkpoint->head.vocab_size, 3);
+  EXPECT_EQ(checkpoint->head.transforms.softcap, 5.0F);
+  EXPECT_EQ(checkpoint->bias_name, "odd.out.bias");
+  EXPECT_FALSE(checkpoint->tied);
+  EXPECT_FAILS(open_given({odd}, given, R"({"model_type":"odd"})"), StatusCode::not_found, "vocab_size is missing",
+               "--vocab-size N");
+  EXPECT_FAILS(open_given({lm_head}, given, "{}"), StatusCode::not_found, "vocab_size is missing");
+  given.vocab_size = 2;
+  EXPECT_FAILS(open_given({lm_head}, given, "{}"), StatusCode::not_found, "--head: no tensor \"odd.out.weight\"");
+  const auto shorter = open_given({odd}, given, R"({"vocab_size":3})");
+  ASSERT_TRUE(shorter) << shorter.error().message;
+  EXPECT_EQ(shorter->head.vocab_size, 2);
+  given.vocab_size = 5;
+  EXPECT_FAILS(open_given({odd}, given, "{}"), StatusCode::invalid_argument, "the vocabulary has 5 ids");
 }
 
 TEST_F(CheckpointTest, MissingFiles) {
@@ -210,7 +312,7 @@ TEST_F(CheckpointTest, Shards) {
   dir_.write("three.safetensors", safetensors({{"lm_head.bias", "BF16", {4}, "aabbccdd"}}));
   auto opened = open_index(R"({"metadata":{"total_size":40},"weight_map":{"model.embed_tokens.weight":"one.safetensors",
       "model.norm.weight":"one.safetensors","lm_head.weight":"sub/two.safetensors","lm_head.bias":"three.safetensors",
-      "never.read":"missing.safetensors"}})");
+      "model.layers.0.never.read":"missing.safetensors"}})");
   ASSERT_TRUE(opened) << opened.error().message;
   const Checkpoint checkpoint = std::move(*opened);
   EXPECT_EQ(weight_bytes(checkpoint), lm_head.data);

@@ -9,7 +9,13 @@ Result<HfConfig> parse(const std::string& text) { return parse_hf_config(text, "
 
 // A minimal configuration with further members.
 Result<HfConfig> parse_with(const std::string& members) {
-  return parse(R"({"vocab_size":7,"hidden_size":3,)" + members + "}");
+  return parse(R"({"model_type":"qwen3","vocab_size":7,"hidden_size":3,)" + members + "}");
+}
+
+// Of a composite model, with members of its text model.
+Result<HfConfig> parse_nested(const std::string& architecture, const std::string& type, const std::string& text) {
+  return parse(R"({"model_type":")" + type + R"(","architectures":[")" + architecture + R"("],"text_config":{)" + text +
+               "}}");
 }
 
 void expect_refused(const std::string& members, const std::string& why) {
@@ -23,7 +29,8 @@ TEST(HfConfig, Flat) {
   EXPECT_EQ(config->model_type, "qwen3");
   EXPECT_EQ(config->vocab_size, 151936);
   EXPECT_EQ(config->hidden_size, 4096);
-  EXPECT_EQ(config->tie_word_embeddings, false);
+  EXPECT_FALSE(config->tied);
+  EXPECT_EQ(config->family->architecture, "Qwen3ForCausalLM");
   EXPECT_EQ(config->dtype, "bfloat16");
   EXPECT_FALSE(config->transforms.has_softcap);
   EXPECT_EQ(config->transforms.scale_kind, ScaleKind::none);
@@ -33,35 +40,68 @@ TEST(HfConfig, Flat) {
 TEST(HfConfig, AbsentAndNullAreTheSame) {
   for (const char* members :
        {R"("x":0)", R"("tie_word_embeddings":null,"torch_dtype":null,"dtype":null,"text_config":null,
-                              "final_logit_softcapping":null,"quantization_config":null,"model_type":null)"}) {
+                              "final_logit_softcapping":null,"quantization_config":null,"architectures":null)"}) {
     const auto config = parse_with(members);
     ASSERT_TRUE(config) << config.error().message;
-    EXPECT_EQ(config->model_type, "");
-    EXPECT_EQ(config->tie_word_embeddings, std::nullopt);
+    EXPECT_FALSE(config->tied);
     EXPECT_EQ(config->dtype, "");
     EXPECT_FALSE(config->transforms.has_softcap);
     EXPECT_FALSE(config->quantization);
   }
+  EXPECT_TRUE(parse(R"({"model_type":"gemma","vocab_size":7})")->tied);  // by default of the class
 }
 
-TEST(HfConfig, NestedTextConfigComesFirst) {
-  const auto config = parse(R"({"model_type":"outer","vocab_size":1,"tie_word_embeddings":true,"dtype":"float32",
-      "vision_config":{"hidden_size":99},
-      "text_config":{"model_type":"inner","vocab_size":10,"hidden_size":20,
+TEST(HfConfig, NestedTextConfig) {
+  const auto config = parse(R"({"model_type":"gemma4","architectures":["Gemma4ForConditionalGeneration"],
+      "vocab_size":1,"tie_word_embeddings":false,"dtype":"float32","vision_config":{"hidden_size":99},
+      "text_config":{"model_type":"gemma4_text","vocab_size":10,"hidden_size":20,"tie_word_embeddings":true,
                      "final_logit_softcapping":30.0,"dtype":null}})");
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_EQ(config->model_type, "inner");
+  EXPECT_EQ(config->model_type, "gemma4");
   EXPECT_EQ(config->vocab_size, 10);
   EXPECT_EQ(config->hidden_size, 20);
-  EXPECT_EQ(config->tie_word_embeddings, true);
+  EXPECT_FALSE(config->tied);  // the outer flag is the class's
   EXPECT_EQ(config->dtype, "float32");
   EXPECT_EQ(config->transforms.softcap, 30.0F);
+  EXPECT_FAILS(parse_nested("LlavaForConditionalGeneration", "llava", R"("model_type":"bert","vocab_size":7)"),
+               StatusCode::unsupported, "a text model of \"bert\" is not known");
+  EXPECT_FAILS(parse(R"({"model_type":"llava","architectures":["LlavaForConditionalGeneration"],"vocab_size":7})"),
+               StatusCode::not_found, "text_config is missing");
 }
 
-TEST(HfConfig, TransformsOfTheOuterObjectAreNotTheTextModels) {
-  const auto config = parse(R"({"final_logit_softcapping":5,"text_config":{"vocab_size":10,"hidden_size":20}})");
+// Published before there was a text_config, and taken so by the class.
+TEST(HfConfig, FlatConfigurationOfACompositeModel) {
+  const auto config = parse(R"({"model_type":"qwen2_5_vl","architectures":["Qwen2_5_VLForConditionalGeneration"],
+      "vocab_size":10,"hidden_size":20})");
   ASSERT_TRUE(config) << config.error().message;
-  EXPECT_FALSE(config->transforms.has_softcap);
+  EXPECT_EQ(config->vocab_size, 10);
+}
+
+TEST(HfConfig, FamiliesThatAreNotKnown) {
+  EXPECT_FAILS(parse(R"({"vocab_size":3})"), StatusCode::unsupported, "model_type \"\" is not known", "--head TENSOR",
+               "--assume-plain-head");
+  EXPECT_FAILS(parse(R"({"model_type":"grok-1","vocab_size":3,"output_multiplier_scale":0.5})"),
+               StatusCode::unsupported, "model_type \"grok-1\" is not known");
+  EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":["LlamaForSequenceClassification"],"vocab_size":3})"),
+               StatusCode::unsupported, "\"LlamaForSequenceClassification\" is not known");
+  EXPECT_FAILS(parse(R"({"model_type":"chameleon","architectures":["ChameleonForConditionalGeneration"]})"),
+               StatusCode::unsupported, "not one that isologit can be");
+  EXPECT_FAILS(parse(R"({"model_type":"bert","vocab_size":3})"), StatusCode::unsupported, "architectures is missing",
+               "BertForMaskedLM", "say which");
+  EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":[],"vocab_size":3})"), StatusCode::unsupported,
+               "architectures is an array, expected an array with the name of one class");
+  EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":["A","B"]})"), StatusCode::unsupported, "architectures");
+}
+
+TEST(HfConfig, AGivenHead) {
+  GivenHead given;
+  given.transforms.scale_kind = ScaleKind::divide;
+  given.transforms.scale = 4.0F;
+  const auto config = parse_hf_config(R"({"model_type":"new","text_config":{"vocab_size":9}})", "config.json", &given);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->vocab_size, 9);
+  EXPECT_EQ(config->transforms.scale, 4.0F);
+  EXPECT_EQ(config->family, nullptr);
 }
 
 TEST(HfConfig, DtypeUnderEitherName) {
@@ -71,28 +111,36 @@ TEST(HfConfig, DtypeUnderEitherName) {
 }
 
 TEST(HfConfig, Sizes) {
-  EXPECT_FAILS(parse(R"({"hidden_size":3})"), StatusCode::not_found, "config.json: vocab_size is missing");
-  EXPECT_FAILS(parse(R"({"vocab_size":3,"hidden_size":null})"), StatusCode::not_found, "hidden_size is missing");
   for (const char* value : {"0", "-5", "5.0", "1e3", "\"5\"", "[5]", "true", "{}", "9223372036854775808", "1e300"}) {
-    EXPECT_FAILS(parse(std::string(R"({"hidden_size":3,"vocab_size":)") + value + "}"), StatusCode::invalid_argument,
-                 "config.json: vocab_size is ", "expected an integer above 0");
-    EXPECT_FAILS(parse(std::string(R"({"vocab_size":3,"hidden_size":)") + value + "}"), StatusCode::invalid_argument,
-                 "config.json: hidden_size is ", "expected an integer above 0");
+    EXPECT_FAILS(parse(std::string(R"({"model_type":"qwen3","vocab_size":)") + value + "}"),
+                 StatusCode::invalid_argument, "config.json: vocab_size is ", "expected an integer above 0");
+    EXPECT_FAILS(parse(std::string(R"({"model_type":"qwen3","vocab_size":3,"hidden_size":)") + value + "}"),
+                 StatusCode::invalid_argument, "config.json: hidden_size is ", "expected an integer above 0");
   }
-  EXPECT_FAILS(parse(R"({"hidden_size":3,"vocab_size":-5})"), StatusCode::invalid_argument, "vocab_size is -5");
+  EXPECT_EQ(parse(R"({"model_type":"gpt2","vocab_size":7,"n_embd":5})")->hidden_size, 5);
+  EXPECT_EQ(parse(R"({"model_type":"gpt2","vocab_size":7})")->hidden_size, 0);  // not said, and not checked
+  const auto unpadded = parse(R"({"model_type":"inkling2_text","architectures":["Inkling2ForCausalLM"],
+                                  "vocab_size":9,"unpadded_vocab_size":7})");
+  ASSERT_TRUE(unpadded) << unpadded.error().message;
+  EXPECT_EQ(unpadded->vocab_size, 7);
+  EXPECT_FAILS(parse(R"({"model_type":"inkling2_text","architectures":["Inkling2ForCausalLM"],"vocab_size":9})"),
+               StatusCode::not_found, "unpadded_vocab_size is missing");
 }
 
-TEST(HfConfig, VocabularyThatGemma3LeavesToItsClass) {
-  const auto config = parse(R"({"model_type":"gemma3","text_config":{"model_type":"gemma3_text","hidden_size":2560}})");
-  ASSERT_TRUE(config) << config.error().message;
-  EXPECT_EQ(config->vocab_size, 262208);
+TEST(HfConfig, VocabularyThatIsLeftToTheClass) {
+  const auto gemma =
+      parse_nested("Gemma3ForConditionalGeneration", "gemma3", R"("model_type":"gemma3_text","hidden_size":2560)");
+  ASSERT_TRUE(gemma) << gemma.error().message;
+  EXPECT_EQ(gemma->vocab_size, 262208);
+  EXPECT_EQ(parse(R"({"model_type":"gpt2"})")->vocab_size, 50257);
 }
 
 TEST(HfConfig, WrongTypes) {
   expect_refused(R"("tie_word_embeddings":1)", "tie_word_embeddings is 1, expected true or false");
   expect_refused(R"("tie_word_embeddings":"true")", R"(tie_word_embeddings is "true", expected true or false)");
-  expect_refused(R"("text_config":[])", "text_config is an array, expected an object");
-  expect_refused(R"("model_type":3)", "model_type is 3, expected a string");
+  EXPECT_FAILS(parse(R"({"model_type":"llava","architectures":["LlavaForConditionalGeneration"],"text_config":[]})"),
+               StatusCode::invalid_argument, "text_config is an array, expected an object");
+  EXPECT_FAILS(parse(R"({"model_type":3})"), StatusCode::invalid_argument, "model_type is 3, expected a string");
   expect_refused(R"("quantization_config":"fp8")", R"(quantization_config is "fp8", expected an object)");
   expect_refused(R"("quantization_config":{"quant_method":1})", "quantization_config.quant_method is 1");
   expect_refused(R"("quantization_config":{"ignore":"lm_head"})",
@@ -128,7 +176,8 @@ TEST(HfConfig, Quantization) {
 
 TEST(HfConfig, ReadsAFile) {
   const TempDir dir;
-  const auto config = read_hf_config(dir.write("config.json", R"({"vocab_size":7,"hidden_size":3})"));
+  const auto config =
+      read_hf_config(dir.write("config.json", R"({"model_type":"qwen3","vocab_size":7,"hidden_size":3})"));
   ASSERT_TRUE(config) << config.error().message;
   EXPECT_EQ(config->vocab_size, 7);
   EXPECT_FAILS(read_hf_config(dir.path("none.json")), StatusCode::not_found, "none.json");
