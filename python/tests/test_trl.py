@@ -83,8 +83,10 @@ def doubt(wanted, largest, roundings):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_field_and_its_gradient_against_trls_own_in_f64(family, temperature):
+def test_every_field_and_its_gradient_against_trls_own_in_f64(family, temperature, monkeypatch):
     model = fused(tiny(family), temperature)
+    if family == "CohereCapped":  # no family that isologit knows has both; TRL takes them wherever it finds them
+        monkeypatch.setattr(ours.hf, "transforms", lambda config: {"softcap": 1.5, "scale": 0.3})
     ours.install(model, gradients="exact")
     hidden, ids = rows_of(model)
     softcap, scale = cap_and_scale(family)

@@ -4,7 +4,8 @@
 // any number of tiles of the vocabulary. What one of exact arithmetic writes are the logits of CONTRACT.md 1, bit for
 // bit those of the reference: it has no freedom that could be seen in its results. One of fast arithmetic adds up in
 // f32 in an order of its own, the same for every row of every block and tile. Beside them it holds the loops of the
-// folds, of backward and of the forward pass for the same processors; what those return is exact or comes with a proven bound.
+// folds, of backward and of the forward pass for the same processors; what those return is exact or comes with a proven
+// bound.
 #pragma once
 
 #include <cstddef>

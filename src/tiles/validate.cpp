@@ -69,8 +69,7 @@ Result<void> validate_transforms(const Transforms& transforms) {
 Result<void> validate_temperatures(std::span<const float> temperatures, std::int64_t rows, bool zero) {
   const auto count = static_cast<std::int64_t>(temperatures.size());
   if (count > 1 && count != rows) {
-    return invalid(
-        base::concat("temperatures: ", count, " for ", rows, " rows; expected none, one or one per row"));
+    return invalid(base::concat("temperatures: ", count, " for ", rows, " rows; expected none, one or one per row"));
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const float t = temperatures[static_cast<std::size_t>(i)];
