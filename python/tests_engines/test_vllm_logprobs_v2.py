@@ -87,5 +87,5 @@ def test_logits_elsewhere_are_refused(in_place):
         device = torch.device("cuda")
 
     logits = torch.zeros(1, 4).as_subclass(Elsewhere)
-    with pytest.raises(NotImplementedError, match="logits is on cuda.*computes on the CPU only"):
+    with pytest.raises(NotImplementedError, match="logits is on cuda.*on the CPU only"):
         logprob.compute_token_logprobs(logits, torch.zeros(1, 1, dtype=torch.int64))

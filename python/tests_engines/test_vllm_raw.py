@@ -30,7 +30,7 @@ def test_it_is_on_and_says_so(engine):
     (state,) = engine.collective_rpc("isologit_state")
     assert state["on"] and state["arithmetic"] == "exact" and state["logprobs"] == "exact" and state["calls"] > 0
     (inspected,) = engine.collective_rpc("get_model_inspection")
-    assert "isologit=(arithmetic exact, logprobs exact, draws engine, threads automatic)" in inspected
+    assert "isologit=(scope head, arithmetic exact, logprobs exact, draws engine, threads automatic)" in inspected
 
 
 def test_greedy(engine, recording):

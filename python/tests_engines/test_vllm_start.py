@@ -25,7 +25,7 @@ from isologit.integrations.vllm import _processors, _settings
         ({"isologit": {}}, _settings.Settings()),
         ({"isologit": {"arithmetic": "fast"}}, _settings.Settings(arithmetic="fast")),
         ({"isologit": {"logprobs": "engine", "threads": 3}}, _settings.Settings(logprobs="engine", threads=3)),
-        ({"isologit": {"draws": "contract"}}, _settings.Settings("exact", "exact", "contract", 0)),
+        ({"isologit": {"draws": "contract"}}, _settings.Settings(draws="contract")),
         ({"isologit": {"arithmetic": "fast"}, "fp32_lm_head": True}, _settings.Settings(arithmetic="fast")),
     ],
 )
@@ -38,7 +38,7 @@ def test_settings(additional_config, settings):
     [
         (True, "is True; expected an object"),
         (None, "is None; expected an object"),
-        ({"arithmetics": "exact"}, "has the key 'arithmetics'; expected arithmetic, logprobs, draws, threads"),
+        ({"arithmetics": "exact"}, "has the key 'arithmetics'; expected arithmetic, logprobs, draws, scope, threads"),
         ({"arithmetic": "f32"}, "arithmetic is 'f32'; expected 'exact' or 'fast'"),
         ({"logprobs": ["exact"]}, "logprobs is \\['exact'\\]; expected 'exact' or 'engine'"),
         ({"draws": "exact"}, "draws is 'exact'; expected 'engine' or 'contract'"),
@@ -144,6 +144,7 @@ def layer(start):
     layer = torch.nn.Module.__new__(IsologitLogitsProcessor)
     torch.nn.Module.__init__(layer)
     layer.isologit, layer.isologit_calls, layer.isologit_processors = _settings.Settings(), 0, _processors.bound()
+    layer.isologit_softcap = None
     return layer
 
 
