@@ -4,7 +4,6 @@
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
 #include "kernels/fold_loops.hpp"
-#include "kernels/forward_loops_impl.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
