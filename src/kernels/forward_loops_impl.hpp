@@ -236,6 +236,7 @@ inline double scores(const float* q, const float* keys, std::int64_t dim, std::i
 inline double weigh(double* s, std::int64_t count, std::int64_t scale) {
   const double lowest = (static_cast<double>(scale) - 1000) * 0.6931471805599453;
   const std::int64_t lift = std::bit_cast<std::int64_t>(kRound) + scale;
+  for (std::int64_t j = count; j % kWidth != 0; ++j) s[j] = lowest;  // what lies there may be anything
   for (std::int64_t j = 0; j < count; j += kWidth) {
     const auto x = load<Doubles>(s + j);
     store(s + j, exp_scaled(select(x > lowest, x, broadcast(lowest)), lift));
