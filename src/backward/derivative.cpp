@@ -144,10 +144,9 @@ std::optional<float> round(const Parts& parts, std::size_t limbs) {
     near_sum = exact::add(near_sum, far ? Ball{BigFloat{}, Bound::power_of_two(-4095)} : parts.delta, limbs);
   }
   if (const auto rounded = exact::try_round(near_sum, exact::kF32)) return narrowed(rounded);
-  // All boundaries between roundings are numbers with one bit more. If only one of them is near, the sum's side of it
-  // decides: by exact arithmetic, unless delta weighs as much as the distance of the rational part.
-  constexpr exact::Format kBoundaries{exact::kF32.precision + 1, exact::kF32.emin, exact::kF32.emax};
-  const std::optional<double> nearest = exact::try_round(near_sum, kBoundaries);
+  // If only one boundary between roundings is near, the sum's side of it decides: by exact arithmetic, unless delta
+  // weighs as much as the distance of the rational part.
+  const std::optional<double> nearest = exact::try_round(near_sum, exact::boundaries_of(exact::kF32));
   if (!nearest || std::isinf(*nearest)) return std::nullopt;
   const BigFloat boundary = BigFloat::from_double(*nearest);
   const BigFloat distance = exact::add(parts.numerator, exact::negate(exact::multiply(boundary, parts.denominator)));
@@ -159,13 +158,7 @@ std::optional<float> round(const Parts& parts, std::size_t limbs) {
   } else if (side == kUnknown) {
     return std::nullopt;
   }
-  BigFloat nudged = boundary;
-  if (side != 0) {
-    BigFloat nudge = BigFloat::power_of_two(-1000);
-    nudge.negative = side < 0;
-    nudged = exact::add(boundary, nudge);
-  }
-  return static_cast<float>(exact::round(nudged, exact::kF32));
+  return static_cast<float>(exact::round_beside(boundary, side, exact::kF32));
 }
 
 // tanh(x) and 1 - tanh(x)^2 from e^-2x, x > 0. The former is relatively accurate for small x as well.

@@ -80,6 +80,8 @@ BigFloat add(const BigFloat& a, const BigFloat& b) {
   return add(a, b, std::min(a.exponent, b.exponent));
 }
 
+BigFloat subtract(const BigFloat& a, const BigFloat& b) { return add(a, negate(b)); }
+
 BigFloat add(const BigFloat& a, const BigFloat& b, std::int64_t lowest) {
   const bool swap = compare_magnitude(a, b) < 0;
   const BigFloat& large = swap ? b : a;
@@ -174,6 +176,14 @@ Approximation approximate(const BigFloat& x) {
 double round(const BigFloat& x, const Format& format) {
   if (x.is_zero()) return 0.0;
   return round_to(format, x.negative, leading_bits(x));
+}
+
+double round_beside(const BigFloat& boundary, int side, const Format& format) {
+  if (side == 0) return round(boundary, format);
+  // Far below half of the smallest subnormal number, of which all boundaries are multiples.
+  BigFloat nudge = BigFloat::power_of_two(format.emin - format.precision - 64);
+  nudge.negative = side < 0;
+  return round(add(boundary, nudge), format);
 }
 
 }  // namespace isologit::detail::exact

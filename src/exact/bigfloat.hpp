@@ -28,6 +28,7 @@ BigFloat negate(BigFloat x);
 
 // Exact. The caller keeps the distance of the exponents small: the cost is the span from the highest to the lowest bit.
 BigFloat add(const BigFloat& a, const BigFloat& b);
+BigFloat subtract(const BigFloat& a, const BigFloat& b);
 // The sum of a and b, neither of them 0, after the limbs of both below 2^(64 lowest) were dropped.
 BigFloat add(const BigFloat& a, const BigFloat& b, std::int64_t lowest);
 BigFloat multiply(const BigFloat& a, const BigFloat& b);
@@ -54,5 +55,8 @@ Approximation approximate(const BigFloat& x);
 
 // Rounded once to `format`; exactly zero gives +0.
 double round(const BigFloat& x, const Format& format);
+// A number next to `boundary`, one of boundaries_of(format), rounded: below it, itself or above it as `side` is
+// negative, 0 or positive.
+double round_beside(const BigFloat& boundary, int side, const Format& format);
 
 }  // namespace isologit::detail::exact

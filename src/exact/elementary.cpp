@@ -1,26 +1,11 @@
 #include "exact/elementary.hpp"
 
 #include <cmath>
-#include <mutex>
-#include <vector>
+
+#include "exact/constants.hpp"
 
 namespace isologit::detail::exact {
 namespace {
-
-std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
-
-// atanh(1/n) = sum of 1 / (n^(2k+1) (2k+1)).
-Ball atanh_of_inverse(std::uint32_t n, std::size_t limbs) {
-  Ball power = divide_by(Ball::exact(1), n, limbs);
-  Ball sum = power;
-  std::uint32_t k = 1;
-  for (; magnitude(power).exponent > -bits_of(limbs); ++k) {
-    power = divide_by(power, n * n, limbs);
-    sum = add(sum, divide_by(power, 2 * k + 1, limbs), limbs);
-  }
-  sum.radius = sum.radius + magnitude(power);  // the rest is below the last term, whose ratio is under 1/2
-  return sum;
-}
 
 // A number of `bits` leading bits of x, near enough for choosing an integer or a starting value.
 double near(const BigFloat& x) {
@@ -46,23 +31,6 @@ Ball log1p_series(const Ball& d, std::size_t limbs) {
 }
 
 }  // namespace
-
-Ball ln2(std::size_t limbs) {
-  // Kept for the precisions that occur: each is a pure function of `limbs`, so the cache changes no result.
-  static std::mutex mutex;
-  static std::vector<Ball> known(1);
-  const std::lock_guard lock(mutex);
-  if (known.size() <= limbs) known.resize(limbs + 1);
-  if (known[limbs].middle.is_zero()) {
-    // ln 2 = 18 atanh(1/26) - 2 atanh(1/4801) + 8 atanh(1/8749)  (Machin-like, Gourdon and Sebah 2010)
-    const std::size_t wide = limbs + 1;
-    const Ball a = multiply(Ball::exact(18), atanh_of_inverse(26, wide), wide);
-    const Ball b = multiply(Ball::exact(2), atanh_of_inverse(4801, wide), wide);
-    const Ball c = multiply(Ball::exact(8), atanh_of_inverse(8749, wide), wide);
-    known[limbs] = add(subtract(a, b, wide), c, limbs);
-  }
-  return known[limbs];
-}
 
 Ball exp(const Ball& x, std::size_t limbs) {
   const std::size_t wide = limbs + 1;  // the squarings below lose a few bits
@@ -106,6 +74,12 @@ Ball log1p(const Ball& x, std::size_t limbs) {
   return log(add(Ball::exact(1), x, limbs + 1), limbs);
 }
 
+Ball tanh(const Ball& x, std::size_t limbs) {
+  // (1 - e) / (1 + e), e = e^(-2x)
+  const Ball e = exp_or_tiny(negate(scale_by_power_of_two(x, 1)), limbs);
+  return divide(subtract(Ball::exact(1), e, limbs), add(Ball::exact(1), e, limbs), limbs);
+}
+
 double softcap(float z, float c, const Format& format) {
   if (std::isnan(z)) return static_cast<double>(quiet_nan());
   if (z == 0) return 0.0;
@@ -123,12 +97,9 @@ double softcap(float z, float c, const Format& format) {
   if (size < 0x1p-13 * cap) return just_below(size);
   if (size > 10 * cap) return just_below(cap);
   for (std::size_t limbs = 3;; limbs *= 2) {
-    // tanh x = (1 - e) / (1 + e), e = e^(-2x)
-    const Ball x = divide(Ball::exact(2 * size), Ball::exact(cap), limbs);
-    const Ball e = exp(negate(x), limbs);
-    const Ball one = Ball::exact(1);
-    const Ball tanh = divide(subtract(one, e, limbs), add(one, e, limbs), limbs);
-    if (const auto rounded = try_round(multiply(Ball::exact(cap), tanh, limbs), format)) return with_sign(*rounded);
+    const Ball capped =
+        multiply(Ball::exact(cap), tanh(divide(Ball::exact(size), Ball::exact(cap), limbs), limbs), limbs);
+    if (const auto rounded = try_round(capped, format)) return with_sign(*rounded);
   }
 }
 

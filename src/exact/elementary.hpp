@@ -5,9 +5,6 @@
 
 namespace isologit::detail::exact {
 
-// ln 2 to about 64 * limbs bits.
-Ball ln2(std::size_t limbs);
-
 // e^x, |x| below 2^62. The radius of x must be below 1/2.
 Ball exp(const Ball& x, std::size_t limbs);
 // The same of x < 2^40 however far below 0; a result below 2^(-256 limbs) is only known to be that small.
@@ -18,6 +15,9 @@ Ball log(const Ball& x, std::size_t limbs);
 
 // ln(1 + x) with relative accuracy for small x; x > -1 throughout the ball.
 Ball log1p(const Ball& x, std::size_t limbs);
+
+// tanh x, x >= 0, to about 64 * limbs bits absolutely.
+Ball tanh(const Ball& x, std::size_t limbs);
 
 // c * tanh(z / c), rounded once to `format` (f32 or narrower); c > 0 and finite (CONTRACT.md 2). z may be infinite or
 // NaN.

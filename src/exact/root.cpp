@@ -6,11 +6,8 @@
 namespace isologit::detail::exact {
 namespace {
 
-BigFloat subtract(const BigFloat& a, const BigFloat& b) { return add(a, negate(b)); }
-
-// -1, 0 or 1 as (±sqrt(numerator / denominator)) - x is negative, zero or positive.
+// -1, 0 or 1 as (±sqrt(numerator / denominator)) - x is negative, zero or positive; the numerator is above 0.
 int compare_root(bool negative, const BigFloat& numerator, const BigFloat& denominator, const BigFloat& x) {
-  if (numerator.is_zero()) return x.is_zero() ? 0 : x.negative ? 1 : -1;
   if (x.is_zero() || x.negative != negative) return negative ? -1 : 1;
   const int larger = compare_magnitude(numerator, multiply(multiply(x, x), denominator));
   return negative ? -larger : larger;
@@ -40,22 +37,17 @@ Ball sqrt(const Ball& x, std::size_t limbs) {
 double round_with_root(const BigFloat& shift, bool negative, const BigFloat& numerator, const BigFloat& denominator,
                        const Format& format) {
   if (numerator.is_zero()) return round(shift, format);
-  // Boundaries between two roundings have one bit more than the format.
-  const Format boundaries{format.precision + 1, format.emin, format.emax};
   for (std::size_t limbs = 3;; limbs *= 2) {
     const Ball quotient = divide(Ball{numerator, {}}, Ball{denominator, {}}, limbs);
     const Ball root = sqrt(quotient, limbs);
     const Ball value = add(Ball{shift, {}}, negative ? negate(root) : root, limbs);
     if (const auto rounded = try_round(value, format)) return *rounded;
-    const auto nearest = try_round(value, boundaries);
+    const auto nearest = try_round(value, boundaries_of(format));
     if (!nearest || *nearest == 0 || std::isinf(*nearest)) continue;
     // No other boundary is in reach, so the side of this one decides.
-    BigFloat nudged = BigFloat::from_double(*nearest);
-    const int side = compare_root(negative, numerator, denominator, subtract(nudged, shift));
-    if (side == 0) return round(nudged, format);
-    BigFloat nudge = BigFloat::power_of_two(format.emin - format.precision - 64);
-    nudge.negative = side < 0;
-    return round(add(nudged, nudge), format);
+    const BigFloat boundary = BigFloat::from_double(*nearest);
+    const int side = compare_root(negative, numerator, denominator, subtract(boundary, shift));
+    return round_beside(boundary, side, format);
   }
 }
 

@@ -19,6 +19,9 @@ constexpr Format kF32{24, -126, 127};
 constexpr Format kBf16{8, -126, 127};
 constexpr Format kF16{11, -14, 15};
 
+// The boundaries between two roundings to a format are numbers with one bit more.
+constexpr Format boundaries_of(const Format& format) { return {format.precision + 1, format.emin, format.emax}; }
+
 inline float quiet_nan() { return std::bit_cast<float>(0x7FC00000U); }
 
 // A nonzero magnitude: its leading 64 bits (the highest bit of `leading` is set and stands for 2^exponent), and

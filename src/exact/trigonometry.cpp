@@ -1,26 +1,12 @@
 #include "exact/trigonometry.hpp"
 
 #include <cmath>
-#include <mutex>
 #include <utility>
-#include <vector>
+
+#include "exact/constants.hpp"
 
 namespace isologit::detail::exact {
 namespace {
-
-std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
-
-// atan(1/n) = sum of (-1)^k / (n^(2k+1) (2k+1)).
-Ball atan_of_inverse(std::uint32_t n, std::size_t limbs) {
-  Ball power = divide_by(Ball::exact(1), n, limbs);
-  Ball sum = power;
-  for (std::uint32_t k = 1; magnitude(power).exponent > -bits_of(limbs); ++k) {
-    power = negate(divide_by(power, n * n, limbs));
-    sum = add(sum, divide_by(power, 2 * k + 1, limbs), limbs);
-  }
-  sum.radius = sum.radius + magnitude(power);  // alternating: the rest is below the last term
-  return sum;
-}
 
 // x^n / n! - x^(n+2) / (n+2)! + ..., |x| < 1, of which `term` is the first.
 Ball alternating_series(Ball term, std::uint32_t n, const Ball& square, std::size_t limbs) {
@@ -35,22 +21,6 @@ Ball alternating_series(Ball term, std::uint32_t n, const Ball& square, std::siz
 }
 
 }  // namespace
-
-Ball pi(std::size_t limbs) {
-  // Kept for the precisions that occur: each is a pure function of `limbs`, so the cache changes no result.
-  static std::mutex mutex;
-  static std::vector<Ball> known(1);
-  const std::lock_guard lock(mutex);
-  if (known.size() <= limbs) known.resize(limbs + 1);
-  if (known[limbs].middle.is_zero()) {
-    // pi = 16 atan(1/5) - 4 atan(1/239)  (Machin 1706)
-    const std::size_t wide = limbs + 1;
-    const Ball a = multiply(Ball::exact(16), atan_of_inverse(5, wide), wide);
-    const Ball b = multiply(Ball::exact(4), atan_of_inverse(239, wide), wide);
-    known[limbs] = subtract(a, b, limbs);
-  }
-  return known[limbs];
-}
 
 SineCosine sine_cosine(const BigFloat& angle, std::size_t limbs) {
   // angle = k pi / 2 + r, |r| < 0.8. Two limbs more than asked for: k has up to 48 bits.

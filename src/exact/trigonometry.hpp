@@ -7,8 +7,6 @@
 
 namespace isologit::detail::exact {
 
-Ball pi(std::size_t limbs);
-
 struct SineCosine {
   Ball sine;
   Ball cosine;

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "exact/constants.hpp"
 #include "exact/elementary.hpp"
 
 // The exponential. With L = ln 2 / 128: k = round(-d / L), |k| < 2^17, r = -d - k L, |r| < 0.00271 + 2^-44 < 2^-8.5;

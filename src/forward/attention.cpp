@@ -17,6 +17,7 @@
 #include "exact/row.hpp"
 #include "forward/attention_row.hpp"
 #include "forward/validate.hpp"
+#include "kernels/exp.hpp"
 #include "kernels/fold_loops.hpp"
 #include "tiles/call.hpp"
 #include "tiles/validate.hpp"
@@ -28,7 +29,6 @@ constexpr double kUnit = 0x1p-53;
 constexpr std::int64_t kBlock = 64;       // keys
 constexpr std::int64_t kRowsAPiece = 32;  // of queries and the heads that share a kv head
 constexpr double kMostScore = 0x1p19;
-constexpr double kLog2E = 1.4426950408889634;
 
 // Some queries of a sequence and the heads of one kv head.
 struct Queries {
@@ -110,7 +110,7 @@ class Worker {
       sums.unreal = true;
       return;
     }
-    sums.scale = static_cast<std::int64_t>(std::nearbyint(sink * kLog2E));
+    sums.scale = static_cast<std::int64_t>(std::nearbyint(sink * kernels::kLog2E));
     scores_[0] = sink;
     sums.weight = loops_.weigh(scores_.data(), 1, sums.scale);
   }
@@ -152,7 +152,7 @@ class Worker {
                                           scale, cap, scores_.data());
     const bool first = sums.weight == 0;
     double* o = sums_.data() + at * value_dim_;
-    const auto wanted = static_cast<std::int64_t>(std::nearbyint(greatest * kLog2E));
+    const auto wanted = static_cast<std::int64_t>(std::nearbyint(greatest * kernels::kLog2E));
     if (first || wanted > sums.scale + 500) {
       const double factor =
           first ? 0 : std::ldexp(1, static_cast<int>(std::max<std::int64_t>(sums.scale - wanted, -2000)));

@@ -12,7 +12,6 @@
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
-#include "exact/superaccumulator.hpp"
 #include "kernels/fold_loops.hpp"
 
 namespace isologit::detail::forward {
@@ -24,7 +23,6 @@ using exact::BigFloat;
 constexpr double kFarthest = 1024;  // softcaps: tanh is 1 beyond
 
 BigFloat big(double x) { return BigFloat::from_double(x); }
-BigFloat minus(const BigFloat& a, const BigFloat& b) { return add(a, negate(b)); }
 
 int sign_of(const BigFloat& x) { return x.is_zero() ? 0 : x.negative ? -1 : 1; }
 
@@ -81,9 +79,9 @@ void AttentionRow::read_scores(const float* q) {
 
 void AttentionRow::group_keys() {
   std::stable_sort(seen_.begin(), seen_.end(),
-                   [](const Key& a, const Key& b) { return sign_of(minus(a.score, b.score)) > 0; });
+                   [](const Key& a, const Key& b) { return sign_of(subtract(a.score, b.score)) > 0; });
   for (Key& key : seen_) {
-    if (groups_.empty() || sign_of(minus(groups_.back(), key.score)) != 0) groups_.push_back(key.score);
+    if (groups_.empty() || sign_of(subtract(groups_.back(), key.score)) != 0) groups_.push_back(key.score);
     key.group = static_cast<int>(groups_.size()) - 1;
   }
 }
@@ -91,14 +89,11 @@ void AttentionRow::group_keys() {
 Ball AttentionRow::score_of(const BigFloat& score, std::size_t limbs) const {
   if (request_.softcap == 0 || score.is_zero()) return {score, {}};
   const Ball cap = Ball::exact(static_cast<double>(request_.softcap));
-  // tanh x = (1 - e) / (1 + e), e = e^(-2x)
   const BigFloat size = score.negative ? negate(score) : score;
   if (compare_magnitude(size, big(kFarthest * static_cast<double>(request_.softcap))) > 0) {
     return score.negative ? negate(cap) : cap;
   }
-  const Ball e = exact::exp_or_tiny(scale_by_power_of_two(negate(divide(Ball{size, {}}, cap, limbs)), 1), limbs);
-  const Ball tanh = divide(subtract(Ball::exact(1), e, limbs), add(Ball::exact(1), e, limbs), limbs);
-  const Ball capped = multiply(cap, tanh, limbs);
+  const Ball capped = multiply(cap, exact::tanh(divide(Ball{size, {}}, cap, limbs), limbs), limbs);
   return score.negative ? negate(capped) : capped;
 }
 
@@ -109,7 +104,7 @@ std::vector<Ball> AttentionRow::weights_from(int origin, std::size_t first, std:
     // Scores may be large numbers that are near to each other: without a softcap their difference is exact.
     weights[g] = static_cast<int>(g) == origin ? Ball::exact(1)
                  : request_.softcap == 0 && origin >= 0
-                     ? exact::exp_or_tiny({minus(groups_[g], groups_[static_cast<std::size_t>(origin)]), {}}, limbs)
+                     ? exact::exp_or_tiny({subtract(groups_[g], groups_[static_cast<std::size_t>(origin)]), {}}, limbs)
                      : exact::exp_or_tiny(subtract(score_of(groups_[g], limbs), from, limbs), limbs);
   }
   sink = origin < 0  ? Ball::exact(1)
@@ -158,17 +153,9 @@ float AttentionRow::result(std::int64_t d) {
     }
     const Ball mean = divide(sum, total_, limbs);
     if (const auto rounded = try_round(mean, format)) return static_cast<float>(*rounded);
-    // Boundaries between two roundings have one bit more than the format.
-    const auto boundary = try_round(mean, {format.precision + 1, format.emin, format.emax});
+    const auto boundary = try_round(mean, boundaries_of(format));
     if (!boundary || *boundary == 0 || std::isinf(*boundary)) continue;
-    BigFloat nudged = big(*boundary);
-    const int side = side_of(*boundary, d);
-    if (side != 0) {
-      BigFloat nudge = BigFloat::power_of_two(format.emin - format.precision - 64);
-      nudge.negative = side < 0;
-      nudged = add(nudged, nudge);
-    }
-    return static_cast<float>(exact::round(nudged, format));
+    return static_cast<float>(round_beside(big(*boundary), side_of(*boundary, d), format));
   }
 }
 
@@ -177,7 +164,7 @@ int AttentionRow::side_of(double boundary, std::int64_t d) const {
   std::vector<BigFloat> coefficients(groups_.size());
   for (const Key& key : seen_) {
     BigFloat& coefficient = coefficients[static_cast<std::size_t>(key.group)];
-    coefficient = add(coefficient, minus(big(value_of(key, d)), big(boundary)));
+    coefficient = add(coefficient, subtract(big(value_of(key, d)), big(boundary)));
   }
   const auto first = std::find_if(coefficients.begin(), coefficients.end(), [](const auto& c) { return !c.is_zero(); });
   if (first == coefficients.end() && !has_sink_) return 0;

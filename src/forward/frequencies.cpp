@@ -6,8 +6,8 @@
 
 #include "base/fp_env.hpp"
 #include "base/text.hpp"
+#include "exact/constants.hpp"
 #include "exact/elementary.hpp"
-#include "exact/trigonometry.hpp"
 #include "isologit/forward.hpp"
 
 namespace isologit::detail::forward {

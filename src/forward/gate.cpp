@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/text.hpp"
+#include "exact/constants.hpp"
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
 #include "exact/root.hpp"
-#include "exact/trigonometry.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
 #include "tiles/call.hpp"

@@ -54,7 +54,7 @@ class ExactRow {
     }
     const BigFloat epsilon = multiply(big(static_cast<double>(norm.epsilon)), big(size_));
     if (norm.centred) {
-      under_ = add(multiply(big(size_), add(squares, epsilon)), negate(square(sum_)));
+      under_ = subtract(multiply(big(size_), add(squares, epsilon)), square(sum_));
     } else {
       under_ = add(squares, epsilon);
     }
@@ -67,7 +67,7 @@ class ExactRow {
     const double b = norm_.bias.empty() ? 0.0 : static_cast<double>(norm_.bias[at]);
     if (!finite_ || under_.is_zero() || !std::isfinite(w) || !std::isfinite(b)) return special(x, w, b);
     const BigFloat weight = norm_.one_plus_weight ? add(big(1), big(w)) : big(w);
-    const BigFloat deviation = norm_.centred ? add(multiply(big(size_), big(x)), negate(sum_)) : big(x);
+    const BigFloat deviation = norm_.centred ? subtract(multiply(big(size_), big(x)), sum_) : big(x);
     const BigFloat over = multiply(deviation, weight);
     const BigFloat numerator = norm_.centred ? square(over) : multiply(square(over), big(size_));
     const auto& format = exact::format_of(norm_.x.dtype);
@@ -83,7 +83,7 @@ class ExactRow {
     double under = finite_ ? exact::round(under_, exact::kF64) : infinity_or_nan();
     if (norm_.centred) {
       if (!finite_) return exact::quiet_nan();  // the mean, or the deviation of an infinite element, is NaN
-      const BigFloat deviation = add(multiply(big(size_), big(x)), negate(sum_));
+      const BigFloat deviation = subtract(multiply(big(size_), big(x)), sum_);
       over = (deviation.is_zero() ? 0.0 : deviation.negative ? -1.0 : 1.0) * factor;
     }
     return static_cast<float>(exact::narrow(over / std::sqrt(under) + b, norm_.x.dtype));

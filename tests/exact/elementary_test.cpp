@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "exact/constants.hpp"
 #include "exact/numbers.hpp"
 #include "oracle/interval.hpp"
 #include "oracle/logit.hpp"
@@ -16,6 +17,7 @@ namespace {
 
 using detail::exact::Ball;
 using detail::exact::BigFloat;
+using detail::exact::bits_of;
 using oracle::Random;
 using oracle::Real;
 
@@ -41,8 +43,6 @@ std::int64_t relative_width(const Ball& x) {
   if (x.is_exact()) return std::numeric_limits<std::int64_t>::min();
   return x.radius.exponent + 1 - detail::exact::highest_bit(x.middle);
 }
-
-std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
 
 // Exact, or known to `bits` of itself.
 Ball known_to(double x, std::int64_t bits) {

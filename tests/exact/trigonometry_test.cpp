@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "exact/constants.hpp"
 #include "exact/numbers.hpp"
 
 namespace isologit::test {
