@@ -21,6 +21,14 @@ struct Transforms {
   TransformOrder order = TransformOrder::softcap_first;
 };
 
+// A low-rank addition to the weight, as LoRA makes it: the weight stands for weight + scale * b * a over the reals
+// (CONTRACT.md 1), and no product of a, b or scale is rounded. a of no rows: none.
+struct Lora {
+  MatrixView a;        // [r, H]
+  MatrixView b;        // [V, r], rows as the weight's
+  double scale = 1.0;  // finite
+};
+
 // Nothing is copied: the views must stay valid while a call runs, and each call reads them anew, so a weight that
 // was written in place between two calls is seen by the second.
 struct Head {
@@ -28,6 +36,7 @@ struct Head {
   VectorView bias;              // [V], or none
   std::int64_t vocab_size = 0;  // the real vocabulary, 1 <= vocab_size <= weight.rows; later rows are never read
   Transforms transforms;
+  Lora lora;
 };
 
 }  // namespace isologit

@@ -5,8 +5,10 @@
 
 namespace isologit::detail::exact {
 
-double logit(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
-             float bias, const Format& format) {
+namespace {
+
+Sum sum_of(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
+           float bias) {
   Sum sum;
   for (std::int64_t k = 0; k < size; ++k) {
     // Exact: two significands of at most 24 bits, exponents from -298 to 255.
@@ -14,7 +16,36 @@ double logit(const void* hidden, DType hidden_dtype, const void* weight, DType w
             static_cast<double>(load_element(weight, weight_dtype, k)));
   }
   sum.add(static_cast<double>(bias));
-  return sum.round(format);
+  return sum;
+}
+
+}  // namespace
+
+double logit(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
+             float bias, const Format& format) {
+  return sum_of(hidden, hidden_dtype, weight, weight_dtype, size, bias).round(format);
+}
+
+double logit(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
+             float bias, const LowRankTerms& low_rank, const Format& format) {
+  Sum sum = sum_of(hidden, hidden_dtype, weight, weight_dtype, size, bias);
+  BigFloat finite = sum.finite();
+  double special = sum.special();
+  for (std::size_t j = 0; j < low_rank.factors.size(); ++j) {
+    const LowRankFactor& factor = low_rank.factors[j];
+    const auto b = static_cast<double>(load_element(low_rank.b, low_rank.dtype, static_cast<std::int64_t>(j)));
+    if (factor.special != 0) {
+      special += factor.special * b;
+    } else if (!std::isfinite(b)) {
+      special += factor.value.is_zero() || std::isnan(b) ? static_cast<double>(quiet_nan())
+                 : factor.value.negative                 ? -b
+                                                         : b;
+    } else {
+      finite = add(finite, multiply(factor.value, BigFloat::from_double(b)));
+    }
+  }
+  if (std::isnan(special)) return static_cast<double>(quiet_nan());
+  return special != 0 ? special : exact::round(finite, format);
 }
 
 }  // namespace isologit::detail::exact

@@ -49,14 +49,31 @@ bool Superaccumulator::is_zero() {
   return true;
 }
 
-double Superaccumulator::round(const Format& format) {
+Superaccumulator Superaccumulator::magnitude(bool& negative) {
   carry();
   Superaccumulator magnitude = *this;
-  const bool negative = digits_[kDigits - 1] < 0;
+  negative = digits_[kDigits - 1] < 0;
   if (negative) {
     for (std::int64_t& digit : magnitude.digits_) digit = -digit;
     magnitude.carry();
   }
+  return magnitude;
+}
+
+BigFloat Superaccumulator::value() {
+  BigFloat result;
+  const Superaccumulator positive = magnitude(result.negative);
+  for (std::size_t i = 0; i < kDigits; i += 2) {
+    result.limbs.push_back(static_cast<std::uint64_t>(positive.digits_[i]) |
+                           static_cast<std::uint64_t>(positive.digits_[i + 1]) << 32);
+  }
+  trim(result);
+  return scale_by_power_of_two(result, kLowest);
+}
+
+double Superaccumulator::round(const Format& format) {
+  bool negative = false;
+  const Superaccumulator magnitude = this->magnitude(negative);
   int top = kDigits - 1;
   while (top >= 0 && magnitude.digits_[static_cast<std::size_t>(top)] == 0) --top;
   if (top < 0) return 0.0;

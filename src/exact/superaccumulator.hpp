@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "exact/bigfloat.hpp"
 #include "exact/rounding.hpp"
 
 namespace isologit::detail::exact {
@@ -21,10 +22,14 @@ class Superaccumulator {
   // The sum, rounded once.
   double round(const Format& format);
 
+  BigFloat value();
+
  private:
   static constexpr int kDigits = 20;
   static constexpr int kLowest = -298;
 
+  // The magnitude after a carry, and whether the sum is below 0.
+  Superaccumulator magnitude(bool& negative);
   // Brings every digit but the highest into [0, 2^32); the highest carries the sign.
   void carry();
 
@@ -41,9 +46,13 @@ class Sum {
   // Exact as a double.
   double round(const Format& format);
 
+  // The sum of the terms that are finite, and the IEEE sum of those that are not, 0 where there are none.
+  BigFloat finite() { return sum_.value(); }
+  double special() const { return special_; }
+
  private:
   Superaccumulator sum_;
-  double special_ = 0;  // the IEEE sum of the terms that are not finite
+  double special_ = 0;
 };
 
 }  // namespace isologit::detail::exact

@@ -3,7 +3,8 @@
 //
 // Error. With D roundings on the way of a term (Panel::depth and one for the bias), u = 2^-24 and real sum s,
 // |z - s| <= gamma_D sum |h_i w_i| + |b| gamma_1 + H 2^-149, the last for products below the normal range (Higham,
-// section 4.2). D is at most 133 + H / 256 for vectors of 4, less for wider ones: docs/kernels.md states the bound.
+// section 4.2). A low-rank addition's factors are rounded to f32 and add one to D each, and two. D is at most 133 + H /
+// 256 for vectors of 4, less for wider ones: docs/kernels.md states the bound.
 //
 // Floor: N = 1 reads the weight once; N large needs N V H fused multiply-adds, twice as fast as those of f64.
 #pragma once
@@ -12,6 +13,7 @@
 #include <cstdint>
 
 #include "exact/rounding.hpp"
+#include "kernels/low_rank_tile.hpp"
 #include "kernels/panel.hpp"
 
 namespace isologit::detail::kernels {
@@ -39,6 +41,7 @@ class F32Target : public Target {
     auto* sums = static_cast<float*>(scratch);
     Sums::sums(static_cast<const float*>(block.prepared), block.rows, tile, sums, sums + kTile * block.rows,
                []<DType>(std::int64_t, const char*, std::int64_t) {});
+    if (block.low_rank != nullptr) add_low_rank(block, tile, sums);
     float bias[kTile] = {};
     for (std::int64_t j = 0; tile.bias->data != nullptr && j < tile.count; ++j) {
       bias[j] = exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j);

@@ -13,6 +13,10 @@
 // is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
 // finite products overflows f64.
 //
+// A low-rank addition (kernels/low_rank.hpp) brings terms b u, u within 2^-53 of its near: a rounding more on their
+// way, and another for the product, which is not exact here. So D grows by the number of factors and two, and the reach
+// by (sum |near|) max |b|; where a near vanished, the bound of the reach and D cover that. Exact sums need exact nears.
+//
 // Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
 #pragma once
 
@@ -22,6 +26,7 @@
 #include <limits>
 
 #include "exact/rounding.hpp"
+#include "kernels/low_rank_tile.hpp"
 #include "kernels/magnitude.hpp"
 #include "kernels/panel.hpp"
 
@@ -67,13 +72,19 @@ class F64Target : public Target {
     const auto see = [&]<DType kDType>(std::int64_t j, const char* from, std::int64_t count) {
       magnitudes[j].see<kDType>(from, count);
     };
-    const std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows,
-                                          tile, sums, units + kTile, see);
+    std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows, tile,
+                                    sums, units + kTile, see);
     for (std::int64_t j = 0; j < tile.count; ++j) {
       greatest[j] = magnitudes[j].of(tile.weight->dtype);
       units[j] = 0;
     }
-    round(block, tile, {sums, greatest, units, depth}, logits, counts);
+    double greatest_b[kTile] = {};
+    if (block.low_rank != nullptr) {
+      add_low_rank(block, tile, sums);
+      depth += tile.b->cols + 2;
+      for (std::int64_t j = 0; j < tile.count; ++j) greatest_b[j] = greatest_of(*tile.b, tile.first + j);
+    }
+    round(block, tile, {sums, greatest, greatest_b, units, depth}, logits, counts);
   }
 
   std::int64_t multiply_adds(std::int64_t steps) const final { return Sums::multiply_adds(steps); }
@@ -81,10 +92,12 @@ class F64Target : public Target {
  private:
   static std::int64_t header(std::int64_t rows) { return (2 * rows + 7) / 8 * 8; }
 
-  // Of a tile: the sums, per weight row its greatest magnitude, and its lowest set bit, 0 while unknown; D of the sums.
+  // Of a tile: the sums, per weight row its greatest magnitude and that of its row of b, and its lowest set bit, 0
+  // while unknown; D of the sums.
   struct Tile {
     const double* sums;
     const double* greatest;
+    const double* greatest_b;
     double* units;
     std::int64_t depth;
   };
@@ -92,6 +105,14 @@ class F64Target : public Target {
   static double bias_of(const WeightTile& tile, std::int64_t j) {
     if (tile.bias->data == nullptr) return 0;
     return static_cast<double>(exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j));
+  }
+
+  static double greatest_of(const MatrixView& matrix, std::int64_t row) {
+    GreatestMagnitude magnitude;
+    exact::with_dtype(matrix.dtype, [&]<DType kDType>() {
+      magnitude.see<kDType>(static_cast<const char*>(exact::row_data(matrix, row)), matrix.cols);
+    });
+    return magnitude.of(matrix.dtype);
   }
 
   void round(const Block& block, const WeightTile& tile, const Tile& x, float* logits, Counts& counts) const {
@@ -102,11 +123,13 @@ class F64Target : public Target {
     double biases[kTile];
     for (std::int64_t j = 0; j < tile.count; ++j) biases[j] = bias_of(tile, j);
     for (std::int64_t r = 0; r < block.rows; ++r) {
+      const double low_rank = block.low_rank == nullptr ? 0 : block.low_rank[r].reach;
       for (std::int64_t j = 0; j < tile.count; ++j) {
         const double bias = biases[j];
         const double sum = x.sums[r * kTile + j] + bias;
-        const double reach = magnitudes[r] * x.greatest[j] + std::fabs(bias);  // no partial sum is larger
-        const double error = gamma * reach + std::fabs(sum) * 0x1p-52;         // the latter for rounding the two ends
+        // No partial sum is larger.
+        const double reach = magnitudes[r] * x.greatest[j] + std::fabs(bias) + low_rank * x.greatest_b[j];
+        const double error = gamma * reach + std::fabs(sum) * 0x1p-52;  // the latter for rounding the two ends
         const auto low = static_cast<float>(sum - error);
         const auto high = static_cast<float>(sum + error);
         float logit = low + 0.0F;  // -0 becomes +0
@@ -126,6 +149,10 @@ class F64Target : public Target {
   // A logit that the rounding test left open.
   float settle(const Block& block, std::int64_t r, const WeightTile& tile, std::int64_t j, const Unsettled& x,
                double& weight_unit, Counts& counts) const {
+    // An infinite near may stand for a number, and 0 for one that vanished.
+    if (block.low_rank != nullptr && !std::isfinite(x.reach)) {
+      return std::isnan(block.low_rank[r].reach) ? exact::quiet_nan() : exact_logit(block, r, tile, j);
+    }
     if (std::isnan(x.reach) || std::isnan(x.sum)) return exact::quiet_nan();
     // What is not finite in a weight row the sums may not know, nor hidden NaN from inf.
     if (std::isinf(x.greatest)) return exact_logit(block, r, tile, j);
@@ -136,7 +163,11 @@ class F64Target : public Target {
     const auto bias = static_cast<float>(x.bias);  // it was one
     const double bias_unit = lowest_bit(&bias, DType::f32, 1);
     const double hidden_unit = static_cast<const double*>(block.prepared)[block.rows + r];
-    const double unit = std::fmin(hidden_unit * weight_unit, bias_unit);
+    double unit = std::fmin(hidden_unit * weight_unit, bias_unit);
+    if (block.low_rank != nullptr) {
+      const double b_unit = lowest_bit(exact::row_data(*tile.b, tile.first + j), tile.b->dtype, tile.b->cols);
+      unit = std::fmin(unit, block.low_rank[r].unit * b_unit);  // NaN, of no exact factors against zeros, is ignored
+    }
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;
     return exact_logit(block, r, tile, j);

@@ -73,8 +73,15 @@ float exact_logit(const Block& block, std::int64_t row, const WeightTile& tile, 
   const MatrixView& weight = *tile.weight;
   const std::int64_t id = tile.first + column;
   const float bias = tile.bias->data == nullptr ? 0.0F : exact::load_element(tile.bias->data, tile.bias->dtype, id);
-  return static_cast<float>(exact::logit(exact::row_data(hidden, block.row_ids[row]), hidden.dtype,
-                                         exact::row_data(weight, id), weight.dtype, hidden.cols, bias, exact::kF32));
+  const void* row_of_hidden = exact::row_data(hidden, block.row_ids[row]);
+  const void* row_of_weight = exact::row_data(weight, id);
+  if (block.low_rank == nullptr) {
+    return static_cast<float>(
+        exact::logit(row_of_hidden, hidden.dtype, row_of_weight, weight.dtype, hidden.cols, bias, exact::kF32));
+  }
+  const exact::LowRankTerms low_rank{*block.low_rank[row].factors, exact::row_data(*tile.b, id), tile.b->dtype};
+  return static_cast<float>(
+      exact::logit(row_of_hidden, hidden.dtype, row_of_weight, weight.dtype, hidden.cols, bias, low_rank, exact::kF32));
 }
 
 }  // namespace isologit::detail::kernels

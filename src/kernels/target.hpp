@@ -21,6 +21,7 @@
 #include "kernels/backward_loops.hpp"
 #include "kernels/fold_loops.hpp"
 #include "kernels/forward_loops.hpp"
+#include "kernels/low_rank.hpp"
 
 namespace isologit::detail::kernels {
 
@@ -29,12 +30,14 @@ struct Counts {
   std::int64_t fallbacks = 0;
 };
 
-// Rows [first, first + count) of the weight, with their bias.
+// Rows [first, first + count) of the weight, with their bias, and b of a low-rank addition, of no columns where there
+// is none.
 struct WeightTile {
   const MatrixView* weight;
   const VectorView* bias;
   std::int64_t first;
   std::int64_t count;
+  const MatrixView* b = nullptr;
 };
 
 // A prepared block: block row r is hidden row row_ids[r]. `hidden` is there for logits that need exact accumulation.
@@ -43,6 +46,7 @@ struct Block {
   const std::int64_t* row_ids;
   std::int64_t rows;
   const void* prepared;
+  const LowRankRow* low_rank = nullptr;  // one for each block row, null where the weight has no low-rank addition
 };
 
 // The most hidden rows a block should hold, and the most weight rows a tile may hold: a multiple of kLaneGroup, at most

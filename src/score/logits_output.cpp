@@ -32,10 +32,16 @@ double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DTyp
   }
   const MatrixView& weight = source.shard.head.weight;
   const VectorView& bias = source.shard.head.bias;
-  return exact::logit(exact::row_data(source.hidden, row), source.hidden.dtype, exact::row_data(weight, id),
-                      weight.dtype, source.hidden.cols,
-                      bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id),
-                      exact::format_of(dtype));
+  const Lora& lora = source.shard.head.lora;
+  const void* hidden = exact::row_data(source.hidden, row);
+  const float b = bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id);
+  if (lora.a.rows == 0) {
+    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, b,
+                        exact::format_of(dtype));
+  }
+  const auto factors = exact::low_rank_factors(lora, hidden, source.hidden.dtype);
+  return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, b,
+                      {factors, exact::row_data(lora.b, id), lora.b.dtype}, exact::format_of(dtype));
 }
 
 enum class Step : std::uint8_t { softcap, scale, temperature };

@@ -31,6 +31,8 @@ std::vector<Range> operand_ranges(const Head& head, const MatrixView& hidden, st
   return {range_of("hidden", hidden),
           range_of("weight", head.weight),
           range_of("bias", head.bias),
+          range_of("lora a", head.lora.a),
+          range_of("lora b", head.lora.b),
           range_of("temperatures", temperatures),
           range_of("kept ids", support.kept.ids),
           range_of("kept offsets", support.kept.offsets),

@@ -36,10 +36,13 @@ void Tiles::take(std::span<const std::int64_t> rows) {
     blocks_[b].begin = static_cast<std::size_t>(begin);
     blocks_[b].rows = std::min(most, count - begin);
     reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden_.cols));
+    blocks_[b].low_rank.resize(blocks_[b].rows, shard_.head.lora.a.rows);
   }
   base::parallel_for(threads(), count, [&](int, std::int64_t i) {
     PreparedRows& block = blocks_[static_cast<std::size_t>(i / most)];
-    target_.prepare(hidden_, rows_[static_cast<std::size_t>(i)], i % most, block.rows, block.prepared.as<std::byte>());
+    const std::int64_t row = rows_[static_cast<std::size_t>(i)];
+    target_.prepare(hidden_, row, i % most, block.rows, block.prepared.as<std::byte>());
+    block.low_rank.prepare(shard_.head.lora, hidden_, row, i % most);
   });
   const std::int64_t widest = std::min(most, count);
   const auto bytes = static_cast<std::size_t>(widest * target_.tile_vocab()) * sizeof(float);
@@ -76,9 +79,10 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
 }
 
 void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, std::int64_t count) {
-  target_.logits({&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>()},
-                 {&shard_.head.weight, &shard_.head.bias, begin, count}, own.logits.as<float>(),
-                 own.scratch.as<std::byte>(), own.counts);
+  target_.logits(
+      {&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>(), block.low_rank.data()},
+      {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, own.logits.as<float>(),
+      own.scratch.as<std::byte>(), own.counts);
 }
 
 void Tiles::transform(std::int64_t row, const RowTile& tile) const {

@@ -14,6 +14,7 @@
 #include "base/aligned.hpp"
 #include "isologit/partial.hpp"
 #include "kernels/target.hpp"
+#include "tiles/low_rank_rows.hpp"
 #include "tiles/support.hpp"
 
 namespace isologit::detail::tiles {
@@ -73,6 +74,7 @@ class Tiles {
     std::size_t begin;  // in rows_
     std::int64_t rows;
     base::AlignedBuffer prepared;
+    LowRankRows low_rank;
   };
   // What one thread makes its tiles in.
   struct Workplace {

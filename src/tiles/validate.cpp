@@ -99,6 +99,26 @@ Result<void> validate_stride(std::string_view name, std::int64_t rows, std::int6
                               "; expected at least ", cols, ", within the address space"));
 }
 
+namespace {
+
+Result<void> validate_lora(const Head& head) {
+  const Lora& lora = head.lora;
+  if (lora.a.rows == 0 && lora.b.cols == 0) return {};
+  if (auto checked = validate_matrix("lora a", lora.a); !checked) return checked;
+  if (lora.a.cols != head.weight.cols || lora.b.cols != lora.a.rows || lora.b.rows < head.vocab_size) {
+    return invalid(base::concat("lora: a of shape [", lora.a.rows, ", ", lora.a.cols, "] and b of [", lora.b.rows, ", ",
+                                lora.b.cols, "]; expected [r, ", head.weight.cols, "] and [V, r], V at least ",
+                                head.vocab_size, ", the vocabulary's size"));
+  }
+  if (auto checked = validate_matrix("lora b", lora.b); !checked) return checked;
+  if (!std::isfinite(lora.scale)) {
+    return invalid(base::concat("lora scale: ", lora.scale, "; expected a finite number"));
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,
                             const Transforms& transforms) {
   const Head& head = shard.head;
@@ -117,6 +137,7 @@ Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::in
   }
   if (head.bias.data == nullptr && head.bias.size != 0) return invalid("bias: data is null but its size is not 0");
   if (auto checked = validate_transforms(head.transforms); !checked) return checked;
+  if (auto checked = validate_lora(head); !checked) return checked;
   if (head.weight.cols != cols) {
     return invalid(base::concat("weight: rows of ", head.weight.cols, " elements; expected ", cols));
   }

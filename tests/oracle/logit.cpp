@@ -79,6 +79,49 @@ float rounded(const mpq_class& x, DType result) { return static_cast<float>(roun
 
 }  // namespace
 
+Extended& Extended::operator+=(const Extended& other) {
+  finite_ += other.finite_;
+  special_ += other.special_;  // inf - inf is NaN here as in the contract
+  return *this;
+}
+
+Extended Extended::operator*(const Extended& other) const {
+  Extended product(0);
+  if (special_ == 0 && other.special_ == 0) {
+    product.finite_ = finite_ * other.finite_;
+  } else {
+    product.special_ = ieee() * other.ieee();
+  }
+  return product;
+}
+
+float Extended::round(DType result) const {
+  if (std::isnan(special_)) return quiet_nan();
+  if (special_ != 0) return static_cast<float>(special_);
+  return static_cast<float>(round_to(finite_, format_of(result)));
+}
+
+std::vector<Extended> low_rank_factors(const double* h, const double* a, std::size_t rank, std::size_t count,
+                                       double scale) {
+  std::vector<Extended> factors;
+  for (std::size_t j = 0; j < rank; ++j) {
+    Extended inner(0);
+    for (std::size_t k = 0; k < count; ++k) inner += Extended(a[j * count + k]) * Extended(h[k]);
+    factors.push_back(Extended(scale) * inner);
+  }
+  return factors;
+}
+
+float low_rank_logit(const Terms& terms, double bias, const std::vector<Extended>& factors, const double* b,
+                     DType result) {
+  Extended sum(bias);
+  for (std::size_t k = 0; k < terms.count; ++k) {
+    sum += Extended(terms.h[k * terms.h_stride]) * Extended(terms.w[k * terms.w_stride]);
+  }
+  for (std::size_t j = 0; j < factors.size(); ++j) sum += Extended(b[j]) * factors[j];
+  return sum.round(result);
+}
+
 float softcap(float z, float c, DType result) {
   if (std::isnan(z)) return quiet_nan();
   if (std::isinf(z)) return rounded(z > 0 ? mpq_class(c) : mpq_class(-c), result);

@@ -3,7 +3,9 @@
 
 #include <gmpxx.h>
 
+#include <cmath>
 #include <cstddef>
+#include <vector>
 
 #include "isologit/head.hpp"
 #include "oracle/values.hpp"
@@ -24,6 +26,28 @@ float dot(const Terms& terms, double bias, DType result = DType::f32);
 inline float logit(const double* h, const double* w, std::size_t count, double bias = 0.0, DType result = DType::f32) {
   return dot(Terms{h, w, count}, bias, result);
 }
+
+// A real number, an infinity or NaN, with the rules of CONTRACT.md 1 for sums and products.
+class Extended {
+ public:
+  explicit Extended(double x) : finite_(std::isfinite(x) ? x : 0), special_(std::isfinite(x) ? 0 : x) {}
+  Extended& operator+=(const Extended& other);
+  Extended operator*(const Extended& other) const;
+  float round(DType result) const;
+
+ private:
+  double ieee() const { return special_ != 0 ? special_ : sgn(finite_); }  // as a factor of what is special
+
+  mpq_class finite_;
+  double special_;
+};
+
+// The same with a low-rank addition: factors of a hidden row, of a [rank, count] and any finite scale; then with them
+// and the row of b [rank] the logit.
+std::vector<Extended> low_rank_factors(const double* h, const double* a, std::size_t rank, std::size_t count,
+                                       double scale);
+float low_rank_logit(const Terms& terms, double bias, const std::vector<Extended>& factors, const double* b,
+                     DType result = DType::f32);
 
 // Each transform of section 2 alone. The result is a value of the type.
 float softcap(float z, float c, DType result = DType::f32);

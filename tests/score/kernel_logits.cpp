@@ -6,11 +6,12 @@
 #include <numeric>
 
 #include "base/aligned.hpp"
+#include "tiles/low_rank_rows.hpp"
 
 namespace isologit::testing_score {
 
 KernelLogits kernel_logits(const std::string& kernel, const MatrixView& hidden, const MatrixView& weight,
-                           const VectorView& bias, std::int64_t block_rows, std::int64_t tile_vocab) {
+                           const VectorView& bias, std::int64_t block_rows, std::int64_t tile_vocab, const Lora& lora) {
   const auto list = detail::kernels::registry();
   const detail::kernels::Target& chosen =
       std::find_if(list.begin(), list.end(), [&](const detail::kernels::Entry& one) {
@@ -27,14 +28,17 @@ KernelLogits kernel_logits(const std::string& kernel, const MatrixView& hidden, 
     detail::base::AlignedBuffer scratch(chosen.scratch_bytes(rows, hidden.cols));
     std::vector<std::int64_t> ids(static_cast<std::size_t>(rows));
     std::iota(ids.begin(), ids.end(), begin);
+    detail::tiles::LowRankRows low_rank;
+    low_rank.resize(rows, lora.a.rows);
     for (std::int64_t i = 0; i < rows; ++i) {
+      low_rank.prepare(lora, hidden, begin + i, i);
       chosen.prepare(hidden, begin + i, i, rows, prepared.as<std::byte>());
     }
-    const detail::kernels::Block block{&hidden, ids.data(), rows, prepared.as<std::byte>()};
+    const detail::kernels::Block block{&hidden, ids.data(), rows, prepared.as<std::byte>(), low_rank.data()};
     std::vector<float> tile(static_cast<std::size_t>(rows * chosen.tile_vocab()));
     for (std::int64_t first = 0; first < weight.rows; first += most_ids) {
       const std::int64_t count = std::min(most_ids, weight.rows - first);
-      chosen.logits(block, {&weight, &bias, first, count}, tile.data(), scratch.as<std::byte>(), counts);
+      chosen.logits(block, {&weight, &bias, first, count, &lora.b}, tile.data(), scratch.as<std::byte>(), counts);
       for (std::int64_t i = 0; i < rows; ++i) {
         std::copy_n(tile.begin() + i * chosen.tile_vocab(), count,
                     result.values.begin() + (begin + i) * weight.rows + first);

@@ -15,6 +15,7 @@ struct KernelLogits {
 };
 // block_rows and tile_vocab: at most so many rows a block and ids a tile; 0: as many as the kernel takes.
 KernelLogits kernel_logits(const std::string& kernel, const MatrixView& hidden, const MatrixView& weight,
-                           const VectorView& bias, std::int64_t block_rows = 0, std::int64_t tile_vocab = 0);
+                           const VectorView& bias, std::int64_t block_rows = 0, std::int64_t tile_vocab = 0,
+                           const Lora& lora = {});
 
 }  // namespace isologit::testing_score

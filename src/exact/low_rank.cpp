@@ -1,0 +1,28 @@
+#include "exact/low_rank.hpp"
+
+#include "exact/element.hpp"
+#include "exact/superaccumulator.hpp"
+
+namespace isologit::detail::exact {
+
+std::vector<LowRankFactor> low_rank_factors(const Lora& lora, const void* hidden, DType dtype) {
+  const BigFloat scale = BigFloat::from_double(lora.scale);
+  std::vector<LowRankFactor> factors(static_cast<std::size_t>(lora.a.rows));
+  for (std::int64_t j = 0; j < lora.a.rows; ++j) {
+    const void* row = row_data(lora.a, j);
+    Sum sum;
+    for (std::int64_t k = 0; k < lora.a.cols; ++k) {
+      sum.add(static_cast<double>(load_element(row, lora.a.dtype, k)) *
+              static_cast<double>(load_element(hidden, dtype, k)));
+    }
+    LowRankFactor& factor = factors[static_cast<std::size_t>(j)];
+    if (sum.special() != 0) {  // NaN too
+      factor.special = sum.special() * lora.scale;
+    } else {
+      factor.value = multiply(sum.finite(), scale);
+    }
+  }
+  return factors;
+}
+
+}  // namespace isologit::detail::exact
