@@ -13,9 +13,11 @@
 // is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
 // finite products overflows f64.
 //
-// A low-rank addition (kernels/low_rank.hpp) brings terms b u, u within 2^-53 of its near: a rounding more on their
-// way, and another for the product, which is not exact here. So D grows by the number of factors and two, and the reach
-// by (sum |near|) max |b|; where a near vanished, the bound of the reach and D cover that. Exact sums need exact nears.
+// A low-rank addition (kernels/low_rank.hpp) brings terms b u, and RN64(u) in u's place: a rounding more on their way,
+// and another for the product, which is not exact here. So D grows by the number of factors and two, and the reach by
+// (sum |near|) max |b|. What they lose below f64's normal range is less than 2^-900 in all: only next to a boundary
+// between two roundings could that matter, where the reach is at least 2^-151 and the excess of gamma in E covers it.
+// Sums of short numbers are exact as above, u dividing into units of its own: one that its near rounds spans too many.
 //
 // Floor: N = 1 reads the weight once (2 bytes an element of bf16); N large needs N V H fused multiply-adds.
 #pragma once
@@ -149,7 +151,7 @@ class F64Target : public Target {
   // A logit that the rounding test left open.
   float settle(const Block& block, std::int64_t r, const WeightTile& tile, std::int64_t j, const Unsettled& x,
                double& weight_unit, Counts& counts) const {
-    // An infinite near may stand for a number, and 0 for one that vanished.
+    // An infinite near may stand for a number, and 0 for one that vanished, which matters against an infinite b.
     if (block.low_rank != nullptr && !std::isfinite(x.reach)) {
       return std::isnan(block.low_rank[r].reach) ? exact::quiet_nan() : exact_logit(block, r, tile, j);
     }
@@ -166,7 +168,7 @@ class F64Target : public Target {
     double unit = std::fmin(hidden_unit * weight_unit, bias_unit);
     if (block.low_rank != nullptr) {
       const double b_unit = lowest_bit(exact::row_data(*tile.b, tile.first + j), tile.b->dtype, tile.b->cols);
-      unit = std::fmin(unit, block.low_rank[r].unit * b_unit);  // NaN, of no exact factors against zeros, is ignored
+      unit = std::fmin(unit, block.low_rank[r].unit * b_unit);  // ignores a NaN, of a unit that vanished, against zeros
     }
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;

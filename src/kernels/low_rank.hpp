@@ -11,12 +11,9 @@ namespace isologit::detail::kernels {
 // Plain members: what is compiled for an instruction set shares no code with the rest.
 struct LowRankRow {
   const std::vector<exact::LowRankFactor>* factors;
-  // Per factor u a double within 2^-53 |near| + 2^-400 of it. Infinite where u is or is 2^800 or more; NaN where u is.
-  const double* near;
-  // A bound of the sum of their magnitudes: at least 2^-340 where a factor that is not 0 has a near of 0.
-  double reach;
-  // The lowest set bit of all factors where each is its near exactly, +inf where all are 0; else 0.
-  double unit;
+  const double* near;  // per factor RN64 of it
+  double reach;        // a bound of the sum of the magnitudes of near
+  double unit;         // a power of two that divides all factors, or 0; +inf where all are 0
 };
 
 // `near` holds as many doubles as there are factors. Both must outlive the result.
