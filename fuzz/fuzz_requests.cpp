@@ -66,6 +66,13 @@ struct Operands {
     const std::int64_t stride = input.field(size);
     return {data.data(), input.size(count), input.size(size), stride == -1 ? size : stride, input.field(dtype)};
   }
+  // Of one factor or of as many as hidden is long, from what the weight is made of.
+  void add_lora(Input& input, isologit_lora& lora) const {
+    const std::int64_t rank = input.flip() ? 1 : std::min(size, vocab);
+    lora.a = {weight.data(), input.size(rank), input.size(size), size, input.field(dtype)};
+    lora.b = {weight.data(), input.size(vocab), input.size(rank), size, input.field(dtype)};
+    lora.scale = input.flip() ? 0.5 : input.take<double>();
+  }
   isologit_head head(Input& input) const {
     isologit_head head{};
     head.struct_size = sizeof head;
@@ -76,6 +83,7 @@ struct Operands {
     head.softcap = input.flip() ? 2.0F : input.take<float>();
     head.scale_kind = input.field(static_cast<std::int32_t>(input.between(0, 2)));
     head.scale = input.flip() ? 0.5F : input.take<float>();
+    if (input.flip()) add_lora(input, head.lora);
     return head;
   }
 

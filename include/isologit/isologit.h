@@ -12,7 +12,7 @@
  *   Every other member may be left 0, which always means its default. A later version adds members only at the end, so
  *   programs and libraries of different versions fit: members that the program does not know count as 0; members that
  *   the library does not know must be 0, and are left alone in structures that the library fills.
- *   isologit_matrix and isologit_vector lie inside others and never grow.
+ *   isologit_matrix, isologit_vector and isologit_lora lie inside others and never grow.
  * - Enumerations are stored as int32_t and have the values of those of the C++ interface. A value that is none of them
  *   is ISOLOGIT_INVALID_ARGUMENT.
  * - Any number of threads may call at once. No function aborts, prints, throws or changes the state of the process; the
@@ -61,6 +61,13 @@ typedef struct isologit_vector {
   int32_t dtype;
 } isologit_vector;
 
+/* A low-rank addition: the weight stands for weight + scale * b * a over the reals. */
+typedef struct isologit_lora {
+  isologit_matrix a; /* [r, H]; no rows: there is none */
+  isologit_matrix b; /* [V, r], rows as the weight's */
+  double scale;      /* finite; 0 is 0 */
+} isologit_lora;
+
 typedef struct isologit_head {
   size_t struct_size;
   isologit_matrix weight; /* [V, H] */
@@ -71,6 +78,7 @@ typedef struct isologit_head {
   int32_t scale_kind;
   float scale;             /* multiply: finite and not 0; divide: above 0 and finite */
   int32_t transform_order; /* which of softcap and scale comes first */
+  isologit_lora lora;
 } isologit_head;
 
 /* Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once.

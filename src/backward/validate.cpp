@@ -25,6 +25,10 @@ Result<void> check_operands(const Head& head, const BackwardRequest& request, co
   if (auto checked = tiles::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
     return checked;
   }
+  if (head.lora.a.rows > 0) {
+    return fail(StatusCode::unsupported,
+                "lora: gradients through a low-rank addition are not made; expected a head without one");
+  }
   if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   return tiles::validate_temperatures(request.temperatures, request.hidden.rows, false);

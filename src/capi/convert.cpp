@@ -63,11 +63,16 @@ Result<Head> to_head(const isologit_head* from) {
                 base::concat("transform_order: ", c->transform_order, "; expected ", value(ISOLOGIT_SOFTCAP_FIRST),
                              " (softcap first) or ", value(ISOLOGIT_SCALE_FIRST), " (scale first)"));
   }
+  const auto a = to_view(c->lora.a, "lora a");
+  if (!a) return tl::unexpected(a.error());
+  const auto b = to_view(c->lora.b, "lora b");
+  if (!b) return tl::unexpected(b.error());
   return Head{.weight = *weight,
               .bias = {c->bias.data, *bias_dtype, c->bias.size},
               .vocab_size = c->vocab_size,
               .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale,
-                             static_cast<TransformOrder>(c->transform_order)}};
+                             static_cast<TransformOrder>(c->transform_order)},
+              .lora = {*a, *b, c->lora.scale}};
 }
 
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count) {

@@ -285,6 +285,33 @@ static void refuses_nonsense(void) {
   CHECK(strcmp(message, "report:") == 0); /* cut to fit */
 }
 
+/* The addition takes the second row's logits away; a member of it that is wrong is named. */
+static void scores_with_a_low_rank_addition(void) {
+  const float a[kHidden] = {1, 0};
+  const float b[kVocab] = {0, 2, 4, 6};
+  float logprobs[kRows], lse[kRows];
+  isologit_head head = make_head();
+  head.lora.a = (isologit_matrix){a, 1, kHidden, kHidden, ISOLOGIT_F32};
+  head.lora.b = (isologit_matrix){b, kVocab, 1, 1, ISOLOGIT_F32};
+  head.lora.scale = -0.5;
+  isologit_score_request request = make_request(logprobs);
+  request.lse = lse;
+  char message[256];
+  CHECK(isologit_score(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(lse[0] == kLnFour && lse[1] == kLnFour && logprobs[1] == -kLnFour);
+  head.lora.scale = 0; /* is 0, and no default */
+  CHECK(isologit_score(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(lse[1] == kLse && logprobs[1] == -kLogprob);
+
+  head.lora.scale = HUGE_VAL;
+  refuses(&head, &request, "lora scale: inf");
+  head.lora.scale = 1;
+  head.lora.b.cols = 2;
+  refuses(&head, &request, "lora: a of shape [1, 2] and b of [4, 2]; expected [r, 2] and [V, r]");
+  head.lora.a.dtype = 9;
+  refuses(&head, &request, "lora a: dtype is 9");
+}
+
 static void fits_other_versions(void) {
   struct {
     isologit_head known;
@@ -343,6 +370,7 @@ int main(void) {
   applies_bias_scale_softcap_and_temperature();
   obeys_options();
   refuses_nonsense();
+  scores_with_a_low_rank_addition();
   fits_other_versions();
   lists_kernels();
   if (failures == 0) puts("all as expected");

@@ -120,12 +120,21 @@ class Expected {
 
   float lse(std::int64_t row) const {
     const std::vector<double> h = row_of(request_.hidden, row);
+    std::vector<double> a;
+    for (std::int64_t j = 0; j < head_.lora.a.rows; ++j) {
+      const std::vector<double> row_of_a = row_of(head_.lora.a, j);
+      a.insert(a.end(), row_of_a.begin(), row_of_a.end());
+    }
+    const auto rank = static_cast<std::size_t>(head_.lora.a.rows);
+    const auto factors = oracle::low_rank_factors(h.data(), a.data(), rank, h.size(), head_.lora.scale);
     std::vector<float> z;
     std::vector<std::uint8_t> mask;
     for (std::int64_t v = 0; v < head_.vocab_size; ++v) {
       const std::vector<double> w = row_of(head_.weight, v);
       const double bias = head_.bias.data == nullptr ? 0 : value(head_.bias.data, head_.bias.dtype, v);
-      z.push_back(oracle::transform(oracle::logit(h.data(), w.data(), h.size(), bias), transforms(), temperature(row)));
+      const std::vector<double> b = row_of(head_.lora.b, v);
+      const float logit = oracle::low_rank_logit({h.data(), w.data(), h.size()}, bias, factors, b.data());
+      z.push_back(oracle::transform(logit, transforms(), temperature(row)));
       mask.push_back(in_support(row, v) ? 1 : 0);
     }
     return oracle::Row(z, mask).lse();
@@ -273,6 +282,7 @@ class Places {
 TEST_F(Hostile, TheLayoutsAreThoseOfTheCompiler) {
 #define ISOLOGIT_EXPECT_SIZE(name) EXPECT_EQ(layouts_.at(#name).size, sizeof(name))
   ISOLOGIT_EXPECT_SIZE(isologit_matrix);
+  ISOLOGIT_EXPECT_SIZE(isologit_lora);
   ISOLOGIT_EXPECT_SIZE(isologit_head);
   ISOLOGIT_EXPECT_SIZE(isologit_score_request);
   ISOLOGIT_EXPECT_SIZE(isologit_score_options);

@@ -81,6 +81,7 @@ void add_head(Scenario& scenario) {
   head.softcap = 3;
   head.scale_kind = ISOLOGIT_SCALE_MULTIPLY;
   head.scale = 0.75F;
+  head.lora = {matrix(scenario, kRank, kHidden), matrix(scenario, kVocab, kRank), 1.0 / 3};
   scenario.structures["isologit_head"] = &head;
 }
 
@@ -278,6 +279,7 @@ void make_backward(Scenario& s, Upstream upstream) {
   request.dbias = gradient(s, 1, kVocab);
   s.structures["isologit_backward_request"] = &request;
   add_head(s);
+  s.head.lora = {};  // has no gradients
   add_options(s, "isologit_backward_options", s.backward_options);
   add_report(s, "isologit_backward_report", s.backward_report);
   set_call(s, [&s](char* message, std::size_t size) {

@@ -15,6 +15,7 @@ namespace isologit::capi_test {
 
 constexpr std::int64_t kRows = 3;
 constexpr std::int64_t kHidden = 2;
+constexpr std::int64_t kRank = 2;
 constexpr std::int64_t kVocab = 5;
 constexpr std::int64_t kIds = 2;  // a row
 constexpr std::int64_t kTopK = 2;
