@@ -3,71 +3,21 @@
 #include <limits>
 #include <string>
 
-#include "oracle/cases.hpp"
-#include "oracle/logit.hpp"
-#include "oracle/values.hpp"
 #include "score/kernel_logits.hpp"
+#include "score/low_rank_problem.hpp"
 #include "score/support.hpp"
 
 namespace isologit::testing_score {
 namespace {
+
+using low_rank::make_problem;
+using low_rank::Problem;
 
 using oracle::DotData;
 using oracle::DotFamily;
 using oracle::DotShape;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-// Elements of a type, raw and decoded.
-struct Matrix {
-  Matrix(std::int64_t rows, std::int64_t cols, DType dtype)
-      : shape{nullptr, dtype, rows, cols, cols}, bytes(at(rows * cols) * dtype_size(dtype)), values(at(rows * cols)) {}
-  void set(std::int64_t row, std::int64_t col, double x) {
-    oracle::encode(shape.dtype, bytes.data(), at(row * shape.cols + col), static_cast<float>(x));
-    values[at(row * shape.cols + col)] = oracle::decode(shape.dtype, bytes.data(), at(row * shape.cols + col));
-  }
-  MatrixView view() const {
-    MatrixView result = shape;
-    result.data = bytes.data();
-    return result;
-  }
-
-  MatrixView shape;
-  std::vector<std::uint8_t> bytes;
-  std::vector<double> values;
-};
-
-struct Problem {
-  DotData data;
-  Matrix a;  // [r, H]
-  Matrix b;  // [V, r]
-  double scale;
-
-  Lora lora() const { return {a.view(), b.view(), scale}; }
-  std::int64_t rank() const { return a.shape.rows; }
-
-  std::vector<oracle::Extended> factors(std::int64_t n) const {
-    return oracle::low_rank_factors(data.hidden_row(n), a.values.data(), at(rank()), at(data.shape.cols), scale);
-  }
-  float expected(std::int64_t n, std::int64_t v, const std::vector<oracle::Extended>& factors) const {
-    const oracle::Terms terms{data.hidden_row(n), data.weight_row(v), at(data.shape.cols)};
-    return oracle::low_rank_logit(terms, data.bias_of(v), factors, b.values.data() + v * rank());
-  }
-};
-
-// a and b are those of DotData too, so each family visits each operand.
-Problem make_problem(const DotShape& shape, std::int64_t rank, DType a, DType b, DotFamily family, DotFamily factors,
-                     double scale, std::uint64_t seed) {
-  Problem problem{make_dot(shape, family, seed), Matrix(rank, shape.cols, a), Matrix(shape.vocab, rank, b), scale};
-  if (rank == 0) return problem;
-  const DotData of_a = make_dot({rank, 1, shape.cols, a, a, {}}, factors, seed + 1000);
-  const DotData of_b = make_dot({shape.vocab, 1, rank, b, b, {}}, factors, seed + 2000);
-  problem.a.bytes = of_a.hidden;
-  problem.a.values = of_a.hidden_values;
-  problem.b.bytes = of_b.hidden;
-  problem.b.values = of_b.hidden_values;
-  return problem;
-}
 
 class LowRank : public KernelTest {
  protected:
