@@ -101,7 +101,7 @@ def linear_cross_entropy(
     return_report : bool, default False
         Whether to return the Report of the call as well. Not under torch.compile.
     **options
-        bias, temperature, softcap, scale, divide, transform_order, vocab_size, mask, kept, banned, arithmetic,
+        bias, temperature, softcap, scale, divide, transform_order, vocab_size, lora, mask, kept, banned, arithmetic,
         gradients, dweight_accumulate, threads, processors, kernel and dtype, as of `score`.
 
     Returns

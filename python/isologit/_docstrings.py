@@ -8,7 +8,7 @@ _Function = TypeVar("_Function", bound=Callable)
 
 _SECTIONS = {
     "inputs": "<hidden>\n<weight>",
-    "head": "<bias>\n<transforms>\n<vocab_size>",
+    "head": "<bias>\n<transforms>\n<vocab_size>\n<lora>",
     "hidden": """\
 hidden : numpy.ndarray or torch.Tensor, [..., H]
     Hidden states, the head's inputs: float32, float16, torch.bfloat16, ml_dtypes.bfloat16, or uint16 that holds bf16
@@ -34,6 +34,11 @@ transform_order : {"softcap_first", "scale_first"}, default "softcap_first"
     "vocab_size": """\
 vocab_size : int, default V
     The real vocabulary, when the last rows of the weight are padding: those are never looked at.""",
+    "lora": """\
+lora : (a, b, scale), optional
+    A low-rank addition: a [r, H] and b [V, r], each as hidden, and a float, finite. The weight stands for
+    weight + scale b a over the reals; no product of them is rounded. Without gradients: under torch.no_grad() where an
+    operand requires one.""",
     "support": """\
 mask : bool, [V] or [..., V], optional
     True where an id stays in the support S of the distribution. The default is the whole vocabulary.

@@ -15,6 +15,7 @@ import numpy as np
 from isologit import _native, _numbers
 
 Array = Any  # numpy.ndarray or torch.Tensor
+Lora = tuple[Array, Array, float]  # a [r, H], b [V, r], scale
 
 MOST_THREADS = 1024
 _BF16_BITS = np.dtype([("bf16", np.uint16)])  # how uint16 arrays with dtype="bf16" are marked
@@ -123,7 +124,7 @@ def matrix(array: Array, name: str) -> _native.Matrix:
 
 
 class HeadArgs(NamedTuple):
-    """hidden [N, H], weight [V, H], temperatures [1] or [N]."""
+    """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]."""
 
     hidden: Array
     weight: Array
@@ -138,6 +139,9 @@ class HeadArgs(NamedTuple):
     threads: int
     processors: list[int]
     kernel: str
+    lora_a: Array | None
+    lora_b: Array | None
+    lora_scale: float
 
     @classmethod
     def of(
@@ -157,6 +161,7 @@ class HeadArgs(NamedTuple):
         processors: Iterable[int] | None,
         kernel: str,
         dtype: str | None = None,
+        lora: Lora | None = None,
     ) -> "HeadArgs":
         """Of hidden [..., H], which as_floats has seen."""
         if hidden.ndim < 1:
@@ -166,10 +171,12 @@ class HeadArgs(NamedTuple):
         temperatures = per_row(temperature, hidden, "temperature")
         transforms = (softcap, scale, divide, transform_order)
         options = _checked_options(*transforms, arithmetic, threads, processors, kernel)
-        head = cls(hidden, hidden, None, temperatures, 0, *options).with_weight(weight, bias, vocab_size, dtype)
-        return head._replace(hidden=rows)
+        head = cls(hidden, hidden, None, temperatures, 0, *options, None, None, 0.0)
+        return head.with_weight(weight, bias, vocab_size, dtype, lora)._replace(hidden=rows)
 
-    def with_weight(self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None) -> "HeadArgs":
+    def with_weight(
+        self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None, lora: Lora | None
+    ) -> "HeadArgs":
         """The same with another weight."""
         require_cpu(hidden=self.hidden, weight=weight, bias=bias)
         refuse_tangents(hidden=self.hidden, weight=weight, bias=bias)
@@ -184,7 +191,23 @@ class HeadArgs(NamedTuple):
             raise ValueError(f"bias: shape is {list(bias.shape)}; expected [V]")
         bias = None if bias is None else contiguous(bias)
         size = weight.shape[0] if vocab_size is None else _numbers.integer(vocab_size, "vocab_size")
-        return self._replace(weight=weight, bias=bias, vocab_size=size)
+        return self._replace(weight=weight, bias=bias, vocab_size=size)._with_lora(lora, dtype)
+
+    def _with_lora(self, lora: Lora | None, dtype: str | None) -> "HeadArgs":
+        if lora is None:
+            return self._replace(lora_a=None, lora_b=None, lora_scale=0.0)
+        if not isinstance(lora, (tuple, list)) or len(lora) != 3:
+            raise ValueError(f"lora is a {type(lora).__name__}; expected (a, b, scale): a [r, H], b [V, r], a number")
+        a, b = (as_floats(factor, dtype) for factor in lora[:2])
+        require_cpu(**{"lora a": a, "lora b": b})
+        refuse_tangents(**{"lora a": a, "lora b": b})
+        _require_one_kind(**{"hidden": self.hidden, "lora a": a, "lora b": b})
+        (vocab, size), shapes = self.weight.shape, [list(a.shape), list(b.shape)]
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != size or b.shape[0] != vocab or a.shape[0] != b.shape[1]:
+            raise ValueError(f"lora: a is {shapes[0]} and b is {shapes[1]}; expected [r, {size}] and [{vocab}, r]")
+        a, b = (factor if rows_are_adjacent(factor) else contiguous(factor) for factor in (a, b))
+        scale = lora[2] if _numbers.traced() else _numbers.f64(lora[2], "lora scale")
+        return self._replace(lora_a=a, lora_b=b, lora_scale=scale)
 
     def options(self) -> dict[str, Any]:
         running = _native.Running(self.threads, self.processors, self.kernel)
@@ -199,7 +222,11 @@ class HeadArgs(NamedTuple):
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
         transforms = (self.softcap, self.scale, self.divide, self.transform_order)
-        return native_head(matrix(self.weight, "weight"), self.bias, self.vocab_size, *transforms)
+        head = native_head(matrix(self.weight, "weight"), self.bias, self.vocab_size, *transforms)
+        if self.lora_a is not None:
+            require_cpu(**{"lora a": self.lora_a, "lora b": self.lora_b})
+            head.lora = _native.Lora(matrix(self.lora_a, "lora a"), matrix(self.lora_b, "lora b"), self.lora_scale)
+        return head
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")

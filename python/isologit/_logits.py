@@ -7,7 +7,7 @@ import numpy as np
 
 from isologit import _inputs, _native
 from isologit._docstrings import documented
-from isologit._inputs import Array, HeadArgs
+from isologit._inputs import Array, HeadArgs, Lora
 
 
 class LogitsArgs(NamedTuple):
@@ -53,6 +53,7 @@ def logits(
     divide: float | None = None,
     transform_order: str = "softcap_first",
     vocab_size: int | None = None,
+    lora: Lora | None = None,
     dtype: Any = None,
     arithmetic: str = "exact",
     gradients: str = "fast",
@@ -113,6 +114,7 @@ def logits(
             dtype=dtype,
             arithmetic=arithmetic,
             kernel=kernel,
+            lora=lora is not None,
             dweight_accumulate=dweight_accumulate,
             return_report=return_report,
         )
@@ -126,6 +128,7 @@ def logits(
         divide=divide,
         transform_order=transform_order,
         vocab_size=vocab_size,
+        lora=lora,
         arithmetic=arithmetic,
         threads=threads,
         processors=processors,

@@ -10,7 +10,20 @@ import sys
 import threading
 import weakref
 from collections.abc import Generator, Sequence
-from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char,
+    c_char_p,
+    c_double,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_void_p,
+)
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +57,10 @@ class Matrix(Structure):
 
 class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class Lora(Structure):
+    _fields_ = [("a", Matrix), ("b", Matrix), ("scale", c_double)]
 
 
 class Gradient(Structure):
@@ -92,6 +109,7 @@ class Head(_Sized):
         ("scale_kind", c_int32),
         ("scale", c_float),
         ("transform_order", c_int32),
+        ("lora", Lora),
     ]
 
 

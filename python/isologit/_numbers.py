@@ -54,14 +54,20 @@ def integer(value: Any, name: str, least: int = -(2**63), most: int = 2**63 - 1)
     return number
 
 
-def f32(value: Any, name: str) -> float:
-    """A real number rounded once to f32. NaN and infinities are for the library to judge."""
+def f64(value: Any, name: str) -> float:
+    """A real number as Python has it: NaN is refused, and infinities are for the library to judge."""
     try:
         number = math.nan if isinstance(value, (str, bytes, bool, np.bool_)) else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
     if math.isnan(number):
         raise ValueError(f"{name}: {value!r}; expected a number")
+    return number
+
+
+def f32(value: Any, name: str) -> float:
+    """A real number rounded once to f32."""
+    number = f64(value, name)
     with usual_rounding(), np.errstate(over="ignore"):
         rounded = float(np.float32(number))
     if math.isinf(rounded):

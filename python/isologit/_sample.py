@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from isologit import _inputs, _native
 from isologit._docstrings import documented
-from isologit._inputs import Array, HeadArgs, SupportArgs
+from isologit._inputs import Array, HeadArgs, Lora, SupportArgs
 
 
 class Samples(NamedTuple):
@@ -96,6 +96,7 @@ def sample(
     top_k: int | Array = 0,
     top_p: float | Array = 1.0,
     vocab_size: int | None = None,
+    lora: Lora | None = None,
     mask: Array | None = None,
     kept: Iterable[Sequence[int]] | None = None,
     banned: Iterable[Sequence[int]] | None = None,
@@ -154,6 +155,7 @@ def sample(
         divide=divide,
         transform_order=transform_order,
         vocab_size=vocab_size,
+        lora=lora,
         arithmetic=arithmetic,
         threads=threads,
         processors=processors,

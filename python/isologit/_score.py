@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from isologit import _inputs, _native, _numbers
 from isologit._docstrings import documented
-from isologit._inputs import Array, HeadArgs, SupportArgs
+from isologit._inputs import Array, HeadArgs, Lora, SupportArgs
 
 # The names of outputs, and their types.
 OUTPUTS = {
@@ -181,6 +181,7 @@ def score(
     divide: float | None = None,
     transform_order: str = "softcap_first",
     vocab_size: int | None = None,
+    lora: Lora | None = None,
     ignore_index: int = -100,
     mask: Array | None = None,
     kept: Iterable[Sequence[int]] | None = None,
@@ -243,6 +244,7 @@ def score(
         divide=divide,
         transform_order=transform_order,
         vocab_size=vocab_size,
+        lora=lora,
         ignore_index=ignore_index,
         mask=mask,
         kept=kept,
@@ -290,7 +292,7 @@ def linear_logprobs(
     top_k : int, default 0
         Up to 1024: also the k ids with the greatest logits, and their logprobs.
     **options
-        bias, temperature, softcap, scale, divide, transform_order, vocab_size, ignore_index, mask, kept, banned,
+        bias, temperature, softcap, scale, divide, transform_order, vocab_size, lora, ignore_index, mask, kept, banned,
         arithmetic, gradients, dweight_accumulate, threads, processors, kernel and dtype, as of `score`.
 
     Returns

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from isologit._cross_entropy import linear_cross_entropy
+from isologit._inputs import Lora
 from isologit._logits import logits
 from isologit._sample import Samples, sample
 from isologit._score import Scores, linear_logprobs, score
@@ -16,6 +17,7 @@ class LMHead(nn.Module):
 
     `weight` [V, H] may be another module's parameter (tied). `forward` gives the logits without the transforms, since
     models apply theirs after the head; `logprobs` applies them. Rows from `vocab_size` on are padding: no logits.
+    `lora` is a low-rank addition (a, b, scale), of the parameters of an adapter: everything has it, without gradients.
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class LMHead(nn.Module):
         transform_order: str = "softcap_first",
         vocab_size: int | None = None,
         gradients: str = "fast",
+        lora: Lora | None = None,
     ) -> None:
         super().__init__()
         if weight.dim() != 2:
@@ -41,6 +44,7 @@ class LMHead(nn.Module):
         self.transform_order = transform_order
         self.vocab_size = vocab_size
         self.gradients = gradients
+        self.lora = lora
 
     @property
     def in_features(self) -> int:
@@ -51,13 +55,13 @@ class LMHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        own = {"bias": self.bias, "vocab_size": self.vocab_size, "gradients": self.gradients}
+        own = {"bias": self.bias, "vocab_size": self.vocab_size, "lora": self.lora, "gradients": self.gradients}
         return logits(hidden, self.weight, dtype=torch.float32, **own)
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
         transforms = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide}
         own = {"bias": self.bias, **transforms, "transform_order": self.transform_order}
-        return {**own, "vocab_size": self.vocab_size, **options}
+        return {**own, "vocab_size": self.vocab_size, "lora": self.lora, **options}
 
     def _trained(self, options: dict[str, Any]) -> dict[str, Any]:
         return self._options({"gradients": self.gradients, **options})
@@ -82,6 +86,8 @@ class LMHead(nn.Module):
         given = {"softcap": self.softcap, "scale": self.scale, "divide": self.divide, "vocab_size": self.vocab_size}
         if self.transform_order != "softcap_first":
             given["transform_order"] = self.transform_order
+        if self.lora is not None:
+            given["lora"] = self.lora[0].shape[0]
         parts = [
             f"in_features={self.in_features}",
             f"out_features={self.out_features}",

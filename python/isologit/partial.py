@@ -6,7 +6,7 @@ from typing import Any
 
 from isologit import _inputs, _native
 from isologit._docstrings import documented
-from isologit._inputs import Array
+from isologit._inputs import Array, Lora
 from isologit._score import Results, Scores, score_args
 
 
@@ -106,7 +106,13 @@ class PartialScore:
         self._finished = False
 
     def absorb(
-        self, weight: Array, first_id: int = 0, *, bias: Array | None = None, vocab_size: int | None = None
+        self,
+        weight: Array,
+        first_id: int = 0,
+        *,
+        bias: Array | None = None,
+        vocab_size: int | None = None,
+        lora: Lora | None = None,
     ) -> None:
         """Adds what this round needs of a shard: rows of the weight that are ids of the vocabulary one after the other.
 
@@ -120,8 +126,10 @@ class PartialScore:
             Of these ids.
         vocab_size : int, default v
             How many of the rows are ids, when the last ones are padding; 0: all of them are.
+        lora : (a, b, scale), optional
+            As of `isologit.score`, b with the rows of this shard. All shards must have the same a and scale.
         """
-        head = self._args.head.with_weight(weight, bias, vocab_size, self._dtype)
+        head = self._args.head.with_weight(weight, bias, vocab_size, self._dtype, lora)
         self._partial.absorb(head.native(), first_id)
 
     def state(self) -> bytes:

@@ -89,7 +89,8 @@ def devices():
         for device, move in (("meta", lambda tensor: tensor.to("meta")), ("cuda", elsewhere)):
             yield f"{name} on {device}", partial(call, move), NotImplementedError, f"{word} is on {device}"
     raw = torch.ops.isologit.score
-    head = (None, torch.ones(1), VOCAB, None, None, None, "softcap_first", "exact", 0, [], "", *(None,) * 5)
+    transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
+    head = (None, torch.ones(1), VOCAB, *transforms, *running, *no_lora, *(None,) * 5)
     yield (
         "operands of an operator on two devices",
         lambda: raw(HIDDEN, WEIGHT.to("meta"), *head, IDS, -100, ["logprobs"], 0, False, "fast", None),

@@ -133,7 +133,8 @@ COUNTS = torch.zeros(len(isologit.Report._fields), dtype=torch.int64)  # of the 
 
 def head_args(hidden, weight, bias=None, temperatures=None):
     temperatures = torch.ones(1) if temperatures is None else temperatures
-    return (hidden, weight, bias, temperatures, weight.shape[0], None, None, None, "softcap_first", "exact", 0, [], "")
+    transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
+    return (hidden, weight, bias, temperatures, weight.shape[0], *transforms, *running, *no_lora)
 
 
 def test_backward_uses_what_forward_summed():

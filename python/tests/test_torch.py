@@ -306,12 +306,14 @@ def test_opcheck():
     hidden, weight, ids = head()
     mask = torch.rand(6, 48) < 0.5
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
-    plain = (hidden, weight, None, torch.tensor([0.7]), 50, None, None, None, "softcap_first", "exact", 0, [], "")
+    no_transforms, no_lora = (None, None, None, "softcap_first"), (None, None, 0.0)
+    plain = (hidden, weight, None, torch.tensor([0.7]), 50, *no_transforms, "exact", 0, [], "", *no_lora)
     all_ids = (None,) * 5
     everything = list(OUTPUTS)
     torch.library.opcheck(score, (*plain, *all_ids, ids, -100, everything, 3, True, "fast", None))
     several = ids.reshape(6, 1).repeat(1, 2)
     running = ("exact", 1, [0], "portable")
+    running += (torch.rand(2, hidden.shape[1]), torch.rand(50, 2), 0.5)
     other = (hidden, weight, torch.zeros(50), torch.rand(6) + 0.5, 48, 30.0, 2.0, None, "scale_first", *running)
     masked = (mask, None, None, None, None)
     torch.library.opcheck(score, (*other, *masked, several, -1, ["logprobs"], 0, False, "fast", None))

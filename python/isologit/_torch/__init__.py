@@ -15,21 +15,22 @@ from isologit._torch import operators
 
 def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:
     _check_accumulator(dweight_accumulate, args.head.weight)
-    leaves = (args.head.hidden, args.head.weight, args.head.bias)
-    summaries = torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+    summaries = _has_gradient(args.head)
     args = args._replace(summaries=summaries)
     return Results(*operators.score(*args.flat(), gradients, dweight_accumulate))
 
 
 def logits(head: HeadArgs, dtype: Any, gradients: str, dweight_accumulate: Tensor | None) -> tuple[Tensor, Tensor]:
     _check_accumulator(dweight_accumulate, head.weight)
+    _has_gradient(head)
     return operators.logits(*head, torch.float32 if dtype is None else dtype, gradients, dweight_accumulate)
 
 
 def sample(args: SampleArgs) -> Samples:
     head = args.head
-    bias = None if head.bias is None else head.bias.detach()
-    args = args._replace(head=head._replace(hidden=head.hidden.detach(), weight=head.weight.detach(), bias=bias))
+    operands = ("hidden", "weight", "bias", "lora_a", "lora_b")
+    detached = {name: None if getattr(head, name) is None else getattr(head, name).detach() for name in operands}
+    args = args._replace(head=head._replace(**detached))
     return Samples(*operators.sample(*args.flat()))
 
 
@@ -39,6 +40,18 @@ def sample_of_logits(args: SampleOfLogitsArgs) -> Samples:
 
 def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
     return operators.cut_mask_of_logits(args.logits.detach(), *args[1:])
+
+
+def _has_gradient(head: HeadArgs) -> bool:
+    """Whether autograd wants one of what is made of this head."""
+    leaves = (head.hidden, head.weight, head.bias, head.lora_a, head.lora_b)
+    wanted = torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+    if wanted and head.lora_a is not None:
+        raise NotImplementedError(
+            "lora: an operand requires a gradient, and isologit makes none through a low-rank addition: expected "
+            "torch.no_grad(), or operands without (detach())"
+        )
+    return wanted
 
 
 def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:

@@ -7,7 +7,8 @@ import torch
 
 HEAD = (
     "Tensor hidden, Tensor weight, Tensor? bias, Tensor temperatures, SymInt vocab_size, float? softcap, "
-    "float? scale, float? divide, str transform_order, str arithmetic, int threads, int[] processors, str kernel"
+    "float? scale, float? divide, str transform_order, str arithmetic, int threads, int[] processors, str kernel, "
+    "Tensor? lora_a, Tensor? lora_b, float lora_scale"
 )
 SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_offsets, Tensor? banned_ids"
 

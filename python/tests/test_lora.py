@@ -1,0 +1,159 @@
+"""A low-rank addition to the weight: one real number with it, in every function that takes a head."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import expected_scores  # noqa: E402
+from expected import round_once, same_bits  # noqa: E402
+
+import isologit  # noqa: E402
+import isologit.partial  # noqa: E402
+
+VOCAB, SIZE, RANK, ROWS = 23, 12, 3, 4
+IDS = torch.tensor([0, 22, 7, -100])
+KEYS = {"seed": 5, "sequence_id": 1, "position": torch.arange(ROWS)}
+
+
+def operands(dtype=torch.bfloat16, factors=torch.float32):
+    generator = torch.Generator().manual_seed(7)
+
+    def randn(*shape, dtype):
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    hidden, weight = randn(ROWS, SIZE, dtype=dtype), randn(VOCAB, SIZE, dtype=dtype)
+    return hidden, weight, (randn(RANK, SIZE, dtype=factors), randn(VOCAB, RANK, dtype=factors), 1 / 3)
+
+
+def merged(weight, lora):
+    """weight + scale b a, as rational numbers."""
+    a, b = ([[Fraction(x) for x in row] for row in factor.double().tolist()] for factor in lora[:2])
+    scale = Fraction(lora[2])
+    return [
+        [Fraction(w) + scale * sum(b_row[j] * a[j][k] for j in range(len(a))) for k, w in enumerate(row)]
+        for row, b_row in zip(weight.double().tolist(), b, strict=True)
+    ]
+
+
+def expected_logits(hidden, weight, lora, dtype=torch.float32):
+    rows = merged(weight, lora)
+    return torch.tensor(
+        [[round_once(sum(Fraction(x) * w for x, w in zip(h, row, strict=True)), dtype) for row in rows]
+         for h in hidden.double().tolist()],
+        dtype=dtype,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("factors", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_logits_are_the_real_sum_rounded_once(dtype, factors):
+    hidden, weight, lora = operands(torch.bfloat16, factors)
+    found = isologit.logits(hidden, weight, lora=lora, dtype=dtype)
+    assert same_bits(found, expected_logits(hidden, weight, lora, dtype))
+
+
+def test_scores_and_samples_are_those_of_the_logits():
+    hidden, weight, lora = operands()
+    z = expected_logits(hidden, weight, lora)
+    found = isologit.score(hidden, weight, IDS, lora=lora, outputs=("logprobs", "lse", "entropy", "rank"), top_k=3)
+    for row in range(ROWS - 1):
+        wanted = expected_scores.of_row(z[row].tolist(), z[row].tolist(), list(range(VOCAB)), [IDS[row].item()], 3)
+        assert found.logprobs[row].item() == wanted["logprobs"][0] and found.rank[row].item() == wanted["rank"][0]
+        assert found.lse[row].item() == wanted["lse"] and found.entropy[row].item() == wanted["entropy"]
+        assert found.top_k_ids[row].tolist() == wanted["top_k_ids"]
+    loss = isologit.linear_cross_entropy(hidden, weight, IDS, lora=lora)
+    assert loss.item() == round_once(-sum(Fraction(x) for x in found.logprobs[:3].tolist()) / 3)
+    # The head of size VOCAB whose weight is 1 on the diagonal has these z for logits.
+    drawn = isologit.sample(hidden, weight, lora=lora, **KEYS, top_k=9)
+    wanted = isologit.sample(z, torch.eye(VOCAB), **KEYS, top_k=9)
+    assert torch.equal(drawn.ids, wanted.ids) and same_bits(drawn.logprobs, wanted.logprobs)
+
+
+def test_arrays_of_numpy_have_the_same_bits():
+    hidden, weight, lora = operands(torch.float32)
+    wanted = isologit.linear_logprobs(hidden, weight, IDS, lora=lora).logprobs
+    factors = (lora[0].numpy(), lora[1].numpy(), np.float64(lora[2]))
+    found = isologit.linear_logprobs(hidden.numpy(), weight.numpy(), IDS.numpy(), lora=factors).logprobs
+    assert same_bits(torch.from_numpy(found), wanted)
+
+
+def test_factors_may_be_strided_and_of_rank_0():
+    hidden, weight, (a, b, scale) = operands()
+    wanted = isologit.logits(hidden, weight, lora=(a, b, scale))
+    turned = (a.T.contiguous().T, b.T.contiguous().T, scale)
+    assert not turned[1].is_contiguous()
+    assert same_bits(isologit.logits(hidden, weight, lora=turned), wanted)
+    none = (a[:0], b[:, :0], scale)
+    assert same_bits(isologit.logits(hidden, weight, lora=none), isologit.logits(hidden, weight))
+    assert not same_bits(wanted, isologit.logits(hidden, weight))
+
+
+def test_shards_have_their_rows_of_b():
+    hidden, weight, (a, b, scale) = operands()
+    wanted = isologit.linear_logprobs(hidden, weight, IDS, lora=(a, b, scale)).logprobs
+    partial = isologit.partial.PartialScore(hidden, IDS, vocab_size=VOCAB)
+    finished = False
+    while not finished:
+        for first, last in ((10, VOCAB), (0, 10)):
+            partial.absorb(weight[first:last], first, lora=(a, b[first:last], scale))
+        finished = partial.finish_round()
+    assert same_bits(partial.scores().logprobs, wanted)
+
+
+def test_compiles_without_a_break():
+    hidden, weight, lora = operands()
+
+    def both(hidden, weight, a, b):
+        own = {"lora": (a, b, 0.25)}
+        return isologit.logits(hidden * 2, weight, **own), isologit.sample(hidden, weight, **own, **KEYS).ids
+
+    wanted, ids = both(hidden, weight, *lora[:2])
+    found, compiled_ids = torch.compile(both, fullgraph=True, backend="aot_eager")(hidden, weight, *lora[:2])
+    assert same_bits(found, wanted) and torch.equal(compiled_ids, ids)
+
+
+def test_the_module_has_it_in_all_it_does():
+    hidden, weight, lora = operands()
+    head = isologit.nn.LMHead(torch.nn.Parameter(weight, requires_grad=False), lora=lora)
+    assert same_bits(head(hidden), isologit.logits(hidden, weight, lora=lora))
+    own = isologit.linear_logprobs(hidden, weight, IDS, lora=lora).logprobs
+    assert same_bits(head.logprobs(hidden, IDS).logprobs, own)
+    assert same_bits(head.score(hidden, IDS).logprobs, own)
+    assert head.cross_entropy(hidden, IDS) == isologit.linear_cross_entropy(hidden, weight, IDS, lora=lora)
+    assert torch.equal(head.sample(hidden, **KEYS).ids, isologit.sample(hidden, weight, lora=lora, **KEYS).ids)
+    assert "lora=3" in repr(head)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda a, b, s: (a, b), ValueError, "expected .a, b, scale."),
+        (lambda a, b, s: (a[:, 1:], b, s), ValueError, r"lora: a is \[3, 11\] and b is \[23, 3\]; expected \[r, 12\]"),
+        (lambda a, b, s: (a, b[1:], s), ValueError, r"b is \[22, 3\]; expected"),
+        (lambda a, b, s: (a, b[:, 1:], s), ValueError, r"b is \[23, 2\]; expected"),
+        (lambda a, b, s: (a, b, float("inf")), ValueError, "lora scale: inf; expected a finite number"),
+        (lambda a, b, s: (a, b, "1"), ValueError, "lora scale: '1'; expected a number"),
+        (lambda a, b, s: (a.double(), b, s), ValueError, "lora a: dtype is torch.float64"),
+        (lambda a, b, s: (a.to("meta"), b, s), NotImplementedError, "lora a is on meta"),
+        (lambda a, b, s: (a.numpy(), b, s), TypeError, "lora a is an array"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, error, words):
+    hidden, weight, lora = operands()
+    for call in (isologit.logits, lambda *given, **own: isologit.sample(*given, **own, **KEYS)):
+        with pytest.raises(error, match=words):
+            call(hidden, weight, lora=change(*lora))
+
+
+@pytest.mark.parametrize("place", ["hidden", "weight", "a", "b"])
+def test_training_through_it_is_refused_and_no_gradient_is_lost(place):
+    hidden, weight, (a, b, scale) = operands(torch.float32)
+    {"hidden": hidden, "weight": weight, "a": a, "b": b}[place].requires_grad_()
+    for call in (isologit.logits, lambda *given, **own: isologit.linear_logprobs(*given, IDS, **own)):
+        with pytest.raises(NotImplementedError, match="lora: an operand requires a gradient"):
+            call(hidden, weight, lora=(a, b, scale))
+        with torch.no_grad():
+            call(hidden, weight, lora=(a, b, scale))
+    isologit.sample(hidden, weight, lora=(a, b, scale), **KEYS)
