@@ -66,6 +66,13 @@ std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, 
                                  {"kernel", memory.kernel},
                                  {"threads", memory.threads}};
   if (const io::Family* family = checkpoint.config.family) json["takes_last_hidden_state"] = family->takes_last_hidden;
+  if (checkpoint.adapter) {
+    json["adapter"] = {{"tensor", nullptr}, {"rank", head.lora.a.rows}, {"scale", nullptr}};
+    if (head.lora.a.rows > 0) {
+      json["adapter"]["tensor"] = checkpoint.adapter->name;
+      json["adapter"]["scale"] = head.lora.scale;
+    }
+  }
   if (head.bias.data != nullptr) {
     json["bias"] = checkpoint.bias_name;
     json["bias_dtype"] = dtype_name(head.bias.dtype);
@@ -85,6 +92,11 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
   fields.emplace_back("bias", head.bias.data == nullptr ? std::string("none")
                                                         : fmt::format("{}  {} [{}]", checkpoint.bias_name,
                                                                       dtype_name(head.bias.dtype), head.bias.size));
+  if (checkpoint.adapter && head.lora.a.rows == 0) fields.emplace_back("adapter", "leaves the head as it is");
+  if (head.lora.a.rows > 0) {
+    fields.emplace_back(
+        "adapter", fmt::format("{}  rank {}, scale {}", checkpoint.adapter->name, head.lora.a.rows, head.lora.scale));
+  }
   const std::int64_t padded = head.weight.rows - head.vocab_size;
   fields.emplace_back("vocabulary",
                       padded == 0 ? fmt::format("{}", head.vocab_size)

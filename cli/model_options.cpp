@@ -69,13 +69,14 @@ void ModelArguments::declare_model(Options& options) {
   options.text("--divide", "D", divide, "With --head: the model divides its logits by D, after the softcap");
   options.integer("--vocab-size", "N", vocab_size, 1, std::numeric_limits<std::int64_t>::max(),
                   "With --head: ids 0 to N - 1 are real; vocab_size of config.json, if it is not given");
+  options.text("--adapter", "DIR", adapter, "The folder of a LoRA adapter of PEFT; of it what is added to the head");
   options.flag("--assume-plain-head", assume_plain_head, "With --head: the model does nothing to its logits");
 }
 
 Outcome<io::Checkpoint> open_model(const ModelArguments& arguments) {
   const auto given = parse_head(arguments);
   if (!given) return tl::unexpected(given.error());
-  Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model, *given);
+  Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model, *given, arguments.adapter);
   if (!checkpoint) return failure(checkpoint.error());
   return std::move(*checkpoint);
 }

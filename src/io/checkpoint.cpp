@@ -86,7 +86,8 @@ Result<void> fill(Checkpoint& checkpoint, const HeadNames& names) {
 
 }  // namespace
 
-Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given) {
+Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given,
+                                   const std::string& adapter) {
   return guarded("opening a checkpoint", [&]() -> Result<Checkpoint> {
     auto directory = find_model(model);
     if (!directory) return tl::unexpected(directory.error());
@@ -105,8 +106,15 @@ Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional
                           .weight_path = {},
                           .bias_name = {},
                           .tied = false,
-                          .files = std::move(*files)};
+                          .files = std::move(*files),
+                          .adapter = {}};
     if (auto done = fill(checkpoint, *names); !done) return tl::unexpected(done.error());
+    if (!adapter.empty()) {
+      auto opened = open_peft_adapter(adapter, *names, checkpoint.config);
+      if (!opened) return tl::unexpected(opened.error());
+      checkpoint.head.lora = opened->lora;
+      checkpoint.adapter = std::move(*opened);
+    }
     return checkpoint;
   });
 }

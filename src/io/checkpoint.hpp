@@ -6,6 +6,7 @@
 
 #include "io/checkpoint_files.hpp"
 #include "io/hf_config.hpp"
+#include "io/peft_adapter.hpp"
 #include "isologit/head.hpp"
 #include "isologit/status.hpp"
 
@@ -20,10 +21,12 @@ struct Checkpoint {
   std::string bias_name;    // empty: no bias
   bool tied = false;
   CheckpointFiles files;
+  std::optional<PeftAdapter> adapter;
 };
 
 // model is a local directory or an id in the local Hugging Face cache (hf_cache.hpp). Without a given head it is found
-// by what is known of the model's family.
-Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given = std::nullopt);
+// by what is known of the model's family. adapter: the folder of a LoRA adapter that is added to it; empty: none.
+Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given = std::nullopt,
+                                   const std::string& adapter = "");
 
 }  // namespace isologit::detail::io
