@@ -87,6 +87,36 @@ TEST_F(Info, TellsAHeadThatIsGiven) {
   EXPECT_TRUE(json::parse(with({"--assume-plain-head"}).out)["transforms"]["softcap"].is_null());
 }
 
+// Of rank 8, a the identity and b minus the weight: all logits are 0.
+TEST_F(Info, TellsTheAdapterThatScoreAdds) {
+  const std::string model = usual_model();
+  std::filesystem::create_directories(path("adapter"));
+  std::ofstream(path("adapter/adapter_config.json")) << R"({"peft_type":"LORA","r":8,"lora_alpha":8,"bias":"none"})";
+  std::vector<float> identity(kHidden * kHidden);
+  for (std::size_t k = 0; k < kHidden; ++k) identity[k * (kHidden + 1)] = 1;
+  std::vector<float> minus = usual_weight();
+  for (float& w : minus) w = -w;
+  const std::string name = "base_model.model.lm_head.lora_";
+  write_tensors(path("adapter/adapter_model.safetensors"),
+                {{name + "A.weight", "F32", {kHidden, kHidden}, std::as_bytes(std::span(identity))},
+                 {name + "B.weight", "F32", {kVocab, kHidden}, std::as_bytes(std::span(minus))}});
+  const json told = json::parse(run_command({"info", model, "--json", "--adapter", path("adapter")}).out);
+  EXPECT_EQ(told["adapter"]["tensor"], name + "A.weight");
+  EXPECT_EQ(told["adapter"]["rank"], 8);
+  EXPECT_EQ(told["adapter"]["scale"], 1.0);
+  EXPECT_FALSE(json::parse(run_command({"info", model, "--json"}).out).contains("adapter"));
+
+  const std::string input = write_input("input", usual_input(), kHidden);
+  const Finished scored =
+      run_command({"score", model, "--input", input, "--output", path("out"), "--adapter", path("adapter")});
+  ASSERT_EQ(scored.exit_code, 0) << scored.err;
+  const auto lse = read_tensor<float>(path("out"), "lse", "F32");
+  for (std::size_t row = 0; row < lse.size(); ++row) {
+    const bool ignored = row == 4 || row == 17;
+    EXPECT_EQ(lse[row], ignored ? 0.0F : 3.912023005428146F) << row;  // ln 50
+  }
+}
+
 TEST_F(Info, RefusesHalfAHead) {
   const std::string model = write_model("model", usual_weight(), kVocab, kHidden);
   const auto refused = [&](const std::vector<std::string>& options, const std::string& why) {
