@@ -114,6 +114,30 @@ def _resize_token_embeddings(model: nn.Module, *arguments: Any, **named: Any) ->
             _hf_body.install(model)
 
 
+def lora_of(layer: nn.Module) -> tuple[Tensor, Tensor, float]:
+    """What a layer that PEFT has wrapped with LoRA adds to its base_layer.weight: (a, b, scale), for `lora`.
+
+    The layer's own parameters, so that their updates are seen. NotImplementedError if its active adapters do anything
+    else: several of them, one that is merged or disabled, DoRA and other variants, biases, dropout in training.
+    """
+    if not all(hasattr(layer, name) for name in ("base_layer", "lora_A", "lora_B", "scaling", "active_adapters")):
+        raise ValueError(f"the layer is {type(layer).__name__}; expected one that PEFT has wrapped with LoRA")
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    what = ""
+    if layer.merged or layer.disable_adapters or len(names) != 1:
+        state = "merged" if layer.merged else "disabled" if layer.disable_adapters else f"{names or 'not there'}"
+        what = f"the active adapters are {state}; expected one, that is neither merged nor disabled"
+    elif names[0] in getattr(layer, "lora_variant", {}) or getattr(layer, "fan_in_fan_out", False):
+        what = f"{names[0]} is more than a product of two matrices (DoRA, or another variant of LoRA)"
+    elif layer.lora_A[names[0]].bias is not None or layer.lora_B[names[0]].bias is not None:
+        what = f"{names[0]} has a bias of its own"
+    elif layer.training and getattr(layer.lora_dropout[names[0]], "p", 0) > 0:
+        what = f"{names[0]} drops inputs while it trains; call eval() first"
+    if what:
+        raise NotImplementedError(f"lora: {what}")
+    return layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight, float(layer.scaling[names[0]])
+
+
 def _vocab_size(model: nn.Module, former: nn.Linear) -> int:
     return min(model.config.get_text_config(decoder=True).vocab_size, former.weight.shape[0])
 
@@ -139,8 +163,9 @@ def _check_replaceable(former: Any) -> None:
         )
     if hasattr(former, "base_layer") or hasattr(former, "modules_to_save"):
         raise NotImplementedError(
-            f"the model's head is {name}, an adapter of PEFT around the head; merge it first (merge_and_unload), or "
-            "leave the head out of target_modules and modules_to_save"
+            f"the model's head is {name}, an adapter of PEFT around the head; leave the head out of target_modules and "
+            "modules_to_save, merge it first (merge_and_unload, which rounds), or score with isologit.nn.LMHead(layer."
+            "base_layer.weight, lora=isologit.hf.lora_of(layer))"
         )
     if parametrize.is_parametrized(former):
         raise NotImplementedError(

@@ -10,6 +10,8 @@ import expected_scores  # noqa: E402
 from expected import round_once, same_bits  # noqa: E402
 
 import isologit  # noqa: E402
+import isologit.hf  # noqa: E402
+import isologit.nn  # noqa: E402
 import isologit.partial  # noqa: E402
 
 VOCAB, SIZE, RANK, ROWS = 23, 12, 3, 4
@@ -124,6 +126,51 @@ def test_the_module_has_it_in_all_it_does():
     assert head.cross_entropy(hidden, IDS) == isologit.linear_cross_entropy(hidden, weight, IDS, lora=lora)
     assert torch.equal(head.sample(hidden, **KEYS).ids, isologit.sample(hidden, weight, lora=lora, **KEYS).ids)
     assert "lora=3" in repr(head)
+
+
+def wrapped(dropout=0.0, **options):
+    """A model with a linear head that PEFT has wrapped, b not 0."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(3)
+    model = torch.nn.ModuleDict({"lm_head": torch.nn.Linear(SIZE, VOCAB, bias=False)}).bfloat16()
+    config = peft.LoraConfig(r=RANK, lora_alpha=7, lora_dropout=dropout, target_modules=["lm_head"], **options)
+    layer = peft.get_peft_model(model, config).base_model.model["lm_head"]
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+    return layer
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_adapter_of_a_layer_of_peft(rslora):
+    layer = wrapped(use_rslora=rslora)
+    hidden, _, _ = operands()
+    lora = isologit.hf.lora_of(layer)
+    assert lora[2] == layer.scaling["default"] == (7 / RANK**0.5 if rslora else 7 / RANK)
+    with torch.no_grad():
+        found = isologit.nn.LMHead(layer.base_layer.weight, lora=lora)(hidden)
+        assert same_bits(found, expected_logits(hidden, layer.base_layer.weight, lora))
+        theirs = layer.double()(hidden.double())
+    assert (found - theirs).abs().max() <= 2.0**-23 * theirs.abs().max()
+
+
+def test_layers_of_peft_that_do_more_are_refused():
+    hidden, _, _ = operands()
+    for options, words in (({"use_dora": True}, "DoRA"), ({"lora_bias": True}, "bias of its own")):
+        with pytest.raises(NotImplementedError, match=words):
+            isologit.hf.lora_of(wrapped(**options))
+    layer = wrapped(dropout=0.5).train()
+    with pytest.raises(NotImplementedError, match=r"drops inputs .* call eval"):
+        isologit.hf.lora_of(layer)
+    isologit.hf.lora_of(layer.eval())
+    layer.enable_adapters(False)
+    with pytest.raises(NotImplementedError, match="disabled"):
+        isologit.hf.lora_of(layer)
+    layer.enable_adapters(True)
+    layer.merge()
+    with pytest.raises(NotImplementedError, match="merged"):
+        isologit.hf.lora_of(layer)
+    with pytest.raises(ValueError, match="Linear; expected one that PEFT has wrapped"):
+        isologit.hf.lora_of(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
