@@ -8,6 +8,7 @@
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
 #include "score/kernel_logits.hpp"
+#include "score/low_rank_problem.hpp"
 #include "score/support.hpp"
 
 namespace isologit::testing_score {
@@ -49,6 +50,31 @@ double bound(const std::string& kernel, const DotData& data, std::int64_t n, std
   const double least = kernel == "amx_fast" ? 0x1p-126 : 0x1p-149;
   return 0x1p-23 * (80 + size / 512) * (magnitude + std::fabs(data.bias_of(v))) + size * least +
          std::fabs(static_cast<double>(exact)) * 0x1p-24 + 0x1p-149;
+}
+
+// A low-rank addition: within the bound, with its terms in the magnitude and its roundings in the factor.
+TEST_P(Fast, LogitsOfALowRankAdditionAreWithinTheBound) {
+  const low_rank::Problem problem =
+      low_rank::make_problem({5, 70, 257, DType::bf16, DType::bf16, DType::f32}, 9, DType::f32, DType::bf16,
+                             DotFamily::normal, DotFamily::normal, 0.375, 4);
+  const DotData& data = problem.data;
+  const KernelLogits found =
+      kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), data.bias_view(), 0, 0, problem.lora());
+  for (std::int64_t n = 0; n < 5; ++n) {
+    const auto factors = problem.factors(n);
+    for (std::int64_t v = 0; v < 70; ++v) {
+      const float exact = problem.expected(n, v, factors);
+      double terms = 0;
+      for (std::size_t j = 0; j < 9; ++j) {
+        const auto u = static_cast<double>(factors[j].round(DType::f32));
+        terms += std::fabs(u * problem.b.values[static_cast<std::size_t>(v) * 9 + j]);
+      }
+      const double error = std::fabs(static_cast<double>(found.values[static_cast<std::size_t>(n * 70 + v)]) -
+                                     static_cast<double>(exact));
+      EXPECT_LE(error, 2 * bound(GetParam(), data, n, v, exact) + 0x1p-16 * terms) << n << ", " << v;
+      EXPECT_GT(terms, 0x1p-4) << "the addition must be more than the error";
+    }
+  }
 }
 
 // One factor a logit: nothing is accumulated, and fast ones are exact too. Scaled midpoints of bf16, capped far above.
