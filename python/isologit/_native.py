@@ -29,7 +29,7 @@ _ERRORS: dict[int, type[Exception]] = {
 }
 
 
-def _pointers(*names: str) -> list[tuple[str, Any]]:
+def pointers(*names: str) -> list[tuple[str, Any]]:
     return [(name, c_void_p) for name in names]
 
 
@@ -51,14 +51,14 @@ class Gradient(Structure):
 
 
 class IdLists(Structure):
-    _fields_ = _pointers("offsets", "ids")
+    _fields_ = pointers("offsets", "ids")
 
 
 # Runs of members that several structures share.
-_SIZE = [("struct_size", c_size_t)]
+SIZE = [("struct_size", c_size_t)]
 _TEMPERATURES = _counted("temperatures")
 _IGNORE_INDEX = [("has_ignore_index", c_int32), ("ignore_index", c_int64)]
-_ROWS = [*_pointers("row_mask", "row_list"), ("row_count", c_int64)]
+_ROWS = [*pointers("row_mask", "row_list"), ("row_count", c_int64)]
 _SUPPORT = [
     ("has_range", c_int32),
     ("first_id", c_int64),
@@ -67,23 +67,23 @@ _SUPPORT = [
     ("banned", IdLists),
 ]
 _MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
-_THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
-_PROGRESS_AND_USER = _pointers("progress", "user")
-_PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
-_KERNEL_NAME = [("kernel", c_char * 32)]
+THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
+PROGRESS_AND_USER = pointers("progress", "user")
+PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
+KERNEL_NAME = [("kernel", c_char * 32)]
 _THREADS_TO_FALLBACKS = [("threads", c_int32), ("rounds", c_int32), ("rows", c_int64), ("logit_fallbacks", c_int64)]
 
 
-class _Sized(Structure):
+class Sized(Structure):
     """A structure that begins with its size."""
 
     def __init__(self, **members: Any) -> None:
         super().__init__(struct_size=ctypes.sizeof(self), **members)
 
 
-class Head(_Sized):
+class Head(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("weight", Matrix),
         ("bias", Vector),
         ("vocab_size", c_int64),
@@ -95,63 +95,63 @@ class Head(_Sized):
     ]
 
 
-class ScoreRequest(_Sized):
+class ScoreRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
         *_TEMPERATURES,
         *_IGNORE_INDEX,
-        *_pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
+        *pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
         *_ROWS,
         *_SUPPORT,
         ("ids_per_row", c_int64),
-        *_pointers("ids", "ids_logprobs"),
+        *pointers("ids", "ids_logprobs"),
         ("top_k", c_int64),
-        *_pointers("top_k_ids", "top_k_logprobs"),
+        *pointers("top_k_ids", "top_k_logprobs"),
         ("logits", c_void_p),
         ("logits_dtype", c_int32),
         ("logits_row_stride", c_int64),
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
-        *_pointers("summaries", "mean_logits"),
+        *pointers("summaries", "mean_logits"),
         *_MASK,
     ]
 
 
-class BackwardRequest(_Sized):
+class BackwardRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
         ("ids_per_row", c_int64),
         *_TEMPERATURES,
         *_IGNORE_INDEX,
         *_SUPPORT,
-        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
+        *pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
         ("d_logits_row_stride", c_int64),
         ("dhidden", Gradient),
         ("dweight", Gradient),
         ("dbias", Gradient),
-        *_pointers("summaries", "d_mean_logits"),
+        *pointers("summaries", "d_mean_logits"),
         *_MASK,
     ]
 
 
-class SampleRequest(_Sized):
+class SampleRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
         *_SUPPORT,
         *_ROWS,
-        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
+        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
         *_MASK,
     ]
 
 
 _LOGITS_AND_IDS = [
-    *_SIZE,
+    *SIZE,
     ("logits", Matrix),
     *_TEMPERATURES,
     ("token_ids", c_void_p),
@@ -160,53 +160,53 @@ _LOGITS_AND_IDS = [
 ]
 
 
-class LogitsRequest(_Sized):
+class LogitsRequest(Sized):
     _fields_ = [
         *_LOGITS_AND_IDS,
-        *_pointers("logprobs", "lse", "entropy", "log_softmax"),
+        *pointers("logprobs", "lse", "entropy", "log_softmax"),
         ("log_softmax_row_stride", c_int64),
     ]
 
 
-class LogitsSampleRequest(_Sized):
+class LogitsSampleRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("logits", Matrix),
         *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
-        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
+        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
     ]
 
 
-class LogitsBackwardRequest(_Sized):
+class LogitsBackwardRequest(Sized):
     _fields_ = [
         *_LOGITS_AND_IDS,
-        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
+        *pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
         ("d_log_softmax_row_stride", c_int64),
         ("dlogits", c_void_p),
         ("dlogits_row_stride", c_int64),
     ]
 
 
-class _ScoreOptions(_Sized):
-    _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32), *_PROCESSORS]
+class _ScoreOptions(Sized):
+    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, ("arithmetic", c_int32), *PROCESSORS]
 
 
-class _BackwardOptions(_Sized):
+class _BackwardOptions(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("has_arithmetic", c_int32),
         ("arithmetic", c_int32),
         ("logits_arithmetic", c_int32),
-        *_THREADS_AND_KERNEL,
-        *_PROGRESS_AND_USER,
-        *_PROCESSORS,
+        *THREADS_AND_KERNEL,
+        *PROGRESS_AND_USER,
+        *PROCESSORS,
     ]
 
 
-class _ScoreReport(_Sized):
+class _ScoreReport(Sized):
     _fields_ = [
-        *_SIZE,
-        *_KERNEL_NAME,
+        *SIZE,
+        *KERNEL_NAME,
         *_THREADS_TO_FALLBACKS,
         ("undecided_rows", c_int64),
         ("arithmetic", c_int32),
@@ -214,10 +214,10 @@ class _ScoreReport(_Sized):
     ]
 
 
-class _SampleReport(_Sized):
+class _SampleReport(Sized):
     _fields_ = [
-        *_SIZE,
-        *_KERNEL_NAME,
+        *SIZE,
+        *KERNEL_NAME,
         *_THREADS_TO_FALLBACKS,
         ("further_rows", c_int64),
         ("undecided_rows", c_int64),
@@ -228,9 +228,9 @@ class _SampleReport(_Sized):
     ]
 
 
-class _KernelInfo(_Sized):
+class _KernelInfo(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("name", c_char * 32),
         ("instruction_set", c_char * 64),
         ("arithmetic", c_char * 16),
