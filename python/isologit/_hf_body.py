@@ -223,15 +223,12 @@ def _attention(
         starts = torch.tensor([0, *lengths]).cumsum(0)
         y = forward.attention(q[0], k[0], v[0], query_starts=starts, key_counts=torch.tensor(lengths), **options)
         return y[None], None
-    y = forward.attention(
-        q.reshape(batch * queries, heads, -1),
-        k,
-        v,
-        query_starts=torch.arange(batch + 1) * queries,
-        key_counts=torch.full((batch,), k.shape[1]),
-        block_table=torch.arange(batch, dtype=torch.int32)[:, None],
-        **options,
-    )
+    sequences = {"query_starts": torch.arange(batch + 1) * queries, "key_counts": torch.full((batch,), k.shape[1])}
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        k, v = k.flatten(0, 1), v.flatten(0, 1)
+    else:  # a row of the batch is a page, so that a cache is not copied
+        sequences["block_table"] = torch.arange(batch, dtype=torch.int32)[:, None]
+    y = forward.attention(q.flatten(0, 1), k, v, **sequences, **options)
     return y.view(batch, queries, heads, -1), None
 
 
