@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isologit import forward
+from isologit._torch import packing
 
 _ATTENTION = "isologit"
 _ORIGINAL = "_isologit_class"
@@ -182,11 +183,14 @@ def _rotary_of(stock: Callable) -> Callable:
 
 def _register_attention() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import flash_attention_mask
 
     AttentionInterface.register(_ATTENTION, _attention)
-    # Which tokens are padding is all that a mask has to tell; causality and windows are arguments.
-    AttentionMaskInterface.register(_ATTENTION, flash_attention_mask)
+    AttentionMaskInterface.register(_ATTENTION, _mask)
+
+
+def _mask(*, kv_length: int, attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
+    """Which tokens are padding is all that a mask has to tell; causality and windows are arguments."""
+    return None if attention_mask is None else attention_mask[:, -kv_length:]
 
 
 def _attention(
@@ -207,51 +211,40 @@ def _attention(
     keys] tells which keys are no padding."""
     if dropout:
         raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
-    options = {
-        "scale": module.head_dim**-0.5 if scaling is None else scaling,
-        "softcap": softcap or 0.0,
-        "causal": module.is_causal if is_causal is None else is_causal,
-        "window": sliding_window or 0,
-    }
-    batch, heads, queries, _dim = query.shape
+    batch, _heads, queries, _dim = query.shape
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    if attention_mask is not None:
-        rows = [_masked_row(q[b], k[b], v[b], attention_mask[b], options) for b in range(batch)]
-        return torch.stack(rows), None
-    lengths = _packed_lengths(position_ids, queries) if queries == k.shape[1] else None
-    if lengths is not None and batch == 1:
-        starts = torch.tensor([0, *lengths]).cumsum(0)
-        y = forward.attention(q[0], k[0], v[0], query_starts=starts, key_counts=torch.tensor(lengths), **options)
-        return y[None], None
-    sequences = {"query_starts": torch.arange(batch + 1) * queries, "key_counts": torch.full((batch,), k.shape[1])}
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        k, v = k.flatten(0, 1), v.flatten(0, 1)
-    else:  # a row of the batch is a page, so that a cache is not copied
-        sequences["block_table"] = torch.arange(batch, dtype=torch.int32)[:, None]
-    y = forward.attention(q.flatten(0, 1), k, v, **sequences, **options)
-    return y.view(batch, queries, heads, -1), None
+    if batch > 1 or queries != k.shape[1] or (position_ids is not None and position_ids.shape != (1, queries)):
+        position_ids = None  # they tell of sequences that are packed into one row
+    keys = k.shape[1]
+    k, v, step = _one_after_another(k, v)
+    starts, counts, firsts = packing.sequences(attention_mask, position_ids, batch, queries, keys, step)
+    y = forward.attention(
+        q.flatten(0, 1),
+        k,
+        v,
+        query_starts=starts,
+        key_counts=counts,
+        first_keys=firsts,
+        scale=module.head_dim**-0.5 if scaling is None else scaling,
+        softcap=softcap or 0.0,
+        causal=module.is_causal if is_causal is None else is_causal,
+        window=sliding_window or 0,
+    )
+    return y.unflatten(0, (batch, queries)), None
 
 
-def _masked_row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: dict[str, Any]) -> Tensor:
-    """One row of a batch with padding before or after its tokens. Queries of padding see what their place lets them."""
-    real = mask.nonzero()[:, 0]
-    if mask.shape[0] != k.shape[0] or real.numel() == 0 or real[-1] - real[0] + 1 != real.numel():
-        raise NotImplementedError(
-            f"attention_mask: {int(mask.sum())} of {mask.shape[0]} tokens for {k.shape[0]} keys; expected tokens side "
-            "by side, with padding before or after them, and a cache as long as they are"
-        )
-    first = int(real[0])
-    starts, counts = torch.tensor([0, q.shape[0]]), torch.tensor([k.shape[0] - first])
-    return forward.attention(q, k[first:], v[first:], query_starts=starts, key_counts=counts, **options)
+def _one_after_another(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
+    """[batch, tokens, heads, dim] as [tokens, heads, dim], and how many of these lie from one row to the next.
 
-
-def _packed_lengths(position_ids: Tensor | None, queries: int) -> list[int] | None:
-    """The lengths of sequences that were packed one after another, or none where there is one."""
-    if position_ids is None or position_ids.shape[-1] != queries or queries < 2:
-        return None
-    positions = position_ids.reshape(-1, queries)[0]
-    begins = (positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1
-    if begins.numel() == 0:
-        return None
-    edges = [0, *begins.tolist(), queries]
-    return [end - begin for begin, end in zip(edges[:-1], edges[1:], strict=True)]
+    A cache is not copied: where it has its tokens at equal distances, those of other heads, and of what lies between
+    two rows, count as tokens too.
+    """
+    batch, tokens = k.shape[:2]
+    differentiable = torch.is_grad_enabled() and (k.requires_grad or v.requires_grad)
+    steps = {x.stride(0) // x.stride(1) for x in (k, v) if x.stride(1) > 0 and x.stride(0) % x.stride(1) == 0}
+    if batch == 1 or differentiable or torch.compiler.is_compiling() or len(steps) != 1 or min(steps) <= tokens:
+        return k.flatten(0, 1), v.flatten(0, 1), tokens
+    (step,) = steps
+    size = (batch - 1) * step + tokens
+    k, v = (x.as_strided((size, *x.shape[2:]), x.stride()[1:], x.storage_offset()) for x in (k, v))
+    return k, v, step

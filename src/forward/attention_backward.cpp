@@ -203,6 +203,11 @@ class KvHead {
   Row out_;
 };
 
+bool is_empty(const AttentionRequest& attention, std::size_t sequence) {
+  return attention.key_counts[sequence] == 0 &&
+         attention.query_starts[sequence] == attention.query_starts[sequence + 1];
+}
+
 // What no piece writes: the gradients of keys of no sequence.
 void clear(const TensorOutput& to, const TensorView& like) {
   if (to.data == nullptr) return;
@@ -273,6 +278,7 @@ Result<Report> attention_backward(const AttentionBackwardRequest& request, const
     const std::int64_t kv_heads = attention.kv.keys.heads;
     const auto pieces = static_cast<std::int64_t>(attention.key_counts.size()) * kv_heads;
     auto report = run(*setting, pieces, 1, [&](int, std::int64_t i, std::int64_t) {
+      if (is_empty(attention, static_cast<std::size_t>(i / kv_heads))) return std::int64_t{0};
       KvHead(request, *setting->loops, dsinks.empty() ? nullptr : dsinks.data(), i / kv_heads, i % kv_heads).run();
       return std::int64_t{0};
     });
