@@ -55,6 +55,32 @@ def _products(left: Tensor, right: Tensor, to: Tensor, running: tuple[Any, ...])
     _native.score(head, request, arithmetic="exact", running=_native.Running(*running))
 
 
+def embedding(ids: Tensor, weight: Tensor, padding_id: int) -> Tensor:
+    return torch.nn.functional.embedding(ids, weight)
+
+
+def embedding_backward(ids: Tensor, weight: Tensor, padding_id: int, dy: Tensor) -> Tensor:
+    """Sums in f64 over the tokens of an id, in their order."""
+    ids, places = ids.reshape(-1).unique(return_inverse=True)
+    sums = torch.zeros(ids.shape[0], weight.shape[1], dtype=torch.float64)
+    sums.index_add_(0, places, dy.reshape(-1, weight.shape[1]).double())
+    sums[ids == padding_id] = 0
+    dweight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+    dweight[ids] = _rounded(sums, weight.dtype)
+    return dweight
+
+
+def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """f64 rounded once: to f32, and there to odd, so that the second rounding sees what the first dropped."""
+    near = values.float()
+    if dtype == torch.float32:
+        return near + 0.0
+    excess = near.double().abs() - values.abs()
+    bits = near.view(torch.int32)
+    step = torch.where((excess != 0) & near.isfinite() & (bits & 1 == 0), -excess.sign(), 0).to(torch.int32)
+    return (bits + step).view(torch.float32).to(dtype) + 0.0
+
+
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, *running: Any) -> Tensor:
     y = torch.empty(x.shape, dtype=x.dtype)
     if y.numel() == 0:

@@ -36,9 +36,9 @@ _FAMILIES = {
     "qwen3": _Family("Qwen3"),
 }
 _GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# Modules that compute nothing, or what is exact: a row of a table, and a product of two numbers rounded once.
-_NEUTRAL = ("ModuleList", "Embedding", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
-_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "TextModel", "TextScaledWordEmbedding")
+# Modules that compute nothing, or what their parent computes in their place.
+_NEUTRAL = ("ModuleList", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
+_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "TextModel")
 
 
 def install(model: nn.Module) -> None:
@@ -103,6 +103,10 @@ def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kin
     part = cls.__name__.removeprefix(family.prefix) if own else ""
     if cls is nn.Linear:
         return _subclass(cls, _linear)
+    if cls is nn.Embedding:
+        return _subclass(cls, _embedding)
+    if part == "TextScaledWordEmbedding":
+        return _subclass(cls, lambda self, ids: _embedding(self, ids) * self.embed_scale.to(self.weight.dtype))
     if part == "RMSNorm":
         return _subclass(cls, _norm_of(family.one_plus_weight))
     if part == "MLP":
@@ -123,6 +127,10 @@ def _subclass(cls: type, function: Callable) -> type:
 
 def _linear(self: nn.Linear, x: Tensor) -> Tensor:
     return forward.linear(x, self.weight, self.bias)
+
+
+def _embedding(self: nn.Embedding, ids: Tensor) -> Tensor:
+    return forward.embedding(ids, self.weight, padding_id=self.padding_idx)
 
 
 def _norm_of(one_plus_weight: bool) -> Callable:

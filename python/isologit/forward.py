@@ -20,6 +20,7 @@ from isologit._torch import forward as operators
 
 __all__ = [
     "attention",
+    "embedding",
     "gate",
     "layer_norm",
     "linear",
@@ -28,6 +29,17 @@ __all__ = [
     "rotary",
     "rotary_frequencies",
 ]
+
+
+def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> Tensor:
+    """The rows of weight [ids, features] that ids [...] tell, [..., features]; padding_id has no gradient."""
+    _check(weight=weight)
+    _inputs.require_cpu(ids=ids)
+    if weight.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"ids, weight: {ids.dtype} and {list(weight.shape)}; expected integers, and a matrix of a row for each id"
+        )
+    return _call("embedding", ids, weight, -1 if padding_id is None else padding_id)
 
 
 def linear(

@@ -90,6 +90,19 @@ def test_residual():
     assert torch.equal(gradients(forward.residual(x, a), (a,), dy)[0], dy)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedding(dtype):
+    weight, ids = leaf(11, 6, dtype=dtype), torch.randint(0, 9, (4, 50), generator=torch.Generator().manual_seed(1))
+    dy = normal(4, 50, 6, dtype=dtype, seed=3)
+    y = forward.embedding(ids, weight, padding_id=2)
+    assert torch.equal(y, weight[ids])
+    (found,) = gradients(y, (weight,), dy)
+    for row in range(11):
+        terms = dy[ids == row] if row != 2 else dy[:0, 0]
+        totals = sums(terms) if len(terms) else [expected.Fraction(0)] * 6
+        assert same(found[row], torch.tensor([expected.round_once(total, dtype) for total in totals], dtype=dtype))
+
+
 def norm_in_f64(x, weight, bias, epsilon, one_plus_weight):
     epsilon = torch.tensor(epsilon).double()
     g = 1 if weight is None else weight + 1 if one_plus_weight else weight

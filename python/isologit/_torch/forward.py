@@ -79,6 +79,32 @@ linear = operator(
 linear_backward = _gradients("linear_backward", _LINEAR, calls.linear_backward, 0, 1, 2)
 linear.register_autograd(_through(linear_backward, (0, 1, 2)), setup_context=_save([0, 1, 2], slice(3, -3)))
 
+_EMBEDDING = "Tensor ids, Tensor weight, SymInt padding_id"
+embedding = operator(
+    "embedding",
+    f"({_EMBEDDING}) -> Tensor",
+    calls.embedding,
+    lambda ids, weight, _: weight.new_empty((*ids.shape, weight.shape[1])),
+)
+embedding_backward = operator(
+    "embedding_backward",
+    f"({_EMBEDDING}, Tensor dy) -> Tensor",
+    calls.embedding_backward,
+    lambda ids, weight, *_: weight.new_empty(tuple(weight.shape)),
+)
+
+
+def _save_embedding(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:2])
+    ctx.padding_id = inputs[2]
+
+
+def _embedding_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    return None, embedding_backward(*ctx.saved_tensors, ctx.padding_id, dy), None
+
+
+embedding.register_autograd(_embedding_backward, setup_context=_save_embedding)
+
 _RMS_NORM = "Tensor x, Tensor? weight, float epsilon, bool one_plus_weight"
 rms_norm = operator("rms_norm", f"({_RMS_NORM}, {_RUNNING}) -> Tensor", calls.rms_norm, _same)
 rms_norm_backward = _gradients("rms_norm_backward", _RMS_NORM, calls.rms_norm_backward, 0, 1)
