@@ -1,4 +1,4 @@
-"""Gradients of isologit.forward against CONTRACT.md 10: those of linears, rotaries and residuals bit for bit, the others
+"""Gradients of isologit.forward by CONTRACT.md 10: those of linears, rotaries and residuals bit for bit, the others
 against autograd through the definitions in f64, and never further from it than the bound allows."""
 
 import expected
