@@ -92,6 +92,14 @@ struct ResidualRequest {
 };
 Result<Report> residual(const ResidualRequest& request, const Options& options = {});
 
+// y = the sum of weights[e] x_e over the experts e of a token.
+struct CombineRequest {
+  TensorView x;                    // [tokens, experts, dim]
+  std::span<const float> weights;  // [tokens, experts]
+  TensorOutput y;                  // [tokens, 1, dim]
+};
+Result<Report> combine(const CombineRequest& request, const Options& options = {});
+
 enum class GateKind {
   silu,           // g / (1 + e^-g)
   gelu_tanh,      // g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) / 2, 0.044715 as f32

@@ -33,6 +33,14 @@ typedef struct isologit_layer_norm_backward_request {
   void* dbias;   /* [dim], of dbias_dtype */
 } isologit_layer_norm_backward_request;
 
+typedef struct isologit_combine_backward_request {
+  size_t struct_size;
+  const isologit_combine_request* combine; /* its y is not looked at */
+  isologit_tensor dy;                      /* [tokens, 1, dim] */
+  isologit_tensor_output dx;
+  float* dweights; /* [tokens, experts] */
+} isologit_combine_backward_request;
+
 typedef struct isologit_gate_backward_request {
   size_t struct_size;
   int32_t kind;
@@ -62,6 +70,9 @@ isologit_status isologit_rms_norm_backward(const isologit_rms_norm_backward_requ
 isologit_status isologit_layer_norm_backward(const isologit_layer_norm_backward_request* request,
                                              const isologit_forward_options* options, isologit_forward_report* report,
                                              char* message, size_t message_size);
+isologit_status isologit_combine_backward(const isologit_combine_backward_request* request,
+                                          const isologit_forward_options* options, isologit_forward_report* report,
+                                          char* message, size_t message_size);
 isologit_status isologit_gate_backward(const isologit_gate_backward_request* request,
                                        const isologit_forward_options* options, isologit_forward_report* report,
                                        char* message, size_t message_size);

@@ -35,6 +35,14 @@ struct LayerNormBackwardRequest {
 };
 Result<Report> layer_norm_backward(const LayerNormBackwardRequest& request, const Options& options = {});
 
+struct CombineBackwardRequest {
+  CombineRequest combine;  // its y is not looked at
+  TensorView dy;           // [tokens, 1, dim]
+  TensorOutput dx;
+  float* dweights = nullptr;  // [tokens, experts]
+};
+Result<Report> combine_backward(const CombineBackwardRequest& request, const Options& options = {});
+
 // At the edges of clamped_swish's clamps the slope is that of inside.
 struct GateBackwardRequest {
   GateKind kind = GateKind::silu;

@@ -156,6 +156,36 @@ def residual(x: Tensor, a: Tensor, b: Tensor | None, multiplier: float, *running
     return y
 
 
+def combine(x: Tensor, weights: Tensor, *running: Any) -> Tensor:
+    y = x.new_empty((*x.shape[:-2], x.shape[-1]))
+    if y.numel() == 0:
+        return y
+    _run(_combine_request(_heads(x), weights.contiguous(), _output(y, 1)), running)
+    return y
+
+
+def combine_backward(
+    x: Tensor, weights: Tensor, dy: Tensor, wanted: list[bool], *running: Any
+) -> tuple[Tensor, Tensor]:
+    dx, dweights = _like(x, wanted[0]), _like(weights, wanted[1])
+    if dy.numel() == 0:
+        return dx.zero_(), dweights.zero_()
+    heads, weights, (dy,) = _heads(x), weights.contiguous(), _rows(dy.contiguous())
+    of = _combine_request(heads, weights, native.Output())
+    request = native.CombineBackward(combine=native.pointer_to(of), dy=_tensor(dy))
+    request.dx, request.dweights = _output(dx, heads.shape[1]), _pointer(dweights)
+    _run(request, running)
+    return dx, dweights
+
+
+def spread(x: Tensor, count: int, *running: Any) -> Tensor:
+    return x.unsqueeze(-2).repeat_interleave(count, -2)
+
+
+def _combine_request(x: Tensor, weights: Tensor, y: native.Output) -> native.Combine:
+    return native.Combine(x=_tensor(x), weights=weights.data_ptr(), y=y)
+
+
 def gate(g: Tensor, up: Tensor | None, kind: str, alpha: float, limit: float, *running: Any) -> Tensor:
     y = torch.empty(g.shape, dtype=g.dtype)
     if y.numel() == 0:

@@ -34,11 +34,12 @@ _FAMILIES = {
     "phi3": _Family("Phi3"),
     "qwen2": _Family("Qwen2"),
     "qwen3": _Family("Qwen3"),
+    "qwen3_moe": _Family("Qwen3Moe"),
 }
 _GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 # Modules that compute nothing, or what their parent computes in their place.
 _NEUTRAL = ("ModuleList", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
-_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "TextModel")
+_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "SparseMoeBlock", "TextModel")
 
 
 def install(model: nn.Module) -> None:
@@ -111,6 +112,10 @@ def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kin
         return _subclass(cls, _norm_of(family.one_plus_weight))
     if part == "MLP":
         return _subclass(cls, _fused_mlp_of(kind) if hasattr(module, "gate_up_proj") else _mlp_of(kind))
+    if part == "TopKRouter":
+        return _subclass(cls, _router)
+    if part == "Experts":
+        return _subclass(cls, _experts_of(kind))
     if part == "RotaryEmbedding":
         return _subclass(cls, _angles_of(config))
     if part in _OF_A_FAMILY or cls.__name__ in _NEUTRAL or (isinstance(module, nn.Dropout) and cls is nn.Dropout):
@@ -151,6 +156,29 @@ def _fused_mlp_of(kind: str) -> Callable:
         return self.down_proj(forward.gate(gate, up, kind=kind))
 
     return mlp
+
+
+def _router(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits = forward.linear(x.reshape(-1, x.shape[-1]).float(), self.weight)
+    return logits, *forward.router(logits, self.top_k, normalized=self.norm_topk_prob)
+
+
+def _experts_of(kind: str) -> Callable:
+    def experts(self: Any, x: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        chosen = top_k_index.reshape(-1)
+        order = chosen.argsort(stable=True)
+        rows = forward.spread(x, top_k_index.shape[1]).flatten(0, 1)[order]
+        counts = chosen.bincount(minlength=self.num_experts).tolist()
+        made = []
+        weights = zip(rows.split(counts), self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True)
+        for own, gate_up, down in weights:
+            if own.shape[0] > 0:
+                gate, up = forward.linear(own, gate_up).chunk(2, dim=-1)
+                made.append(forward.linear(forward.gate(gate, up, kind=kind), down))
+        outputs = torch.cat(made)[order.argsort()].unflatten(0, top_k_index.shape)
+        return forward.combine(outputs, top_k_weights)
+
+    return experts
 
 
 class _Angles(NamedTuple):

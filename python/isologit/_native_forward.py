@@ -65,6 +65,10 @@ class Residual(Sized):
     _fields_ = [*SIZE, ("x", Tensor), ("a", Tensor), ("b", Tensor), ("multiplier", c_float), ("y", Output)]
 
 
+class Combine(Sized):
+    _fields_ = [*SIZE, ("x", Tensor), ("weights", c_void_p), ("y", Output)]
+
+
 class Gate(Sized):
     _fields_ = [
         *SIZE,
@@ -155,6 +159,10 @@ class LayerNormBackward(Sized):
     ]
 
 
+class CombineBackward(Sized):
+    _fields_ = [*SIZE, ("combine", POINTER(Combine)), ("dy", Tensor), ("dx", Output), ("dweights", c_void_p)]
+
+
 class GateBackward(Sized):
     _fields_ = [
         *SIZE,
@@ -189,11 +197,13 @@ _FUNCTIONS = {
         ("rms_norm", RmsNorm),
         ("layer_norm", LayerNorm),
         ("residual", Residual),
+        ("combine", Combine),
         ("gate", Gate),
         ("rotary", Rotary),
         ("attention", Attention),
         ("rms_norm_backward", RmsNormBackward),
         ("layer_norm_backward", LayerNormBackward),
+        ("combine_backward", CombineBackward),
         ("gate_backward", GateBackward),
         ("attention_backward", AttentionBackward),
     )

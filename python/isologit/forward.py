@@ -20,6 +20,7 @@ from isologit._torch import forward as operators
 
 __all__ = [
     "attention",
+    "combine",
     "embedding",
     "gate",
     "layer_norm",
@@ -28,6 +29,8 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_frequencies",
+    "router",
+    "spread",
 ]
 
 
@@ -108,6 +111,54 @@ def residual(
         if other is not None and (other.shape != x.shape or other.dtype != x.dtype):
             raise ValueError(f"{name}: {other.dtype} {list(other.shape)}; expected x's {x.dtype} {list(x.shape)}")
     return _call("residual", x, a, b, multiplier, *_inputs.run_options(threads, processors, kernel))
+
+
+def router(logits: Tensor, count: int, *, normalized: bool = True, **running: Any) -> tuple[Tensor, Tensor]:
+    """The weights of the `count` greatest of a token's f32 logits [..., experts], and their ids, both [..., count].
+
+    In descending order, of equal ones the lowest id first. A weight is that of the softmax over those chosen, or, not
+    normalized, over all, rounded once to f32.
+    """
+    _check(logits=logits)
+    if logits.dtype != torch.float32 or logits.ndim < 1 or not 1 <= count <= logits.shape[-1]:
+        raise ValueError(
+            f"logits, count: {logits.dtype} {list(logits.shape)} and {count}; expected torch.float32 [..., experts], "
+            "and 1 to experts"
+        )
+    ordered, ids = logits.reshape(-1, logits.shape[-1]).sort(dim=-1, descending=True, stable=True)
+    shape = (*logits.shape[:-1], count)
+    keys = ordered[:, :count] if normalized else ordered
+    tokens, seen = keys.shape
+    # Attention of one query a token: the scores are the logits, and the values tell the chosen ones apart.
+    values = torch.eye(seen, count).expand(tokens, seen, count)
+    weights = attention(
+        torch.ones(tokens, 1, 1),
+        keys.reshape(-1, 1, 1),
+        values.reshape(-1, 1, count),
+        query_starts=torch.arange(tokens + 1),
+        key_counts=torch.full((tokens,), seen),
+        scale=1.0,
+        causal=False,
+        **running,
+    )
+    return weights.reshape(shape), ids[:, :count].reshape(shape)
+
+
+def spread(x: Tensor, count: int) -> Tensor:
+    """x [..., dim] `count` times, [..., count, dim]: one for each expert. Gradients are their sum, rounded once."""
+    _check(x=x)
+    return _call("spread", x, count, 0, [], "")
+
+
+def combine(x: Tensor, weights: Tensor, *, threads: int = 0, processors: Any = None, kernel: str = "") -> Tensor:
+    """The sum of weights [..., experts], f32, times x [..., experts, dim] over the experts, [..., dim]."""
+    _check(x=x, weights=weights)
+    if x.ndim < 2 or weights.shape != x.shape[:-1] or weights.dtype != torch.float32:
+        raise ValueError(
+            f"x, weights: {list(x.shape)} and {weights.dtype} {list(weights.shape)}; expected [..., experts, dim] and "
+            "torch.float32 [..., experts]"
+        )
+    return _call("combine", x, weights, *_inputs.run_options(threads, processors, kernel))
 
 
 def gate(

@@ -213,6 +213,45 @@ def test_attention(dtype, softcap, window, causal, sink):
             assert_near(found, wanted, torch.full(found.shape, magnitude.item()))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_combine_and_spread(dtype):
+    x, weights = leaf(5, 3, 9, dtype=dtype), leaf(5, 3, dtype=torch.float32, seed=1)
+    dy = normal(5, 9, dtype=dtype, seed=2)
+    right = (x.double() * weights.double()[..., None]).sum(1)  # off by less than the bound's share of it
+    dweights = (x.double() * dy.double()[:, None]).sum(-1)
+    for kernel in KERNELS:
+        dx, found = gradients(forward.combine(x, weights, kernel=kernel), (x, weights), dy)
+        assert same(dx, rounded(weights.detach().double()[..., None] * dy.double()[:, None], dtype))
+        assert_near(found, dweights.detach(), (x.double() * dy.double()[:, None]).abs().sum(-1).detach())
+        assert same(forward.combine(x.detach(), weights.detach(), kernel=kernel), rounded(right.detach(), dtype))
+    rows = leaf(5, 9, dtype=dtype)
+    copies = forward.spread(rows, 3)
+    assert torch.equal(copies, rows[:, None].expand(5, 3, 9))
+    (found,) = gradients(copies, (rows,), x.detach())
+    assert same(found, rounded(x.detach().double().sum(1), dtype))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_router(normalized):
+    logits = leaf(40, 7, dtype=torch.float32, scale=3)
+    with torch.no_grad():
+        logits[0] = torch.tensor([1.0, 5, 5, 5, 2, 2, 0])
+        logits[1] = 60.0
+    wide_logits = wide(logits)
+    chosen = wide_logits.detach().sort(dim=-1, descending=True, stable=True).indices[:, :3]
+    soft = (wide_logits.gather(1, chosen) if normalized else wide_logits).softmax(-1)
+    right = soft if normalized else soft.gather(1, chosen)
+    dy = normal(40, 3, dtype=torch.float32, seed=1)
+    (dright,) = torch.autograd.grad(right, wide_logits, dy.double())
+    for kernel in KERNELS:
+        weights, ids = forward.router(logits, 3, normalized=normalized, kernel=kernel)
+        assert torch.equal(ids, chosen) and ids[0].tolist() == [1, 2, 3] and ids[1].tolist() == [0, 1, 2]
+        near = expected.nearly_a_tie(right.detach())
+        assert near.sum() == 0 and same(weights.detach(), right.detach().float())
+        (found,) = torch.autograd.grad(weights, logits, dy)
+        assert_near(found, dright, torch.full(found.shape, 2 * dy.abs().max().item()))
+
+
 def test_what_is_not_seen_is_not_touched():
     q, keys, values = leaf(5, 2, 8), leaf(12, 2, 8), leaf(12, 2, 8, seed=1)
     starts, counts, firsts = torch.tensor([0, 3, 5]), torch.tensor([4, 6]), torch.tensor([1, 6])

@@ -35,6 +35,16 @@ CONFIGS = {
     "mistral": ("MistralConfig", {"sliding_window": 5}),
     "qwen2": ("Qwen2Config", {}),
     "qwen3": ("Qwen3Config", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {
+            "moe_intermediate_size": 24,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [1],
+        },
+    ),
     "gemma2": ("Gemma2Config", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
     "gemma3": ("Gemma3TextConfig", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
     "phi3": ("Phi3Config", {"partial_rotary_factor": 0.5}),

@@ -74,6 +74,15 @@ def test_linear(dtype):
     assert_right(found, plain[:, :1] + bias, above[:, None])
 
 
+def test_combine():
+    middle, below, above = ties(torch.bfloat16)
+    x = torch.stack([below, middle - below, torch.ones_like(middle)]).bfloat16()
+    for sign, right in ((1.0, above), (-1.0, below)):
+        weights = torch.tensor([1.0, 1.0, sign * 2.0**-80])
+        plain = (weights.double()[:, None] * x.double()).sum(0)
+        assert_right([forward.combine(x, weights, kernel=kernel) for kernel in KERNELS], plain, right)
+
+
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize("one_plus", [False, True])
 def test_rms_norm(dtype, one_plus):

@@ -60,6 +60,17 @@ Result<fw::AttentionRequest> to_request(const isologit_attention_request& c) {
   return request;
 }
 
+Result<fw::CombineRequest> to_request(const isologit_combine_request& c) {
+  const auto x = to_tensor(c.x, "x");
+  if (!x) return tl::unexpected(x.error());
+  if (x->tokens < 0 || x->heads < 1 || x->tokens > kMostSequences / x->heads) {
+    return invalid(base::concat("x: ", x->tokens, " tokens of ", x->heads, " experts"));
+  }
+  const auto weights = to_list(c.weights, x->tokens * x->heads, "weights");
+  if (!weights) return tl::unexpected(weights.error());
+  return fw::CombineRequest{*x, *weights, to_output(c.y)};
+}
+
 namespace {
 
 Result<fw::LinearRequest> to_request(const isologit_linear_request& c) {
@@ -158,6 +169,7 @@ ISOLOGIT_OPERATOR(linear)
 ISOLOGIT_OPERATOR(rms_norm)
 ISOLOGIT_OPERATOR(layer_norm)
 ISOLOGIT_OPERATOR(residual)
+ISOLOGIT_OPERATOR(combine)
 ISOLOGIT_OPERATOR(gate)
 ISOLOGIT_OPERATOR(rotary)
 ISOLOGIT_OPERATOR(attention)

@@ -44,6 +44,7 @@ Result<std::span<const T>> to_list(const T* data, std::int64_t count, const char
 
 Result<fw::GateKind> to_gate_kind(std::int32_t kind);
 Result<fw::AttentionRequest> to_request(const isologit_attention_request& c);
+Result<fw::CombineRequest> to_request(const isologit_combine_request& c);
 
 inline Result<fw::Options> to_forward_options(const isologit_forward_options* from) {
   if (from == nullptr) return fw::Options{};

@@ -30,6 +30,16 @@ Result<fw::LayerNormBackwardRequest> to_request(const isologit_layer_norm_backwa
   return fw::LayerNormBackwardRequest{*x, *weight, c.epsilon, *dy, to_output(c.dx), c.dweight, c.dbias, *dbias_dtype};
 }
 
+Result<fw::CombineBackwardRequest> to_request(const isologit_combine_backward_request& c) {
+  const auto read_combine = read(c.combine, "combine");
+  if (!read_combine) return tl::unexpected(read_combine.error());
+  const auto combine = capi::to_request(*read_combine);
+  if (!combine) return tl::unexpected(combine.error());
+  const auto dy = to_tensor(c.dy, "dy");
+  if (!dy) return tl::unexpected(dy.error());
+  return fw::CombineBackwardRequest{*combine, *dy, to_output(c.dx), c.dweights};
+}
+
 Result<fw::GateBackwardRequest> to_request(const isologit_gate_backward_request& c) {
   const auto kind = to_gate_kind(c.kind);
   if (!kind) return tl::unexpected(kind.error());
@@ -68,6 +78,7 @@ extern "C" {
 
 ISOLOGIT_GRADIENT(rms_norm_backward)
 ISOLOGIT_GRADIENT(layer_norm_backward)
+ISOLOGIT_GRADIENT(combine_backward)
 ISOLOGIT_GRADIENT(gate_backward)
 ISOLOGIT_GRADIENT(attention_backward)
 

@@ -115,6 +115,32 @@ layer_norm = operator("layer_norm", f"({_LAYER_NORM}, {_RUNNING}) -> Tensor", ca
 layer_norm_backward = _gradients("layer_norm_backward", _LAYER_NORM, calls.layer_norm_backward, 0, 1, 2)
 layer_norm.register_autograd(_through(layer_norm_backward, (0, 1, 2)), setup_context=_save([0, 1, 2], slice(3, -3)))
 
+_COMBINE = "Tensor x, Tensor weights"
+combine = operator(
+    "combine",
+    f"({_COMBINE}, {_RUNNING}) -> Tensor",
+    calls.combine,
+    lambda x, *_: x.new_empty((*x.shape[:-2], x.shape[-1])),
+)
+combine_backward = _gradients("combine_backward", _COMBINE, calls.combine_backward, 0, 1)
+combine.register_autograd(_through(combine_backward, (0, 1)), setup_context=_save([0, 1], slice(2, -3)))
+
+spread = operator(
+    "spread",
+    f"(Tensor x, SymInt count, {_RUNNING}) -> Tensor",
+    calls.spread,
+    lambda x, count, *_: x.new_empty((*x.shape[:-1], count, x.shape[-1])),
+)
+
+
+def _spread_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """The sum over the copies, rounded once."""
+    ones = dy.new_ones(tuple(dy.shape[:-1]), dtype=torch.float32)
+    return combine(dy, ones, *ctx.running), *(None,) * 4
+
+
+spread.register_autograd(_spread_backward, setup_context=_save([], slice(1, -3)))
+
 _GATE = "Tensor g, Tensor? up, str kind, float alpha, float limit"
 gate = operator("gate", f"({_GATE}, {_RUNNING}) -> Tensor", calls.gate, _same)
 gate_backward = _gradients("gate_backward", _GATE, calls.gate_backward, 0, 1)
