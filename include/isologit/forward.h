@@ -120,7 +120,7 @@ typedef struct isologit_rotary_request {
   isologit_tensor_output y;
 } isologit_rotary_request;
 
-enum { ISOLOGIT_ROTARY_LINEAR = 0, ISOLOGIT_ROTARY_LLAMA3 = 1 }; /* scaling */
+enum { ISOLOGIT_ROTARY_LINEAR = 0, ISOLOGIT_ROTARY_LLAMA3 = 1, ISOLOGIT_ROTARY_YARN = 2 }; /* scaling */
 
 /* frequencies[j] = theta^(-2j / dim), scaled, rounded once. */
 typedef struct isologit_rotary_frequencies_request {
@@ -133,6 +133,9 @@ typedef struct isologit_rotary_frequencies_request {
   float high_freq_factor;
   int64_t original_max_position;
   float* frequencies; /* [dim / 2] */
+  float beta_fast;    /* of yarn, like the members after it */
+  float beta_slow;
+  int32_t not_truncated;
 } isologit_rotary_frequencies_request;
 
 typedef struct isologit_attention_request {

@@ -28,6 +28,7 @@ class _Family(NamedTuple):
 _FAMILIES = {
     "gemma2": _Family("Gemma2", one_plus_weight=True),
     "gemma3_text": _Family("Gemma3", one_plus_weight=True),
+    "gpt_oss": _Family("GptOss"),
     "llama": _Family("Llama"),
     "mistral": _Family("Mistral"),
     "olmo2": _Family("Olmo2"),
@@ -39,7 +40,7 @@ _FAMILIES = {
 _GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 # Modules that compute nothing, or what their parent computes in their place.
 _NEUTRAL = ("ModuleList", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
-_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "SparseMoeBlock", "TextModel")
+_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "MLP", "Model", "SparseMoeBlock", "TextModel")
 
 
 def install(model: nn.Module) -> None:
@@ -110,12 +111,12 @@ def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kin
         return _subclass(cls, lambda self, ids: _embedding(self, ids) * self.embed_scale.to(self.weight.dtype))
     if part == "RMSNorm":
         return _subclass(cls, _norm_of(family.one_plus_weight))
-    if part == "MLP":
+    if part == "MLP" and not hasattr(module, "experts"):
         return _subclass(cls, _fused_mlp_of(kind) if hasattr(module, "gate_up_proj") else _mlp_of(kind))
     if part == "TopKRouter":
         return _subclass(cls, _router)
     if part == "Experts":
-        return _subclass(cls, _experts_of(kind))
+        return _subclass(cls, _gpt_oss_experts if hasattr(module, "gate_up_proj_bias") else _experts_of(kind))
     if part == "RotaryEmbedding":
         return _subclass(cls, _angles_of(config))
     if part in _OF_A_FAMILY or cls.__name__ in _NEUTRAL or (isinstance(module, nn.Dropout) and cls is nn.Dropout):
@@ -159,26 +160,40 @@ def _fused_mlp_of(kind: str) -> Callable:
 
 
 def _router(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    logits = forward.linear(x.reshape(-1, x.shape[-1]).float(), self.weight)
-    return logits, *forward.router(logits, self.top_k, normalized=self.norm_topk_prob)
+    logits = forward.linear(x.reshape(-1, x.shape[-1]).float(), self.weight, getattr(self, "bias", None))
+    return logits, *forward.router(logits, self.top_k, normalized=getattr(self, "norm_topk_prob", True))
 
 
 def _experts_of(kind: str) -> Callable:
     def experts(self: Any, x: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        chosen = top_k_index.reshape(-1)
-        order = chosen.argsort(stable=True)
-        rows = forward.spread(x, top_k_index.shape[1]).flatten(0, 1)[order]
-        counts = chosen.bincount(minlength=self.num_experts).tolist()
-        made = []
-        weights = zip(rows.split(counts), self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True)
-        for own, gate_up, down in weights:
-            if own.shape[0] > 0:
-                gate, up = forward.linear(own, gate_up).chunk(2, dim=-1)
-                made.append(forward.linear(forward.gate(gate, up, kind=kind), down))
-        outputs = torch.cat(made)[order.argsort()].unflatten(0, top_k_index.shape)
-        return forward.combine(outputs, top_k_weights)
+        def expert(rows: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+            gate, up = forward.linear(rows, gate_up).chunk(2, dim=-1)
+            return forward.linear(forward.gate(gate, up, kind=kind), down)
+
+        return _combined(x, top_k_index, top_k_weights, expert, self.gate_up_proj, self.down_proj)
 
     return experts
+
+
+def _gpt_oss_experts(self: Any, x: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
+    def expert(rows: Tensor, gate_up: Tensor, bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
+        both = forward.linear(rows, gate_up.t(), bias)
+        options = {"kind": "clamped_swish", "alpha": self.alpha, "limit": self.limit}
+        return forward.linear(forward.gate(both[..., ::2], both[..., 1::2], **options), down.t(), down_bias)
+
+    weights = (self.gate_up_proj, self.gate_up_proj_bias, self.down_proj, self.down_proj_bias)
+    return _combined(x, router_indices, routing_weights, expert, *weights)
+
+
+def _combined(x: Tensor, chosen: Tensor, weights: Tensor, expert: Callable, *parameters: Tensor) -> Tensor:
+    """The experts' outputs for x [tokens, dim], weighted and summed. chosen, weights: [tokens, experts of a token];
+    expert(rows, *its parameters)."""
+    order = chosen.reshape(-1).argsort(stable=True)
+    rows = forward.spread(x, chosen.shape[1]).flatten(0, 1)[order]
+    counts = chosen.reshape(-1).bincount(minlength=parameters[0].shape[0]).tolist()
+    parts = zip(rows.split(counts), *(parameter.unbind() for parameter in parameters), strict=True)
+    made = [expert(own, *of_one) for own, *of_one in parts if own.shape[0] > 0]
+    return forward.combine(torch.cat(made)[order.argsort()].unflatten(0, chosen.shape), weights)
 
 
 class _Angles(NamedTuple):
@@ -186,21 +201,26 @@ class _Angles(NamedTuple):
 
     positions: Tensor  # [batch, tokens]
     frequencies: Tensor
+    factor: float
 
 
-def _frequencies(parameters: dict[str, Any], config: Any) -> Tensor:
+def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float]:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     dim = int(head_dim * parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)))
-    return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters)
+    if parameters.get("factor", 0) is None:
+        parameters = parameters | {
+            "factor": config.max_position_embeddings / parameters["original_max_position_embeddings"]
+        }
+    return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters), forward.rotary_factor(parameters)
 
 
 def _angles_of(config: Any) -> Callable:
     parameters = config.rope_parameters
     if "rope_theta" in parameters:
         frequencies = _frequencies(parameters, config)
-        return lambda self, x, position_ids: (_Angles(position_ids, frequencies),) * 2
+        return lambda self, x, position_ids: (_Angles(position_ids, *frequencies),) * 2
     by_layer = {kind: _frequencies(of_kind, config) for kind, of_kind in parameters.items() if of_kind is not None}
-    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, by_layer[layer_type]),) * 2
+    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, *by_layer[layer_type]),) * 2
 
 
 def _rotary_of(stock: Callable) -> Callable:
@@ -210,8 +230,9 @@ def _rotary_of(stock: Callable) -> Callable:
         if not isinstance(cos, _Angles):
             return stock(q, k, cos, sin, **options)
         positions = cos.positions.expand(q.shape[0], q.shape[2])
-        turned = (forward.rotary(x.transpose(1, 2), positions, cos.frequencies).transpose(1, 2) for x in (q, k))
-        return tuple(turned)
+        heads = (x.transpose(1, 2) for x in (q, k))
+        turned = (forward.rotary(x, positions, cos.frequencies, factor=cos.factor) for x in heads)
+        return tuple(x.transpose(1, 2) for x in turned)
 
     apply_rotary_pos_emb.isologit_stock = stock
     return apply_rotary_pos_emb
@@ -241,10 +262,11 @@ def _attention(
     softcap: float | None = None,
     position_ids: Tensor | None = None,
     is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch,
-    keys] tells which keys are no padding."""
+    keys] tells which keys are no padding; s_aux: sinks."""
     if dropout:
         raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
     batch, _heads, queries, _dim = query.shape
@@ -265,6 +287,7 @@ def _attention(
         softcap=softcap or 0.0,
         causal=module.is_causal if is_causal is None else is_causal,
         window=sliding_window or 0,
+        sinks=s_aux,
     )
     return y.unflatten(0, (batch, queries)), None
 

@@ -105,6 +105,9 @@ class RotaryFrequencies(Sized):
         ("high_freq_factor", c_float),
         ("original_max_position", c_int64),
         ("frequencies", c_void_p),
+        ("beta_fast", c_float),
+        ("beta_slow", c_float),
+        ("not_truncated", c_int32),
     ]
 
 

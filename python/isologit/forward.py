@@ -8,7 +8,9 @@ Of every function: threads, 0 for as many as there are processors to run on; pro
 of the calling thread; kernel, one of isologit.kernels(), empty for the best here.
 """
 
+import decimal
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from isologit import _forward_calls, _inputs, _numbers
 from isologit import _native_forward as native
+from isologit._rounding import round_to_odd
 from isologit._torch import forward as operators
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "residual",
     "rms_norm",
     "rotary",
+    "rotary_factor",
     "rotary_frequencies",
     "router",
     "spread",
@@ -187,7 +191,8 @@ def rotary_frequencies(theta: float, dim: int, scaling: Mapping[str, Any] | None
     """theta^(-2j / dim) for j in [0, dim / 2), f32, each rounded once.
 
     scaling: as Hugging Face configs have it, rope_type "default", "linear" (factor) or "llama3" (factor,
-    low_freq_factor, high_freq_factor, original_max_position_embeddings).
+    low_freq_factor, high_freq_factor, original_max_position_embeddings) or "yarn" (factor, beta_fast, beta_slow,
+    original_max_position_embeddings, truncate).
     """
     scaling = dict(scaling or {})
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -200,12 +205,38 @@ def rotary_frequencies(theta: float, dim: int, scaling: Mapping[str, Any] | None
         request.low_freq_factor = scaling["low_freq_factor"]
         request.high_freq_factor = scaling["high_freq_factor"]
         request.original_max_position = scaling["original_max_position_embeddings"]
+    elif kind == "yarn":
+        request.scaling = 2
+        request.factor = scaling["factor"]
+        request.beta_fast, request.beta_slow = scaling.get("beta_fast") or 32, scaling.get("beta_slow") or 1
+        request.original_max_position = scaling["original_max_position_embeddings"]
+        request.not_truncated = not scaling.get("truncate", True)
     elif kind != "default":
-        raise NotImplementedError(f"rope_type is {kind!r}; expected 'default', 'linear' or 'llama3'")
+        raise NotImplementedError(f"rope_type is {kind!r}; expected 'default', 'linear', 'llama3' or 'yarn'")
     frequencies = torch.empty(max(dim // 2, 1), dtype=torch.float32)
     request.frequencies = frequencies.data_ptr()
     native.rotary_frequencies(request)
     return frequencies
+
+
+def rotary_factor(scaling: Mapping[str, Any] | None = None) -> float:
+    """The attention factor of a scaling, as rotary takes it: 1 but for "yarn", where it is attention_factor, or else
+    m(mscale) / m(mscale_all_dim) with both and m(1) without, m(a) = 1 + a ln(factor) / 10, rounded once to f32."""
+    scaling = dict(scaling or {})
+    if scaling.get("rope_type", scaling.get("type")) != "yarn":
+        return 1.0
+    if scaling.get("attention_factor") is not None:
+        return _numbers.f32(scaling["attention_factor"], "attention_factor")
+    with decimal.localcontext(decimal.Context(prec=60)):
+        log = decimal.Decimal(_numbers.f32(scaling["factor"], "factor")).ln() / 10
+        over, under = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        one = decimal.Decimal(1)
+        if over and under:
+            over, under = (decimal.Decimal(_numbers.f32(a, "mscale")) for a in (over, under))
+            factor = (one + over * log) / (one + under * log)
+        else:
+            factor = one + log
+    return _numbers.f32(round_to_odd(Fraction(factor)), "factor")
 
 
 def rotary(

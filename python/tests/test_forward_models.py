@@ -30,6 +30,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 CONFIGS = {
     "llama": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "mistral": ("MistralConfig", {"sliding_window": 5}),
@@ -43,6 +44,17 @@ CONFIGS = {
             "num_experts_per_tok": 3,
             "norm_topk_prob": True,
             "mlp_only_layers": [1],
+            "rope_parameters": YARN,
+        },
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        {
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 5,
+            "swiglu_limit": 1.5,
+            "rope_parameters": YARN | {"truncate": False, "beta_fast": 4.0},
         },
     ),
     "gemma2": ("Gemma2Config", {"sliding_window": 5, "query_pre_attn_scalar": 8}),

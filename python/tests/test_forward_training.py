@@ -86,7 +86,7 @@ def test_checkpointing_compiling_and_threads_do_not_show(family):
     model.train()
     assert_right()
     model.gradient_checkpointing_disable()
-    if family == "qwen3_moe":
+    if family in ("qwen3_moe", "gpt_oss"):
         return  # which tokens an expert gets is not known when a graph is made
     torch._dynamo.reset()
     body = model.base_model

@@ -137,16 +137,25 @@ Result<fw::RotaryRequest> to_request(const isologit_rotary_request& c) {
 }
 
 Result<void> write_frequencies(const isologit_rotary_frequencies_request& c) {
-  if (c.scaling != ISOLOGIT_ROTARY_LINEAR && c.scaling != ISOLOGIT_ROTARY_LLAMA3) {
-    return invalid(base::concat("scaling: ", c.scaling, "; expected ", value(ISOLOGIT_ROTARY_LINEAR), " (linear) or ",
-                                value(ISOLOGIT_ROTARY_LLAMA3), " (llama3)"));
-  }
   if (c.frequencies == nullptr) return invalid("frequencies: NULL");
-  const auto found = c.scaling == ISOLOGIT_ROTARY_LINEAR
-                         ? fw::rotary_frequencies(c.theta, c.dim, c.factor == 0 ? 1 : c.factor)
-                         : fw::rotary_frequencies(c.theta, c.dim,
-                                                  fw::Llama3Scaling{c.factor, c.low_freq_factor, c.high_freq_factor,
-                                                                    c.original_max_position});
+  const auto scaled = [&]() -> Result<std::vector<float>> {
+    switch (c.scaling) {
+      case ISOLOGIT_ROTARY_LINEAR: return fw::rotary_frequencies(c.theta, c.dim, c.factor == 0 ? 1 : c.factor);
+      case ISOLOGIT_ROTARY_LLAMA3:
+        return fw::rotary_frequencies(
+            c.theta, c.dim,
+            fw::Llama3Scaling{c.factor, c.low_freq_factor, c.high_freq_factor, c.original_max_position});
+      case ISOLOGIT_ROTARY_YARN:
+        return fw::rotary_frequencies(
+            c.theta, c.dim,
+            fw::YarnScaling{c.factor, c.beta_fast, c.beta_slow, c.original_max_position, c.not_truncated == 0});
+      default: break;
+    }
+    return invalid(base::concat("scaling: ", c.scaling, "; expected ", value(ISOLOGIT_ROTARY_LINEAR), " (linear), ",
+                                value(ISOLOGIT_ROTARY_LLAMA3), " (llama3) or ", value(ISOLOGIT_ROTARY_YARN),
+                                " (yarn)"));
+  };
+  const auto found = scaled();
   if (!found) return tl::unexpected(found.error());
   std::copy(found->begin(), found->end(), c.frequencies);
   return {};

@@ -71,7 +71,7 @@ static void rotary(void) {
       .struct_size = sizeof of, .theta = 10000, .dim = 4, .frequencies = frequencies};
   EXPECT(isologit_rotary_frequencies(&of, NULL, 0) == ISOLOGIT_OK);
   EXPECT(frequencies[0] == 1 && frequencies[1] == 0.01F);
-  of.scaling = 2;
+  of.scaling = 3;
   EXPECT(isologit_rotary_frequencies(&of, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
   const int64_t positions[2] = {0, 1};
   isologit_rotary_request turn = {.struct_size = sizeof turn,
