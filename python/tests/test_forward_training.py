@@ -86,8 +86,8 @@ def test_checkpointing_compiling_and_threads_do_not_show(family):
     model.train()
     assert_right()
     model.gradient_checkpointing_disable()
-    if family in ("qwen3_moe", "gpt_oss"):
-        return  # which tokens an expert gets is not known when a graph is made
+    if family not in ("mistral", "qwen3", "gemma3", "phi3"):
+        return  # the others' code is like theirs, or has experts, whose tokens are not known when a graph is made
     torch._dynamo.reset()
     body = model.base_model
     body.forward = torch.compile(body.forward, backend="aot_eager", fullgraph=True)
