@@ -335,7 +335,8 @@ def attention(
 def _call(name: str, *arguments: Any) -> Tensor:
     """isologit::name, or without torch's dispatcher where nothing would come of it."""
     tensors = [x for x in arguments if isinstance(x, Tensor)]
-    if _numbers.traced() or not all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors):
+    # Subclasses that dispatch, fake tensors among them, may have no memory of their own.
+    if _numbers.traced() or any(type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ for x in tensors):
         return getattr(operators, name)(*arguments)
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return getattr(operators, name)(*arguments)
