@@ -245,8 +245,21 @@ def _register_attention() -> None:
     AttentionMaskInterface.register(_ATTENTION, _mask)
 
 
-def _mask(*, kv_length: int, attention_mask: Tensor | None = None, **_: Any) -> Tensor | None:
+def _mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: Any = 0,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Tensor | None:
     """Which tokens are padding is all that a mask has to tell; causality and windows are arguments."""
+    if int(q_offset) + q_length != int(kv_offset) + kv_length:
+        raise NotImplementedError(
+            f"the last query is token {int(q_offset) + q_length - 1}, the last key {int(kv_offset) + kv_length - 1}; "
+            "expected a cache that is as long as its tokens: a static one is not known"
+        )
     return None if attention_mask is None else attention_mask[:, -kv_length:]
 
 

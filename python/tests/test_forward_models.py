@@ -179,6 +179,24 @@ def test_generate_agrees_with_prefill(family):
     assert torch.equal(full.float(), logits.float())
 
 
+def test_a_batch_with_padding_generates_what_its_rows_do(family):
+    model = model_of(family)
+    hf.install(model, scope="model")
+    ids, padding = torch.randint(3, 50, (2, 6)), torch.zeros(2, 3, dtype=torch.int64)
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    mask = torch.cat([padding, torch.ones_like(ids)], 1)
+    batch = model.generate(torch.cat([padding, ids], 1), attention_mask=mask, **options)
+    for row in range(2):
+        assert torch.equal(model.generate(ids[row : row + 1], **options)[0], batch[row, 3:])
+
+
+def test_what_a_cache_does_not_hold_yet_is_refused():
+    model = model_of("qwen3")
+    hf.install(model, scope="model")
+    with pytest.raises(NotImplementedError, match="a cache that is as long as its tokens"):
+        model.generate(torch.randint(3, 50, (1, 6)), max_new_tokens=2, cache_implementation="static")
+
+
 def test_resizing_keeps_the_body():
     model = model_of("qwen3")
     hf.install(model, scope="model")

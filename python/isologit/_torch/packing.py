@@ -29,22 +29,23 @@ def _find(
     starts = torch.full((count + 1,), batch * queries)
     counts, firsts = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.int64)
     starts[: batch + 1] = torch.arange(batch + 1) * queries
-    begins = torch.zeros(batch, dtype=torch.int64) if mask is None else _begins(mask, keys)
+    begins = torch.zeros(batch, dtype=torch.int64) if mask is None else _begins(mask, queries, keys)
     counts[:batch], firsts[:batch] = keys - begins, torch.arange(batch) * step + begins
     return starts, counts, firsts
 
 
-def _begins(mask: Tensor, keys: int) -> Tensor:
-    """The first real token of each row."""
+def _begins(mask: Tensor, queries: int, keys: int) -> Tensor:
+    """The first real token of each row. Past the last there may be padding, but not what a cache has yet to hold."""
     real = mask != 0
     if mask.shape[1] == keys:
         first = real.int().argmax(1)
         last = keys - 1 - real.flip(1).int().argmax(1)
-        if bool((real.sum(1) == last - first + 1).all()):
+        together = real.sum(1) == last - first + 1
+        if bool((together & ((last == keys - 1) | (queries == keys))).all()):
             return first
     raise NotImplementedError(
-        f"attention_mask: {real.sum(1).tolist()} of {mask.shape[1]} tokens for {keys} keys; expected tokens side by "
-        "side, with padding before or after them, and a cache as long as they are"
+        f"attention_mask: {real.sum(1).tolist()} of {mask.shape[1]} tokens for {queries} queries and {keys} keys; "
+        "expected tokens side by side, with padding before or after them, and a cache that is as long as they are"
     )
 
 
