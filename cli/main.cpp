@@ -11,8 +11,9 @@
 namespace isologit::detail::cli {
 namespace {
 
-constexpr Verb kVerbs[] = {{"score", score_verb}, {"sample", sample_verb},   {"logits", logits_verb},
-                           {"info", info_verb},   {"kernels", kernels_verb}, {"bench", bench_verb}};
+constexpr Verb kVerbs[] = {{"score", score_verb},  {"sample", sample_verb},   {"logits", logits_verb},
+                           {"info", info_verb},    {"kernels", kernels_verb}, {"bench", bench_verb},
+                           {"verify", verify_verb}};
 
 int run(int argc, char** argv) {
   try {
