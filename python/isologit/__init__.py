@@ -36,6 +36,7 @@ __all__ = [
     "sample",
     "sample_of_logits",
     "score",
+    "testing",
     "version",
 ]
 
@@ -55,7 +56,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial")
+_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial", "testing")
 
 
 def __getattr__(name: str) -> Any:
