@@ -49,6 +49,7 @@ class Comparison:
         self.compared += holds.size
         if not holds.all():
             place = tuple(int(i) for i in np.argwhere(~holds)[0])
+            place += (0,) * (output.bits.ndim - len(place))
             digits = 2 * output.bits.dtype.itemsize
             bits = f"0x{int(output.bits[place]):0{digits}x}"
             self._note(int((~holds).sum()), f"{what}: {float(output.values[place])!r}", list(place), bits, None)
@@ -188,11 +189,12 @@ def weight_update(head: Head, data: Data, whole: Output) -> Comparison:
     """A weight that is written in place, as optimizers and engines do, between two calls."""
     comparison = Comparison()
     hidden, weight, ids = (head.array(one) for one in (data.hidden, data.weight, data.ids))
-    head.call(hidden, weight, ids)
     changed = data.weight.copy()
-    changed[::2] *= -2
     ways = ["in place", "by .data"] if head.is_torch else ["in place"]
-    for way in ways:
+    for place, way in enumerate(ways):
+        before = head.call(hidden, weight, ids)
+        changed = changed.copy()
+        changed[place::2] *= -2
         new = head.array(changed)
         if way == "by .data":
             weight.data[:] = new
@@ -203,9 +205,9 @@ def weight_update(head: Head, data: Data, whole: Output) -> Comparison:
                 weight.copy_(new)
         else:
             weight[:] = new
-        comparison.add(f"written {way}", head.call(hidden, weight, ids), head(data.hidden, changed, data.ids))
-        changed = changed.copy()
-        changed[1::2] *= 4
+        after = head.call(hidden, weight, ids)
+        comparison.add(f"written {way}", after, head(data.hidden, changed, data.ids))
+        comparison.must(np.array([(after.bits != before.bits).any()]), f"written {way}, and nothing changed", after[:1])
     return comparison
 
 
