@@ -17,7 +17,6 @@ import isologit  # noqa: E402
 from isologit.testing import verify_head  # noqa: E402
 from isologit.testing._arrays import Output, output_of  # noqa: E402
 from isologit.testing._checks import CHECKS  # noqa: E402
-from isologit.testing._data import Data  # noqa: E402
 from isologit.testing._right import ulps  # noqa: E402
 
 SMALL = (12, 67, 24)
@@ -339,6 +338,6 @@ def test_the_plugin(pytester):
         + "def test_right(verify_head): assert verify_head(right, shape=(12, 67, 24), properties=['slices'])\n"
         + "def test_wrong(verify_head): verify_head(wrong, dtype='float32', shape=(12, 67, 24), properties=['right'])\n"
     )
-    result = pytester.runpytest_subprocess("-p", "isologit.testing.plugin")
+    result = pytester.runpytest_subprocess()
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*right*NO*results *% right*"])

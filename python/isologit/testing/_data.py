@@ -1,4 +1,4 @@
-"""The rows and the weight that heads are tried on, the same everywhere: Philox words, integer arithmetic, powers of 2."""
+"""The rows and the weight that heads are tried on: of Philox words, by integer arithmetic, the same everywhere."""
 
 from dataclasses import dataclass
 

@@ -44,7 +44,8 @@ class Check:
 
 def _figures(name: str, figures: dict[str, Any]) -> str:
     numbers = {key: "inf" if value is None else f"{value:.2g}" for key, value in figures.items()}
-    text = f"{name} {100 * figures['share right']:.4g} % right, ulps mean {numbers['mean ulps']} max {numbers['max ulps']}"
+    text = f"{name} {100 * figures['share right']:.4g} % right"
+    text += f", ulps mean {numbers['mean ulps']} max {numbers['max ulps']}"
     if "mean error" in numbers:
         text += f", error mean {numbers['mean error']} max {numbers['max error']}"
     return text
