@@ -13,9 +13,8 @@ from isologit._native import Report, kernels, version
 __version__ = version()
 
 __all__ = [
-    "LogprobsOutput",
     "Report",
-    "SampleOutput",
+    "Samples",
     "Scores",
     "audit",
     "capture",
@@ -25,6 +24,7 @@ __all__ = [
     "hf",
     "integrations",
     "kernels",
+    "linear_cross_entropy",
     "linear_logprobs",
     "log_softmax",
     "logits",
@@ -33,6 +33,7 @@ __all__ = [
     "lse_of_logits",
     "nn",
     "ops",
+    "partial",
     "sample",
     "sample_of_logits",
     "score",
