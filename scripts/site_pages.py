@@ -19,7 +19,7 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Links lead to pages of the site; those to other files of the repository, which the site has not, are their text."""
+    """Links lead to pages of the site; those to files of the repository that the site has not are their text."""
     generated = page.file.src_uri in OF_ROOT
     here = ROOT if generated else (ROOT / "docs" / page.file.src_uri).parent
     up = "../" * (0 if generated else page.file.src_uri.count("/"))
