@@ -22,7 +22,7 @@ Results rows_of(const Results& all, const RowIds& rows, std::int64_t count) {
   Results chosen;
   for (const Bits& one : all) {
     if (static_cast<std::int64_t>(one.values.size()) != count * one.per_row) continue;
-    Bits of{one.name, one.per_row, {}};
+    Bits of{one.name, one.per_row, {}, one.bytes};
     for (const std::int64_t row : rows) {
       const auto begin = one.values.begin() + row * one.per_row;
       of.values.insert(of.values.end(), begin, begin + one.per_row);

@@ -25,7 +25,7 @@ Result<Results> checked(const Result<Report>& report, Results results) {
   return results;
 }
 
-std::string hexadecimal(std::uint64_t bits) { return fmt::format("0x{:0{}x}", bits, bits >> 32 != 0 ? 16 : 8); }
+std::string hexadecimal(std::uint64_t bits, std::size_t bytes) { return fmt::format("0x{:0{}x}", bits, 2 * bytes); }
 
 using HeadResults = Result<Results> (*)(const HeadCase&, const ScoreOptions&);
 
@@ -47,7 +47,7 @@ Result<Results> on_head_cases(DataFamily family, const ScoreOptions& options) {
 }  // namespace
 
 Bits bits_of_bytes(std::string name, std::int64_t per_row, DType dtype, const std::vector<std::uint8_t>& bytes) {
-  Bits made{std::move(name), per_row, {}};
+  Bits made{std::move(name), per_row, {}, dtype_size(dtype)};
   for (std::size_t at = 0; at < bytes.size(); at += dtype_size(dtype)) {
     std::uint64_t bits = 0;
     if (dtype == DType::f32) {
@@ -101,8 +101,8 @@ Difference difference(const Results& found, const Results& expected) {
       if (++told.elements > 1 || !told.first.empty()) continue;
       const std::size_t cols = b.per_row > 0 ? size(b.per_row) : 1;
       const std::string place = cols > 1 ? fmt::format("{}, {}", j / cols, j % cols) : fmt::format("{}", j);
-      told.first =
-          fmt::format("{}[{}]: {}, expected {}", a.name, place, hexadecimal(a.values[j]), hexadecimal(b.values[j]));
+      told.first = fmt::format("{}[{}]: {}, expected {}", a.name, place, hexadecimal(a.values[j], a.bytes),
+                               hexadecimal(b.values[j], b.bytes));
     }
   }
   return told;

@@ -18,13 +18,14 @@ struct Bits {
   std::string name;
   std::int64_t per_row = 0;
   std::vector<std::uint64_t> values;
+  std::size_t bytes = 4;  // of an element, for what is shown
   bool operator==(const Bits&) const = default;
 };
 using Results = std::vector<Bits>;
 
 template <class T>
 Bits bits_of_elements(std::string name, std::int64_t per_row, const std::vector<T>& values) {
-  Bits made{std::move(name), per_row, {}};
+  Bits made{std::move(name), per_row, {}, sizeof(T)};
   made.values.reserve(values.size());
   for (const T value : values) {
     if constexpr (sizeof(T) == 4) {
