@@ -1,11 +1,14 @@
 """isologit.testing.verify_head: a right head has every property, and of each property there is a head without it."""
 
+import importlib.machinery
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from fractions import Fraction
+from pathlib import Path
 
 import expected
 import numpy as np
@@ -19,6 +22,7 @@ from isologit.testing._arrays import Output, output_of  # noqa: E402
 from isologit.testing._checks import CHECKS  # noqa: E402
 from isologit.testing._right import ulps  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = (12, 67, 24)
 
 
@@ -301,6 +305,24 @@ def test_refusals(options, message):
     fn = (lambda h, w, i: logits(h, w)) if options.get("gives") == "logprobs" else logits
     with pytest.raises(ValueError, match=message):
         verify_head(fn, **({"shape": SMALL} | options))
+
+
+def test_the_table_of_heads(monkeypatch):
+    """The rows that need no other package: ours are the page's to the letter; torch's are as far off as it says."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # which the script sets
+    loader = importlib.machinery.SourceFileLoader("verdicts", str(ROOT / "scripts/verdicts"))
+    verdicts = importlib.util.module_from_spec(importlib.util.spec_from_loader("verdicts", loader))
+    loader.exec_module(verdicts)
+    page = (ROOT / "docs/testing_heads.md").read_text()
+    shown = {row.split(" | ")[0].removeprefix("| "): row for row in page.splitlines() if row.startswith("| ")}
+    for name, fn in verdicts.HEADS.items():
+        if name.startswith(("isologit", "torch", "bf16", "f32")):
+            cells, _ = verdicts.row(name, fn)
+            if name.startswith("isologit"):
+                assert f"| {' | '.join(cells)} |" == shown[name]
+            else:
+                assert 0.4 < float(cells[4]) / float(shown[name].split(" | ")[4]) < 2.5
+        assert name in shown
 
 
 HEADS = "import isologit, torch\ndef right(h, w): return isologit.logits(h, w)\ndef wrong(h, w): return h @ w.T\n"
