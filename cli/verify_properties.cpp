@@ -58,7 +58,7 @@ Result<void> compare_pairs(const HeadRun& run, const HeadCase& one, const std::v
   const Result<Results> expected = run.run(one, options);
   if (!expected) return tl::unexpected(expected.error());
   for (const Pair& pair : pairs) {
-    if (const auto done = compare_pair(run, one, pair, options, *expected, compared); !done) return done;
+    if (auto done = compare_pair(run, one, pair, options, *expected, compared); !done) return done;
   }
   return {};
 }
@@ -108,7 +108,7 @@ Result<void> compare_threads(const HeadRun& run, const HeadCase& one, const Scor
     ScoreOptions with = options;
     with.threads = threads;
     const Pair pair{fmt::format("threads {}", threads), one, all_rows(one), all_rows(one)};
-    if (const auto done = compare_pair(run, one, pair, with, *expected, compared); !done) return done;
+    if (auto done = compare_pair(run, one, pair, with, *expected, compared); !done) return done;
   }
   return {};
 }
@@ -121,7 +121,7 @@ Result<void> compare_rounding(const HeadRun& run, const HeadCase& one, const Sco
     const Pair pair{"in another rounding mode", one, all_rows(one), all_rows(one)};
     const int before = std::fegetround();
     std::fesetround(mode);
-    const auto done = compare_pair(run, one, pair, options, *expected, compared);
+    auto done = compare_pair(run, one, pair, options, *expected, compared);
     std::fesetround(before);
     if (!done) return done;
   }
