@@ -13,9 +13,8 @@ from isologit._native import Report, kernels, version
 __version__ = version()
 
 __all__ = [
-    "LogprobsOutput",
     "Report",
-    "SampleOutput",
+    "Samples",
     "Scores",
     "audit",
     "capture",
@@ -25,6 +24,7 @@ __all__ = [
     "hf",
     "integrations",
     "kernels",
+    "linear_cross_entropy",
     "linear_logprobs",
     "log_softmax",
     "logits",
@@ -33,9 +33,11 @@ __all__ = [
     "lse_of_logits",
     "nn",
     "ops",
+    "partial",
     "sample",
     "sample_of_logits",
     "score",
+    "testing",
     "version",
 ]
 
@@ -55,7 +57,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial")
+_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,30 @@ def main() -> None:
         try:
             from isologit.audit.__main__ import main as audit
         except ModuleNotFoundError as error:
-            sys.exit(f"isologit: audit needs {error.name}: pip install torch transformers matplotlib")
+            sys.exit(f"isologit: audit needs {error.name}: pip install 'isologit[audit]'")
         audit(arguments)
     elif verb == "capture":
         capture(arguments)
+    elif verb == "integrations":
+        integrations()
+    elif verb == "verify" and any(one == "--head" or one.startswith("--head=") for one in arguments):
+        from isologit.testing.__main__ import main as verify_head
+
+        verify_head(arguments)
     else:
         executable()
+
+
+def integrations() -> None:
+    """What this Python has of what isologit plugs into."""
+    from isologit.integrations import status
+
+    rows = [("package", "installed", "tested", "in force", "")]
+    for row in status():
+        rows.append((row.name, row.version or "-", row.tested[:12], "yes" if row.in_force else "no", row.why_not))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]).rstrip())
 
 
 def executable() -> None:
