@@ -62,7 +62,8 @@ Outcome<std::optional<io::GivenHead>> parse_head(const ModelArguments& arguments
 }  // namespace
 
 void ModelArguments::declare_model(Options& options) {
-  options.required("MODEL", "", model, "A checkpoint's directory, or a model id in the Hugging Face cache");
+  options.required("MODEL", "", model,
+                   "A checkpoint's directory, a model id in the Hugging Face cache, or a GGUF file");
   options.text("--head", "TENSOR", head, "The head's weight, where the model's family is not known");
   options.text("--softcap", "C", softcap, "With --head: the model's logits are C * tanh(z / C)");
   options.text("--scale", "S", scale, "With --head: the model multiplies its logits by S, after the softcap");

@@ -1,10 +1,13 @@
 #include "io/checkpoint.hpp"
 
+#include <filesystem>
 #include <optional>
+#include <system_error>
 #include <utility>
 
 #include "base/text.hpp"
 #include "io/adapter.hpp"
+#include "io/gguf_head.hpp"
 #include "io/guard.hpp"
 #include "io/head_names.hpp"
 #include "io/hf_cache.hpp"
@@ -84,10 +87,54 @@ Result<void> fill(Checkpoint& checkpoint, const HeadNames& names) {
   return {};
 }
 
+bool is_gguf(const std::string& model) {
+  std::error_code ignored;
+  return model.ends_with(".gguf") && !std::filesystem::is_directory(model, ignored);
+}
+
+Result<Checkpoint> open_gguf(const std::string& path, const GivenHead* given) {
+  auto file = MappedFile::open(path);
+  if (!file) return tl::unexpected(file.error());
+  const auto contents = parse_gguf(file->bytes(), path);
+  if (!contents) return tl::unexpected(contents.error());
+  const auto head = find_gguf_head(*contents, path, given);
+  if (!head) return tl::unexpected(head.error());
+  const Tensor& weight = *head->weight;
+  const std::optional<DType> dtype = core_dtype(weight.dtype);
+  if (!dtype) {
+    return fail(StatusCode::unsupported,
+                base::concat(base::in_quotes(path), ": ", base::printable(weight.name), " is ", weight.dtype,
+                             "; isologit takes F16, BF16 and F32. Convert the model with the head left out: "
+                             "llama-quantize ",
+                             head->tied ? "--token-embedding-type" : "--output-tensor-type", " BF16"));
+  }
+  Checkpoint checkpoint{.head = {},
+                        .config = {},
+                        .directory = path,
+                        .weight_name = weight.name,
+                        .weight_path = path,
+                        .bias_name = {},
+                        .tied = head->tied,
+                        .files = {},
+                        .gguf = std::move(*file)};
+  checkpoint.head.weight = MatrixView{weight.data, *dtype, weight.shape[0], weight.shape[1], weight.shape[1]};
+  if (head->bias != nullptr) {
+    auto bias = view_bias({head->bias, path}, weight.shape[0]);
+    if (!bias) return tl::unexpected(bias.error());
+    checkpoint.head.bias = *bias;
+    checkpoint.bias_name = head->bias->name;
+  }
+  checkpoint.head.vocab_size = checkpoint.config.vocab_size = head->vocab_size;
+  checkpoint.head.transforms = checkpoint.config.transforms = head->transforms;
+  checkpoint.config.model_type = head->architecture;
+  return checkpoint;
+}
+
 }  // namespace
 
 Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given) {
   return guarded("opening a checkpoint", [&]() -> Result<Checkpoint> {
+    if (is_gguf(model)) return open_gguf(model, given ? &*given : nullptr);
     auto directory = find_model(model);
     if (!directory) return tl::unexpected(directory.error());
     auto config = read_hf_config(*directory + "/config.json", given ? &*given : nullptr);
@@ -105,7 +152,8 @@ Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional
                           .weight_path = {},
                           .bias_name = {},
                           .tied = false,
-                          .files = std::move(*files)};
+                          .files = std::move(*files),
+                          .gguf = std::nullopt};
     if (auto done = fill(checkpoint, *names); !done) return tl::unexpected(done.error());
     return checkpoint;
   });
