@@ -113,7 +113,7 @@ def test_the_command_reads_the_head(files, tmp_path, name, tensor):
 
 def test_the_command_names_a_quantised_head(files):
     refused = command("info", files / "own-Q8_0.gguf")
-    assert refused.returncode == 1 and "output.weight is Q8_0; isologit takes F16, BF16 and F32" in refused.stderr
+    assert refused.returncode == 1 and "output.weight is Q8_0; isologit takes F16, BF16, F32 and F64" in refused.stderr
 
 
 def small(path: Path, **fields) -> Path:

@@ -7,6 +7,7 @@
 
 #include "base/text.hpp"
 #include "io/adapter.hpp"
+#include "io/encoded_head.hpp"
 #include "io/gguf_head.hpp"
 #include "io/guard.hpp"
 #include "io/head_names.hpp"
@@ -21,10 +22,9 @@ std::string place(const CheckpointFiles::Found& found) {
   return base::concat(base::in_quotes(found.path), ": tensor ", base::in_quotes(found.tensor->name));
 }
 
-Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConfig& config) {
+Result<void> check_weight(const CheckpointFiles::Found& found, const HfConfig& config) {
   const Tensor& tensor = *found.tensor;
-  const std::optional<DType> dtype = core_dtype(tensor.dtype);
-  if (!dtype) {
+  if (!is_weight_dtype(tensor.dtype)) {
     return tl::unexpected(quantised_head(
         base::in_quotes(found.path), module_of(tensor.name),
         base::concat("dtype ", base::printable(tensor.dtype), " in ", base::in_quotes(tensor.name)), config));
@@ -45,7 +45,29 @@ Result<MatrixView> view_weight(const CheckpointFiles::Found& found, const HfConf
                 base::concat(place(found), " has shape ", base::shape_text(tensor.shape), ", but the vocabulary has ",
                              config.vocab_size, " ids", "; expected at least that many rows"));
   }
-  return MatrixView{tensor.data, *dtype, rows, cols, cols};
+  return {};
+}
+
+// The scales of a weight of f8, which must have some, and any other none.
+Result<void> fill_scales(Checkpoint& checkpoint, const HeadNames& names) {
+  Head& head = checkpoint.head;
+  const std::string source = base::in_quotes(checkpoint.weight_path);
+  const std::string_view module = module_of(names.weight);
+  const bool is_f8 = head.encoded.encoding != Encoding::none && head.encoded.encoding != Encoding::f64;
+  if (!is_f8) {
+    if (names.scales.empty()) return {};
+    return tl::unexpected(quantised_head(source, module, base::in_quotes(names.scales), checkpoint.config));
+  }
+  if (names.scales.empty()) {
+    return fail(StatusCode::not_found,
+                base::concat(source, ": ", names.weight, " is ", encoding_name(head.encoded.encoding),
+                             ", and there are no scales; looked for ", module, ".weight_scale_inv and ", module,
+                             ".weight_scale"));
+  }
+  auto scales = checkpoint.files.load(names.scales);
+  if (!scales) return tl::unexpected(scales.error());
+  checkpoint.scales_name = names.scales;
+  return set_scales(*scales, module, checkpoint.config, head);
 }
 
 Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t weight_rows) {
@@ -68,20 +90,20 @@ Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t w
 Result<void> fill(Checkpoint& checkpoint, const HeadNames& names) {
   auto weight = checkpoint.files.load(names.weight);
   if (!weight) return tl::unexpected(weight.error());
-  auto weight_view = view_weight(*weight, checkpoint.config);
-  if (!weight_view) return tl::unexpected(weight_view.error());
-  checkpoint.head.weight = *weight_view;
+  if (auto done = check_weight(*weight, checkpoint.config); !done) return done;
+  set_weight(*weight->tensor, checkpoint.head);
+  checkpoint.weight_path = weight->path;
+  if (auto done = fill_scales(checkpoint, names); !done) return done;
   if (!names.bias.empty()) {
     auto bias = checkpoint.files.load(names.bias);
     if (!bias) return tl::unexpected(bias.error());
-    auto bias_view = view_bias(*bias, weight_view->rows);
+    auto bias_view = view_bias(*bias, checkpoint.head.weight.rows);
     if (!bias_view) return tl::unexpected(bias_view.error());
     checkpoint.head.bias = *bias_view;
   }
   checkpoint.head.vocab_size = checkpoint.config.vocab_size;
   checkpoint.head.transforms = checkpoint.config.transforms;
   checkpoint.weight_name = names.weight;
-  checkpoint.weight_path = std::move(weight->path);
   checkpoint.bias_name = names.bias;
   checkpoint.tied = names.tied;
   return {};
@@ -100,11 +122,10 @@ Result<Checkpoint> open_gguf(const std::string& path, const GivenHead* given) {
   const auto head = find_gguf_head(*contents, path, given);
   if (!head) return tl::unexpected(head.error());
   const Tensor& weight = *head->weight;
-  const std::optional<DType> dtype = core_dtype(weight.dtype);
-  if (!dtype) {
+  if (!is_weight_dtype(weight.dtype)) {
     return fail(StatusCode::unsupported,
                 base::concat(base::in_quotes(path), ": ", base::printable(weight.name), " is ", weight.dtype,
-                             "; isologit takes F16, BF16 and F32. Convert the model with the head left out: "
+                             "; isologit takes F16, BF16, F32 and F64. Convert the model with the head left out: "
                              "llama-quantize ",
                              head->tied ? "--token-embedding-type" : "--output-tensor-type", " BF16"));
   }
@@ -114,10 +135,11 @@ Result<Checkpoint> open_gguf(const std::string& path, const GivenHead* given) {
                         .weight_name = weight.name,
                         .weight_path = path,
                         .bias_name = {},
+                        .scales_name = {},
                         .tied = head->tied,
                         .files = {},
                         .gguf = std::move(*file)};
-  checkpoint.head.weight = MatrixView{weight.data, *dtype, weight.shape[0], weight.shape[1], weight.shape[1]};
+  set_weight(weight, checkpoint.head);
   if (head->bias != nullptr) {
     auto bias = view_bias({head->bias, path}, weight.shape[0]);
     if (!bias) return tl::unexpected(bias.error());
@@ -151,6 +173,7 @@ Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional
                           .weight_name = {},
                           .weight_path = {},
                           .bias_name = {},
+                          .scales_name = {},
                           .tied = false,
                           .files = std::move(*files),
                           .gguf = std::nullopt};

@@ -12,12 +12,13 @@
 namespace isologit::detail::io {
 
 struct Checkpoint {
-  Head head;  // valid while this object, or what it was moved to, lives
-  HfConfig config;        // of a GGUF file: model_type is its architecture, and there is no family
-  std::string directory;  // of a GGUF file: the file
+  Head head;                // valid while this object, or what it was moved to, lives
+  HfConfig config;          // of a GGUF file: model_type is its architecture, and there is no family
+  std::string directory;    // of a GGUF file: the file
   std::string weight_name;  // "lm_head.weight", or the embedding's name when tied
   std::string weight_path;  // of the file that holds it
   std::string bias_name;    // empty: no bias
+  std::string scales_name;  // of a weight of f8
   bool tied = false;
   CheckpointFiles files;
   std::optional<MappedFile> gguf;

@@ -241,7 +241,7 @@ TEST_F(GgufHead, QuantisedTypesAreNamed) {
     return open(Writer{}.architecture("qwen3").tensor(name, {2, 256}, type, std::string(bytes, 'q')));
   };
   EXPECT_FAILS(with(k_Q6_K, 420, "output.weight"), StatusCode::unsupported, "output.weight is Q6_K",
-               "takes F16, BF16 and F32", "--output-tensor-type BF16");
+               "takes F16, BF16, F32 and F64", "--output-tensor-type BF16");
   EXPECT_FAILS(with(8, 544, "token_embd.weight"), StatusCode::unsupported, "token_embd.weight is Q8_0",
                "--token-embedding-type BF16");
   EXPECT_FAILS(with(99, 544, "output.weight"), StatusCode::unsupported, "is of the unknown type 99");
