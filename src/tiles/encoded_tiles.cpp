@@ -27,8 +27,17 @@ double leading(double x) { return std::bit_cast<double>(std::bit_cast<std::uint6
 
 }  // namespace
 
+std::int64_t kernel_columns(const Head& head) {
+  return head.weight.cols * (head.encoded.encoding == Encoding::none ? 1 : parts_of(head.encoded));
+}
+
+DType kernel_dtype(const Head& head) {
+  if (head.encoded.encoding == Encoding::none) return head.weight.dtype;
+  return is_bf16(head.encoded) ? DType::bf16 : DType::f32;
+}
+
 EncodedTiles::EncodedTiles(const Head& head)
-    : head_(head), parts_(parts_of(head.encoded)), dtype_(is_bf16(head.encoded) ? DType::bf16 : DType::f32) {}
+    : head_(head), parts_(parts_of(head.encoded)), dtype_(kernel_dtype(head)) {}
 
 void EncodedTiles::take(const MatrixView& hidden, std::span<const std::int64_t> rows, int threads) {
   given_ = &hidden;

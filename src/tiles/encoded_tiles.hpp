@@ -20,6 +20,10 @@
 
 namespace isologit::detail::tiles {
 
+// The elements of a row that a kernel is given, of the weight and of hidden, and the type of those of the weight.
+std::int64_t kernel_columns(const Head& head);
+DType kernel_dtype(const Head& head);
+
 class EncodedTiles {
  public:
   explicit EncodedTiles(const Head& head);

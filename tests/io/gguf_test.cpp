@@ -236,6 +236,13 @@ TEST_F(GgufHead, OwnAndTied) {
   EXPECT_FAILS(open(Writer{}.architecture("qwen3")), StatusCode::not_found, "no token_embd.weight");
 }
 
+TEST_F(GgufHead, F64) {
+  const auto checkpoint = open(Writer{}.architecture("qwen3").tensor("output.weight", {2, 1}, 28, k_head));
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  EXPECT_EQ(checkpoint->head.encoded.encoding, Encoding::f64);
+  EXPECT_EQ(std::string_view(static_cast<const char*>(checkpoint->head.encoded.data), 16), k_head);
+}
+
 TEST_F(GgufHead, QuantisedTypesAreNamed) {
   const auto with = [&](std::uint32_t type, std::size_t bytes, const char* name) {
     return open(Writer{}.architecture("qwen3").tensor(name, {2, 256}, type, std::string(bytes, 'q')));
