@@ -118,24 +118,26 @@ Result<void> check_scales(const Head& head) {
   const F8Scales& scales = head.encoded.scales;
   if (scales.values.data == nullptr) {
     return invalid(
-        base::concat("weight scales: none; a weight of ", encoding_name(head.encoded.encoding),
+        base::concat("f8_scales: none; a weight of ", encoding_name(head.encoded.encoding),
                      " stands for its values times its scales, expected one for all, or one a row or a block"));
   }
-  if (auto checked = validate_matrix("weight scales", scales.values); !checked) return checked;
-  const bool in_range = scales.block_rows >= 0 && scales.block_cols >= 0 && scales.first_row >= 0 &&
-                        scales.first_row <= kMostRows && head.encoded.product <= F8Product::bf16;
+  if (auto checked = validate_matrix("f8_scales", scales.values); !checked) return checked;
+  const bool in_range =
+      scales.block_rows >= 0 && scales.block_cols >= 0 && scales.first_row >= 0 && scales.first_row <= kMostRows;
   if (!in_range) {
-    return invalid(base::concat("weight scales: blocks of [", scales.block_rows, ", ", scales.block_cols, "] from row ",
-                                scales.first_row, " on, product ", static_cast<int>(head.encoded.product),
-                                "; expected 0 or more, and a product of real or bf16"));
+    return invalid(base::concat("f8_scales: blocks of [", scales.block_rows, ", ", scales.block_cols, "] from row ",
+                                scales.first_row, " on; expected 0 or more, within the address space"));
+  }
+  if (head.encoded.product > F8Product::bf16) {
+    return invalid(base::concat("f8_product: ", static_cast<int>(head.encoded.product), "; expected real or bf16"));
   }
   const std::int64_t rows = blocks_of(scales.first_row + head.weight.rows, scales.block_rows);
   const std::int64_t cols = blocks_of(head.weight.cols, scales.block_cols);
   // Those of the rows after a part of a weight may follow.
   const bool enough = scales.block_rows == 0 ? scales.values.rows == rows : scales.values.rows >= rows;
   if (enough && scales.values.cols == cols) return {};
-  return invalid(base::concat("weight scales: shape [", scales.values.rows, ", ", scales.values.cols, "]; expected [",
-                              rows, ", ", cols, "] for a weight of [", head.weight.rows, ", ", head.weight.cols,
+  return invalid(base::concat("f8_scales: shape [", scales.values.rows, ", ", scales.values.cols, "]; expected [", rows,
+                              ", ", cols, "] for a weight of [", head.weight.rows, ", ", head.weight.cols,
                               "] in blocks of [", scales.block_rows, ", ", scales.block_cols, "]"));
 }
 
@@ -152,12 +154,13 @@ Result<void> validate_weight(const Head& head) {
                                 "; expected f64, f8_e4m3 or f8_e5m2"));
   }
   if (head.weight.data != nullptr)
-    return invalid("weight: given together with an encoded weight; expected one of them");
+    return invalid(base::concat("weight: data is given, and so is an encoding, ", encoding_name(encoded.encoding),
+                                "; expected one of them"));
   if (auto checked = check_shape("weight", head.weight); !checked) return checked;
   if (encoded.data == nullptr && head.weight.rows > 0) return invalid("encoded weight: data is null");
   if (encoded.encoding != Encoding::f64) return check_scales(head);
   if (encoded.scales.values.data == nullptr) return {};
-  return invalid("weight scales: given with a weight of f64, which has none");
+  return invalid("f8_scales: given with an encoding of f64, which has none");
 }
 
 }  // namespace

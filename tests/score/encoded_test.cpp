@@ -331,25 +331,25 @@ TEST(EncodedErrors, AreTold) {
     change(head);
     expect_refused(problem, head, why);
   };
-  refuse([](Head& head) { head.encoded.scales = {}; }, "weight scales: none; a weight of f8_e4m3");
+  refuse([](Head& head) { head.encoded.scales = {}; }, "f8_scales: none; a weight of f8_e4m3");
   refuse([](Head& head) { head.encoded.scales.values.rows = 2; },
          "shape [2, 5]; expected [3, 5] for a weight of [70, 150]");
   refuse([](Head& head) { head.encoded.scales.values.cols = 6; }, "shape [3, 6]; expected [3, 5]");
   refuse([](Head& head) { head.encoded.scales.block_rows = 0; }, "shape [3, 5]; expected [1, 5]");
   refuse([](Head& head) { head.encoded.scales.first_row = 27; }, "expected [4, 5]");
   for (const std::int64_t bad : {std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()}) {
-    refuse([&](Head& head) { head.encoded.scales.block_rows = bad; }, "weight scales: blocks of");
-    refuse([&](Head& head) { head.encoded.scales.block_cols = bad; }, "weight scales: blocks of");
-    refuse([&](Head& head) { head.encoded.scales.first_row = bad; }, "weight scales: blocks of");
+    refuse([&](Head& head) { head.encoded.scales.block_rows = bad; }, "f8_scales: blocks of");
+    refuse([&](Head& head) { head.encoded.scales.block_cols = bad; }, "f8_scales: blocks of");
+    refuse([&](Head& head) { head.encoded.scales.first_row = bad; }, "f8_scales: blocks of");
   }
   refuse([](Head& head) { head.encoded.scales.first_row = std::numeric_limits<std::int64_t>::max(); },
-         "weight scales: blocks of");
-  refuse([](Head& head) { head.encoded.product = static_cast<F8Product>(2); }, "product 2");
+         "f8_scales: blocks of");
+  refuse([](Head& head) { head.encoded.product = static_cast<F8Product>(2); }, "f8_product: 2");
   refuse([](Head& head) { head.encoded.encoding = static_cast<Encoding>(9); }, "unknown encoding 9");
   refuse([](Head& head) { head.encoded.encoding = Encoding::none; }, "data or scales without an encoding");
-  refuse([](Head& head) { head.encoded.encoding = Encoding::f64; }, "given with a weight of f64");
+  refuse([](Head& head) { head.encoded.encoding = Encoding::f64; }, "given with an encoding of f64");
   refuse([](Head& head) { head.encoded.data = nullptr; }, "encoded weight: data is null");
-  refuse([&](Head& head) { head.weight.data = problem.bytes.data(); }, "given together with an encoded weight");
+  refuse([&](Head& head) { head.weight.data = problem.bytes.data(); }, "data is given, and so is an encoding");
   refuse([](Head& head) { head.weight.row_stride = std::numeric_limits<std::int64_t>::max(); },
          "overflow the address space");
 }
