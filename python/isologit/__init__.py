@@ -13,6 +13,7 @@ from isologit._native import Report, kernels, version
 __version__ = version()
 
 __all__ = [
+    "F8Weight",
     "LogprobsOutput",
     "Report",
     "SampleOutput",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "F8Weight": "_f8",
     "capture": "_capture",
     "score": "_score",
     "linear_logprobs": "_score",
