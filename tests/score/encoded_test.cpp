@@ -222,6 +222,18 @@ TEST_P(Encoded, F64) {
   expect_right(near, "f64 beside a midpoint");
 }
 
+// 9/8 times this scale lies above a midpoint of bf16 by less than f32 tells: by way of f32 it would be rounded down.
+TEST_P(Encoded, AProductIsRoundedToBf16Once) {
+  Problem problem = make(Encoding::f8_e4m3, 18);
+  problem.product = F8Product::bf16;
+  set_scales(problem, 0, 0, DType::f32, 19);
+  const float scale = std::ldexp(15437369.0F, -23);
+  std::memcpy(problem.scales.data(), &scale, sizeof scale);
+  for (std::int64_t v = 0; v < problem.vocab; ++v)
+    problem.bytes[static_cast<std::size_t>(v * problem.row_stride)] = 0x39;
+  expect_right(problem, "beside a midpoint");
+}
+
 // A product rounded to bf16 is a weight of bf16, in every output.
 TEST_P(Encoded, ABf16ProductIsABf16Head) {
   Problem problem = make(Encoding::f8_e4m3, 8);
