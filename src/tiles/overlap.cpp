@@ -11,7 +11,7 @@ Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
 }
 
 Range range_of(std::string_view name, const MatrixView& matrix) {
-  if (matrix.rows == 0) return range_of(name, nullptr, 0);  // whose stride may be any number
+  if (matrix.rows == 0 || matrix.data == nullptr) return range_of(name, nullptr, 0);  // whose stride may be any number
   const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
   return range_of(name, matrix.data, matrix.rows, matrix.cols * size, matrix.row_stride * size);
 }
@@ -33,7 +33,7 @@ namespace {
 Range range_of_encoded(const Head& head) {
   const auto size = static_cast<std::int64_t>(exact::encoded_size(head.encoded.encoding));
   const MatrixView& shape = head.weight;
-  if (shape.rows == 0) return range_of("encoded weight", nullptr, 0);
+  if (shape.rows == 0 || head.encoded.data == nullptr) return range_of("encoded weight", nullptr, 0);
   return range_of("encoded weight", head.encoded.data, shape.rows, shape.cols * size, shape.row_stride * size);
 }
 
