@@ -84,15 +84,15 @@ constexpr GgufArchitecture others[] = {
     {.name = "gemma4", .softcap = absent_is(30.0F, true)},
     {.name = "grok",
      .scale_kind = ScaleKind::multiply,
+     .order = TransformOrder::scale_first,
      .scale = absent_is(0.5773502691896257F),
-     .softcap = optional_or_zero,
-     .order = TransformOrder::scale_first},
+     .softcap = optional_or_zero},
     {.name = "muse-glimmer",
      .ties = false,
      .scale_kind = ScaleKind::multiply,
+     .order = TransformOrder::scale_first,
      .scale = required,
-     .softcap = absent_is(30.0F, true),
-     .order = TransformOrder::scale_first},
+     .softcap = absent_is(30.0F, true)},
 };
 
 template <class Names>

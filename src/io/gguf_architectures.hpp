@@ -20,9 +20,9 @@ struct GgufArchitecture {
   bool ties = true;       // a file without output.weight has the embedding for its head
   bool has_bias = false;  // there may be an output.bias
   ScaleKind scale_kind = ScaleKind::none;
+  TransformOrder order = TransformOrder::softcap_first;
   GgufStep scale;
   std::optional<GgufStep> softcap;
-  TransformOrder order = TransformOrder::softcap_first;
 };
 
 // Nothing if the architecture is not known.
