@@ -155,7 +155,7 @@ class Expected {
                                     scales[static_cast<std::size_t>(column)],
                                     static_cast<F8Product>(head_.f8_product)));
     }
-    return oracle::logit(h, w, bias, DType::f32);
+    return oracle::rounded(oracle::sum_of(h, w, bias), DType::f32);
   }
   Transforms transforms() const {
     return {head_.has_softcap != 0, head_.softcap, static_cast<ScaleKind>(head_.scale_kind), head_.scale,

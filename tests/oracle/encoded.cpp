@@ -47,20 +47,22 @@ Number f8_number(Encoding encoding, std::uint8_t bits, double scale, F8Product p
   return product == F8Product::real ? Number{real, 0} : number_of(round_to(real, format_bf16));
 }
 
-float logit(const std::vector<double>& h, const std::vector<Number>& w, double bias, DType result) {
-  const Number b = number_of(bias);
-  mpq_class sum = b.finite;
-  double special = b.special;
+Number sum_of(const std::vector<double>& h, const std::vector<Number>& w, double bias) {
+  Number sum = number_of(bias);
   for (std::size_t k = 0; k < h.size(); ++k) {
     if (std::isfinite(h[k]) && w[k].special == 0) {
-      sum += mpq_class(h[k]) * w[k].finite;
+      sum.finite += mpq_class(h[k]) * w[k].finite;
     } else {
-      special += special_product(h[k], w[k]);
+      sum.special += special_product(h[k], w[k]);
     }
   }
-  if (std::isnan(special)) return quiet_nan();
-  if (special != 0) return static_cast<float>(special);
-  return static_cast<float>(round_to(sum, format_of(result)));
+  return sum;
+}
+
+float rounded(const Number& x, DType result) {
+  if (std::isnan(x.special)) return quiet_nan();
+  if (x.special != 0) return static_cast<float>(x.special);
+  return static_cast<float>(round_to(x.finite, format_of(result)));
 }
 
 }  // namespace isologit::oracle

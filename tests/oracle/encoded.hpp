@@ -20,7 +20,8 @@ Number number_of(double x);
 // An f8 element times its scale, by the product asked for.
 Number f8_number(Encoding encoding, std::uint8_t bits, double scale, F8Product product);
 
-// RN of Σ h[k]·w[k] + bias, as a value of the type.
-float logit(const std::vector<double>& h, const std::vector<Number>& w, double bias, DType result);
+// Σ h[k]·w[k] + bias, and a number rounded once to the type.
+Number sum_of(const std::vector<double>& h, const std::vector<Number>& w, double bias);
+float rounded(const Number& x, DType result);
 
 }  // namespace isologit::oracle
