@@ -44,6 +44,8 @@ enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 };                                 
 enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
 enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
 enum { ISOLOGIT_SOFTCAP_FIRST = 0, ISOLOGIT_SCALE_FIRST = 1 };                            /* transform_order */
+enum { ISOLOGIT_F64 = 1, ISOLOGIT_F8_E4M3 = 2, ISOLOGIT_F8_E5M2 = 3 };                    /* encoding; 0: none */
+enum { ISOLOGIT_F8_REAL = 0, ISOLOGIT_F8_BF16 = 1 };                                      /* f8_product */
 
 /* [rows, cols]; row r begins at element r * row_stride of data, its elements are adjacent. Need not be aligned. */
 typedef struct isologit_matrix {
@@ -71,6 +73,17 @@ typedef struct isologit_head {
   int32_t scale_kind;
   float scale;             /* multiply: finite and not 0; divide: above 0 and finite */
   int32_t transform_order; /* which of softcap and scale comes first */
+
+  /* A weight of another type: weight.data is NULL then, and weight has the shape and the row stride, in elements. It
+   * has no backward pass. Of f8, element (r, c) stands for its value times f8_scales(floor((f8_first_row + r) /
+   * f8_block_rows), floor(c / f8_block_cols)), the real product or this rounded once to bf16. */
+  const void* encoded;
+  int32_t encoding;
+  int32_t f8_product;
+  isologit_matrix f8_scales; /* [row blocks, column blocks]; the last blocks may be partial */
+  int64_t f8_block_rows;     /* 0: all rows */
+  int64_t f8_block_cols;     /* 0: all columns */
+  int64_t f8_first_row; /* of a part of a weight: the row of the whole that it begins with, as the scales count it */
 } isologit_head;
 
 /* Lists of ids, one per row: those of row i are ids[offsets[i]] to ids[offsets[i + 1] - 1], ascending, each once.

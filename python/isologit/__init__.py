@@ -13,6 +13,7 @@ from isologit._native import Report, kernels, version
 __version__ = version()
 
 __all__ = [
+    "F8Weight",
     "Report",
     "Samples",
     "Scores",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _FOUND_IN = {
+    "F8Weight": "_f8",
     "capture": "_capture",
     "score": "_score",
     "linear_logprobs": "_score",

@@ -35,12 +35,34 @@ def _is_array(value: Any) -> bool:
     return is_tensor(value) or isinstance(value, np.ndarray)
 
 
+def is_f8(weight: Any) -> bool:
+    f8 = sys.modules.get("isologit._f8")
+    return f8 is not None and isinstance(weight, f8.F8Weight)
+
+
+def refuse_autograd_of_f8(hidden: Array, bias: Array | None) -> None:
+    if not is_tensor(hidden):
+        return
+    if _numbers.traced():
+        raise NotImplementedError(
+            "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
+        )
+    wanted = any(leaf is not None and leaf.requires_grad for leaf in (hidden, bias))
+    if wanted and sys.modules["torch"].is_grad_enabled():
+        raise NotImplementedError(
+            "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
+            "torch.no_grad(), or operands without (detach())"
+        )
+
+
 def dtype_name(array: Array) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
 def dtype_code(array: Array, name: str) -> int:
     code = _DTYPE_CODES.get(dtype_name(array))
+    if code is None and name == "weight" and "float8" in dtype_name(array):
+        raise ValueError(f"weight: dtype is {array.dtype}; expected isologit.F8Weight(weight, scale): f8 has scales")
     if code is None:
         expected = "torch.bfloat16, torch.float16 or torch.float32"
         if not is_tensor(array):
@@ -173,9 +195,13 @@ class HeadArgs(NamedTuple):
         """The same with another weight."""
         require_cpu(hidden=self.hidden, weight=weight, bias=bias)
         refuse_tangents(hidden=self.hidden, weight=weight, bias=bias)
-        weight = as_floats(weight, dtype)
         bias = None if bias is None else as_floats(bias, dtype)
-        _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
+        if is_f8(weight):
+            _require_one_kind(hidden=self.hidden, weight=weight.values, scale=weight.scale, bias=bias)
+            refuse_autograd_of_f8(self.hidden, bias)
+        else:
+            weight = as_floats(weight, dtype)
+            _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
         if weight.ndim != 2 or self.hidden.shape[-1] != weight.shape[1]:
             raise ValueError(
                 f"hidden is {list(self.hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
@@ -192,14 +218,27 @@ class HeadArgs(NamedTuple):
 
     def native(self) -> _native.Head:
         require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
-        if not rows_are_adjacent(self.weight):
-            strides = f"{list(self.weight.stride())}" if is_tensor(self.weight) else f"{self.weight.strides} bytes"
+        weight = self.weight.values if is_f8(self.weight) else self.weight
+        if not rows_are_adjacent(weight):
+            strides = f"{list(weight.stride())}" if is_tensor(weight) else f"{weight.strides} bytes"
             raise ValueError(
                 f"weight: strides are {strides}; expected elements of a row to be adjacent, a last stride of 1. The "
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
         transforms = (self.softcap, self.scale, self.divide, self.transform_order)
-        return native_head(matrix(self.weight, "weight"), self.bias, self.vocab_size, *transforms)
+        encoded = is_f8(self.weight) or dtype_name(self.weight) == "float64"
+        view = _native.Matrix() if encoded else matrix(self.weight, "weight")
+        head = native_head(view, self.bias, self.vocab_size, *transforms)
+        if is_f8(self.weight):
+            self.weight.set_native(head)
+        elif encoded:
+            head.weight = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
+            head.encoded, head.encoding = pointer(weight), _native.F64
+        return head
+
+    def by_operator(self) -> bool:
+        """Whether the call goes through one of torch's operators, with autograd and torch.compile."""
+        return is_tensor(self.hidden) and not is_f8(self.weight)
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")
@@ -451,4 +490,6 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
 
 def refuse_gradients(dweight_accumulate: Any) -> None:
     if dweight_accumulate is not None:
-        raise TypeError("dweight_accumulate is given; expected None beside numpy arrays, which have no backward")
+        raise TypeError(
+            "dweight_accumulate is given; expected None beside numpy arrays and an F8Weight, which have no backward"
+        )

@@ -1,5 +1,6 @@
 """Logits themselves."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,12 @@ def run(args: LogitsArgs) -> tuple[Array, Array]:
     args.head.set_rows(request)
     _inputs.fill(counts, _native.score(head, request, **args.head.options()))
     return logits, counts
+
+
+def _result_dtype(hidden: Array, dtype: Any) -> Any:
+    if _inputs.is_tensor(hidden):
+        return sys.modules["torch"].float32 if dtype is None else dtype
+    return np.dtype(np.float32 if dtype is None else dtype)
 
 
 @documented
@@ -100,7 +107,7 @@ def logits(
     without transforms, gradients and reports.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
-    if _inputs.is_tensor(hidden) and hidden.is_cuda:
+    if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
         from isologit._torch import cuda
 
         transforms = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide}
@@ -132,12 +139,12 @@ def logits(
         kernel=kernel,
         dtype=input_dtype,
     )
-    if _inputs.is_tensor(hidden):
+    if head.by_operator():
         from isologit import _torch
 
         result, counts = _torch.logits(head, dtype, gradients, dweight_accumulate)
     else:
         _inputs.refuse_gradients(dweight_accumulate)
-        result, counts = run(LogitsArgs(head, np.dtype(np.float32 if dtype is None else dtype)))
+        result, counts = run(LogitsArgs(head, _result_dtype(hidden, dtype)))
     result = result.reshape(*hidden.shape[:-1], head.vocab_size)
     return (result, _native.Report.of(counts)) if return_report else result

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
+F64, F8_E4M3, F8_E5M2 = 1, 2, 3  # encodings
+F8_REAL, F8_BF16 = 0, 1
 SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
 _TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
@@ -92,6 +94,13 @@ class Head(Sized):
         ("scale_kind", c_int32),
         ("scale", c_float),
         ("transform_order", c_int32),
+        ("encoded", c_void_p),
+        ("encoding", c_int32),
+        ("f8_product", c_int32),
+        ("f8_scales", Matrix),
+        ("f8_block_rows", c_int64),
+        ("f8_block_cols", c_int64),
+        ("f8_first_row", c_int64),
     ]
 
 

@@ -170,7 +170,7 @@ def sample(
         _inputs.integers_per_row(top_k, hidden, "top_k"),
         _inputs.per_row(top_p, hidden, "top_p"),
     )
-    if _inputs.is_tensor(hidden):
+    if args.head.by_operator():
         from isologit import _torch
 
         results = _torch.sample(args)

@@ -255,7 +255,7 @@ def score(
         kernel=kernel,
         dtype=dtype,
     )
-    if _inputs.is_tensor(hidden):
+    if args.head.by_operator():
         from isologit import _torch
 
         results = _torch.score(args, gradients, dweight_accumulate)

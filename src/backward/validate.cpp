@@ -25,6 +25,12 @@ Result<void> check_operands(const Head& head, const BackwardRequest& request, co
   if (auto checked = tiles::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
     return checked;
   }
+  if (head.encoded.encoding != Encoding::none) {
+    return fail(
+        StatusCode::unsupported,
+        base::concat("weight: ", encoding_name(head.encoded.encoding),
+                     " has no backward pass; expected bf16, f16 or f32. Decode the weight to one of them first"));
+  }
   if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   return tiles::validate_temperatures(request.temperatures, request.hidden.rows, false);

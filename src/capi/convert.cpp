@@ -17,6 +17,9 @@ static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MU
               ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
 static_assert(ISOLOGIT_SOFTCAP_FIRST == value(TransformOrder::softcap_first) &&
               ISOLOGIT_SCALE_FIRST == value(TransformOrder::scale_first));
+static_assert(ISOLOGIT_F64 == value(Encoding::f64) && ISOLOGIT_F8_E4M3 == value(Encoding::f8_e4m3) &&
+              ISOLOGIT_F8_E5M2 == value(Encoding::f8_e5m2));
+static_assert(ISOLOGIT_F8_REAL == value(F8Product::real) && ISOLOGIT_F8_BF16 == value(F8Product::bf16));
 static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
@@ -45,6 +48,29 @@ Result<MatrixView> to_rows(const isologit_matrix& matrix, const char* name) {
   return view;
 }
 
+namespace {
+
+Result<EncodedWeight> to_encoded(const isologit_head& c) {
+  if (c.encoding < 0 || c.encoding > ISOLOGIT_F8_E5M2) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("encoding: ", c.encoding, "; expected 0 (none), ", value(ISOLOGIT_F64), " (f64), ",
+                             value(ISOLOGIT_F8_E4M3), " (f8_e4m3) or ", value(ISOLOGIT_F8_E5M2), " (f8_e5m2)"));
+  }
+  if (c.f8_product != ISOLOGIT_F8_REAL && c.f8_product != ISOLOGIT_F8_BF16) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("f8_product: ", c.f8_product, "; expected ", value(ISOLOGIT_F8_REAL), " (real) or ",
+                             value(ISOLOGIT_F8_BF16), " (bf16)"));
+  }
+  const auto scales = to_view(c.f8_scales, "f8_scales");
+  if (!scales) return tl::unexpected(scales.error());
+  return EncodedWeight{static_cast<Encoding>(c.encoding),
+                       c.encoded,
+                       {*scales, c.f8_block_rows, c.f8_block_cols, c.f8_first_row},
+                       static_cast<F8Product>(c.f8_product)};
+}
+
+}  // namespace
+
 Result<Head> to_head(const isologit_head* from) {
   const auto c = read(from, "head");
   if (!c) return tl::unexpected(c.error());
@@ -63,11 +89,14 @@ Result<Head> to_head(const isologit_head* from) {
                 base::concat("transform_order: ", c->transform_order, "; expected ", value(ISOLOGIT_SOFTCAP_FIRST),
                              " (softcap first) or ", value(ISOLOGIT_SCALE_FIRST), " (scale first)"));
   }
+  const auto encoded = to_encoded(*c);
+  if (!encoded) return tl::unexpected(encoded.error());
   return Head{.weight = *weight,
               .bias = {c->bias.data, *bias_dtype, c->bias.size},
               .vocab_size = c->vocab_size,
               .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale,
-                             static_cast<TransformOrder>(c->transform_order)}};
+                             static_cast<TransformOrder>(c->transform_order)},
+              .encoded = *encoded};
 }
 
 Result<std::span<const float>> to_temperatures(const float* temperatures, std::int64_t count) {

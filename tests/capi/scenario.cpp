@@ -184,6 +184,20 @@ void make_score(Scenario& s, bool list) {
   });
 }
 
+// E4M3, a scale for each block of [2, 1]; the last row has a block of its own.
+void make_score_of_f8(Scenario& s) {
+  make_score(s, false);
+  s.name = "score of f8";
+  std::vector<std::uint8_t> values;
+  for (int i = 0; i < kVocab * kHidden; ++i) values.push_back(static_cast<std::uint8_t>(0x30 + 5 * i));
+  s.head.weight.data = nullptr;
+  s.head.encoded = add(s, values);
+  s.head.encoding = ISOLOGIT_F8_E4M3;
+  s.head.f8_scales = matrix(s, 3, kHidden);
+  s.head.f8_block_rows = 2;
+  s.head.f8_block_cols = 1;
+}
+
 void make_partial(Scenario& s) {
   s.name = "partial";
   add_score(s, true);
@@ -351,6 +365,7 @@ std::vector<std::function<std::unique_ptr<Scenario>()>> scenarios() {
   };
   return {fresh([](Scenario& s) { make_score(s, false); }),
           fresh([](Scenario& s) { make_score(s, true); }),
+          fresh(make_score_of_f8),
           fresh(make_partial),
           fresh(make_sample),
           fresh(make_sample_logits),
