@@ -5,6 +5,7 @@ ctypes releases the GIL for the time of a call. Pointers go in as integers; the 
 
 import ctypes
 import functools
+import importlib.util
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
 _TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
+TORCH = "torch"  # the kernel that is not in the library: isologit.torch_backend
 
 _ERRORS: dict[int, type[Exception]] = {
     1: ValueError,
@@ -355,14 +357,16 @@ def version() -> str:
 
 
 def kernels() -> list[Kernel]:
-    """The kernels that are built in, best first."""
+    """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on."""
     found = []
     for index in range(_library.isologit_kernel_count()):
         info = _KernelInfo()
         _check(_library.isologit_kernel(index, info), b"no such kernel")
         texts = (getattr(info, name).decode() for name in ("name", "instruction_set", "arithmetic", "why_not"))
         found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
-    return found
+    runnable = importlib.util.find_spec("torch") is not None
+    why_not = "" if runnable else "PyTorch is not installed"
+    return [*found, Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)]
 
 
 @functools.cache
@@ -441,6 +445,8 @@ def check_kernel(kernel: str) -> bytes:
     """The name of a kernel, or b"" for the best."""
     if kernel != "" and kernel not in kernel_names():
         raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
+    if kernel == TORCH:
+        raise ValueError(f"kernel is {kernel!r}, which this function does not run on with these arrays; it takes tensors")
     return kernel.encode()
 
 

@@ -1,0 +1,29 @@
+"""Which function makes which operator, and what surrounds each: one device, tested, without autocast."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isologit import _numbers
+from isologit.torch_backend import score, self_test
+
+_OPERATORS = {
+    "score": score.score,
+    "logits": score.logits,
+}
+
+
+def run(operator: str, arguments: tuple[Any, ...]) -> Any:
+    devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
+    if len(devices) > 1:
+        raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
+    device = devices.pop()
+    with contextlib.ExitStack() as surroundings:
+        surroundings.enter_context(torch.no_grad())
+        surroundings.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cpu":
+            surroundings.enter_context(_numbers.usual_rounding())
+        self_test.require(device)
+        return _OPERATORS[operator](*arguments)
