@@ -108,6 +108,28 @@ def require_cpu(**tensors: Any) -> None:
         raise NotImplementedError(f"{name} is on {tensor.device}; isologit computes this on the CPU only: {what}")
 
 
+def require_one_device(**tensors: Any) -> None:
+    """Any device, and the same one: the operators run where their tensors are."""
+    first = None
+    for name, tensor in tensors.items():
+        if not is_tensor(tensor):
+            continue
+        if tensor.device.type == "meta":
+            raise NotImplementedError(f"{name} is on meta; a meta tensor has no values")
+        if first is not None and tensor.device != tensors[first].device:
+            raise ValueError(
+                f"{name} is on {tensor.device}, and {first} on {tensors[first].device}; expected one device"
+            )
+        first = first or name
+
+
+def beside(hidden: Array, value: Any) -> Array:
+    """A number or a list as a tensor on the device of hidden, or as an array."""
+    if is_tensor(hidden):
+        return sys.modules["torch"].as_tensor(value, device=hidden.device)
+    return np.asarray(value)
+
+
 def refuse_tangents(**tensors: Any) -> None:
     """What forward-mode differentiation has attached to a tensor would be lost without a word."""
     forward_ad = sys.modules.get("torch.autograd.forward_ad")
@@ -193,7 +215,7 @@ class HeadArgs(NamedTuple):
 
     def with_weight(self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None) -> "HeadArgs":
         """The same with another weight."""
-        require_cpu(hidden=self.hidden, weight=weight, bias=bias)
+        require_one_device(hidden=self.hidden, weight=weight, bias=bias)
         refuse_tangents(hidden=self.hidden, weight=weight, bias=bias)
         bias = None if bias is None else as_floats(bias, dtype)
         if is_f8(weight):
@@ -332,7 +354,7 @@ class SupportArgs(NamedTuple):
             raise ValueError("mask and lists of ids are given; expected one or the other")
         lead = tuple(hidden.shape[:-1])
         if mask is not None:
-            require_cpu(mask=mask)
+            require_one_device(hidden=hidden, mask=mask)
             mask = mask if is_tensor(mask) else np.asarray(mask)
             if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
                 raise ValueError(
@@ -344,7 +366,7 @@ class SupportArgs(NamedTuple):
         for name, of_rows in (("kept", kept), ("banned", banned)):
             arrays = (None, None) if of_rows is None else _id_lists(of_rows, math.prod(lead), name)
             if is_tensor(hidden) and of_rows is not None:
-                arrays = map(sys.modules["torch"].from_numpy, arrays)
+                arrays = (beside(hidden, array) for array in arrays)
             lists.extend(arrays)
         return cls(mask, *lists)
 
@@ -444,7 +466,7 @@ def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = Fals
     """One int64 for all rows, [1], or one for each, [N], of hidden [..., H]; any_bits: or the bits of a uint64."""
     as_int64 = _bits if any_bits else _as_int64
     if isinstance(value, (list, tuple)):
-        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+        value = beside(hidden, value)
     if not _is_array(value):
         most = 2**64 - 1 if any_bits else 2**63 - 1
         value = _numbers.integer(value, name, -(2**63), most)
@@ -456,12 +478,14 @@ def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = Fals
 def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
     lead = tuple(hidden.shape[:-1])
     if isinstance(value, (list, tuple)):
-        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+        value = beside(hidden, value)
     if not _is_array(value):
         if is_tensor(hidden):
             return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
         return np.full((1,), value, dtype)
-    require_cpu(**{name: value})
+    if is_tensor(hidden) and is_tensor(value) and value.ndim == 0 and value.device.type == "cpu":
+        value = value.to(hidden.device)  # a number, as torch's own functions see it
+    require_one_device(hidden=hidden, **{name: value})
     _require_real(value, name)
     if value.ndim > 0 and tuple(value.shape) != lead:
         raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
@@ -472,8 +496,8 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
     """[...] or [..., K] of the rows of hidden [..., H], as [N] or [N, K]."""
     lead = tuple(hidden.shape[:-1])
     if not _is_array(token_ids):
-        token_ids = sys.modules["torch"].as_tensor(token_ids) if is_tensor(hidden) else np.asarray(token_ids)
-    require_cpu(**{name: token_ids})
+        token_ids = beside(hidden, token_ids)
+    require_one_device(hidden=hidden, **{name: token_ids})
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
     _require_integers(token_ids, name)

@@ -44,7 +44,7 @@ def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
 def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
     if buffer is None:
         return
-    _inputs.require_cpu(dweight_accumulate=buffer)
+    _inputs.require_one_device(weight=weight, dweight_accumulate=buffer)
     if buffer.shape != weight.shape or buffer.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(
             f"dweight_accumulate: {buffer.dtype} {list(buffer.shape)}; expected torch.float32, torch.bfloat16 or "

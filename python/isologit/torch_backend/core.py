@@ -72,6 +72,11 @@ def check_head(head: HeadArgs, temperatures: Tensor, zero: bool = False) -> None
     )
     assert size == head.hidden.shape[1]
     _logits.run(_logits.LogitsArgs(plain, torch.float32))
+    check_temperatures(temperatures, zero)
+
+
+def check_temperatures(temperatures: Tensor, zero: bool = False) -> None:
+    """Of all rows or one, on the CPU; whether 0 is one."""
     wrong = ~(((temperatures > 0) | (zero & (temperatures == 0))) & temperatures.isfinite())
     for i in wrong.nonzero()[:1, 0].tolist():
         or_zero = ", or 0" if zero else ""

@@ -49,10 +49,15 @@ class Bias(NamedTuple):
         return cls(given, given.double(), lowest_bit(least_of(given[:, None]), given.dtype))
 
 
+def multiply(hidden: Tensor, weight: Tensor) -> Tensor:
+    """[n, v] in f64, of f64 rows."""
+    return hidden @ weight.T
+
+
 def logits(hidden: Rows, weight: Rows, bias: Bias | None, dtype: torch.dtype) -> tuple[Tensor, int]:
     """[n, v] of hidden [n, H] and weight [v, H], each the real sum rounded once; and how many the core decided."""
     size = hidden.values.shape[1]
-    z = hidden.values @ weight.values.T
+    z = multiply(hidden.values, weight.values)
     magnitude = hidden.norm[:, None] * weight.norm
     # H additions; the bias's, and the two of the test.
     error = magnitude * ((size + 4) * 2.0**-53 * (1 + 2.0**-20))

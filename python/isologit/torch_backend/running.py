@@ -7,15 +7,21 @@ import torch
 from torch import Tensor
 
 from isologit import _numbers
-from isologit.torch_backend import score, self_test
+from isologit.torch_backend import given, score, self_test
 
 _OPERATORS = {
     "score": score.score,
     "logits": score.logits,
+    "sample": given.sample,
+    "sample_of_logits": given.sample_of_logits,
+    "cut_mask_of_logits": given.cut_mask_of_logits,
+    "of_logits": given.of_logits,
+    "of_logits_backward": given.of_logits_backward,
 }
 
 
 def run(operator: str, arguments: tuple[Any, ...]) -> Any:
+    """isologit::operator of these arguments, on the device of its tensors."""
     devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
     if len(devices) > 1:
         raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")

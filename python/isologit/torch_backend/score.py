@@ -18,11 +18,11 @@ _HEAD = frozenset(
 )
 
 
-def report(head: HeadArgs, rows: int, counter: Counter, undecided: int) -> list[int]:
-    """What Report.of reads."""
-    kernel = _native.kernel_names().index("torch")
-    threads = torch.get_num_threads() if head.hidden.device.type == "cpu" else 1
-    return [kernel, 0, threads, 1, rows, counter.fallbacks, undecided, threads]
+def report(counts: Tensor, rows: int, counter: Counter, undecided: int) -> None:
+    """Writes what Report.of reads."""
+    kernel = _native.kernel_names().index(_native.TORCH)
+    threads = torch.get_num_threads() if counts.device.type == "cpu" else 1
+    counts.copy_(torch.tensor([kernel, 0, threads, 1, rows, counter.fallbacks, undecided, threads]))
 
 
 def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
@@ -52,7 +52,7 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
         for part in blocks.slices(len(rows), blocks.MOST_ROWS):
             _logits_of(head, out, rows[part], temperatures, counter)
-    counts.copy_(torch.tensor(report(head, len(temperatures), counter, 0)))
+    report(counts, len(temperatures), counter, 0)
     return out, counts
 
 
@@ -89,7 +89,7 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
             undecided += 1
     if args.summaries:
         results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
-    results.counts.copy_(torch.tensor(report(args.head, len(rows), counter, undecided)))
+    report(results.counts, len(rows), counter, undecided)
     return tuple(results)
 
 
