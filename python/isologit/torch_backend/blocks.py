@@ -96,27 +96,32 @@ def whole_rows(
             divisors, last = temperatures[chosen].to(device)[:, None], torch.empty_like(before)
             for ids in slices(vocab_size, limits.PRODUCTS // len(chosen)):
                 last[:, ids] = transforms.divided(before[:, ids], divisors)
-        yield Whole(there, before, last, kept_of(support, chosen, vocab_size, device), temperatures[chosen])
+        kept = kept_of(support, chosen, slice(0, vocab_size), device)
+        yield Whole(there, before, last, kept, temperatures[chosen])
 
 
-def kept_of(support: SupportArgs, rows: Tensor, vocab_size: int, device: torch.device) -> Tensor | None:
-    """The support of these rows as [1, V] or [n, V]; None: everything. `rows` are on the CPU."""
+def kept_of(support: SupportArgs, rows: Tensor, ids: slice, device: torch.device) -> Tensor | None:
+    """Which of these ids are in the support of the rows, [1, v] or [n, v]; None: all. `rows` are on the CPU."""
     if support.mask is not None:
-        return support.mask if support.mask.shape[0] == 1 else support.mask[rows.to(device)]
-    kept = None
+        mask = support.mask[:, ids]
+        return mask if mask.shape[0] == 1 else mask[rows.to(device)]
+    shape, kept = (len(rows), ids.stop - ids.start), None
     if support.kept_offsets is not None:
-        kept = torch.zeros(len(rows), vocab_size, dtype=torch.bool, device=device)
-        kept[_listed(support.kept_offsets, support.kept_ids, rows, device)] = True
+        kept = torch.zeros(shape, dtype=torch.bool, device=device)
+        kept[_listed(support.kept_offsets, support.kept_ids, rows, ids, device)] = True
     if support.banned_offsets is not None:
-        if kept is None:
-            kept = torch.ones(len(rows), vocab_size, dtype=torch.bool, device=device)
-        kept[_listed(support.banned_offsets, support.banned_ids, rows, device)] = False
+        kept = torch.ones(shape, dtype=torch.bool, device=device) if kept is None else kept
+        kept[_listed(support.banned_offsets, support.banned_ids, rows, ids, device)] = False
     return kept
 
 
-def _listed(offsets: Tensor, ids: Tensor, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places in a matrix of these rows."""
-    offsets, ids = offsets.cpu(), ids.cpu()
-    lists = [ids[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
+def _listed(
+    offsets: Tensor, listed: Tensor, rows: Tensor, ids: slice, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Places in a matrix of these rows and ids."""
+    offsets, listed = offsets.cpu(), listed.cpu()
+    lists = [listed[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
     numbers = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(one) for one in lists]))
-    return numbers.to(device), torch.cat(lists).to(device)
+    found = torch.cat(lists) - ids.start
+    there = (found >= 0) & (found < ids.stop - ids.start)
+    return numbers[there].to(device), found[there].to(device)

@@ -5,8 +5,8 @@ With top the greatest logit, at its first id, and d = z - top <= 0 of all others
     rest = sum e^d,  moment = sum e^d (-d),  squares = sum e^2d,  L = ln(1 + rest)
 
 as in the library's own folds (docs/numerics.md). d is rounded once: a share of |d| 2^-53 of e^d, in the sum at most
-2^-53 moment. The device's exp is within FUNCTION_ERROR. Sums are trees of additions of two halves: a level for each
-doubling of the vocabulary, in an order that nothing changes.
+2^-53 moment. The device's exp is within FUNCTION_ERROR. Sums are trees of additions of neighbours: a level for each
+doubling of the vocabulary, the same tree whatever the rows and the columns that are at hand at a time.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ _LEVELS = 48  # of the trees: no vocabulary is of 2^40 ids
 
 class Sums(NamedTuple):
     """Of n rows, [n, 1] in f64 but first, which is the id of the top. doubt: the largest error of rest, as a share.
-    special: rows whose results no sum tells."""
+    special: rows whose top is not finite. lost: those whose rest may have lost its small terms."""
 
     top: Tensor
     first: Tensor
@@ -34,6 +34,12 @@ class Sums(NamedTuple):
     squares: Tensor
     doubt: Tensor
     special: Tensor
+    lost: Tensor
+
+    @property
+    def sure(self) -> Tensor:
+        """Whether sums tell these rows, [n]."""
+        return ~(self.special | self.lost)[:, 0]
 
     @property
     def total(self) -> Tensor:
@@ -47,7 +53,8 @@ class Sums(NamedTuple):
 
 
 def columns(rows: int) -> int:
-    return max(1, limits.PRODUCTS // rows)
+    """How many at a time: a power of 2, so that they are a subtree of every tree."""
+    return 2 ** max(0, (limits.PRODUCTS // rows).bit_length() - 1)
 
 
 def kept_logits(z: Tensor, kept: Tensor | None, ids: slice) -> Tensor:
@@ -56,12 +63,11 @@ def kept_logits(z: Tensor, kept: Tensor | None, ids: slice) -> Tensor:
 
 
 def tree_sum(x: Tensor) -> Tensor:
-    """[n, m] to [n, 1] by additions of two halves."""
+    """[n, m] to [n, 1] by additions of neighbours."""
     while x.shape[1] > 1:
         if x.shape[1] % 2:
             x = torch.nn.functional.pad(x, (0, 1))
-        half = x.shape[1] // 2
-        x = x[:, :half] + x[:, half:]
+        x = x[:, 0::2] + x[:, 1::2]
     return x
 
 
@@ -96,7 +102,7 @@ def sums(z: Tensor, kept: Tensor | None) -> Sums:
     doubt = FUNCTION_ERROR + (_LEVELS + moment / torch.where(rest > 0, rest, 1.0)) * 2.0**-53
     # Of a single logit above -inf all is known; of others a sum that may have lost something is not.
     lost = (rest < _LEAST) & (others > 0)
-    return Sums(top, first, rest, moment, squares, doubt, special | lost)
+    return Sums(top, first, rest, moment, squares, doubt, special, lost)
 
 
 def certain(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,7 +102,7 @@ def of_logits(*args: Any) -> Tensor:
 def _fill(result: Tensor, z: Tensor, ids: Tensor | None, ignore_index: int, output: str) -> Tensor:
     """Writes the output of rows of f32 logits; returns for which of them it is proven."""
     sums = folds.sums(z, None)
-    sure = ~sums.special[:, 0]
+    sure = sums.sure
     if output == "log_softmax":
         for part in blocks.slices(z.shape[1], folds.columns(len(z))):
             result[:, part], proven = folds.logprobs(z[:, part], sums)

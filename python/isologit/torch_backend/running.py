@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 from isologit import _numbers
-from isologit.torch_backend import given, score, self_test
+from isologit.torch_backend import backward, given, score, self_test
 
 _OPERATORS = {
     "score": score.score,
     "logits": score.logits,
+    "score_backward": backward.score_backward,
+    "score_backward_into": backward.score_backward,
+    "logits_backward": backward.logits_backward,
+    "logits_backward_into": backward.logits_backward,
     "sample": given.sample,
     "sample_of_logits": given.sample_of_logits,
     "cut_mask_of_logits": given.cut_mask_of_logits,

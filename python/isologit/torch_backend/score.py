@@ -9,7 +9,7 @@ from isologit import _native
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
-from isologit.torch_backend import blocks, core, folds, order, transforms
+from isologit.torch_backend import backward, blocks, core, folds, order, transforms
 from isologit.torch_backend.blocks import Counter, Whole
 
 _HEAD = frozenset(
@@ -97,7 +97,7 @@ def _fill(results: Results, args: ScoreArgs, whole: Whole) -> Tensor:
     """Writes what is wanted of these rows; returns for which of them all is proven, [n]."""
     z, kept, places = whole.last, whole.kept, whole.places
     sums = folds.sums(z, kept)
-    sure = ~sums.special[:, 0]
+    sure = sums.sure
     raw = folds.sums(whole.before, None) if "raw_logprobs" in args.outputs else None
 
     def write(name: str, found: tuple[Tensor, Tensor]) -> None:
@@ -119,7 +119,7 @@ def _fill(results: Results, args: ScoreArgs, whole: Whole) -> Tensor:
             write(name, (torch.where(ignored, 0.0, value), proven | ignored))
         elif name == "raw_logprobs":
             write(name, folds.logprobs(whole.before.gather(1, ids), raw))
-            sure &= ~raw.special[:, 0]
+            sure &= raw.sure
         elif name == "rank":
             write(name, exact(order.rank(z, kept, ids[:, 0])))
         elif name == "argmax":
@@ -135,9 +135,7 @@ def _fill(results: Results, args: ScoreArgs, whole: Whole) -> Tensor:
         write("top_k_ids", exact(top_ids))
         write("top_k_logprobs", folds.logprobs(logits_of_them, sums))
     if args.summaries:
-        results.summaries[places] = torch.cat(
-            [sums.top, sums.first.double(), sums.rest, sums.moment, sums.special.double()], 1
-        )
+        results.summaries[places] = backward.Summary.of(sums).packed()
     return sure
 
 
