@@ -17,11 +17,12 @@ SUPPORT = "Tensor? mask, Tensor? kept_offsets, Tensor? kept_ids, Tensor? banned_
 def operator(name: str, schema: str, run: Callable, fake: Callable, mutates: tuple[str, ...] = ()) -> Any:
     """isologit::name. fake(*arguments) makes results of the right shapes, for graphs.
 
-    run is for tensors on the CPU; those on other devices, and a kernel of that name, are for the torch backend.
+    run is for tensors on the CPU, or copies them there itself; those on other devices, and kernel "torch", are for the
+    torch backend where that has the operator.
     """
 
     def by_device(*arguments: Any) -> Any:
-        return torch_backend.run(name, arguments) if torch_backend.takes(arguments) else run(*arguments)
+        return torch_backend.run(name, arguments, run) if torch_backend.takes(arguments) else run(*arguments)
 
     made = torch.library.custom_op(f"isologit::{name}", by_device, mutates_args=mutates, schema=schema)
 

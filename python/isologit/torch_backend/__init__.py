@@ -20,6 +20,7 @@ core         what the CPU decides
 self_test    what is looked at before a device is used
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -35,8 +36,9 @@ def takes(arguments: tuple[Any, ...]) -> bool:
     )
 
 
-def run(operator: str, arguments: tuple[Any, ...]) -> Any:
-    """isologit::operator of these arguments, on the device of its tensors."""
+def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
+    """isologit::operator of these arguments, on the device of its tensors; by `otherwise` where it is none of this
+    backend's."""
     from isologit.torch_backend import running
 
-    return running.run(operator, arguments)
+    return running.run(operator, arguments, otherwise)

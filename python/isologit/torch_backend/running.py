@@ -1,6 +1,7 @@
 """Which function makes which operator, and what surrounds each: one device, tested, without autocast."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ _OPERATORS = {
 }
 
 
-def run(operator: str, arguments: tuple[Any, ...]) -> Any:
+def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
     """isologit::operator of these arguments, on the device of its tensors."""
     devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
     if len(devices) > 1:
@@ -35,5 +36,8 @@ def run(operator: str, arguments: tuple[Any, ...]) -> Any:
         surroundings.enter_context(torch.autocast(device.type, enabled=False))
         if device.type == "cpu":
             surroundings.enter_context(_numbers.usual_rounding())
+        made = _OPERATORS.get(operator)
+        if made is None:
+            return otherwise(*arguments)
         self_test.require(device)
-        return _OPERATORS[operator](*arguments)
+        return made(*arguments)

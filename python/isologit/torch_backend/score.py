@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _native
+from isologit import _inputs, _native
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
@@ -28,6 +28,9 @@ def report(counts: Tensor, rows: int, counter: Counter, undecided: int) -> None:
 def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
     """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not."""
     core.check_known(head, _HEAD)
+    for name in ("hidden", "weight", "bias"):
+        if (operand := getattr(head, name)) is not None:
+            _inputs.dtype_code(operand, name)
     if head.arithmetic != "exact":
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(

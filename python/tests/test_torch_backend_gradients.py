@@ -1,0 +1,23 @@
+"""The tests of gradients, of given logits and of samples, on the torch backend."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import forced_torch  # noqa: E402
+import test_backward  # noqa: E402
+import test_changed_operands  # noqa: E402
+import test_gradients  # noqa: E402
+import test_of_logits  # noqa: E402
+import test_sample  # noqa: E402
+import test_sample_of_logits  # noqa: E402
+
+for _module, _without in (
+    (test_gradients, {"test_fast_logits_are_differentiated_at_the_logits_of_forward": "takes fast arithmetic"}),
+    (test_backward, {"test_ctrl_c_stops_backward_between_tiles": "runs in another process"}),
+    (test_changed_operands, {}),
+    (test_of_logits, {"test_kernels_and_threads": "asks for the kernels of the library"}),
+    (test_sample, {}),
+    (test_sample_of_logits, {}),
+):
+    globals().update(forced_torch.tests_of(_module, _without))
+everything_goes_to_the_torch_backend = forced_torch.everything_goes_to_the_torch_backend
