@@ -20,6 +20,7 @@ __all__ = [
     "audit",
     "capture",
     "cut_mask_of_logits",
+    "devices",
     "entropy_of_logits",
     "forward",
     "hf",
@@ -45,6 +46,7 @@ __all__ = [
 _FOUND_IN = {
     "F8Weight": "_f8",
     "capture": "_capture",
+    "devices": "_devices",
     "score": "_score",
     "linear_logprobs": "_score",
     "Scores": "_score",

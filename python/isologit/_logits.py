@@ -103,26 +103,19 @@ def logits(
     -----
     Differentiable in hidden, weight and bias: dz_v is the upstream gradient; then the slopes of the transforms.
 
-    Tensors on CUDA devices are taken where libisologit_cuda.so lies in the package's folder: the same bits, in f32,
-    without transforms, gradients and reports.
+    Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
+    go to libisologit_cuda.so where that lies in the package's folder and what is asked for is in f32, without
+    transforms, gradients and a report.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
     if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
         from isologit._torch import cuda
 
-        transforms = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide}
-        return cuda.logits(
-            hidden,
-            weight,
-            bias,
-            vocab_size,
-            **transforms,
-            dtype=dtype,
-            arithmetic=arithmetic,
-            kernel=kernel,
-            dweight_accumulate=dweight_accumulate,
-            return_report=return_report,
-        )
+        asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "dtype": dtype}
+        asked |= {"arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
+        asked["dweight_accumulate"] = dweight_accumulate
+        if cuda.makes(hidden, weight, bias, **asked):
+            return cuda.logits(hidden, weight, bias, vocab_size)
     head = HeadArgs.of(
         hidden,
         weight,

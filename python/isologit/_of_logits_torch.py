@@ -86,9 +86,6 @@ of_logits.register_autograd(_backward, setup_context=_setup)
 
 
 def _temperatures(temperature: Any, device: torch.device) -> Tensor:
-    """On the device, but for tensors that have one of their own."""
-    if isinstance(temperature, Tensor) and temperature.dim() > 0:
-        device = temperature.device
     if _numbers.traced():
         return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
     with _numbers.usual_rounding():
@@ -109,8 +106,9 @@ def run(
     rows = logits.reshape(lead.numel(), vocab_size)
     if vocab_size > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
+    own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
+    _inputs.require_one_device(logits=logits, temperature=own)
     temperatures = _temperatures(temperature, logits.device)
-    _inputs.require_one_device(logits=logits, temperature=temperatures)
     _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None

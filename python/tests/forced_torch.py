@@ -1,7 +1,9 @@
 """The tests of other files with every operator made by the torch backend, on the CPU."""
 
 import pytest
+
 from isologit import torch_backend
+
 
 def tests_of(module, without: dict[str, str]) -> dict:
     """The tests and fixtures of a module, but for those named, each with its reason."""

@@ -14,10 +14,16 @@ import test_sample_of_logits  # noqa: E402
 for _module, _without in (
     (test_gradients, {"test_fast_logits_are_differentiated_at_the_logits_of_forward": "takes fast arithmetic"}),
     (test_backward, {"test_ctrl_c_stops_backward_between_tiles": "runs in another process"}),
-    (test_changed_operands, {}),
+    (
+        test_changed_operands,
+        {
+            "test_an_interrupted_backward_marks_the_buffer": "counts on a kernel that takes minutes",
+            "test_a_mask_for_all_rows_is_read_where_it_lies": "traces every allocation",
+        },
+    ),
     (test_of_logits, {"test_kernels_and_threads": "asks for the kernels of the library"}),
     (test_sample, {}),
-    (test_sample_of_logits, {}),
+    (test_sample_of_logits, {"test_report_and_compile": "asks which kernel of the library it was"}),
 ):
     globals().update(forced_torch.tests_of(_module, _without))
 everything_goes_to_the_torch_backend = forced_torch.everything_goes_to_the_torch_backend

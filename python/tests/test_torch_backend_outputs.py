@@ -17,7 +17,6 @@ _OTHERWISE = {
 }
 _OUTSIDE = {
     "test_forks_of_a_data_loader_score": "runs in another process",
-    "test_tensors_of_other_devices_are_refused": "has no tensors on the CPU",
 }
 globals().update(forced_torch.tests_of(test_cross_entropy, {}))
 for _module in (test_score, test_torch):

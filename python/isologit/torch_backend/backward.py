@@ -139,9 +139,8 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
     places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
     temperatures = head.temperatures.cpu().expand(rows)
     there = places.to(head.hidden.device)
-    if upstream.summaries.numel() > 0:
-        summary = upstream.summaries[there]
-    else:
+    summary = upstream.summaries[there] if upstream.summaries.numel() > 0 else None
+    if summary is None or bool(summary.isnan().any()):  # NaN: forward left none
         summary = _summaries(head, support, places, temperatures)
     given = given.of(there)
 
@@ -252,6 +251,8 @@ def _dz(place: _Place, s: Summary, up: _Upstream) -> Tensor:
 def _make(problem: _Problem, results: tuple[Tensor, ...], wanted: Any, mark: Callable[..., None]) -> tuple[Tensor, ...]:
     """Fills dhidden, dweight and dbias, or a buffer in the place of dweight."""
     accumulate = isinstance(wanted.dweight, Tensor)
+    if accumulate:
+        _check_apart(wanted.dweight, problem.head)
     dweight = wanted.dweight if accumulate else results[1]
     for tensor in results:
         tensor.zero_()  # rows without an upstream, and those of padding
@@ -266,6 +267,20 @@ def _make(problem: _Problem, results: tuple[Tensor, ...], wanted: Any, mark: Cal
                     mark(dweight, error)
                 raise
     return results
+
+
+def _check_apart(buffer: Tensor, head: HeadArgs) -> None:
+    """A buffer is written to while operands are read."""
+
+    def range_of(x: Tensor) -> tuple[int, int]:
+        last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() * (x.numel() > 0)
+
+    first, end = range_of(buffer)
+    for name in ("hidden", "weight", "bias"):
+        operand = getattr(head, name)
+        if operand is not None and range_of(operand)[0] < end and first < range_of(operand)[1]:
+            raise ValueError(f"dweight_accumulate overlaps {name}; expected memory of its own")
 
 
 def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:

@@ -18,12 +18,16 @@ _GRAIN = 2**15  # elements that torch gives to a thread of the CPU at least
 
 def require(device: torch.device) -> None:
     """An error unless the device may be used."""
-    wrong = _tested(device) or _flushing(device)
+    wrong = why_not(device)
     if wrong:
         raise NotImplementedError(
             f"kernel 'torch' does not run on {device}: {wrong}. Its results could not be proven there; pass tensors on "
             "the CPU, without kernel='torch'"
         )
+
+
+def why_not(device: torch.device) -> str:
+    return _tested(device) or _flushing(device)
 
 
 @functools.cache
