@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from isologit import _native
 
-_STRONG_F64 = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))  # compute capabilities with f64 at half of their f32 rate or more
+# Compute capabilities whose f64 is at half of their f32 rate or more.
+_STRONG_F64 = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
 
 
 class Device(NamedTuple):

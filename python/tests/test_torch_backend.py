@@ -120,7 +120,9 @@ def everything(**options):
     hidden, weight = operands("normal", torch.bfloat16, 37, 301, 40)
     hidden[5, 3], ids = torch.inf, integers(0, 301, 37)
     hidden.requires_grad_(), weight.requires_grad_()
-    scored = isologit.score(hidden, weight, ids, outputs=list(OUTPUTS), top_k=3, softcap=3.0, temperature=0.7, **options)
+    scored = isologit.score(
+        hidden, weight, ids, outputs=list(OUTPUTS), top_k=3, softcap=3.0, temperature=0.7, **options
+    )
     upstream = random(37)
     upstream[5] = 0
     gradients = torch.autograd.grad([scored.logprobs, scored.entropy], [hidden, weight], [upstream, upstream])

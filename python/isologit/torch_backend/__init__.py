@@ -31,7 +31,9 @@ NAME = "torch"
 def takes(arguments: tuple[Any, ...]) -> bool:
     """Whether a call of an operator is one for this backend: by a tensor's device, or by the name of the kernel."""
     return any(
-        argument == NAME if isinstance(argument, str) else isinstance(argument, Tensor) and argument.device.type != "cpu"
+        argument == NAME
+        if isinstance(argument, str)
+        else isinstance(argument, Tensor) and argument.device.type != "cpu"
         for argument in arguments
     )
 

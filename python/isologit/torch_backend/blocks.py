@@ -115,9 +115,7 @@ def kept_of(support: SupportArgs, rows: Tensor, ids: slice, device: torch.device
     return kept
 
 
-def _listed(
-    offsets: Tensor, listed: Tensor, rows: Tensor, ids: slice, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _listed(offsets: Tensor, listed: Tensor, rows: Tensor, ids: slice, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places in a matrix of these rows and ids."""
     offsets, listed = offsets.cpu(), listed.cpu()
     lists = [listed[offsets[row] : offsets[row + 1]] for row in rows.tolist()]

@@ -80,9 +80,7 @@ def check_temperatures(temperatures: Tensor, zero: bool = False) -> None:
     wrong = ~(((temperatures > 0) | (zero & (temperatures == 0))) & temperatures.isfinite())
     for i in wrong.nonzero()[:1, 0].tolist():
         or_zero = ", or 0" if zero else ""
-        raise ValueError(
-            f"temperatures[{i}]: {float(temperatures[i]):g}; expected a finite number above 0{or_zero}"
-        )
+        raise ValueError(f"temperatures[{i}]: {float(temperatures[i]):g}; expected a finite number above 0{or_zero}")
 
 
 def check_ids(token_ids: Tensor, vocab_size: int, ignore_index: int) -> None:

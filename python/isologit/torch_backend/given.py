@@ -43,8 +43,12 @@ def sample(*flat: Any) -> tuple[Tensor, ...]:
     return tuple(results)
 
 
-def _draw(results: Samples, places: Any, z: Tensor, temperatures: Tensor, draws: dict[str, Tensor], running: Any) -> None:
-    args = SampleOfLogitsArgs(z, temperatures, **draws, threads=running.threads, processors=running.processors, kernel="")
+def _draw(
+    results: Samples, places: Any, z: Tensor, temperatures: Tensor, draws: dict[str, Tensor], running: Any
+) -> None:
+    args = SampleOfLogitsArgs(
+        z, temperatures, **draws, threads=running.threads, processors=running.processors, kernel=""
+    )
     for target, found in zip(results[:-1], args.draw()[:-1], strict=True):
         target[places] = found.to(target.device)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from isologit.torch_backend.blocks import slices
-from isologit.torch_backend.folds import columns, kept_logits
+from isologit.torch_backend.folds import columns
 
 _OUTSIDE = -(2**63)  # below the key of any logit
 

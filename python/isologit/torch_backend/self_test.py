@@ -82,9 +82,7 @@ def _functions(device: torch.device) -> Iterator[str]:
         yield "exp(-inf) is not 0"
 
 
-def _share(
-    name: str, of_device: Callable, reference: Callable, points: Tensor, device: torch.device
-) -> Iterator[str]:
+def _share(name: str, of_device: Callable, reference: Callable, points: Tensor, device: torch.device) -> Iterator[str]:
     got = of_device(points.to(device)).cpu()
     expected = torch.tensor([reference(x) for x in points.tolist()], dtype=torch.float64)
     # The reference is within 2^-52 of the function, and is in f64 itself.
@@ -98,7 +96,9 @@ def _products(device: torch.device) -> Iterator[str]:
     generator = torch.Generator().manual_seed(1)
     for rows, ids, size in ((1, 1, 300), (1, 40, 96), (5, 9, 257), (40, 7, 128)):
         hidden, weight = (torch.randn(n, size, generator=generator) for n in (rows, ids))
-        hidden, weight = (x * torch.exp2(torch.randint(-20, 20, x.shape, generator=generator)) for x in (hidden, weight))
+        hidden, weight = (
+            x * torch.exp2(torch.randint(-20, 20, x.shape, generator=generator)) for x in (hidden, weight)
+        )
         hidden[:, 1::2], weight[:, 1::2] = hidden[:, : size - 1 : 2][:, : size // 2], -weight[:, ::2][:, : size // 2]
         hidden[:, -1] = 2.0**-20
         got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
