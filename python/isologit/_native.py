@@ -446,7 +446,7 @@ def check_kernel(kernel: str) -> bytes:
     if kernel != "" and kernel not in kernel_names():
         raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
     if kernel == TORCH:
-        raise ValueError(f"kernel is {kernel!r}, which this function does not run on with these arrays; it takes tensors")
+        raise ValueError("kernel is 'torch', which takes tensors and not what this function has; leave it out")
     return kernel.encode()
 
 

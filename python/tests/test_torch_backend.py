@@ -230,7 +230,7 @@ def test_what_is_refused():
     hidden, weight = operands("normal", torch.bfloat16)
     with pytest.raises(NotImplementedError, match="arithmetic is 'fast', and hidden is on cpu; kernel 'torch' makes"):
         isologit.logits(hidden, weight, arithmetic="fast", kernel="torch")
-    with pytest.raises(ValueError, match="kernel is 'torch'.*takes tensors"):
+    with pytest.raises(ValueError, match="kernel is 'torch', which takes tensors"):
         isologit.score(hidden.float().numpy(), weight.float().numpy(), outputs=["lse"], kernel="torch")
     with pytest.raises(ValueError, match="kept: 41; expected ids of the vocabulary"):
         isologit.score(hidden, weight, outputs=["lse"], kept=[[41]] * 5, kernel="torch")
