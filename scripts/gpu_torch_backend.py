@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """usage: gpu_torch_backend.py [--device DEVICE]
 
-Compares the torch backend on a device (the default is the accelerator that torch sees) with the library on this machine's
-CPU, bit for bit: logits against scripts/gpu_digests.json, scores, losses, given logits and samples; fast gradients with
-exact ones, within rounding. Needs the package isologit. `--device cpu` forces the backend on the CPU. scripts/gpu_check
-runs this too.
+Compares the torch backend on a device (the default is the accelerator that torch sees) with the library on the
+CPU, bit for bit: logits against scripts/gpu_digests.json, scores, losses, given logits and samples; fast gradients
+with exact ones, within rounding. Needs the package isologit. `--device cpu` forces the backend on the CPU.
+scripts/gpu_check runs this too.
 """
 
 import argparse
@@ -47,23 +47,23 @@ def check_verbs(device: str) -> dict[str, bool]:
     import isologit
 
     found = {}
+    steps = {"softcap": 30.0, "scale": 0.05, "temperature": 0.7}
+    keys = {"seed": 1, "sequence_id": 2, "position": 3, "temperature": 0.7, "top_k": 50, "top_p": 0.9}
+    every = {"outputs": OUTPUTS, "top_k": 5}
+    verbs = {
+        "score": lambda k, h, w, i, _: isologit.score(h, w, i, kernel=k, **every, **steps)[:-1],
+        "a mask": lambda k, h, w, i, m: isologit.score(h, w, i, mask=m, kernel=k, **every)[:-1],
+        "bf16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=BF16, kernel=k, **steps)],
+        "f16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=F16, kernel=k, divide=3.0)],
+        "loss": lambda k, h, w, i, _: [isologit.linear_cross_entropy(h, w, i, z_loss=0.1, kernel=k)],
+        "sample": lambda k, h, w, _, m: isologit.sample(h, w, mask=m, kernel=k, **keys)[:-1],
+        "log_softmax": lambda k, h, w, *_: [isologit.log_softmax(w, temperature=0.3, kernel=k)],
+        "entropy_of_logits": lambda k, h, w, *_: [isologit.entropy_of_logits(w, kernel=k)],
+    }
     for family in ("normal", "ties", "special"):
         weight, hidden = matrix(3001, 256, 1, "cpu", BF16, family), matrix(20, 256, 2, "cpu", BF16, family)
         ids = torch.arange(20) * 131
         mask = torch.arange(3001) % 3 != 0
-        steps = {"softcap": 30.0, "scale": 0.05, "temperature": 0.7}
-        keys = {"seed": 1, "sequence_id": 2, "position": 3, "temperature": 0.7, "top_k": 50, "top_p": 0.9}
-        every = {"outputs": OUTPUTS, "top_k": 5}
-        verbs = {
-            "score": lambda k, h, w, i, _: isologit.score(h, w, i, kernel=k, **every, **steps)[:-1],
-            "a mask": lambda k, h, w, i, m: isologit.score(h, w, i, mask=m, kernel=k, **every)[:-1],
-            "bf16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=BF16, kernel=k, **steps)],
-            "f16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=F16, kernel=k, divide=3.0)],
-            "loss": lambda k, h, w, i, _: [isologit.linear_cross_entropy(h, w, i, z_loss=0.1, kernel=k)],
-            "sample": lambda k, h, w, _, m: isologit.sample(h, w, mask=m, kernel=k, **keys)[:-1],
-            "log_softmax": lambda k, h, w, *_: [isologit.log_softmax(w, temperature=0.3, kernel=k)],
-            "entropy_of_logits": lambda k, h, w, *_: [isologit.entropy_of_logits(w, kernel=k)],
-        }
         for name, verb in verbs.items():
             wanted = verb("", hidden, weight, ids, mask)
             got = verb("torch", *(x.to(device) for x in (hidden, weight, ids, mask)))

@@ -6,9 +6,11 @@ from isologit import torch_backend
 
 
 def tests_of(module, without: dict[str, str]) -> dict:
-    """The tests and fixtures of a module, but for those named, each with its reason."""
+    """The tests and fixtures of a module, but for those named, each with its reason. Tests get the module's name as
+    well, since those of several may be called alike."""
     assert all(hasattr(module, name) for name in without), "a test that is left out is there no more"
-    return {name: value for name, value in vars(module).items() if name not in without and not name.startswith("__")}
+    kept = {name: value for name, value in vars(module).items() if name not in without and not name.startswith("__")}
+    return {f"{name}__{module.__name__}" if name.startswith("test_") else name: x for name, x in kept.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The torch backend itself: hostile operands against rational arithmetic, its certificate under bad products, blocks,
-devices, and what it refuses. The tests of outputs and gradients run on it in test_torch_backend_outputs and _gradients."""
+devices, and what it refuses. The tests of outputs and gradients run on it in test_torch_backend_outputs and
+_gradients."""
 
 import expected
 import pytest

@@ -1,8 +1,8 @@
 """The head made of torch's own operations, for any device of torch: kernel "torch".
 
 It takes the calls whose tensors are on a device that the library has no kernels for, and all whose kernel is "torch".
-The results are those of the library, bit for bit. Logits are the vendor's f64 products with a certificate; folds are f64
-sums with bounds; what these leave undecided, single logits and rows, goes to the library's core on the CPU, as do
+The results are those of the library, bit for bit. Logits are the vendor's f64 products with a certificate; folds are
+f64 sums with bounds; what these leave undecided, single logits and rows, goes to the library's core on the CPU, as do
 samples and exact gradients. What a call allocates does not grow with its rows.
 
 limits       how much at a time
@@ -30,12 +30,8 @@ NAME = "torch"
 
 def takes(arguments: tuple[Any, ...]) -> bool:
     """Whether a call of an operator is one for this backend: by a tensor's device, or by the name of the kernel."""
-    return any(
-        argument == NAME
-        if isinstance(argument, str)
-        else isinstance(argument, Tensor) and argument.device.type != "cpu"
-        for argument in arguments
-    )
+    elsewhere = (argument.device.type != "cpu" for argument in arguments if isinstance(argument, Tensor))
+    return any(elsewhere) or any(isinstance(argument, str) and argument == NAME for argument in arguments)
 
 
 def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:

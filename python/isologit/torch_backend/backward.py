@@ -1,8 +1,9 @@
-"""Gradients. "fast": dz in f64 from exact logits, a block at a time, and the vendor's f64 products of it; errors are those
-of f64, far inside the bound of CONTRACT.md 5. "exact": by the library's core, with copies of all operands on the CPU.
+"""Gradients. "fast": dz in f64 from exact logits, a block at a time, and the vendor's f64 products of it; errors are
+those of f64, far inside the bound of CONTRACT.md 5. "exact": by the library's core, with copies of all operands on the
+CPU.
 
-A row of dhidden must not depend on the others, and a vendor's order of sums on the shape: dhidden is made by products of
-one shape alone, rows being filled up with zeros, after a look whether all rows of such a product are summed alike.
+A row of dhidden must not depend on the others, and a vendor's order of sums on the shape: dhidden is made by products
+of one shape alone, rows being filled up with zeros, after a look whether all rows of such a product are summed alike.
 """
 
 import functools

@@ -86,12 +86,9 @@ def check_temperatures(temperatures: Tensor, zero: bool = False) -> None:
 def check_ids(token_ids: Tensor, vocab_size: int, ignore_index: int) -> None:
     """token_ids on the CPU."""
     wrong = ((token_ids < 0) | (token_ids >= vocab_size)) & (token_ids != ignore_index)
-    for place in wrong.nonzero()[:1].tolist():
-        where = ", ".join(map(str, place))
-        raise ValueError(
-            f"token_ids[{where}]: {int(token_ids[tuple(place)])}; expected ids of the vocabulary [0, {vocab_size}) or "
-            f"the ignore_index {ignore_index}"
-        )
+    for place in wrong.reshape(-1).nonzero()[:1, 0].tolist():
+        found = int(token_ids.reshape(-1)[place])
+        raise ValueError(f"token_ids[{place}]: {found} is outside the vocabulary [0, {vocab_size})")
 
 
 def check_known(args: Any, known: frozenset[str]) -> None:
