@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _logits, _score
+from isologit import _logits, _native, _score
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._score import Results, ScoreArgs
 
@@ -106,3 +106,11 @@ def check_listed(name: str, ids: Tensor, vocab_size: int) -> None:
     wrong = ids[(ids < 0) | (ids >= vocab_size)]
     if len(wrong):
         raise ValueError(f"{name}: {int(wrong[0])}; expected ids of the vocabulary [0, {vocab_size})")
+
+
+def check_kernel(kernel: str, device: torch.device) -> None:
+    """One of the library's kernels is not for other devices than the CPU."""
+    if kernel != _native.TORCH:
+        _native.check_kernel(kernel)
+        if kernel and device.type != "cpu":
+            raise ValueError(f"kernel is {kernel!r}, and the tensors are on {device}; expected 'torch', or '' for the best")

@@ -55,6 +55,7 @@ def _draw(
 
 def sample_of_logits(*flat: Any) -> tuple[Tensor, ...]:
     args = SampleOfLogitsArgs(*flat)
+    core.check_kernel(args.kernel, args.logits.device)
     results = args.zeros()
     for rows, of_rows, temperatures in _split(args):
         _draw(results, rows, args.logits[rows].cpu(), temperatures, of_rows, args)
@@ -64,6 +65,7 @@ def sample_of_logits(*flat: Any) -> tuple[Tensor, ...]:
 
 def cut_mask_of_logits(*flat: Any) -> Tensor:
     args = SampleOfLogitsArgs(*flat)
+    core.check_kernel(args.kernel, args.logits.device)
     mask = args.mask_zeros()
     for rows, of_rows, temperatures in _split(args):
         on_cpu = args._replace(logits=args.logits[rows].cpu(), temperatures=temperatures, **of_rows, kernel="")
@@ -82,6 +84,7 @@ def _split(args: SampleOfLogitsArgs) -> Iterator[tuple[slice, dict[str, Tensor],
 def of_logits(*args: Any) -> Tensor:
     logits, temperatures, token_ids, ignore_index, output, *_ = args
     _inputs.dtype_code(logits, "logits")
+    core.check_kernel(args[-1], logits.device)
     result = _of_logits_torch.output_of(logits, token_ids, output)
     on_cpu = temperatures.cpu()
     core.check_temperatures(on_cpu)

@@ -11,6 +11,7 @@ from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
 from isologit.torch_backend import backward, blocks, core, folds, order, transforms
 from isologit.torch_backend.blocks import Counter, Whole
+from isologit.torch_backend.rounding import DIGITS
 
 _HEAD = frozenset(
     "hidden weight bias temperatures vocab_size softcap scale divide transform_order arithmetic threads processors "
@@ -28,9 +29,12 @@ def report(counts: Tensor, rows: int, counter: Counter, undecided: int) -> None:
 def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
     """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not."""
     core.check_known(head, _HEAD)
+    core.check_kernel(head.kernel, head.hidden.device)
     for name in ("hidden", "weight", "bias"):
         if (operand := getattr(head, name)) is not None:
             _inputs.dtype_code(operand, name)
+            if operand.dtype not in DIGITS:
+                raise NotImplementedError(f"{name}: dtype is {operand.dtype}, which kernel 'torch' does not take yet")
     if head.arithmetic != "exact":
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(
