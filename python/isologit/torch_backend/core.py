@@ -113,4 +113,4 @@ def check_kernel(kernel: str, device: torch.device) -> None:
     if kernel != _native.TORCH:
         _native.check_kernel(kernel)
         if kernel and device.type != "cpu":
-            raise ValueError(f"kernel is {kernel!r}, and the tensors are on {device}; expected 'torch', or '' for the best")
+            raise ValueError(f"kernel is {kernel!r}, and the tensors are on {device}; expected 'torch' or ''")
