@@ -31,24 +31,35 @@ def _output(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
     return logits.new_empty(shapes.get(output) or (logits.shape[0],), dtype=torch.float32)
 
 
-@torch.library.custom_op("isologit::of_logits", mutates_args=(), schema=f"({_ARGS}) -> Tensor")
-def of_logits(*args: Any) -> Tensor:
+def run_of_logits(
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
     """output: "log_softmax" [N, V], "logprobs" of token_ids [N, K], "entropy" or "lse" [N]."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
     result = _output(logits, token_ids, output)
     request = _fill(_native.LogitsRequest(), logits, temperatures, token_ids, ignore_index)
     setattr(request, output, result.data_ptr())
     if output == "log_softmax":
         request.log_softmax_row_stride = logits.shape[1]
     if result.numel():
-        _native.score_logits(request, _native.Running(*running))
+        _native.score_logits(request, running)
     return result
 
 
-@torch.library.custom_op("isologit::of_logits_backward", mutates_args=(), schema=f"(Tensor g, {_ARGS}) -> Tensor")
-def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
-    """The gradient of the logits, f32, from the upstream of what of_logits returned."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
+def run_of_logits_backward(
+    g: Tensor,
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
+    """The gradient of the logits, f32, from the upstream of what run_of_logits returned."""
     g = g.to(torch.float32).contiguous()
     result = logits.new_empty(logits.shape, dtype=torch.float32)
     request = _fill(_native.LogitsBackwardRequest(), logits, temperatures, token_ids, ignore_index)
@@ -56,9 +67,19 @@ def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
     if output == "log_softmax":
         request.d_log_softmax_row_stride = logits.shape[1]
     request.dlogits, request.dlogits_row_stride = result.data_ptr(), logits.shape[1]
-    if result.numel():
-        _native.backward_logits(request, _native.Running(*running))
+    if len(result):
+        _native.backward_logits(request, running)
     return result
+
+
+@torch.library.custom_op("isologit::of_logits", mutates_args=(), schema=f"({_ARGS}) -> Tensor")
+def of_logits(*args: Any) -> Tensor:
+    return run_of_logits(*args[:5], _native.Running(*args[5:]))
+
+
+@torch.library.custom_op("isologit::of_logits_backward", mutates_args=(), schema=f"(Tensor g, {_ARGS}) -> Tensor")
+def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
+    return run_of_logits_backward(g, *args[:5], _native.Running(*args[5:]))
 
 
 @of_logits.register_fake
@@ -85,7 +106,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 of_logits.register_autograd(_backward, setup_context=_setup)
 
 
-def _temperatures(temperature: Any) -> Tensor:
+def temperatures_of(temperature: Any) -> Tensor:
     if _numbers.traced():
         return torch.as_tensor(temperature, dtype=torch.float32).detach()
     with _numbers.usual_rounding():
@@ -107,7 +128,7 @@ def run(
     rows = logits.reshape(lead.numel(), vocab_size)
     if vocab_size > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
-    temperatures = _temperatures(temperature)
+    temperatures = temperatures_of(temperature)
     _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None
