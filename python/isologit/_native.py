@@ -496,12 +496,13 @@ class Running(NamedTuple):
     def members(self) -> dict[str, Any]:
         """Those of the options."""
         numbers = (c_int32 * len(self.processors))(*self.processors) if self.processors else None
+        peers = {} if self.peers is None else {"peers": ctypes.pointer(self.peers.native)}
         return {
             "threads": self.threads,
             "kernel": check_kernel(self.kernel),
             "processors": numbers,
             "processor_count": len(self.processors),
-            "peers": None if self.peers is None else ctypes.pointer(self.peers.native),
+            **peers,
         }
 
 

@@ -137,4 +137,4 @@ def run(
         shape = (*lead, *ids.shape[1:])
         ids = ids if ids.ndim == 2 else ids[:, None]
     temperatures = temperatures.reshape(-1).contiguous()
-    return of_logits(rows, temperatures, ids, ignore_index, output, *running).reshape(shape)
+    return of_logits(rows, temperatures, ids, ignore_index, output, *running[:3]).reshape(shape)
