@@ -264,7 +264,7 @@ def sample(
 def logprobs_of_logits(logits: Tensor, token_ids: Any, *, ignore_index: int = -100, **options: Any) -> Tensor:
     """isologit.logprobs_of_logits of logits [..., v] whose last dimension is this rank's ids, over `group`.
 
-    group, first_id and vocab_size as of `score`; temperature, threads, processors and kernel as of
+    v is at least 1. group, first_id and vocab_size as of `score`; temperature, threads, processors and kernel as of
     isologit.logprobs_of_logits. Differentiable: each rank has the gradient of its own logits.
     """
     return _of_logits_as("logprobs", logits, token_ids, ignore_index, **options)
@@ -315,6 +315,9 @@ def _of_logits_as(
             **{"needs gradients": is_grad_enabled() and logits.requires_grad},
             **checksums(token_ids=ids, temperature=temperatures),
         )
+        for rank, facts in enumerate(everyone):
+            if facts["own_rows"] == 0:
+                exchange.fail(f"rank {rank} has logits of no id; expected those of at least one on every rank")
         shard = place(exchange, everyone, vocab_size)
         flat = logits.reshape(lead.numel(), columns)[:, : shard.count]
         flat = flat if shard.count <= 1 or flat.stride(1) == 1 else flat.contiguous()

@@ -5,6 +5,7 @@ import json
 import struct
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -14,6 +15,13 @@ from isologit import _native
 _HEADER = struct.Struct("<4sBHQ")  # magic, kind, number of the message within the call, size
 _MAGIC = b"ILP1"
 _FIRST = 512
+
+
+def bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    """Those of its elements, whatever its layout."""
+    flat = tensor.detach().reshape(-1)
+    flat = flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8).numpy()
 
 
 class _Kind(enum.IntEnum):
@@ -82,7 +90,7 @@ class Exchange:
 
     def tensors(self, own: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """The rows of all ranks, one after the other; counts[r] of rank r."""
-        parts = self.states(own.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        parts = self.states(bytes_of(own).tobytes())
         whole = torch.frombuffer(bytearray(b"".join(parts)) or bytearray(8), dtype=own.dtype)
         shape = (sum(counts), *own.shape[1:])
         return whole[: torch.Size(shape).numel()].reshape(shape)

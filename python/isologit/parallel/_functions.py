@@ -11,7 +11,7 @@ from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._score import Results, ScoreArgs
 from isologit._torch import backward, fingerprint
-from isologit.parallel._exchange import Exchange
+from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
 from isologit.parallel._shard import Shard, place
 
@@ -26,11 +26,9 @@ def maker(arithmetic: str, kernel: str) -> str:
 def checksums(**tensors: Tensor | None) -> dict[str, int | None]:
     """Of what must be equal on all ranks: whatever its layout, a pass over its bytes."""
 
-    def checksum(tensor: Tensor) -> int:
-        return zlib.crc32(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
-
     return {
-        f"the checksum of {name}": None if tensor is None else checksum(tensor) for name, tensor in tensors.items()
+        f"the checksum of {name}": None if tensor is None else zlib.crc32(bytes_of(tensor))
+        for name, tensor in tensors.items()
     }
 
 
