@@ -180,6 +180,31 @@ def sharded(rank, size):
     return "right"
 
 
+def adapters(rank, size):
+    """Those of trainers, over a tensor-parallel group."""
+    from isologit.integrations import areal, megatron, miles, slime
+
+    group = dist.group.WORLD
+    logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
+    logprobs, entropy = isologit.logprobs_of_logits(logits, IDS), isologit.entropy_of_logits(logits)
+    own = logits[:, rank * 10 : rank * 10 + 10].clone()
+    for found in (
+        areal.gather_logprobs_entropy(own, IDS, 1.0, group),
+        slime.calculate_log_probs_and_entropy(own, IDS, group, True),
+        miles.calculate_log_probs_and_entropy(own, IDS, group, True, vocab_size=VOCAB, true_on_policy=True),
+    ):
+        check(torch.equal(found[0].reshape(4), logprobs) and torch.equal(found[1], entropy), "an adapter of logits")
+    weight = WEIGHT[rank * 10 : rank * 10 + 10].clone().requires_grad_()
+    layer = SimpleNamespace(weight=weight, tp_group=group, bias=None, sequence_parallel=False)
+    scores = megatron.output_processor(
+        hidden_states=HIDDEN[:, None], output_layer=layer, output_weight=None, labels=IDS[None]
+    )
+    check(torch.equal(scores.logprobs, by_one_process()[None]), "Megatron's head")
+    scores.logprobs.sum().backward()
+    check(weight.grad.abs().max() > 0, "Megatron's gradient")
+    return "right"
+
+
 def bytes_of_rows(rank, size):
     """What this rank hands to a collective, for a row of logprobs and of its backward."""
     sent = []

@@ -54,7 +54,7 @@ def run(*scenarios):
 
 @pytest.fixture(scope="module")
 def found():
-    return run("sharded", "bytes_of_rows", "lags", *TOLD, *WORDS)
+    return run("sharded", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
 
 
 def test_the_contracts_bits_at_every_number_of_ranks():
@@ -63,6 +63,10 @@ def test_the_contracts_bits_at_every_number_of_ranks():
 
 def test_weights_that_say_where_they_lie(found):
     assert [rank.get("returned", rank) for rank in found["sharded"]] == ["right"] * 3
+
+
+def test_adapters_of_trainers(found):
+    assert [rank.get("returned", rank) for rank in found["adapters"]] == ["right"] * 3
 
 
 def test_bytes_of_a_row(found):
