@@ -18,10 +18,10 @@ import expected_gradients as by_definition
 import torch
 import torch.distributed as dist
 from gradient_problem import dz_of
+from test_score import TEMPERATURES, TOP_K, VOCAB, head, same, wanted_of
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
-from test_score import TEMPERATURES, TOP_K, VOCAB, head, same, wanted_of
 
 import isologit
 from isologit import parallel
@@ -215,8 +215,8 @@ def bytes_of_rows(rank, size):
         for rows in (100, 300):
             generator = torch.Generator().manual_seed(2)
             hidden = torch.randn(rows, 8, generator=generator).requires_grad_()
-            weight = torch.randn(vocab // size, 8, generator=generator)
             ids = torch.randint(0, vocab, (rows,), generator=generator)
+            weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
             del sent[:]
             logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients="exact").logprobs
             ahead = sum(sent)

@@ -122,7 +122,7 @@ def has_several_ranks(group: Any) -> bool:
 
 
 def functions_over(group: Any) -> tuple[Any, dict[str, Any]]:
-    """Where the functions of given logits and of heads are, and what to tell them, if the group splits the vocabulary."""
+    """Where the functions are, and what to tell them of a group that may split the vocabulary."""
     if not has_several_ranks(group):
         return isologit, {}
     return importlib.import_module("isologit.parallel"), {"group": group}
@@ -134,6 +134,6 @@ def refuse_shards(group: Any, name: str) -> None:
 
     if has_several_ranks(group):
         raise NotImplementedError(
-            f"{name} has {dist.get_world_size(group)} ranks; expected one: this adapter does not take what is split over "
-            "ranks: use a tensor-parallel size of 1, or isologit.parallel itself"
+            f"{name} has {dist.get_world_size(group)} ranks; expected one: this adapter does not take what is "
+            "split over ranks: use a tensor-parallel size of 1, or isologit.parallel itself"
         )

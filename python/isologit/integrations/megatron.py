@@ -29,8 +29,8 @@ def output_processor(
     """isologit.score of the hidden states [s, b, H], for labels [b, s], which nothing shifts: results [b, s].
 
     GPTModel.forward(..., labels=labels, output_processor=output_processor, output_processor_context=...) returns it.
-    context: arguments of isologit.score. Without it: outputs=("logprobs", "entropy"). Over a tensor-parallel group these
-    are the arguments of isologit.parallel.score; every rank has all results.
+    context: arguments of isologit.score. Without it: outputs=("logprobs", "entropy"). Over a tensor-parallel group
+    they are those of isologit.parallel.score; every rank has all results.
     """
     global calls
     calls += 1

@@ -210,7 +210,7 @@ def linear_logprobs(
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Any, target: Any, **options: Any) -> Any:
-    """isologit.linear_cross_entropy with the arguments of `score`. Of rows="own" the mean or sum is over this rank's."""
+    """isologit.linear_cross_entropy with the arguments of `score`. Of rows="own" a mean is over this rank's."""
     return _cross_entropy.losses_by(score, hidden, weight, target, **options)
 
 

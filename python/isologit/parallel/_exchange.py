@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from isologit import _native
 
-# A message: this header, then `size` bytes. What fits goes with the header, in one collective; the rest in a second one.
+# A message: this header, then `size` bytes. What fits goes with the header, the rest in a second collective.
 _HEADER = struct.Struct("<4sBHQ")  # magic, kind, number of the message within the call, size
 _MAGIC = b"ILP1"
 _FIRST = 512
@@ -42,7 +42,9 @@ class Exchange:
     def __init__(self, what: str, group: Any = None) -> None:
         self.what = what
         if not dist.is_available() or not dist.is_initialized():
-            raise ValueError(f"{what}: there is no process group; expected torch.distributed.init_process_group() before")
+            raise ValueError(
+                f"{what}: there is no process group; expected torch.distributed.init_process_group() before"
+            )
         self.group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
@@ -77,8 +79,8 @@ class Exchange:
             for name in (*first, *theirs):
                 if not name.startswith("own_") and theirs.get(name) != first.get(name):
                     self.fail(
-                        f"{name} is {theirs.get(name)!r} on rank {rank} and {first.get(name)!r} on rank 0; expected all "
-                        "ranks to make the same call with the same arguments, but for their own rows"
+                        f"{name} is {theirs.get(name)!r} on rank {rank} and {first.get(name)!r} on rank 0; expected "
+                        "all ranks to make the same call with the same arguments, but for their own rows"
                     )
         return everyone
 
@@ -107,8 +109,8 @@ class Exchange:
         except RuntimeError as error:
             self._over = True
             raise ParallelError(
-                f"{self.what}: rank {self.rank} of {self.size} could not exchange message {self._number} with the others: "
-                f"{error}. A rank died, did not make this call, or was later than the group's time-out; there is no "
+                f"{self.what}: rank {self.rank} of {self.size} could not exchange message {self._number} with the "
+                f"others: {error}. A rank died, did not make this call, or was later than the group's time-out; there is no "
                 "result, and the group may be of no more use"
             ) from error
         for rank, (magic, theirs, _, state) in enumerate(messages):
@@ -117,8 +119,8 @@ class Exchange:
         for rank, (magic, theirs, number, _) in enumerate(messages):
             if (magic, theirs, number) != (_MAGIC, kind, self._number % 2**16):
                 self.fail(
-                    f"rank {rank} sent something else than rank {self.rank} (message {self._number}, {kind.name.lower()}); "
-                    "expected all ranks to make the same call"
+                    f"rank {rank} sent something else than rank {self.rank} (message {self._number}, "
+                    f"{kind.name.lower()}); expected all ranks to make the same call"
                 )
         self._number += 1
         return [state for *_, state in messages]

@@ -147,9 +147,7 @@ class Score(torch.autograd.Function):
         ctx.call = call
         outputs = tuple(call.rows.own(result) for result in results[:-2])
         constants = (
-            value
-            for name, value in zip(Results._fields, outputs, strict=False)
-            if name not in backward.DIFFERENTIABLE
+            value for name, value in zip(Results._fields, outputs, strict=False) if name not in backward.DIFFERENTIABLE
         )
         ctx.mark_non_differentiable(*constants)
         return outputs
@@ -178,7 +176,7 @@ def sample(exchange: Exchange, args: SampleArgs, rows: Rows, first_id: int | Non
 
 
 class OfLogits(torch.autograd.Function):
-    """"logprobs" of ids [N, K], "entropy" or "lse" [N] of logits whose columns are this rank's ids."""
+    """ "logprobs" of ids [N, K], "entropy" or "lse" [N] of logits whose columns are this rank's ids."""
 
     @staticmethod
     def forward(

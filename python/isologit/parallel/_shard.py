@@ -54,8 +54,8 @@ def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | N
     added = module.num_embeddings - module.org_vocab_size
     if added > 0:
         raise NotImplementedError(
-            f"weight: {added} ids were added after the original {module.org_vocab_size}, so that no rank's rows are ids "
-            "one after the other; expected none"
+            f"weight: {added} ids were added after the original {module.org_vocab_size}, so that no rank's rows are "
+            "ids one after the other; expected none"
         )
     start, end = indices.org_vocab_start_index, indices.org_vocab_end_index
     size = module.org_vocab_size if vocab_size is None else vocab_size
@@ -64,7 +64,9 @@ def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | N
 
 def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
     if first_id is not None:
-        raise ValueError(f"first_id is {first_id} and weight is a DTensor; expected None: its layout says where it lies")
+        raise ValueError(
+            f"first_id is {first_id} and weight is a DTensor; expected None: its layout says where it lies"
+        )
     mesh, placements = weight.device_mesh, weight.placements
     sharded = [dim for dim, placement in enumerate(placements) if not placement.is_replicate()]
     if len(sharded) != 1 or not placements[sharded[0]].is_shard(0) or "Strided" in repr(placements[sharded[0]]):
@@ -89,8 +91,8 @@ def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | 
 def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> Shard:
     """This rank's part, after it was checked that together they are the vocabulary, every id once.
 
-    Of each rank own_rows and own_first_id; where that is None for all, the ranks' rows follow one another. Rows past the
-    vocabulary are padding.
+    Of each rank own_rows and own_first_id; where that is None for all, the ranks' rows follow one another. Rows past
+    the vocabulary are padding.
     """
     before, shards = 0, []
     for rank, facts in enumerate(everyone):
@@ -107,8 +109,8 @@ def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -
             continue
         if shard.first_id != at:
             exchange.fail(
-                f"rank {rank} has ids [{shard.first_id}, {shard.first_id + shard.count}), and the ranks before it those "
-                f"up to {at}; expected every id of the vocabulary [0, {vocab_size}) once"
+                f"rank {rank} has ids [{shard.first_id}, {shard.first_id + shard.count}), and the ranks before it "
+                f"those up to {at}; expected every id of the vocabulary [0, {vocab_size}) once"
             )
         at += shard.count
     if at != vocab_size or vocab_size < 1:
