@@ -27,7 +27,7 @@ struct Header {
   bool read(ByteReader& bytes) {
     std::uint32_t magic = 0;
     return bytes.get(magic) && magic == kMagic && bytes.get_count(first_id) && bytes.get_count(rows) &&
-           bytes.get_count(vocab_size) && bytes.get_count(exchange);
+           bytes.get(vocab_size) && bytes.get_count(exchange);
   }
 };
 

@@ -139,10 +139,11 @@ Result<std::optional<Peers>> to_peers(const isologit_peers* from) {
   if (from == nullptr) return std::nullopt;
   const auto c = read(from, "peers");
   if (!c) return tl::unexpected(c.error());
-  if (c->count < 1 || c->gather == nullptr) {
+  constexpr std::int32_t kMostParties = 1 << 20;
+  if (c->count < 1 || c->count > kMostParties || c->gather == nullptr) {
     return fail(StatusCode::invalid_argument,
                 base::concat("peers: count is ", c->count, " and gather is ", c->gather == nullptr ? "" : "not ",
-                             "NULL; expected at least 1 and a function"));
+                             "NULL; expected 1 to ", kMostParties, " and a function"));
   }
   const auto gather = [call = c->gather, user = c->user, count = static_cast<std::size_t>(c->count)](
                           std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {

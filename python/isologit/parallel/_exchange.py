@@ -110,8 +110,8 @@ class Exchange:
             self._over = True
             raise ParallelError(
                 f"{self.what}: rank {self.rank} of {self.size} could not exchange message {self._number} with the "
-                f"others: {error}. A rank died, did not make this call, or was later than the group's time-out; there is no "
-                "result, and the group may be of no more use"
+                f"others: {error}. A rank died, did not make this call, or was later than the group's time-out; there "
+                "is no result, and the group may be of no more use"
             ) from error
         for rank, (magic, theirs, _, state) in enumerate(messages):
             if magic == _MAGIC and theirs == _Kind.FAILED:
