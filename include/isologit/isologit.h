@@ -158,6 +158,20 @@ typedef struct isologit_score_request {
   int64_t mask_row_stride;
 } isologit_score_request;
 
+/* A party of several that make the same call at the same time, each with its own rows of the weight
+ * (isologit/peers.hpp): `head` has these rows, all else is of the whole vocabulary, and every party has all results. */
+typedef struct isologit_peers {
+  size_t struct_size;
+  int64_t first_id;   /* of the party's rows; it may have none */
+  int64_t vocab_size; /* of the whole head: together the parties have every id once */
+  int32_t count;      /* of the parties */
+  /* Called from the calling thread, equally often by every party: hands `size` bytes to the others. *all is to point to
+   * the bytes of all parties, this one's among them, one after the other in any order, until the next call or the end;
+   * sizes[i], of `count`, is how many the i-th has. Returning 0 fails the call with ISOLOGIT_CANCELLED. */
+  int (*gather)(void* user, const void* bytes, size_t size, const void** all, size_t* sizes);
+  void* user; /* handed to gather */
+} isologit_peers;
+
 typedef struct isologit_score_options {
   size_t struct_size;
   int32_t threads;    /* 0: as many as there are processors to run on, at most the control group's quota */
@@ -172,6 +186,7 @@ typedef struct isologit_score_options {
    * calling thread may run on. */
   const int32_t* processors;
   int64_t processor_count;
+  const isologit_peers* peers; /* NULL: the head has the whole vocabulary. Not for isologit_partial. */
 } isologit_score_options;
 
 typedef struct isologit_score_report {
@@ -246,6 +261,7 @@ typedef struct isologit_backward_options {
   void* user;
   const int32_t* processors;
   int64_t processor_count;
+  const isologit_peers* peers; /* as in isologit_score_options; not beside d_logits or d_log_softmax */
 } isologit_backward_options;
 
 typedef struct isologit_backward_report {

@@ -35,6 +35,7 @@ __all__ = [
     "lse_of_logits",
     "nn",
     "ops",
+    "parallel",
     "partial",
     "sample",
     "sample_of_logits",
@@ -61,7 +62,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial", "testing")
+_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "parallel", "partial", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -234,8 +234,8 @@ class HeadArgs(NamedTuple):
         size = weight.shape[0] if vocab_size is None else _numbers.integer(vocab_size, "vocab_size")
         return self._replace(weight=weight, bias=bias, vocab_size=size)
 
-    def options(self) -> dict[str, Any]:
-        running = _native.Running(self.threads, self.processors, self.kernel)
+    def options(self, peers: _native.PeersCalls | None = None) -> dict[str, Any]:
+        running = _native.Running(self.threads, self.processors, self.kernel, peers)
         return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:

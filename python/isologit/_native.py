@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from ctypes import POINTER, Structure, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,8 +198,21 @@ class LogitsBackwardRequest(Sized):
     ]
 
 
+class Peers(Sized):
+    _fields_ = [
+        *SIZE,
+        ("first_id", c_int64),
+        ("vocab_size", c_int64),
+        ("count", c_int32),
+        *pointers("gather", "user"),
+    ]
+
+
+_PEERS = [("peers", POINTER(Peers))]
+
+
 class _ScoreOptions(Sized):
-    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, ("arithmetic", c_int32), *PROCESSORS]
+    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, ("arithmetic", c_int32), *PROCESSORS, *_PEERS]
 
 
 class _BackwardOptions(Sized):
@@ -211,6 +224,7 @@ class _BackwardOptions(Sized):
         *THREADS_AND_KERNEL,
         *PROGRESS_AND_USER,
         *PROCESSORS,
+        *_PEERS,
     ]
 
 
@@ -410,11 +424,38 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
             answer = 0
 
 
+_GATHER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(c_size_t))
+
+
+class PeersCalls:
+    """isologit_peers: `gather` takes bytes and returns those of all parties. What it raises, the call raises."""
+
+    def __init__(self, first_id: int, vocab_size: int, count: int, gather: Callable[[bytes], Sequence[bytes]]) -> None:
+        self._gather = gather
+        self._all = b""
+        self._function = _GATHER(self._call)
+        function = ctypes.cast(self._function, c_void_p)
+        self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=function)
+        self.raised: list[BaseException] = []
+
+    def _call(self, user: int, own: int, size: int, to_all: Any, sizes: Any) -> int:
+        try:
+            states = self._gather(ctypes.string_at(own, size))
+            self._all = b"".join(states)
+            to_all[0] = ctypes.cast(c_char_p(self._all), c_void_p)
+            for i, state in enumerate(states):
+                sizes[i] = len(state)
+        except BaseException as error:  # handed on by Interruptible
+            self.raised.append(error)
+            return 0
+        return 1
+
+
 class Interruptible:
     """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
 
-    def __init__(self, options: _ScoreOptions | _BackwardOptions) -> None:
-        self._raised: list[BaseException] = []
+    def __init__(self, options: _ScoreOptions | _BackwardOptions, peers: PeersCalls | None = None) -> None:
+        self._raised: list[BaseException] = [] if peers is None else peers.raised
         if threading.current_thread() is threading.main_thread():  # no other runs handlers
             answers = _run_signal_handlers(self._raised)
             next(answers)
@@ -456,15 +497,18 @@ class Running(NamedTuple):
     threads: int
     processors: Sequence[int]
     kernel: str
+    peers: PeersCalls | None = None
 
     def members(self) -> dict[str, Any]:
         """Those of the options."""
         numbers = (c_int32 * len(self.processors))(*self.processors) if self.processors else None
+        peers = {} if self.peers is None else {"peers": ctypes.pointer(self.peers.native)}
         return {
             "threads": self.threads,
             "kernel": check_kernel(self.kernel),
             "processors": numbers,
             "processor_count": len(self.processors),
+            **peers,
         }
 
 
@@ -482,14 +526,14 @@ def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
 def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_score."""
     options, report = _score_options(arithmetic, running), _ScoreReport()
-    Interruptible(options).call(_library.isologit_score, head, request, options, report)
+    Interruptible(options, running.peers).call(_library.isologit_score, head, request, options, report)
     return _counts_of(report)
 
 
 def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_sample."""
     options, report = _score_options(arithmetic, running), _SampleReport()
-    Interruptible(options).call(_library.isologit_sample, head, request, options, report)
+    Interruptible(options, running.peers).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
 
 
@@ -536,13 +580,13 @@ def backward(head: Head, request: BackwardRequest, *, arithmetic: str, gradients
         logits_arithmetic=arithmetic_code(arithmetic),
         **running.members(),
     )
-    Interruptible(options).call(_library.isologit_backward, head, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_backward, head, request, options, None)
 
 
 def score_logits(request: LogitsRequest, running: Running) -> None:
     """isologit_score_logits."""
     options = _ScoreOptions(**running.members())
-    Interruptible(options).call(_library.isologit_score_logits, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_score_logits, request, options, None)
 
 
 def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
@@ -555,7 +599,7 @@ def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
 def backward_logits(request: LogitsBackwardRequest, running: Running) -> None:
     """isologit_backward_logits."""
     options = _BackwardOptions(**running.members())
-    Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_backward_logits, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:

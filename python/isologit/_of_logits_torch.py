@@ -32,22 +32,35 @@ def output_of(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
     return logits.new_empty(shapes.get(output) or (logits.shape[0],), dtype=torch.float32)
 
 
-def run_of_logits(*args: Any) -> Tensor:
+def run_of_logits(
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
     """output: "log_softmax" [N, V], "logprobs" of token_ids [N, K], "entropy" or "lse" [N]."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
     result = output_of(logits, token_ids, output)
     request = _fill(_native.LogitsRequest(), logits, temperatures, token_ids, ignore_index)
     setattr(request, output, result.data_ptr())
     if output == "log_softmax":
         request.log_softmax_row_stride = logits.shape[1]
     if result.numel():
-        _native.score_logits(request, _native.Running(*running))
+        _native.score_logits(request, running)
     return result
 
 
-def run_backward(g: Tensor, *args: Any) -> Tensor:
-    """The gradient of the logits, f32, from the upstream of what of_logits returned."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
+def run_of_logits_backward(
+    g: Tensor,
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
+    """The gradient of the logits, f32, from the upstream of what run_of_logits returned."""
     g = g.to(torch.float32).contiguous()
     result = logits.new_empty(logits.shape, dtype=torch.float32)
     request = _fill(_native.LogitsBackwardRequest(), logits, temperatures, token_ids, ignore_index)
@@ -55,18 +68,21 @@ def run_backward(g: Tensor, *args: Any) -> Tensor:
     if output == "log_softmax":
         request.d_log_softmax_row_stride = logits.shape[1]
     request.dlogits, request.dlogits_row_stride = result.data_ptr(), logits.shape[1]
-    if result.numel():
-        _native.backward_logits(request, _native.Running(*running))
+    if len(result):
+        _native.backward_logits(request, running)
     return result
 
 
 of_logits = operator(
-    "of_logits", f"({_ARGS}) -> Tensor", run_of_logits, lambda *args: output_of(args[0], args[2], args[4])
+    "of_logits",
+    f"({_ARGS}) -> Tensor",
+    lambda *args: run_of_logits(*args[:5], _native.Running(*args[5:])),
+    lambda *args: output_of(args[0], args[2], args[4]),
 )
 of_logits_backward = operator(
     "of_logits_backward",
     f"(Tensor g, {_ARGS}) -> Tensor",
-    run_backward,
+    lambda g, *args: run_of_logits_backward(g, *args[:5], _native.Running(*args[5:])),
     lambda _, *args: args[0].new_empty(args[0].shape, dtype=torch.float32),
 )
 
@@ -85,7 +101,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 of_logits.register_autograd(_backward, setup_context=_setup)
 
 
-def _temperatures(temperature: Any, device: torch.device) -> Tensor:
+def temperatures_of(temperature: Any, device: torch.device) -> Tensor:
     if _numbers.traced():
         return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
     with _numbers.usual_rounding():
@@ -108,7 +124,7 @@ def run(
         rows = rows.contiguous()
     own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
     _inputs.require_one_device(logits=logits, temperature=own)
-    temperatures = _temperatures(temperature, logits.device)
+    temperatures = temperatures_of(temperature, logits.device)
     _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None
@@ -117,4 +133,4 @@ def run(
         shape = (*lead, *ids.shape[1:])
         ids = ids if ids.ndim == 2 else ids[:, None]
     temperatures = temperatures.reshape(-1).contiguous()
-    return of_logits(rows, temperatures, ids, ignore_index, output, *running).reshape(shape)
+    return of_logits(rows, temperatures, ids, ignore_index, output, *running[:3]).reshape(shape)

@@ -135,6 +135,31 @@ IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
           {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
 }
 
+Result<std::optional<Peers>> to_peers(const isologit_peers* from) {
+  if (from == nullptr) return std::nullopt;
+  const auto c = read(from, "peers");
+  if (!c) return tl::unexpected(c.error());
+  constexpr std::int32_t kMostParties = 1 << 20;
+  if (c->count < 1 || c->count > kMostParties || c->gather == nullptr) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("peers: count is ", c->count, " and gather is ", c->gather == nullptr ? "" : "not ",
+                             "NULL; expected 1 to ", kMostParties, " and a function"));
+  }
+  const auto gather = [call = c->gather, user = c->user, count = static_cast<std::size_t>(c->count)](
+                          std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {
+    const void* bytes = nullptr;
+    std::vector<std::size_t> sizes(count);
+    if (call(user, own.data(), own.size(), &bytes, sizes.data()) == 0) return false;
+    const auto* next = static_cast<const std::byte*>(bytes);
+    for (const std::size_t size : sizes) {
+      all.emplace_back(next, next + size);
+      next += size;
+    }
+    return true;
+  };
+  return Peers{c->first_id, c->vocab_size, gather};
+}
+
 Result<ScoreOptions> to_options(const isologit_score_options* from) {
   if (from == nullptr) return ScoreOptions{};
   const auto c = read(from, "options");

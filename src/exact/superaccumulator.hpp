@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "base/bytes.hpp"
 #include "exact/rounding.hpp"
 
 namespace isologit::detail::exact {
@@ -20,6 +21,10 @@ class Superaccumulator {
 
   // The sum, rounded once.
   double round(const Format& format);
+
+  void write(base::ByteWriter& bytes);
+  // Adds what another one wrote. False when the bytes are not that.
+  bool add_read(base::ByteReader& bytes);
 
  private:
   static constexpr int kDigits = 20;
@@ -40,6 +45,10 @@ class Sum {
 
   // Exact as a double.
   double round(const Format& format);
+
+  void write(base::ByteWriter& bytes);
+  // Adds what another one wrote. False when the bytes are not that.
+  bool add_read(base::ByteReader& bytes);
 
  private:
   Superaccumulator sum_;

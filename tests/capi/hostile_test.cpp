@@ -72,15 +72,24 @@ struct Place {
 
 // Whether the message has a word for the place: a member on the way to it, or what that is a part of.
 bool names(const std::string& message, const Place& place) {
-  static const std::map<std::string, std::string> also = {
-      {"first_id", "support"},        {"last_id", "support"},
-      {"has_range", "support"},       {"row_count", "row_list"},
-      {"struct_size", "structure"},   {"has_ignore_index", "token_ids"},
-      {"f8_block_rows", "f8_scales"}, {"f8_block_cols", "f8_scales"},
-      {"f8_first_row", "f8_scales"},  {"logits_arithmetic", "arithmetic"}};
+  static const std::multimap<std::string, std::string> also = {{"first_id", "support"},
+                                                               {"first_id", "shard"},
+                                                               {"vocab_size", "the parties have ids"},
+                                                               {"vocab_size", "of the vocabulary"},
+                                                               {"count", "a party sent"},
+                                                               {"last_id", "support"},
+                                                               {"has_range", "support"},
+                                                               {"row_count", "row_list"},
+                                                               {"struct_size", "structure"},
+                                                               {"has_ignore_index", "token_ids"},
+                                                               {"f8_block_rows", "f8_scales"},
+                                                               {"f8_block_cols", "f8_scales"},
+                                                               {"f8_first_row", "f8_scales"},
+                                                               {"logits_arithmetic", "arithmetic"}};
   for (std::size_t i = 1; i < place.path.size(); ++i) {
     std::string word = place.path[i];
-    if (const auto other = also.find(word); other != also.end() && message.find(other->second) != std::string::npos) {
+    const auto [other, last] = also.equal_range(word);
+    if (std::any_of(other, last, [&](const auto& one) { return message.find(one.second) != std::string::npos; })) {
       return true;
     }
     if (word.starts_with("has_")) word = word.substr(4);

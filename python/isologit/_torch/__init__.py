@@ -14,7 +14,7 @@ from isologit._torch import operators
 
 
 def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:
-    _check_accumulator(dweight_accumulate, args.head.weight)
+    check_accumulator(dweight_accumulate, args.head.weight)
     leaves = (args.head.hidden, args.head.weight, args.head.bias)
     summaries = torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
     args = args._replace(summaries=summaries)
@@ -22,7 +22,7 @@ def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) ->
 
 
 def logits(head: HeadArgs, dtype: Any, gradients: str, dweight_accumulate: Tensor | None) -> tuple[Tensor, Tensor]:
-    _check_accumulator(dweight_accumulate, head.weight)
+    check_accumulator(dweight_accumulate, head.weight)
     return operators.logits(*head, torch.float32 if dtype is None else dtype, gradients, dweight_accumulate)
 
 
@@ -41,7 +41,7 @@ def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
     return operators.cut_mask_of_logits(args.logits.detach(), *args[1:])
 
 
-def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
+def check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
     if buffer is None:
         return
     _inputs.require_one_device(weight=weight, dweight_accumulate=buffer)

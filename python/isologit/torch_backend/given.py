@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _inputs, _of_logits_torch
+from isologit import _inputs, _native, _of_logits_torch
 from isologit._sample import SampleArgs, Samples
 from isologit._sample_of_logits import SampleOfLogitsArgs
 from isologit.torch_backend import blocks, core, folds, limits, transforms
@@ -130,7 +130,7 @@ def _of_core(rows: Tensor, *args: Any) -> Tensor:
     logits, temperatures, token_ids, ignore_index, output, threads, processors, _ = args
     ids = None if token_ids is None else token_ids[rows].cpu()
     operands = (logits[rows].cpu(), _of_rows(temperatures, rows).cpu(), ids)
-    return _of_logits_torch.run_of_logits(*operands, ignore_index, output, threads, processors, "")
+    return _of_logits_torch.run_of_logits(*operands, ignore_index, output, _native.Running(threads, processors, ""))
 
 
 def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
@@ -139,6 +139,8 @@ def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
     for rows in _row_slices(logits):
         ids = None if token_ids is None else token_ids[rows].cpu()
         operands = (g[rows].cpu(), logits[rows].cpu(), _of_rows(temperatures, rows).cpu(), ids)
-        found = _of_logits_torch.run_backward(*operands, ignore_index, output, threads, processors, "")
+        found = _of_logits_torch.run_of_logits_backward(
+            *operands, ignore_index, output, _native.Running(threads, processors, "")
+        )
         result[rows] = found.to(result.device)
     return result
