@@ -135,8 +135,8 @@ def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
 
 
 def state(worker: WorkerBase) -> dict[str, Any]:
-    """LLM.collective_rpc("isologit_state"): what is in force in each worker, how often the head has been called, and with how
-    many rows."""
+    """LLM.collective_rpc("isologit_state"): what is in force in each worker, and how often, and with how many rows, its
+    head has been called."""
     layers = [module for module in worker.get_model().modules() if isinstance(module, IsologitLogitsProcessor)]
     settings = next((layer.isologit for layer in layers if layer.isologit), None)
     if settings is None:
