@@ -86,6 +86,7 @@ Outcome<Ending> run_command_line(std::span<const Verb> verbs, int argc, char** a
       "isologit");
   app.set_version_flag("--version", "isologit " ISOLOGIT_VERSION);
   app.require_subcommand(1);
+  app.footer("In the Python package, to which these are handed over: audit, capture, integrations, verify --head");
   std::vector<std::pair<const CLI::App*, VerbRun>> runs;
   for (const Verb& verb : verbs) {
     CLI::App* command = app.add_subcommand(verb.name);

@@ -8,8 +8,10 @@
 #include "cli/row_options.hpp"
 #include "cli/text.hpp"
 #include "cli/verbs.hpp"
+#include "exact/encoded.hpp"
 #include "io/checkpoint.hpp"
 #include "kernels/target.hpp"
+#include "tiles/encoded_tiles.hpp"
 
 namespace isologit::detail::cli {
 namespace {
@@ -21,19 +23,37 @@ struct Memory {
   int threads = 0;
 };
 
+std::string_view weight_dtype(const Head& head) {
+  return head.encoded.encoding == Encoding::none ? dtype_name(head.weight.dtype) : encoding_name(head.encoded.encoding);
+}
+
+bool has_scales(const Head& head) { return head.encoded.scales.values.data != nullptr; }
+
+std::string_view product_name(const Head& head) { return head.encoded.product == F8Product::bf16 ? "bf16" : "real"; }
+
+std::uint64_t bytes_of(const MatrixView& matrix, std::size_t element) {
+  return static_cast<std::uint64_t>(matrix.rows) * static_cast<std::uint64_t>(matrix.cols) * element;
+}
+
 Outcome<Memory> memory_of(const Head& head) {
   const Result<const kernels::Target*> chosen = kernels::choose("", Arithmetic::exact);
   if (!chosen) return failure(chosen.error());
   const kernels::Target& kernel = **chosen;
   Memory memory{0, 0, std::string(kernel.name()), base::available_threads()};
-  memory.mapped = static_cast<std::uint64_t>(head.weight.rows) * static_cast<std::uint64_t>(head.weight.cols) *
-                      dtype_size(head.weight.dtype) +
-                  static_cast<std::uint64_t>(head.bias.size) * dtype_size(head.bias.dtype);
+  const bool encoded = head.encoded.encoding != Encoding::none;
+  const MatrixView& scales = head.encoded.scales.values;
+  memory.mapped =
+      bytes_of(head.weight, encoded ? exact::encoded_size(head.encoded.encoding) : dtype_size(head.weight.dtype)) +
+      static_cast<std::uint64_t>(head.bias.size) * dtype_size(head.bias.dtype) +
+      (has_scales(head) ? bytes_of(scales, dtype_size(scales.dtype)) : 0);
   const std::int64_t rows = kernel.block_rows();
+  const std::int64_t cols = tiles::kernel_columns(head);
   const std::int64_t tile_bytes = rows * kernel.tile_vocab() * static_cast<std::int64_t>(sizeof(float));
-  memory.working = kernel.prepared_bytes(rows, head.weight.cols) +
+  const std::uint64_t decoded =
+      encoded ? static_cast<std::uint64_t>(kernel.tile_vocab() * cols) * dtype_size(tiles::kernel_dtype(head)) : 0;
+  memory.working = kernel.prepared_bytes(rows, cols) +
                    static_cast<std::uint64_t>(memory.threads) *
-                       (kernel.scratch_bytes(rows, head.weight.cols) + static_cast<std::uint64_t>(tile_bytes));
+                       (kernel.scratch_bytes(rows, cols) + decoded + static_cast<std::uint64_t>(tile_bytes));
   return memory;
 }
 
@@ -45,6 +65,26 @@ nlohmann::ordered_json transforms_json(const Transforms& transforms) {
   return json;
 }
 
+nlohmann::ordered_json scales_json(const io::Checkpoint& checkpoint) {
+  if (!has_scales(checkpoint.head)) return nullptr;
+  const F8Scales& scales = checkpoint.head.encoded.scales;
+  return {{"tensor", checkpoint.scales_name},
+          {"dtype", dtype_name(scales.values.dtype)},
+          {"shape", {scales.values.rows, scales.values.cols}},
+          {"block", {scales.block_rows, scales.block_cols}},
+          {"product", product_name(checkpoint.head)}};
+}
+
+std::string scales_text(const io::Checkpoint& checkpoint) {
+  const F8Scales& scales = checkpoint.head.encoded.scales;
+  const std::string each = scales.block_rows == 0 ? std::string("one for all")
+                           : scales.block_cols == 0
+                               ? std::string("one a row")
+                               : fmt::format("one a block of [{}, {}]", scales.block_rows, scales.block_cols);
+  return fmt::format("{}  {}, {}; products {}", checkpoint.scales_name, dtype_name(scales.values.dtype), each,
+                     checkpoint.head.encoded.product == F8Product::bf16 ? "rounded to bf16" : "of real numbers");
+}
+
 std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, const Memory& memory) {
   const Head& head = checkpoint.head;
   nlohmann::ordered_json json = {{"model", model},
@@ -52,7 +92,8 @@ std::string as_json(const std::string& model, const io::Checkpoint& checkpoint, 
                                  {"model_type", checkpoint.config.model_type},
                                  {"tensor", checkpoint.weight_name},
                                  {"file", checkpoint.weight_path},
-                                 {"dtype", dtype_name(head.weight.dtype)},
+                                 {"dtype", weight_dtype(head)},
+                                 {"scales", scales_json(checkpoint)},
                                  {"shape", {head.weight.rows, head.weight.cols}},
                                  {"tied", checkpoint.tied},
                                  {"bias", nullptr},
@@ -86,7 +127,8 @@ std::string as_table(const std::string& model, const io::Checkpoint& checkpoint,
   if (checkpoint.directory != model) fields.emplace_back("directory", checkpoint.directory);
   fields.emplace_back("tensor", checkpoint.weight_name);
   fields.emplace_back("file", checkpoint.weight_path);
-  fields.emplace_back("dtype", dtype_name(head.weight.dtype));
+  fields.emplace_back("dtype", weight_dtype(head));
+  if (has_scales(head)) fields.emplace_back("scales", scales_text(checkpoint));
   fields.emplace_back("shape", fmt::format("[{}, {}]", head.weight.rows, head.weight.cols));
   fields.emplace_back("tied", checkpoint.tied ? "yes, the head is the embedding" : "no");
   fields.emplace_back("bias", head.bias.data == nullptr ? std::string("none")

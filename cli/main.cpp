@@ -5,17 +5,20 @@
 #include <new>
 
 #include "cli/output.hpp"
+#include "cli/python_verbs.hpp"
 #include "cli/signals.hpp"
 #include "cli/verbs.hpp"
 
 namespace isologit::detail::cli {
 namespace {
 
-constexpr Verb kVerbs[] = {{"score", score_verb}, {"sample", sample_verb},   {"logits", logits_verb},
-                           {"info", info_verb},   {"kernels", kernels_verb}, {"bench", bench_verb}};
+constexpr Verb kVerbs[] = {{"score", score_verb},  {"sample", sample_verb},   {"logits", logits_verb},
+                           {"info", info_verb},    {"kernels", kernels_verb}, {"bench", bench_verb},
+                           {"verify", verify_verb}};
 
 int run(int argc, char** argv) {
   try {
+    if (is_python_verb(argc, argv)) return end_run(tl::unexpected(become_python(argc, argv)));
     return end_run(run_command_line(kVerbs, argc, argv));
   } catch (const std::bad_alloc&) {
     return end_run(failure("out of memory"));

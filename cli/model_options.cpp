@@ -62,7 +62,8 @@ Outcome<std::optional<io::GivenHead>> parse_head(const ModelArguments& arguments
 }  // namespace
 
 void ModelArguments::declare_model(Options& options) {
-  options.required("MODEL", "", model, "A checkpoint's directory, or a model id in the Hugging Face cache");
+  options.required("MODEL", "", model,
+                   "A checkpoint's directory, a model id in the Hugging Face cache, or a GGUF file");
   options.text("--head", "TENSOR", head, "The head's weight, where the model's family is not known");
   options.text("--softcap", "C", softcap, "With --head: the model's logits are C * tanh(z / C)");
   options.text("--scale", "S", scale, "With --head: the model multiplies its logits by S, after the softcap");
@@ -71,6 +72,9 @@ void ModelArguments::declare_model(Options& options) {
                   "With --head: ids 0 to N - 1 are real; vocab_size of config.json, if it is not given");
   options.text("--adapter", "DIR", adapter, "The folder of a LoRA adapter of PEFT; of it what is added to the head");
   options.flag("--assume-plain-head", assume_plain_head, "With --head: the model does nothing to its logits");
+  options.choice(
+      "--f8", "real|bf16", f8, {"real", "bf16"},
+      "What a head of f8 stands for: real products of values and scales, the default, or these rounded to bf16");
 }
 
 Outcome<io::Checkpoint> open_model(const ModelArguments& arguments) {
@@ -78,6 +82,11 @@ Outcome<io::Checkpoint> open_model(const ModelArguments& arguments) {
   if (!given) return tl::unexpected(given.error());
   Result<io::Checkpoint> checkpoint = io::open_checkpoint(arguments.model, *given, arguments.adapter);
   if (!checkpoint) return failure(checkpoint.error());
+  EncodedWeight& weight = checkpoint->head.encoded;
+  weight.product = arguments.f8 == "bf16" ? F8Product::bf16 : F8Product::real;
+  if (weight.product == F8Product::bf16 && weight.scales.values.data == nullptr) {
+    return usage_error(fmt::format("--f8: the head of '{}' is not f8", arguments.model));
+  }
   return std::move(*checkpoint);
 }
 

@@ -19,6 +19,7 @@ struct ModelArguments {
   std::int64_t vocab_size = 0;  // 0: not given
   bool assume_plain_head = false;
   std::string adapter;
+  std::string f8 = "real";
 
   // Declares MODEL and these options.
   void declare_model(Options& options);

@@ -87,7 +87,7 @@ Outcome<std::optional<io::NewFile>> begin_output(const std::optional<std::string
 int end_run(Outcome<Ending> ending) {
   if (!ending) return report(ending.error());
   const Outcome<void> done = put_out(*ending);
-  return done ? 0 : report(done.error());
+  return done ? ending->exit_code : report(done.error());
 }
 
 }  // namespace isologit::detail::cli

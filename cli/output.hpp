@@ -14,6 +14,7 @@ namespace isologit::detail::cli {
 struct Ending {
   std::string text;  // for standard output
   std::optional<io::NewFile> file;
+  int exit_code = 0;  // where the text itself says that something is wrong
 };
 
 // What --output asks for: begun before anything is computed, so that a destination that does not do is told then. It

@@ -19,7 +19,8 @@ class Progress {
  public:
   using Clock = std::chrono::steady_clock;
 
-  Progress(bool enabled, Clock::time_point start) : enabled_(enabled), start_(start) {}
+  Progress(bool enabled, Clock::time_point start, const char* what = "scoring")
+      : enabled_(enabled), start_(start), what_(what) {}
 
   // What to print at `now` when `share` of the work is done: empty in the first second and soon after the last text.
   std::string update(double share, Clock::time_point now);
@@ -29,6 +30,7 @@ class Progress {
  private:
   bool enabled_;
   Clock::time_point start_;
+  const char* what_;
   std::optional<Clock::time_point> drawn_;
 };
 

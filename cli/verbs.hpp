@@ -12,5 +12,6 @@ VerbRun logits_verb(Options& options);
 VerbRun info_verb(Options& options);
 VerbRun kernels_verb(Options& options);
 VerbRun bench_verb(Options& options);
+VerbRun verify_verb(Options& options);
 
 }  // namespace isologit::detail::cli

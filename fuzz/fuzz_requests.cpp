@@ -36,7 +36,7 @@ struct Operands {
   std::int64_t rows, vocab, size;
   int dtype;
   std::vector<unsigned char> hidden, weight, bias;
-  std::vector<float> temperatures;
+  std::vector<float> temperatures, scales;
   std::vector<std::int64_t> offsets, ids, token_ids;
 
   explicit Operands(Input& input)
@@ -51,6 +51,7 @@ struct Operands {
       temperatures.push_back(input.flip() ? 0.5F : input.take<float>());
       token_ids.push_back(input.field<std::int64_t>(input.between(0, vocab - 1)));
     }
+    for (std::int64_t block = 0; block < (vocab + 1) / 2; ++block) scales.push_back(input.take<float>());
     offsets.push_back(0);
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t id = 0; id < vocab; ++id) {
@@ -73,6 +74,18 @@ struct Operands {
     lora.b = {weight.data(), input.size(vocab), input.size(rank), size, input.field(dtype)};
     lora.scale = input.flip() ? 0.5 : input.take<double>();
   }
+  // The weight's bytes as f8, with scales for blocks of two rows.
+  void encode(Input& input, isologit_head& head) const {
+    head.encoded = head.weight.data;
+    head.weight.data = nullptr;
+    head.weight.dtype = ISOLOGIT_F32;
+    head.encoding = input.field(static_cast<std::int32_t>(input.between(ISOLOGIT_F8_E4M3, ISOLOGIT_F8_E5M2)));
+    head.f8_product = input.field(static_cast<std::int32_t>(input.between(0, 1)));
+    head.f8_scales = {scales.data(), input.size((vocab + 1) / 2), 1, 1, ISOLOGIT_F32};
+    head.f8_block_rows = input.field<std::int64_t>(2);
+    head.f8_block_cols = input.field<std::int64_t>(0);
+    head.f8_first_row = input.field<std::int64_t>(0);
+  }
   isologit_head head(Input& input) const {
     isologit_head head{};
     head.struct_size = sizeof head;
@@ -84,6 +97,7 @@ struct Operands {
     head.scale_kind = input.field(static_cast<std::int32_t>(input.between(0, 2)));
     head.scale = input.flip() ? 0.5F : input.take<float>();
     if (input.flip()) add_lora(input, head.lora);
+    if (input.take<std::uint8_t>() % 4 == 3) encode(input, head);
     return head;
   }
 

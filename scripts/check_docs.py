@@ -8,6 +8,7 @@ Holds a page to its word:
   begin with "> "; what follows is the output it must print, on stdout and stderr together. In that, "..." within a
   line stands for any text, and a line of "..." alone for any lines. A command must succeed, unless the next one is
   "echo $?". What differs by machine and run (VARYING) may differ.
+  `<!-- needs MODULE -->` on the line above a block leaves it out where python3 does not have that module.
   `<!-- not run: REASON -->` on the line above a block leaves it out and says why, `<!-- first command not run: REASON
   -->` its first command.
 - A block under `<!-- from PATH -->` must be the text of that file, or the part of it between the lines that hold
@@ -35,6 +36,7 @@ VARYING = [
     r'"kernel": "\w+"',
     r'"threads": \d+',
     r"[0-9.]+ [kMG]B more",
+    r" +-?[1-9]\.\d\de-\d\d",  # differences of floats; a 0 does not differ
     r'"working_bytes": \d+',
     r"(?:yes|no: .+?)(?: +chosen)?$",
     r'"runnable": \w+',
@@ -127,6 +129,13 @@ def run_block(commands: list[Command], folder: Path, path: str) -> list[str]:
     return wrong
 
 
+def has_module(name: str, path: str) -> bool:
+    """Whether the python3 that the commands would meet has it."""
+    environment = os.environ | {"PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
+    test = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{name}') is None)"
+    return subprocess.run(["python3", "-c", test], env=environment, check=False).returncode == 0
+
+
 def check_commands(blocks: list[Block], path: str) -> tuple[int, list[str]]:
     count = 0
     wrong = []
@@ -140,6 +149,10 @@ def check_commands(blocks: list[Block], path: str) -> tuple[int, list[str]]:
             for command in commands[:len(commands) - len(rest)]:
                 print(f"not run: $ {command.text} ({left_out[2]})")
             commands = rest
+        if (needs := re.fullmatch(r"<!-- needs (\w+) -->", block.note)) and not has_module(needs[1], path):
+            for command in commands:
+                print(f"not run: $ {command.text} (needs {needs[1]})")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             for entry in ROOT.iterdir():
                 (Path(folder) / entry.name).symlink_to(entry)

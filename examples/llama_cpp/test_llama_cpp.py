@@ -1,6 +1,7 @@
 """The example on a real llama.cpp: the head is exact, of every type that can be read, and the others are refused."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,29 @@ def test_generate(files):
 def test_a_quantised_head_is_refused(files, name, tensor):
     with pytest.raises(ValueError, match=f"{tensor} is Q8_0; expected F32, F16 or BF16. Quantise the file with"):
         read_head(files / f"{name}.gguf")
+
+
+def command(verb: str, model: Path, *arguments) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "isologit", verb, str(model), *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("name", "tensor"), [("tied-BF16", "token_embd.weight"), ("own-BF16", "output.weight")])
+def test_the_command_reads_the_head(files, tmp_path, name, tensor):
+    """The same bits as of the checkpoint that the file was made of."""
+    told = json.loads(command("info", files / f"{name}.gguf", "--json").stdout)
+    assert told["tensor"] == tensor and told["dtype"] == "bf16" and told["shape"] == [4096, 128]
+    results = []
+    for i, model in enumerate((files / f"{name}.gguf", MODEL)):
+        rows = ("--input", MODEL / "captured.safetensors", "--rows", "0:64", "--output", tmp_path / str(i))
+        assert command("score", model, *rows).returncode == 0
+        results.append((tmp_path / str(i)).read_bytes())
+    assert results[0] == results[1]
+
+
+def test_the_command_names_a_quantised_head(files):
+    refused = command("info", files / "own-Q8_0.gguf")
+    assert refused.returncode == 1 and "output.weight is Q8_0; isologit takes F16, BF16, F32 and F64" in refused.stderr
 
 
 def small(path: Path, **fields) -> Path:

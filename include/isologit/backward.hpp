@@ -11,6 +11,7 @@
 
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
+#include "isologit/peers.hpp"
 #include "isologit/status.hpp"
 #include "isologit/summary.hpp"
 #include "isologit/support.hpp"
@@ -69,6 +70,9 @@ struct BackwardOptions {
   // Called between tiles on the calling thread with the share done in [0, 1], as in ScoreOptions; returning false
   // cancels the call. What the outputs then hold is of no use, buffers that were accumulated into included.
   std::function<bool(double)> progress;
+  // Of a vocabulary that is split, beside any upstream but d_logits. dhidden is the sum over all parties: the exact
+  // one, or in fast arithmetic in the order of their ids. dweight and dbias are those of a party's own rows.
+  std::optional<Peers> peers;
 };
 
 // What a call did. Counts do not affect any bit of the results.

@@ -82,6 +82,14 @@ typedef struct isologit_residual_request {
   isologit_tensor_output y;
 } isologit_residual_request;
 
+/* y = the sum of weights[e] * x_e over the experts e of a token. */
+typedef struct isologit_combine_request {
+  size_t struct_size;
+  isologit_tensor x;        /* [tokens, experts, dim] */
+  const float* weights;     /* [tokens, experts] */
+  isologit_tensor_output y; /* [tokens, 1, dim] */
+} isologit_combine_request;
+
 enum { /* kind of gate */
        ISOLOGIT_SILU = 0,
        ISOLOGIT_GELU_TANH = 1,
@@ -112,7 +120,7 @@ typedef struct isologit_rotary_request {
   isologit_tensor_output y;
 } isologit_rotary_request;
 
-enum { ISOLOGIT_ROTARY_LINEAR = 0, ISOLOGIT_ROTARY_LLAMA3 = 1 }; /* scaling */
+enum { ISOLOGIT_ROTARY_LINEAR = 0, ISOLOGIT_ROTARY_LLAMA3 = 1, ISOLOGIT_ROTARY_YARN = 2 }; /* scaling */
 
 /* frequencies[j] = theta^(-2j / dim), scaled, rounded once. */
 typedef struct isologit_rotary_frequencies_request {
@@ -125,6 +133,9 @@ typedef struct isologit_rotary_frequencies_request {
   float high_freq_factor;
   int64_t original_max_position;
   float* frequencies; /* [dim / 2] */
+  float beta_fast;    /* of yarn, like the members after it */
+  float beta_slow;
+  int32_t not_truncated;
 } isologit_rotary_frequencies_request;
 
 typedef struct isologit_attention_request {
@@ -158,6 +169,8 @@ isologit_status isologit_layer_norm(const isologit_layer_norm_request* request, 
                                     isologit_forward_report* report, char* message, size_t message_size);
 isologit_status isologit_residual(const isologit_residual_request* request, const isologit_forward_options* options,
                                   isologit_forward_report* report, char* message, size_t message_size);
+isologit_status isologit_combine(const isologit_combine_request* request, const isologit_forward_options* options,
+                                 isologit_forward_report* report, char* message, size_t message_size);
 isologit_status isologit_gate(const isologit_gate_request* request, const isologit_forward_options* options,
                               isologit_forward_report* report, char* message, size_t message_size);
 isologit_status isologit_rotary(const isologit_rotary_request* request, const isologit_forward_options* options,

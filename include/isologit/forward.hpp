@@ -92,6 +92,14 @@ struct ResidualRequest {
 };
 Result<Report> residual(const ResidualRequest& request, const Options& options = {});
 
+// y = the sum of weights[e] x_e over the experts e of a token.
+struct CombineRequest {
+  TensorView x;                    // [tokens, experts, dim]
+  std::span<const float> weights;  // [tokens, experts]
+  TensorOutput y;                  // [tokens, 1, dim]
+};
+Result<Report> combine(const CombineRequest& request, const Options& options = {});
+
 enum class GateKind {
   silu,           // g / (1 + e^-g)
   gelu_tanh,      // g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) / 2, 0.044715 as f32
@@ -130,9 +138,20 @@ struct Llama3Scaling {
   float high_freq_factor;
   std::int64_t original_max_position;
 };
+// Of frequency j (1 - r + r / factor), r going from 0 to 1 with j between the places low and high at which a frequency
+// makes beta_fast and beta_slow turns over the original context: dim ln(context / (2 pi beta)) / (2 ln theta), at least
+// 0 and at most dim - 1, and rounded down and up where `truncate` says so.
+struct YarnScaling {
+  float factor;
+  float beta_fast;
+  float beta_slow;
+  std::int64_t original_max_position;
+  bool truncate;
+};
 // theta^(-2j / dim) for j in [0, dim / 2), each rounded once to f32. linear: divided by `factor`.
 Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, float linear_factor = 1);
 Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, const Llama3Scaling& scaling);
+Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, const YarnScaling& scaling);
 
 // Keys and values of a batch of sequences. Without a block table key j of sequence s is token first_keys[s] + j; with
 // one it is slot j % block_size of block block_table[s * blocks_per_sequence + j / block_size].

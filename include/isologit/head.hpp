@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "isologit/encoded_weight.hpp"
 #include "isologit/view.hpp"
 
 namespace isologit {
@@ -36,6 +37,7 @@ struct Head {
   VectorView bias;              // [V], or none
   std::int64_t vocab_size = 0;  // the real vocabulary, 1 <= vocab_size <= weight.rows; later rows are never read
   Transforms transforms;
+  EncodedWeight encoded;  // instead of the weight's data
   Lora lora;
 };
 

@@ -44,6 +44,8 @@ enum { ISOLOGIT_EXACT = 0, ISOLOGIT_FAST = 1 };                                 
 enum { ISOLOGIT_BF16 = 0, ISOLOGIT_F16 = 1, ISOLOGIT_F32 = 2 };                           /* dtype */
 enum { ISOLOGIT_SCALE_NONE = 0, ISOLOGIT_SCALE_MULTIPLY = 1, ISOLOGIT_SCALE_DIVIDE = 2 }; /* scale_kind */
 enum { ISOLOGIT_SOFTCAP_FIRST = 0, ISOLOGIT_SCALE_FIRST = 1 };                            /* transform_order */
+enum { ISOLOGIT_F64 = 1, ISOLOGIT_F8_E4M3 = 2, ISOLOGIT_F8_E5M2 = 3 };                    /* encoding; 0: none */
+enum { ISOLOGIT_F8_REAL = 0, ISOLOGIT_F8_BF16 = 1 };                                      /* f8_product */
 
 /* [rows, cols]; row r begins at element r * row_stride of data, its elements are adjacent. Need not be aligned. */
 typedef struct isologit_matrix {
@@ -78,6 +80,19 @@ typedef struct isologit_head {
   int32_t scale_kind;
   float scale;             /* multiply: finite and not 0; divide: above 0 and finite */
   int32_t transform_order; /* which of softcap and scale comes first */
+
+  /* A weight of another type: weight.data is NULL then, and weight has the shape and the row stride, in elements. It
+   * has no backward pass. Of f8, element (r, c) stands for its value times f8_scales(floor((f8_first_row + r) /
+   * f8_block_rows), floor(c / f8_block_cols)), the real product or this rounded once to bf16. */
+  const void* encoded;
+  int32_t encoding;
+  int32_t f8_product;
+  isologit_matrix f8_scales; /* [row blocks, column blocks]; the last blocks may be partial */
+  int64_t f8_block_rows;     /* 0: all rows */
+  int64_t f8_block_cols;     /* 0: all columns */
+  int64_t f8_first_row; /* of a part of a weight: the row of the whole that it begins with, as the scales count it */
+
+  /* Added to a weight whose data is given: not beside an encoded one. */
   isologit_lora lora;
 } isologit_head;
 
@@ -153,6 +168,20 @@ typedef struct isologit_score_request {
   int64_t mask_row_stride;
 } isologit_score_request;
 
+/* A party of several that make the same call at the same time, each with its own rows of the weight
+ * (isologit/peers.hpp): `head` has these rows, all else is of the whole vocabulary, and every party has all results. */
+typedef struct isologit_peers {
+  size_t struct_size;
+  int64_t first_id;   /* of the party's rows; it may have none */
+  int64_t vocab_size; /* of the whole head: together the parties have every id once */
+  int32_t count;      /* of the parties */
+  /* Called from the calling thread, equally often by every party: hands `size` bytes to the others. *all is to point to
+   * the bytes of all parties, this one's among them, one after the other in any order, until the next call or the end;
+   * sizes[i], of `count`, is how many the i-th has. Returning 0 fails the call with ISOLOGIT_CANCELLED. */
+  int (*gather)(void* user, const void* bytes, size_t size, const void** all, size_t* sizes);
+  void* user; /* handed to gather */
+} isologit_peers;
+
 typedef struct isologit_score_options {
   size_t struct_size;
   int32_t threads;    /* 0: as many as there are processors to run on, at most the control group's quota */
@@ -167,6 +196,7 @@ typedef struct isologit_score_options {
    * calling thread may run on. */
   const int32_t* processors;
   int64_t processor_count;
+  const isologit_peers* peers; /* NULL: the head has the whole vocabulary. Not for isologit_partial. */
 } isologit_score_options;
 
 typedef struct isologit_score_report {
@@ -241,6 +271,7 @@ typedef struct isologit_backward_options {
   void* user;
   const int32_t* processors;
   int64_t processor_count;
+  const isologit_peers* peers; /* as in isologit_score_options; not beside d_logits or d_log_softmax */
 } isologit_backward_options;
 
 typedef struct isologit_backward_report {

@@ -11,6 +11,7 @@
 
 #include "isologit/arithmetic.hpp"
 #include "isologit/head.hpp"
+#include "isologit/peers.hpp"
 #include "isologit/status.hpp"
 #include "isologit/summary.hpp"
 #include "isologit/support.hpp"
@@ -77,6 +78,7 @@ struct ScoreOptions {
   // [0, 1], and with 1 during further ones, in the floating-point modes of the caller. Returning false cancels the
   // call; so does an exception, which the error then tells.
   std::function<bool(double)> progress;
+  std::optional<Peers> peers;  // of a vocabulary that is split; none: the head has all of it
 };
 
 // What a call did. Counts tell how often the certified fast path had to hand over to wider arithmetic; they do not

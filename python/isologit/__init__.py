@@ -13,18 +13,20 @@ from isologit._native import Report, kernels, version
 __version__ = version()
 
 __all__ = [
-    "LogprobsOutput",
+    "F8Weight",
     "Report",
-    "SampleOutput",
+    "Samples",
     "Scores",
     "audit",
     "capture",
     "cut_mask_of_logits",
+    "devices",
     "entropy_of_logits",
     "forward",
     "hf",
     "integrations",
     "kernels",
+    "linear_cross_entropy",
     "linear_logprobs",
     "log_softmax",
     "logits",
@@ -33,14 +35,19 @@ __all__ = [
     "lse_of_logits",
     "nn",
     "ops",
+    "parallel",
+    "partial",
     "sample",
     "sample_of_logits",
     "score",
+    "testing",
     "version",
 ]
 
 _FOUND_IN = {
+    "F8Weight": "_f8",
     "capture": "_capture",
+    "devices": "_devices",
     "score": "_score",
     "linear_logprobs": "_score",
     "Scores": "_score",
@@ -55,7 +62,7 @@ _FOUND_IN = {
     "sample_of_logits": "_sample_of_logits",
     "cut_mask_of_logits": "_sample_of_logits",
 }
-_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "partial")
+_MODULES = ("audit", "forward", "hf", "integrations", "losses", "nn", "ops", "parallel", "partial", "testing")
 
 
 def __getattr__(name: str) -> Any:

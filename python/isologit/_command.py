@@ -1,6 +1,8 @@
 """The isologit command: hands over to the executable that is installed in the package, but for verbs in Python."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,12 +13,32 @@ def main() -> None:
         try:
             from isologit.audit.__main__ import main as audit
         except ModuleNotFoundError as error:
-            sys.exit(f"isologit: audit needs {error.name}: pip install torch transformers matplotlib")
+            sys.exit(f"isologit: audit needs {error.name}: pip install 'isologit[audit]'")
         audit(arguments)
     elif verb == "capture":
         capture(arguments)
+    elif verb == "integrations":
+        integrations()
+    elif verb == "verify" and any(one == "--head" or one.startswith("--head=") for one in arguments):
+        from isologit.testing.__main__ import main as verify_head
+
+        verify_head(arguments)
+    elif verb == "kernels" and set(arguments) <= {"--json"}:
+        kernels("--json" in arguments)
     else:
         executable()
+
+
+def integrations() -> None:
+    """What this Python has of what isologit plugs into."""
+    from isologit.integrations import status
+
+    rows = [("package", "installed", "tested", "in force", "")]
+    for row in status():
+        rows.append((row.name, row.version or "-", row.tested[:12], "yes" if row.in_force else "no", row.why_not))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]).rstrip())
 
 
 def executable() -> None:
@@ -25,6 +47,26 @@ def executable() -> None:
         os.execv(path, [sys.argv[0], *sys.argv[1:]])
     except FileNotFoundError:
         sys.exit(f"isologit: {path} is missing; install the package again: pip install --force-reinstall isologit")
+
+
+def kernels(as_json: bool) -> None:
+    """Those of the executable, and the one that the Python package adds."""
+    from isologit import _native
+
+    path = os.fspath(Path(__file__).with_name("bin") / "isologit")
+    try:
+        listed = subprocess.check_output([path, "kernels", *["--json"] * as_json], text=True)
+    except FileNotFoundError:
+        executable()  # says so
+    own = _native.kernels()[-1]
+    if as_json:
+        found = json.loads(listed)
+        dtypes = {"dtypes": ["bf16", "f16", "f32"], "why_not": own.why_not or None}
+        found["kernels"].append({key: dtypes.get(key, getattr(own, key, None)) for key in found["kernels"][0]})
+        print(json.dumps(found, indent=2))
+    else:
+        runs = "yes" if own.runnable else f"no: {own.why_not}"
+        print(f"{listed}  {own.name:<13}  {'any of torch':<15}  {own.arithmetic:<10}  bf16 f16 f32       {runs}")
 
 
 def capture(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The cross entropy of a head, with label smoothing and a z-loss."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from isologit import _inputs, _native, _numbers
 from isologit._docstrings import documented
 from isologit._inputs import Array
 from isologit._rounding import sum_of_products
-from isologit._score import score
+from isologit._score import Scores, score
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -118,6 +119,34 @@ def linear_cross_entropy(
     logprob is -(1 - label_smoothing) g, of its lse label_smoothing g + 2 z_loss lse g, and of its mean_logits
     -label_smoothing g, every one of these rounded once to f32; the rest is as in `score`.
     """
+    return losses_by(
+        score,
+        hidden,
+        weight,
+        target,
+        reduction=reduction,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        return_report=return_report,
+        **options,
+    )
+
+
+def losses_by(
+    scored_by: Callable[..., Scores],
+    hidden: Array,
+    weight: Any,
+    target: Any,
+    *,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    return_report: bool = False,
+    **options: Any,
+) -> Array | tuple[Array, _native.Report]:
+    """linear_cross_entropy over any function that scores."""
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; expected 'mean', 'sum' or 'none'")
     if not _numbers.traced():
@@ -132,7 +161,7 @@ def linear_cross_entropy(
     if ids.ndim != 1:
         raise ValueError(f"target: {ids.shape[1]} ids a row; expected one")
     outputs = ("logprobs", *("lse",) * bool(z_loss or label_smoothing), *("mean_logits",) * bool(label_smoothing))
-    scores = score(hidden, weight, target, outputs=outputs, ignore_index=ignore_index, **options)
+    scores = scored_by(hidden, weight, target, outputs=outputs, ignore_index=ignore_index, **options)
     values = (None if x is None else x.reshape(-1) for x in (scores.logprobs, scores.lse, scores.mean_logits))
     arguments = (*values, ids, LossOptions(ignore_index, label_smoothing, z_loss, reduction))
     if _inputs.is_tensor(hidden):

@@ -17,7 +17,7 @@ hidden : numpy.ndarray or torch.Tensor, [..., H]
     "weight": """\
 weight : as hidden, [V, H]
     The head's weight, of any of these types. Read in place, never copied, at each call anew: the elements of a row must
-    be adjacent.""",
+    be adjacent. Without gradients also float64, and an F8Weight.""",
     "bias": """\
 bias : as hidden, [V], optional
     Added to the exact sum before it is rounded.""",

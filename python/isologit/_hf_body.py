@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from isologit import forward
+from isologit._torch import packing
 
 _ATTENTION = "isologit"
 _ORIGINAL = "_isologit_class"
@@ -27,17 +28,19 @@ class _Family(NamedTuple):
 _FAMILIES = {
     "gemma2": _Family("Gemma2", one_plus_weight=True),
     "gemma3_text": _Family("Gemma3", one_plus_weight=True),
+    "gpt_oss": _Family("GptOss"),
     "llama": _Family("Llama"),
     "mistral": _Family("Mistral"),
     "olmo2": _Family("Olmo2"),
     "phi3": _Family("Phi3"),
     "qwen2": _Family("Qwen2"),
     "qwen3": _Family("Qwen3"),
+    "qwen3_moe": _Family("Qwen3Moe"),
 }
 _GATES = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# Modules that compute nothing, or what is exact: a row of a table, and a product of two numbers rounded once.
-_NEUTRAL = ("ModuleList", "Embedding", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
-_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "Model", "TextModel", "TextScaledWordEmbedding")
+# Modules that compute nothing, or what their parent computes in their place.
+_NEUTRAL = ("ModuleList", "Identity", "SiLUActivation", "SiLU", "GELUTanh")
+_OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "MLP", "Model", "SparseMoeBlock", "TextModel")
 
 
 def install(model: nn.Module) -> None:
@@ -102,10 +105,18 @@ def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kin
     part = cls.__name__.removeprefix(family.prefix) if own else ""
     if cls is nn.Linear:
         return _subclass(cls, _linear)
+    if cls is nn.Embedding:
+        return _subclass(cls, _embedding)
+    if part == "TextScaledWordEmbedding":
+        return _subclass(cls, lambda self, ids: _embedding(self, ids) * self.embed_scale.to(self.weight.dtype))
     if part == "RMSNorm":
         return _subclass(cls, _norm_of(family.one_plus_weight))
-    if part == "MLP":
+    if part == "MLP" and not hasattr(module, "experts"):
         return _subclass(cls, _fused_mlp_of(kind) if hasattr(module, "gate_up_proj") else _mlp_of(kind))
+    if part == "TopKRouter":
+        return _subclass(cls, _router)
+    if part == "Experts":
+        return _subclass(cls, _gpt_oss_experts if hasattr(module, "gate_up_proj_bias") else _experts_of(kind))
     if part == "RotaryEmbedding":
         return _subclass(cls, _angles_of(config))
     if part in _OF_A_FAMILY or cls.__name__ in _NEUTRAL or (isinstance(module, nn.Dropout) and cls is nn.Dropout):
@@ -122,6 +133,10 @@ def _subclass(cls: type, function: Callable) -> type:
 
 def _linear(self: nn.Linear, x: Tensor) -> Tensor:
     return forward.linear(x, self.weight, self.bias)
+
+
+def _embedding(self: nn.Embedding, ids: Tensor) -> Tensor:
+    return forward.embedding(ids, self.weight, padding_id=self.padding_idx)
 
 
 def _norm_of(one_plus_weight: bool) -> Callable:
@@ -144,26 +159,68 @@ def _fused_mlp_of(kind: str) -> Callable:
     return mlp
 
 
+def _router(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    logits = forward.linear(x.reshape(-1, x.shape[-1]).float(), self.weight, getattr(self, "bias", None))
+    return logits, *forward.router(logits, self.top_k, normalized=getattr(self, "norm_topk_prob", True))
+
+
+def _experts_of(kind: str) -> Callable:
+    def experts(self: Any, x: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        def expert(rows: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+            gate, up = forward.linear(rows, gate_up).chunk(2, dim=-1)
+            return forward.linear(forward.gate(gate, up, kind=kind), down)
+
+        return _combined(x, top_k_index, top_k_weights, expert, self.gate_up_proj, self.down_proj)
+
+    return experts
+
+
+def _gpt_oss_experts(self: Any, x: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
+    def expert(rows: Tensor, gate_up: Tensor, bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
+        both = forward.linear(rows, gate_up.t(), bias)
+        options = {"kind": "clamped_swish", "alpha": self.alpha, "limit": self.limit}
+        return forward.linear(forward.gate(both[..., ::2], both[..., 1::2], **options), down.t(), down_bias)
+
+    weights = (self.gate_up_proj, self.gate_up_proj_bias, self.down_proj, self.down_proj_bias)
+    return _combined(x, router_indices, routing_weights, expert, *weights)
+
+
+def _combined(x: Tensor, chosen: Tensor, weights: Tensor, expert: Callable, *parameters: Tensor) -> Tensor:
+    """The experts' outputs for x [tokens, dim], weighted and summed. chosen, weights: [tokens, experts of a token];
+    expert(rows, *its parameters)."""
+    order = chosen.reshape(-1).argsort(stable=True)
+    rows = forward.spread(x, chosen.shape[1]).flatten(0, 1)[order]
+    counts = chosen.reshape(-1).bincount(minlength=parameters[0].shape[0]).tolist()
+    parts = zip(rows.split(counts), *(parameter.unbind() for parameter in parameters), strict=True)
+    made = [expert(own, *of_one) for own, *of_one in parts if own.shape[0] > 0]
+    return forward.combine(torch.cat(made)[order.argsort()].unflatten(0, chosen.shape), weights)
+
+
 class _Angles(NamedTuple):
     """What takes the place of cos, and of sin, between the rotary module and the attention."""
 
     positions: Tensor  # [batch, tokens]
     frequencies: Tensor
+    factor: float
 
 
-def _frequencies(parameters: dict[str, Any], config: Any) -> Tensor:
+def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float]:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     dim = int(head_dim * parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", 1.0)))
-    return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters)
+    if parameters.get("factor", 0) is None:
+        parameters = parameters | {
+            "factor": config.max_position_embeddings / parameters["original_max_position_embeddings"]
+        }
+    return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters), forward.rotary_factor(parameters)
 
 
 def _angles_of(config: Any) -> Callable:
     parameters = config.rope_parameters
     if "rope_theta" in parameters:
         frequencies = _frequencies(parameters, config)
-        return lambda self, x, position_ids: (_Angles(position_ids, frequencies),) * 2
+        return lambda self, x, position_ids: (_Angles(position_ids, *frequencies),) * 2
     by_layer = {kind: _frequencies(of_kind, config) for kind, of_kind in parameters.items() if of_kind is not None}
-    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, by_layer[layer_type]),) * 2
+    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, *by_layer[layer_type]),) * 2
 
 
 def _rotary_of(stock: Callable) -> Callable:
@@ -173,8 +230,9 @@ def _rotary_of(stock: Callable) -> Callable:
         if not isinstance(cos, _Angles):
             return stock(q, k, cos, sin, **options)
         positions = cos.positions.expand(q.shape[0], q.shape[2])
-        turned = (forward.rotary(x.transpose(1, 2), positions, cos.frequencies).transpose(1, 2) for x in (q, k))
-        return tuple(turned)
+        heads = (x.transpose(1, 2) for x in (q, k))
+        turned = (forward.rotary(x, positions, cos.frequencies, factor=cos.factor) for x in heads)
+        return tuple(x.transpose(1, 2) for x in turned)
 
     apply_rotary_pos_emb.isologit_stock = stock
     return apply_rotary_pos_emb
@@ -182,11 +240,27 @@ def _rotary_of(stock: Callable) -> Callable:
 
 def _register_attention() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import flash_attention_mask
 
     AttentionInterface.register(_ATTENTION, _attention)
-    # Which tokens are padding is all that a mask has to tell; causality and windows are arguments.
-    AttentionMaskInterface.register(_ATTENTION, flash_attention_mask)
+    AttentionMaskInterface.register(_ATTENTION, _mask)
+
+
+def _mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: Any = 0,
+    kv_offset: Any = 0,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> Tensor | None:
+    """Which tokens are padding is all that a mask has to tell; causality and windows are arguments."""
+    if int(q_offset) + q_length != int(kv_offset) + kv_length:
+        raise NotImplementedError(
+            f"the last query is token {int(q_offset) + q_length - 1}, the last key {int(kv_offset) + kv_length - 1}; "
+            "expected a cache that is as long as its tokens: a static one is not known"
+        )
+    return None if attention_mask is None else attention_mask[:, -kv_length:]
 
 
 def _attention(
@@ -201,60 +275,48 @@ def _attention(
     softcap: float | None = None,
     position_ids: Tensor | None = None,
     is_causal: bool | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch,
-    keys] tells which keys are no padding."""
+    keys] tells which keys are no padding; s_aux: sinks."""
     if dropout:
         raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
-    options = {
-        "scale": module.head_dim**-0.5 if scaling is None else scaling,
-        "softcap": softcap or 0.0,
-        "causal": module.is_causal if is_causal is None else is_causal,
-        "window": sliding_window or 0,
-    }
-    batch, heads, queries, _dim = query.shape
+    batch, _heads, queries, _dim = query.shape
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    if attention_mask is not None:
-        rows = [_masked_row(q[b], k[b], v[b], attention_mask[b], options) for b in range(batch)]
-        return torch.stack(rows), None
-    lengths = _packed_lengths(position_ids, queries) if queries == k.shape[1] else None
-    if lengths is not None and batch == 1:
-        starts = torch.tensor([0, *lengths]).cumsum(0)
-        y = forward.attention(q[0], k[0], v[0], query_starts=starts, key_counts=torch.tensor(lengths), **options)
-        return y[None], None
+    if batch > 1 or queries != k.shape[1] or (position_ids is not None and position_ids.shape != (1, queries)):
+        position_ids = None  # they tell of sequences that are packed into one row
+    keys = k.shape[1]
+    k, v, step = _one_after_another(k, v)
+    starts, counts, firsts = packing.sequences(attention_mask, position_ids, batch, queries, keys, step)
     y = forward.attention(
-        q.reshape(batch * queries, heads, -1),
+        q.flatten(0, 1),
         k,
         v,
-        query_starts=torch.arange(batch + 1) * queries,
-        key_counts=torch.full((batch,), k.shape[1]),
-        block_table=torch.arange(batch, dtype=torch.int32)[:, None],
-        **options,
+        query_starts=starts,
+        key_counts=counts,
+        first_keys=firsts,
+        scale=module.head_dim**-0.5 if scaling is None else scaling,
+        softcap=softcap or 0.0,
+        causal=module.is_causal if is_causal is None else is_causal,
+        window=sliding_window or 0,
+        sinks=s_aux,
     )
-    return y.view(batch, queries, heads, -1), None
+    return y.unflatten(0, (batch, queries)), None
 
 
-def _masked_row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, options: dict[str, Any]) -> Tensor:
-    """One row of a batch with padding before or after its tokens. Queries of padding see what their place lets them."""
-    real = mask.nonzero()[:, 0]
-    if mask.shape[0] != k.shape[0] or real.numel() == 0 or real[-1] - real[0] + 1 != real.numel():
-        raise NotImplementedError(
-            f"attention_mask: {int(mask.sum())} of {mask.shape[0]} tokens for {k.shape[0]} keys; expected tokens side "
-            "by side, with padding before or after them, and a cache as long as they are"
-        )
-    first = int(real[0])
-    starts, counts = torch.tensor([0, q.shape[0]]), torch.tensor([k.shape[0] - first])
-    return forward.attention(q, k[first:], v[first:], query_starts=starts, key_counts=counts, **options)
+def _one_after_another(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
+    """[batch, tokens, heads, dim] as [tokens, heads, dim], and how many of these lie from one row to the next.
 
-
-def _packed_lengths(position_ids: Tensor | None, queries: int) -> list[int] | None:
-    """The lengths of sequences that were packed one after another, or none where there is one."""
-    if position_ids is None or position_ids.shape[-1] != queries or queries < 2:
-        return None
-    positions = position_ids.reshape(-1, queries)[0]
-    begins = (positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1
-    if begins.numel() == 0:
-        return None
-    edges = [0, *begins.tolist(), queries]
-    return [end - begin for begin, end in zip(edges[:-1], edges[1:], strict=True)]
+    A cache is not copied: where it has its tokens at equal distances, those of other heads, and of what lies between
+    two rows, count as tokens too.
+    """
+    batch, tokens = k.shape[:2]
+    differentiable = torch.is_grad_enabled() and (k.requires_grad or v.requires_grad)
+    steps = {x.stride(0) // x.stride(1) for x in (k, v) if x.stride(1) > 0 and x.stride(0) % x.stride(1) == 0}
+    if batch == 1 or differentiable or torch.compiler.is_compiling() or len(steps) != 1 or min(steps) <= tokens:
+        return k.flatten(0, 1), v.flatten(0, 1), tokens
+    (step,) = steps
+    size = (batch - 1) * step + tokens
+    k, v = (x.as_strided((size, *x.shape[2:]), x.stride()[1:], x.storage_offset()) for x in (k, v))
+    return k, v, step

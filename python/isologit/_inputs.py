@@ -36,12 +36,34 @@ def _is_array(value: Any) -> bool:
     return is_tensor(value) or isinstance(value, np.ndarray)
 
 
+def is_f8(weight: Any) -> bool:
+    f8 = sys.modules.get("isologit._f8")
+    return f8 is not None and isinstance(weight, f8.F8Weight)
+
+
+def refuse_autograd_of_f8(hidden: Array, bias: Array | None) -> None:
+    if not is_tensor(hidden):
+        return
+    if _numbers.traced():
+        raise NotImplementedError(
+            "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
+        )
+    wanted = any(leaf is not None and leaf.requires_grad for leaf in (hidden, bias))
+    if wanted and sys.modules["torch"].is_grad_enabled():
+        raise NotImplementedError(
+            "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
+            "torch.no_grad(), or operands without (detach())"
+        )
+
+
 def dtype_name(array: Array) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
 def dtype_code(array: Array, name: str) -> int:
     code = _DTYPE_CODES.get(dtype_name(array))
+    if code is None and name == "weight" and "float8" in dtype_name(array):
+        raise ValueError(f"weight: dtype is {array.dtype}; expected isologit.F8Weight(weight, scale): f8 has scales")
     if code is None:
         expected = "torch.bfloat16, torch.float16 or torch.float32"
         if not is_tensor(array):
@@ -85,6 +107,28 @@ def require_cpu(**tensors: Any) -> None:
         meta = tensor.device.type == "meta"
         what = "a meta tensor has no values" if meta else f"pass {name}.cpu()"
         raise NotImplementedError(f"{name} is on {tensor.device}; isologit computes this on the CPU only: {what}")
+
+
+def require_one_device(**tensors: Any) -> None:
+    """Any device, and the same one: the operators run where their tensors are."""
+    first = None
+    for name, tensor in tensors.items():
+        if not is_tensor(tensor):
+            continue
+        if tensor.device.type == "meta":
+            raise NotImplementedError(f"{name} is on meta; a meta tensor has no values")
+        if first is not None and tensor.device != tensors[first].device:
+            raise ValueError(
+                f"{name} is on {tensor.device}, and {first} on {tensors[first].device}; expected one device"
+            )
+        first = first or name
+
+
+def beside(hidden: Array, value: Any) -> Array:
+    """A number or a list as a tensor on the device of hidden, or as an array."""
+    if is_tensor(hidden):
+        return sys.modules["torch"].as_tensor(value, device=hidden.device)
+    return np.asarray(value)
 
 
 def refuse_tangents(**tensors: Any) -> None:
@@ -178,11 +222,15 @@ class HeadArgs(NamedTuple):
         self, weight: Array, bias: Array | None, vocab_size: int | None, dtype: str | None, lora: Lora | None
     ) -> "HeadArgs":
         """The same with another weight."""
-        require_cpu(hidden=self.hidden, weight=weight, bias=bias)
+        require_one_device(hidden=self.hidden, weight=weight, bias=bias)
         refuse_tangents(hidden=self.hidden, weight=weight, bias=bias)
-        weight = as_floats(weight, dtype)
         bias = None if bias is None else as_floats(bias, dtype)
-        _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
+        if is_f8(weight):
+            _require_one_kind(hidden=self.hidden, weight=weight.values, scale=weight.scale, bias=bias)
+            refuse_autograd_of_f8(self.hidden, bias)
+        else:
+            weight = as_floats(weight, dtype)
+            _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
         if weight.ndim != 2 or self.hidden.shape[-1] != weight.shape[1]:
             raise ValueError(
                 f"hidden is {list(self.hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [V, H]"
@@ -209,24 +257,36 @@ class HeadArgs(NamedTuple):
         scale = lora[2] if _numbers.traced() else _numbers.f64(lora[2], "lora scale")
         return self._replace(lora_a=a, lora_b=b, lora_scale=scale)
 
-    def options(self) -> dict[str, Any]:
-        running = _native.Running(self.threads, self.processors, self.kernel)
+    def options(self, peers: _native.PeersCalls | None = None) -> dict[str, Any]:
+        running = _native.Running(self.threads, self.processors, self.kernel, peers)
         return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:
         require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
-        if not rows_are_adjacent(self.weight):
-            strides = f"{list(self.weight.stride())}" if is_tensor(self.weight) else f"{self.weight.strides} bytes"
+        weight = self.weight.values if is_f8(self.weight) else self.weight
+        if not rows_are_adjacent(weight):
+            strides = f"{list(weight.stride())}" if is_tensor(weight) else f"{weight.strides} bytes"
             raise ValueError(
                 f"weight: strides are {strides}; expected elements of a row to be adjacent, a last stride of 1. The "
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
         transforms = (self.softcap, self.scale, self.divide, self.transform_order)
-        head = native_head(matrix(self.weight, "weight"), self.bias, self.vocab_size, *transforms)
+        encoded = is_f8(self.weight) or dtype_name(self.weight) == "float64"
+        view = _native.Matrix() if encoded else matrix(self.weight, "weight")
+        head = native_head(view, self.bias, self.vocab_size, *transforms)
+        if is_f8(self.weight):
+            self.weight.set_native(head)
+        elif encoded:
+            head.weight = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
+            head.encoded, head.encoding = pointer(weight), _native.F64
         if self.lora_a is not None:
             require_cpu(**{"lora a": self.lora_a, "lora b": self.lora_b})
             head.lora = _native.Lora(matrix(self.lora_a, "lora a"), matrix(self.lora_b, "lora b"), self.lora_scale)
         return head
+
+    def by_operator(self) -> bool:
+        """Whether the call goes through one of torch's operators, with autograd and torch.compile."""
+        return is_tensor(self.hidden) and not is_f8(self.weight)
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")
@@ -320,7 +380,7 @@ class SupportArgs(NamedTuple):
             raise ValueError("mask and lists of ids are given; expected one or the other")
         lead = tuple(hidden.shape[:-1])
         if mask is not None:
-            require_cpu(mask=mask)
+            require_one_device(hidden=hidden, mask=mask)
             mask = mask if is_tensor(mask) else np.asarray(mask)
             if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
                 raise ValueError(
@@ -332,7 +392,7 @@ class SupportArgs(NamedTuple):
         for name, of_rows in (("kept", kept), ("banned", banned)):
             arrays = (None, None) if of_rows is None else _id_lists(of_rows, math.prod(lead), name)
             if is_tensor(hidden) and of_rows is not None:
-                arrays = map(sys.modules["torch"].from_numpy, arrays)
+                arrays = (beside(hidden, array) for array in arrays)
             lists.extend(arrays)
         return cls(mask, *lists)
 
@@ -432,7 +492,7 @@ def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = Fals
     """One int64 for all rows, [1], or one for each, [N], of hidden [..., H]; any_bits: or the bits of a uint64."""
     as_int64 = _bits if any_bits else _as_int64
     if isinstance(value, (list, tuple)):
-        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+        value = beside(hidden, value)
     if not _is_array(value):
         most = 2**64 - 1 if any_bits else 2**63 - 1
         value = _numbers.integer(value, name, -(2**63), most)
@@ -444,12 +504,14 @@ def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = Fals
 def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
     lead = tuple(hidden.shape[:-1])
     if isinstance(value, (list, tuple)):
-        value = sys.modules["torch"].tensor(value) if is_tensor(hidden) else np.asarray(value)
+        value = beside(hidden, value)
     if not _is_array(value):
         if is_tensor(hidden):
             return hidden.new_full((1,), value, dtype=getattr(sys.modules["torch"], dtype))
         return np.full((1,), value, dtype)
-    require_cpu(**{name: value})
+    if is_tensor(hidden) and is_tensor(value) and value.ndim == 0 and value.device.type == "cpu":
+        value = value.to(hidden.device)  # a number, as torch's own functions see it
+    require_one_device(hidden=hidden, **{name: value})
     _require_real(value, name)
     if value.ndim > 0 and tuple(value.shape) != lead:
         raise ValueError(f"{name}: shape is {list(value.shape)}; expected a number, or {list(lead)}: one for each row")
@@ -460,8 +522,8 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
     """[...] or [..., K] of the rows of hidden [..., H], as [N] or [N, K]."""
     lead = tuple(hidden.shape[:-1])
     if not _is_array(token_ids):
-        token_ids = sys.modules["torch"].as_tensor(token_ids) if is_tensor(hidden) else np.asarray(token_ids)
-    require_cpu(**{name: token_ids})
+        token_ids = beside(hidden, token_ids)
+    require_one_device(hidden=hidden, **{name: token_ids})
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
     _require_integers(token_ids, name)
@@ -478,4 +540,6 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
 
 def refuse_gradients(dweight_accumulate: Any) -> None:
     if dweight_accumulate is not None:
-        raise TypeError("dweight_accumulate is given; expected None beside numpy arrays, which have no backward")
+        raise TypeError(
+            "dweight_accumulate is given; expected None beside numpy arrays and an F8Weight, which have no backward"
+        )

@@ -1,5 +1,6 @@
 """Logits themselves."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,12 @@ def run(args: LogitsArgs) -> tuple[Array, Array]:
     args.head.set_rows(request)
     _inputs.fill(counts, _native.score(head, request, **args.head.options()))
     return logits, counts
+
+
+def _result_dtype(hidden: Array, dtype: Any) -> Any:
+    if _inputs.is_tensor(hidden):
+        return sys.modules["torch"].float32 if dtype is None else dtype
+    return np.dtype(np.float32 if dtype is None else dtype)
 
 
 @documented
@@ -97,27 +104,19 @@ def logits(
     -----
     Differentiable in hidden, weight and bias: dz_v is the upstream gradient; then the slopes of the transforms.
 
-    Tensors on CUDA devices are taken where libisologit_cuda.so lies in the package's folder: the same bits, in f32,
-    without transforms, gradients and reports.
+    Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
+    go to libisologit_cuda.so where that lies in the package's folder and what is asked for is in f32, without
+    transforms, gradients and a report.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
-    if _inputs.is_tensor(hidden) and hidden.is_cuda:
+    if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
         from isologit._torch import cuda
 
-        transforms = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide}
-        return cuda.logits(
-            hidden,
-            weight,
-            bias,
-            vocab_size,
-            **transforms,
-            dtype=dtype,
-            arithmetic=arithmetic,
-            kernel=kernel,
-            lora=lora is not None,
-            dweight_accumulate=dweight_accumulate,
-            return_report=return_report,
-        )
+        asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "dtype": dtype}
+        asked |= {"arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
+        asked["dweight_accumulate"] = dweight_accumulate
+        if lora is None and cuda.makes(hidden, weight, bias, **asked):
+            return cuda.logits(hidden, weight, bias, vocab_size)
     head = HeadArgs.of(
         hidden,
         weight,
@@ -135,12 +134,12 @@ def logits(
         kernel=kernel,
         dtype=input_dtype,
     )
-    if _inputs.is_tensor(hidden):
+    if head.by_operator():
         from isologit import _torch
 
         result, counts = _torch.logits(head, dtype, gradients, dweight_accumulate)
     else:
         _inputs.refuse_gradients(dweight_accumulate)
-        result, counts = run(LogitsArgs(head, np.dtype(np.float32 if dtype is None else dtype)))
+        result, counts = run(LogitsArgs(head, _result_dtype(hidden, dtype)))
     result = result.reshape(*hidden.shape[:-1], head.vocab_size)
     return (result, _native.Report.of(counts)) if return_report else result

@@ -5,11 +5,12 @@ ctypes releases the GIL for the time of a call. Pointers go in as integers; the 
 
 import ctypes
 import functools
+import importlib.util
 import os
 import sys
 import threading
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -28,10 +29,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BF16, F16, F32 = 0, 1, 2
+F64, F8_E4M3, F8_E5M2 = 1, 2, 3  # encodings
+F8_REAL, F8_BF16 = 0, 1
 SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
 _TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
+TORCH = "torch"  # the kernel that is not in the library: isologit.torch_backend
 
 _ERRORS: dict[int, type[Exception]] = {
     1: ValueError,
@@ -42,7 +46,7 @@ _ERRORS: dict[int, type[Exception]] = {
 }
 
 
-def _pointers(*names: str) -> list[tuple[str, Any]]:
+def pointers(*names: str) -> list[tuple[str, Any]]:
     return [(name, c_void_p) for name in names]
 
 
@@ -68,14 +72,14 @@ class Gradient(Structure):
 
 
 class IdLists(Structure):
-    _fields_ = _pointers("offsets", "ids")
+    _fields_ = pointers("offsets", "ids")
 
 
 # Runs of members that several structures share.
-_SIZE = [("struct_size", c_size_t)]
+SIZE = [("struct_size", c_size_t)]
 _TEMPERATURES = _counted("temperatures")
 _IGNORE_INDEX = [("has_ignore_index", c_int32), ("ignore_index", c_int64)]
-_ROWS = [*_pointers("row_mask", "row_list"), ("row_count", c_int64)]
+_ROWS = [*pointers("row_mask", "row_list"), ("row_count", c_int64)]
 _SUPPORT = [
     ("has_range", c_int32),
     ("first_id", c_int64),
@@ -84,23 +88,23 @@ _SUPPORT = [
     ("banned", IdLists),
 ]
 _MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
-_THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
-_PROGRESS_AND_USER = _pointers("progress", "user")
-_PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
-_KERNEL_NAME = [("kernel", c_char * 32)]
+THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
+PROGRESS_AND_USER = pointers("progress", "user")
+PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
+KERNEL_NAME = [("kernel", c_char * 32)]
 _THREADS_TO_FALLBACKS = [("threads", c_int32), ("rounds", c_int32), ("rows", c_int64), ("logit_fallbacks", c_int64)]
 
 
-class _Sized(Structure):
+class Sized(Structure):
     """A structure that begins with its size."""
 
     def __init__(self, **members: Any) -> None:
         super().__init__(struct_size=ctypes.sizeof(self), **members)
 
 
-class Head(_Sized):
+class Head(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("weight", Matrix),
         ("bias", Vector),
         ("vocab_size", c_int64),
@@ -109,67 +113,74 @@ class Head(_Sized):
         ("scale_kind", c_int32),
         ("scale", c_float),
         ("transform_order", c_int32),
+        ("encoded", c_void_p),
+        ("encoding", c_int32),
+        ("f8_product", c_int32),
+        ("f8_scales", Matrix),
+        ("f8_block_rows", c_int64),
+        ("f8_block_cols", c_int64),
+        ("f8_first_row", c_int64),
         ("lora", Lora),
     ]
 
 
-class ScoreRequest(_Sized):
+class ScoreRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
         *_TEMPERATURES,
         *_IGNORE_INDEX,
-        *_pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
+        *pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
         *_ROWS,
         *_SUPPORT,
         ("ids_per_row", c_int64),
-        *_pointers("ids", "ids_logprobs"),
+        *pointers("ids", "ids_logprobs"),
         ("top_k", c_int64),
-        *_pointers("top_k_ids", "top_k_logprobs"),
+        *pointers("top_k_ids", "top_k_logprobs"),
         ("logits", c_void_p),
         ("logits_dtype", c_int32),
         ("logits_row_stride", c_int64),
         ("logits_first_id", c_int64),
         ("logits_count", c_int64),
-        *_pointers("summaries", "mean_logits"),
+        *pointers("summaries", "mean_logits"),
         *_MASK,
     ]
 
 
-class BackwardRequest(_Sized):
+class BackwardRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         ("token_ids", c_void_p),
         ("ids_per_row", c_int64),
         *_TEMPERATURES,
         *_IGNORE_INDEX,
         *_SUPPORT,
-        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
+        *pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
         ("d_logits_row_stride", c_int64),
         ("dhidden", Gradient),
         ("dweight", Gradient),
         ("dbias", Gradient),
-        *_pointers("summaries", "d_mean_logits"),
+        *pointers("summaries", "d_mean_logits"),
         *_MASK,
     ]
 
 
-class SampleRequest(_Sized):
+class SampleRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("hidden", Matrix),
         *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
         *_SUPPORT,
         *_ROWS,
-        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
+        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
         *_MASK,
     ]
 
 
 _LOGITS_AND_IDS = [
-    *_SIZE,
+    *SIZE,
     ("logits", Matrix),
     *_TEMPERATURES,
     ("token_ids", c_void_p),
@@ -178,53 +189,67 @@ _LOGITS_AND_IDS = [
 ]
 
 
-class LogitsRequest(_Sized):
+class LogitsRequest(Sized):
     _fields_ = [
         *_LOGITS_AND_IDS,
-        *_pointers("logprobs", "lse", "entropy", "log_softmax"),
+        *pointers("logprobs", "lse", "entropy", "log_softmax"),
         ("log_softmax_row_stride", c_int64),
     ]
 
 
-class LogitsSampleRequest(_Sized):
+class LogitsSampleRequest(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("logits", Matrix),
         *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
-        *_pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
+        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
     ]
 
 
-class LogitsBackwardRequest(_Sized):
+class LogitsBackwardRequest(Sized):
     _fields_ = [
         *_LOGITS_AND_IDS,
-        *_pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
+        *pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
         ("d_log_softmax_row_stride", c_int64),
         ("dlogits", c_void_p),
         ("dlogits_row_stride", c_int64),
     ]
 
 
-class _ScoreOptions(_Sized):
-    _fields_ = [*_SIZE, *_THREADS_AND_KERNEL, *_PROGRESS_AND_USER, ("arithmetic", c_int32), *_PROCESSORS]
-
-
-class _BackwardOptions(_Sized):
+class Peers(Sized):
     _fields_ = [
-        *_SIZE,
-        ("has_arithmetic", c_int32),
-        ("arithmetic", c_int32),
-        ("logits_arithmetic", c_int32),
-        *_THREADS_AND_KERNEL,
-        *_PROGRESS_AND_USER,
-        *_PROCESSORS,
+        *SIZE,
+        ("first_id", c_int64),
+        ("vocab_size", c_int64),
+        ("count", c_int32),
+        *pointers("gather", "user"),
     ]
 
 
-class _ScoreReport(_Sized):
+_PEERS = [("peers", POINTER(Peers))]
+
+
+class _ScoreOptions(Sized):
+    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, ("arithmetic", c_int32), *PROCESSORS, *_PEERS]
+
+
+class _BackwardOptions(Sized):
     _fields_ = [
-        *_SIZE,
-        *_KERNEL_NAME,
+        *SIZE,
+        ("has_arithmetic", c_int32),
+        ("arithmetic", c_int32),
+        ("logits_arithmetic", c_int32),
+        *THREADS_AND_KERNEL,
+        *PROGRESS_AND_USER,
+        *PROCESSORS,
+        *_PEERS,
+    ]
+
+
+class _ScoreReport(Sized):
+    _fields_ = [
+        *SIZE,
+        *KERNEL_NAME,
         *_THREADS_TO_FALLBACKS,
         ("undecided_rows", c_int64),
         ("arithmetic", c_int32),
@@ -232,10 +257,10 @@ class _ScoreReport(_Sized):
     ]
 
 
-class _SampleReport(_Sized):
+class _SampleReport(Sized):
     _fields_ = [
-        *_SIZE,
-        *_KERNEL_NAME,
+        *SIZE,
+        *KERNEL_NAME,
         *_THREADS_TO_FALLBACKS,
         ("further_rows", c_int64),
         ("undecided_rows", c_int64),
@@ -246,9 +271,9 @@ class _SampleReport(_Sized):
     ]
 
 
-class _KernelInfo(_Sized):
+class _KernelInfo(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("name", c_char * 32),
         ("instruction_set", c_char * 64),
         ("arithmetic", c_char * 16),
@@ -364,14 +389,16 @@ def version() -> str:
 
 
 def kernels() -> list[Kernel]:
-    """The kernels that are built in, best first."""
+    """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on."""
     found = []
     for index in range(_library.isologit_kernel_count()):
         info = _KernelInfo()
         _check(_library.isologit_kernel(index, info), b"no such kernel")
         texts = (getattr(info, name).decode() for name in ("name", "instruction_set", "arithmetic", "why_not"))
         found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
-    return found
+    runnable = importlib.util.find_spec("torch") is not None
+    why_not = "" if runnable else "PyTorch is not installed"
+    return [*found, Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)]
 
 
 @functools.cache
@@ -415,11 +442,38 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
             answer = 0
 
 
+_GATHER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(c_size_t))
+
+
+class PeersCalls:
+    """isologit_peers: `gather` takes bytes and returns those of all parties. What it raises, the call raises."""
+
+    def __init__(self, first_id: int, vocab_size: int, count: int, gather: Callable[[bytes], Sequence[bytes]]) -> None:
+        self._gather = gather
+        self._all = b""
+        self._function = _GATHER(self._call)
+        function = ctypes.cast(self._function, c_void_p)
+        self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=function)
+        self.raised: list[BaseException] = []
+
+    def _call(self, user: int, own: int, size: int, to_all: Any, sizes: Any) -> int:
+        try:
+            states = self._gather(ctypes.string_at(own, size))
+            self._all = b"".join(states)
+            to_all[0] = ctypes.cast(c_char_p(self._all), c_void_p)
+            for i, state in enumerate(states):
+                sizes[i] = len(state)
+        except BaseException as error:  # handed on by Interruptible
+            self.raised.append(error)
+            return 0
+        return 1
+
+
 class Interruptible:
     """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
 
-    def __init__(self, options: _ScoreOptions | _BackwardOptions) -> None:
-        self._raised: list[BaseException] = []
+    def __init__(self, options: _ScoreOptions | _BackwardOptions, peers: PeersCalls | None = None) -> None:
+        self._raised: list[BaseException] = [] if peers is None else peers.raised
         if threading.current_thread() is threading.main_thread():  # no other runs handlers
             answers = _run_signal_handlers(self._raised)
             next(answers)
@@ -450,6 +504,8 @@ def check_kernel(kernel: str) -> bytes:
     """The name of a kernel, or b"" for the best."""
     if kernel != "" and kernel not in kernel_names():
         raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
+    if kernel == TORCH:
+        raise ValueError("kernel is 'torch', which takes tensors and not what this function has; leave it out")
     return kernel.encode()
 
 
@@ -459,15 +515,18 @@ class Running(NamedTuple):
     threads: int
     processors: Sequence[int]
     kernel: str
+    peers: PeersCalls | None = None
 
     def members(self) -> dict[str, Any]:
         """Those of the options."""
         numbers = (c_int32 * len(self.processors))(*self.processors) if self.processors else None
+        peers = {} if self.peers is None else {"peers": ctypes.pointer(self.peers.native)}
         return {
             "threads": self.threads,
             "kernel": check_kernel(self.kernel),
             "processors": numbers,
             "processor_count": len(self.processors),
+            **peers,
         }
 
 
@@ -485,14 +544,14 @@ def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
 def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_score."""
     options, report = _score_options(arithmetic, running), _ScoreReport()
-    Interruptible(options).call(_library.isologit_score, head, request, options, report)
+    Interruptible(options, running.peers).call(_library.isologit_score, head, request, options, report)
     return _counts_of(report)
 
 
 def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_sample."""
     options, report = _score_options(arithmetic, running), _SampleReport()
-    Interruptible(options).call(_library.isologit_sample, head, request, options, report)
+    Interruptible(options, running.peers).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
 
 
@@ -539,13 +598,13 @@ def backward(head: Head, request: BackwardRequest, *, arithmetic: str, gradients
         logits_arithmetic=arithmetic_code(arithmetic),
         **running.members(),
     )
-    Interruptible(options).call(_library.isologit_backward, head, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_backward, head, request, options, None)
 
 
 def score_logits(request: LogitsRequest, running: Running) -> None:
     """isologit_score_logits."""
     options = _ScoreOptions(**running.members())
-    Interruptible(options).call(_library.isologit_score_logits, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_score_logits, request, options, None)
 
 
 def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
@@ -558,7 +617,7 @@ def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
 def backward_logits(request: LogitsBackwardRequest, running: Running) -> None:
     """isologit_backward_logits."""
     options = _BackwardOptions(**running.members())
-    Interruptible(options).call(_library.isologit_backward_logits, request, options, None)
+    Interruptible(options, running.peers).call(_library.isologit_backward_logits, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:

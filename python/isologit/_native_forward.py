@@ -1,12 +1,11 @@
-"""forward.h by ctypes: the structures, and the calls as _native has them."""
+"""forward.h and forward_backward.h by ctypes: the structures, and the calls as _native has them."""
 
 import ctypes
-from ctypes import POINTER, c_char, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from typing import Any
 
 from isologit import _native
-
-_SIZE = [("struct_size", c_size_t)]
+from isologit._native import SIZE, Sized
 
 
 class Tensor(ctypes.Structure):
@@ -25,30 +24,13 @@ class Output(ctypes.Structure):
     _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
 
 
-class _Sized(ctypes.Structure):
-    def __init__(self, **members: Any) -> None:
-        super().__init__(struct_size=ctypes.sizeof(self), **members)
+class _Options(Sized):
+    _fields_ = [*SIZE, *_native.THREADS_AND_KERNEL, *_native.PROGRESS_AND_USER, *_native.PROCESSORS]
 
 
-class _Options(_Sized):
+class Linear(Sized):
     _fields_ = [
-        *_SIZE,
-        ("threads", c_int32),
-        ("kernel", c_char_p),
-        ("progress", c_void_p),
-        ("user", c_void_p),
-        ("processors", POINTER(c_int32)),
-        ("processor_count", c_int64),
-    ]
-
-
-class Report(_Sized):
-    _fields_ = [*_SIZE, ("kernel", c_char * 32), ("threads", c_int32), ("processors", c_int32), ("settled", c_int64)]
-
-
-class Linear(_Sized):
-    _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("x", _native.Matrix),
         ("weight", _native.Matrix),
         ("bias", _native.Vector),
@@ -57,9 +39,9 @@ class Linear(_Sized):
     ]
 
 
-class RmsNorm(_Sized):
+class RmsNorm(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("x", Tensor),
         ("weight", _native.Vector),
         ("epsilon", c_float),
@@ -68,9 +50,9 @@ class RmsNorm(_Sized):
     ]
 
 
-class LayerNorm(_Sized):
+class LayerNorm(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("x", Tensor),
         ("weight", _native.Vector),
         ("bias", _native.Vector),
@@ -79,13 +61,17 @@ class LayerNorm(_Sized):
     ]
 
 
-class Residual(_Sized):
-    _fields_ = [*_SIZE, ("x", Tensor), ("a", Tensor), ("b", Tensor), ("multiplier", c_float), ("y", Output)]
+class Residual(Sized):
+    _fields_ = [*SIZE, ("x", Tensor), ("a", Tensor), ("b", Tensor), ("multiplier", c_float), ("y", Output)]
 
 
-class Gate(_Sized):
+class Combine(Sized):
+    _fields_ = [*SIZE, ("x", Tensor), ("weights", c_void_p), ("y", Output)]
+
+
+class Gate(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("kind", c_int32),
         ("gate", Tensor),
         ("up", Tensor),
@@ -95,9 +81,9 @@ class Gate(_Sized):
     ]
 
 
-class Rotary(_Sized):
+class Rotary(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("x", Tensor),
         ("positions", c_void_p),
         ("frequencies", c_void_p),
@@ -108,9 +94,9 @@ class Rotary(_Sized):
     ]
 
 
-class RotaryFrequencies(_Sized):
+class RotaryFrequencies(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("theta", c_float),
         ("dim", c_int64),
         ("scaling", c_int32),
@@ -119,12 +105,15 @@ class RotaryFrequencies(_Sized):
         ("high_freq_factor", c_float),
         ("original_max_position", c_int64),
         ("frequencies", c_void_p),
+        ("beta_fast", c_float),
+        ("beta_slow", c_float),
+        ("not_truncated", c_int32),
     ]
 
 
-class Attention(_Sized):
+class Attention(Sized):
     _fields_ = [
-        *_SIZE,
+        *SIZE,
         ("q", Tensor),
         ("keys", Tensor),
         ("values", Tensor),
@@ -146,20 +135,88 @@ class Attention(_Sized):
     ]
 
 
+class RmsNormBackward(Sized):
+    _fields_ = [
+        *SIZE,
+        ("x", Tensor),
+        ("weight", _native.Vector),
+        ("epsilon", c_float),
+        ("one_plus_weight", c_int32),
+        ("dy", Tensor),
+        ("dx", Output),
+        ("dweight", c_void_p),
+    ]
+
+
+class LayerNormBackward(Sized):
+    _fields_ = [
+        *SIZE,
+        ("x", Tensor),
+        ("weight", _native.Vector),
+        ("epsilon", c_float),
+        ("dbias_dtype", c_int32),
+        ("dy", Tensor),
+        ("dx", Output),
+        ("dweight", c_void_p),
+        ("dbias", c_void_p),
+    ]
+
+
+class CombineBackward(Sized):
+    _fields_ = [*SIZE, ("combine", POINTER(Combine)), ("dy", Tensor), ("dx", Output), ("dweights", c_void_p)]
+
+
+class GateBackward(Sized):
+    _fields_ = [
+        *SIZE,
+        ("kind", c_int32),
+        ("gate", Tensor),
+        ("up", Tensor),
+        ("alpha", c_float),
+        ("limit", c_float),
+        ("dy", Tensor),
+        ("dgate", Output),
+        ("dup", Output),
+    ]
+
+
+class AttentionBackward(Sized):
+    _fields_ = [
+        *SIZE,
+        ("attention", POINTER(Attention)),
+        ("dy", Tensor),
+        ("dq", Output),
+        ("dkeys", Output),
+        ("dvalues", Output),
+        ("dsinks", c_void_p),
+    ]
+
+
 _MESSAGE = [c_char_p, c_size_t]
 _FUNCTIONS = {
-    request: _native.function(name, c_int, [POINTER(request), POINTER(_Options), POINTER(Report), *_MESSAGE])
+    request: _native.function(name, c_int, [POINTER(request), POINTER(_Options), c_void_p, *_MESSAGE])
     for name, request in (
         ("linear", Linear),
         ("rms_norm", RmsNorm),
         ("layer_norm", LayerNorm),
         ("residual", Residual),
+        ("combine", Combine),
         ("gate", Gate),
         ("rotary", Rotary),
         ("attention", Attention),
+        ("rms_norm_backward", RmsNormBackward),
+        ("layer_norm_backward", LayerNormBackward),
+        ("combine_backward", CombineBackward),
+        ("gate_backward", GateBackward),
+        ("attention_backward", AttentionBackward),
     )
 }
 _FREQUENCIES = _native.function("rotary_frequencies", c_int, [POINTER(RotaryFrequencies), *_MESSAGE])
+
+
+def pointer_to(request: Any) -> Any:
+    """For a member of another request."""
+    return ctypes.pointer(request)
 
 
 def run(request: Any, running: _native.Running) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from isologit import _inputs, _native, _numbers, _of_logits
+from isologit._torch.schema import operator
 
 _DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
 _ARGS = (
@@ -26,29 +27,40 @@ def _fill(request: Any, logits: Tensor, temperatures: Tensor, token_ids: Tensor 
     return request
 
 
-def _output(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
+def output_of(logits: Tensor, token_ids: Tensor | None, output: str) -> Tensor:
     shapes = {"log_softmax": logits.shape, "logprobs": None if token_ids is None else token_ids.shape}
     return logits.new_empty(shapes.get(output) or (logits.shape[0],), dtype=torch.float32)
 
 
-@torch.library.custom_op("isologit::of_logits", mutates_args=(), schema=f"({_ARGS}) -> Tensor")
-def of_logits(*args: Any) -> Tensor:
+def run_of_logits(
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
     """output: "log_softmax" [N, V], "logprobs" of token_ids [N, K], "entropy" or "lse" [N]."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
-    result = _output(logits, token_ids, output)
+    result = output_of(logits, token_ids, output)
     request = _fill(_native.LogitsRequest(), logits, temperatures, token_ids, ignore_index)
     setattr(request, output, result.data_ptr())
     if output == "log_softmax":
         request.log_softmax_row_stride = logits.shape[1]
     if result.numel():
-        _native.score_logits(request, _native.Running(*running))
+        _native.score_logits(request, running)
     return result
 
 
-@torch.library.custom_op("isologit::of_logits_backward", mutates_args=(), schema=f"(Tensor g, {_ARGS}) -> Tensor")
-def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
-    """The gradient of the logits, f32, from the upstream of what of_logits returned."""
-    logits, temperatures, token_ids, ignore_index, output, *running = args
+def run_of_logits_backward(
+    g: Tensor,
+    logits: Tensor,
+    temperatures: Tensor,
+    token_ids: Tensor | None,
+    ignore_index: int,
+    output: str,
+    running: _native.Running,
+) -> Tensor:
+    """The gradient of the logits, f32, from the upstream of what run_of_logits returned."""
     g = g.to(torch.float32).contiguous()
     result = logits.new_empty(logits.shape, dtype=torch.float32)
     request = _fill(_native.LogitsBackwardRequest(), logits, temperatures, token_ids, ignore_index)
@@ -56,19 +68,23 @@ def of_logits_backward(g: Tensor, *args: Any) -> Tensor:
     if output == "log_softmax":
         request.d_log_softmax_row_stride = logits.shape[1]
     request.dlogits, request.dlogits_row_stride = result.data_ptr(), logits.shape[1]
-    if result.numel():
-        _native.backward_logits(request, _native.Running(*running))
+    if len(result):
+        _native.backward_logits(request, running)
     return result
 
 
-@of_logits.register_fake
-def _(*args: Any) -> Tensor:
-    return _output(args[0], args[2], args[4])
-
-
-@of_logits_backward.register_fake
-def _(g: Tensor, *args: Any) -> Tensor:
-    return args[0].new_empty(args[0].shape, dtype=torch.float32)
+of_logits = operator(
+    "of_logits",
+    f"({_ARGS}) -> Tensor",
+    lambda *args: run_of_logits(*args[:5], _native.Running(*args[5:])),
+    lambda *args: output_of(args[0], args[2], args[4]),
+)
+of_logits_backward = operator(
+    "of_logits_backward",
+    f"(Tensor g, {_ARGS}) -> Tensor",
+    lambda g, *args: run_of_logits_backward(g, *args[:5], _native.Running(*args[5:])),
+    lambda _, *args: args[0].new_empty(args[0].shape, dtype=torch.float32),
+)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -85,11 +101,11 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 of_logits.register_autograd(_backward, setup_context=_setup)
 
 
-def _temperatures(temperature: Any) -> Tensor:
+def temperatures_of(temperature: Any, device: torch.device) -> Tensor:
     if _numbers.traced():
-        return torch.as_tensor(temperature, dtype=torch.float32).detach()
+        return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
     with _numbers.usual_rounding():
-        return torch.as_tensor(temperature, dtype=torch.float32).detach()
+        return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
 
 
 def run(
@@ -100,14 +116,15 @@ def run(
     temperature: float | Tensor,
     running: _native.Running,
 ) -> Tensor:
-    _inputs.require_cpu(logits=logits, token_ids=token_ids, temperature=temperature)
     _inputs.refuse_tangents(logits=logits)
     _of_logits.check_shape("logits", logits.shape)
     lead, vocab_size = logits.shape[:-1], logits.shape[-1]
     rows = logits.reshape(lead.numel(), vocab_size)
     if vocab_size > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
-    temperatures = _temperatures(temperature)
+    own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
+    _inputs.require_one_device(logits=logits, temperature=own)
+    temperatures = temperatures_of(temperature, logits.device)
     _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None
@@ -116,4 +133,4 @@ def run(
         shape = (*lead, *ids.shape[1:])
         ids = ids if ids.ndim == 2 else ids[:, None]
     temperatures = temperatures.reshape(-1).contiguous()
-    return of_logits(rows, temperatures, ids, ignore_index, output, *running).reshape(shape)
+    return of_logits(rows, temperatures, ids, ignore_index, output, *running[:3]).reshape(shape)

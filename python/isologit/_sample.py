@@ -66,14 +66,14 @@ def set_draws(args: Any, request: Any) -> Array:
     return positions
 
 
-def run(args: SampleArgs) -> Samples:
+def run(args: SampleArgs, peers: _native.PeersCalls | None = None) -> Samples:
     """isologit_sample."""
     head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
     args.head.set_rows(request)
     keep_alive = args.support.set_support(request), set_draws(args, request)
     for name, result in zip(Samples._fields[:-1], results, strict=False):
         setattr(request, name, _inputs.pointer(result))
-    _inputs.fill(results.counts, _native.sample(head, request, **args.head.options()))
+    _inputs.fill(results.counts, _native.sample(head, request, **args.head.options(peers)))
     del keep_alive
     return results
 
@@ -172,7 +172,7 @@ def sample(
         _inputs.integers_per_row(top_k, hidden, "top_k"),
         _inputs.per_row(top_p, hidden, "top_p"),
     )
-    if _inputs.is_tensor(hidden):
+    if args.head.by_operator():
         from isologit import _torch
 
         results = _torch.sample(args)

@@ -26,7 +26,7 @@ class SampleOfLogitsArgs(NamedTuple):
 
     @classmethod
     def of(cls, logits: Array, running: tuple[int, Any, str], **numbers: float | Array) -> "SampleOfLogitsArgs":
-        _inputs.require_cpu(logits=logits)
+        _inputs.require_one_device(logits=logits)
         _inputs.dtype_code(logits, "logits")
         _of_logits.check_shape("logits", logits.shape)
         rows = logits.reshape(math.prod(logits.shape[:-1]), logits.shape[-1])

@@ -130,11 +130,11 @@ class Results(NamedTuple):
         return Scores(**found, counts=self.counts)
 
 
-def run(args: ScoreArgs) -> Results:
+def run(args: ScoreArgs, peers: _native.PeersCalls | None = None) -> Results:
     """isologit_score."""
     head, results = args.head.native(), Results.zeros(args)
     request, keep_alive = args.request(results)
-    _inputs.fill(results.counts, _native.score(head, request, **args.head.options()))
+    _inputs.fill(results.counts, _native.score(head, request, **args.head.options(peers)))
     del keep_alive
     return results
 
@@ -257,7 +257,7 @@ def score(
         kernel=kernel,
         dtype=dtype,
     )
-    if _inputs.is_tensor(hidden):
+    if args.head.by_operator():
         from isologit import _torch
 
         results = _torch.score(args, gradients, dweight_accumulate)

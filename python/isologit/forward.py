@@ -2,36 +2,51 @@
 
 Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU in bf16, f16 or f32, of any layout; results are new
 tensors of the operand's dtype. Weights may have another of the three dtypes. No batch, chunk, page, thread or processor
-shows in a result. Gradients are not defined yet: an operand that needs one is refused unless torch.no_grad() is on.
+shows in a result. All are differentiable in their floating operands, in reverse mode, but attention over pages.
 
 Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those
 of the calling thread; kernel, one of isologit.kernels(), empty for the best here.
 """
 
+import decimal
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isologit import _inputs, _native
+from isologit import _forward_calls, _inputs, _numbers
 from isologit import _native_forward as native
+from isologit._rounding import round_to_odd
+from isologit._torch import forward as operators
 
 __all__ = [
     "attention",
+    "combine",
+    "embedding",
     "gate",
     "layer_norm",
     "linear",
     "residual",
     "rms_norm",
     "rotary",
+    "rotary_factor",
     "rotary_frequencies",
+    "router",
+    "spread",
 ]
 
-_DTYPES = {torch.bfloat16: _native.BF16, torch.float16: _native.F16, torch.float32: _native.F32}
-_GATES = ("silu", "gelu_tanh", "relu_squared", "clamped_swish")
-_LAYOUTS = ("halves", "pairs")
-_RUNNING = _native.Running(0, [], "")
+
+def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> Tensor:
+    """The rows of weight [ids, features] that ids [...] tell, [..., features]; padding_id has no gradient."""
+    _check(weight=weight)
+    _inputs.require_cpu(ids=ids)
+    if weight.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"ids, weight: {ids.dtype} and {list(weight.shape)}; expected integers, and a matrix of a row for each id"
+        )
+    return _call("embedding", ids, weight, -1 if padding_id is None else padding_id)
 
 
 def linear(
@@ -43,17 +58,8 @@ def linear(
         raise ValueError(
             f"x, weight: shapes are {list(x.shape)} and {list(weight.shape)}; expected [..., cols] and [features, cols]"
         )
-    rows = _adjacent(x).reshape(-1, x.shape[-1])
-    weight = _adjacent(weight)
-    y = x.new_empty((*x.shape[:-1], weight.shape[0]))
-    if y.numel() == 0:
-        return y
-    request = native.Linear(
-        x=_matrix(rows), weight=_matrix(weight), bias=_vector(bias, "bias", weight.shape[0]), y=y.data_ptr()
-    )
-    request.y_row_stride = weight.shape[0]
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    _check_vector(bias, "bias", weight.shape[0])
+    return _call("linear", x, weight, bias, *_inputs.run_options(threads, processors, kernel))
 
 
 def rms_norm(
@@ -68,15 +74,10 @@ def rms_norm(
 ) -> Tensor:
     """x w / sqrt(mean(x^2) + epsilon) over the last dimension; with one_plus_weight, 1 + w takes the place of w."""
     _check(x=x, weight=weight)
-    y = _result(x)
-    if y.numel() == 0:
-        return y
-    (x,) = _rows(x)
-    vector = _vector(weight, "weight", x.shape[-1])
-    request = native.RmsNorm(x=_tensor(x), weight=vector, epsilon=epsilon, one_plus_weight=one_plus_weight)
-    request.y = _output(y, x.shape[1])
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    _check_rows(x)
+    _check_vector(weight, "weight", x.shape[-1])
+    running = _inputs.run_options(threads, processors, kernel)
+    return _call("rms_norm", x, weight, epsilon, one_plus_weight, *running)
 
 
 def layer_norm(
@@ -91,14 +92,10 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) w / sqrt(variance + epsilon) + b over the last dimension."""
     _check(x=x, weight=weight, bias=bias)
-    y = _result(x)
-    if y.numel() == 0:
-        return y
-    (x,) = _rows(x)
-    vectors = {"weight": _vector(weight, "weight", x.shape[-1]), "bias": _vector(bias, "bias", x.shape[-1])}
-    request = native.LayerNorm(x=_tensor(x), epsilon=epsilon, y=_output(y, x.shape[1]), **vectors)
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    _check_rows(x)
+    _check_vector(weight, "weight", x.shape[-1])
+    _check_vector(bias, "bias", x.shape[-1])
+    return _call("layer_norm", x, weight, bias, epsilon, *_inputs.run_options(threads, processors, kernel))
 
 
 def residual(
@@ -113,18 +110,59 @@ def residual(
 ) -> Tensor:
     """x + multiplier a + b, of tensors of one shape."""
     _check(x=x, a=a, b=b)
-    y = _result(x)
+    _check_rows(x)
     for name, other in (("a", a), ("b", b)):
         if other is not None and (other.shape != x.shape or other.dtype != x.dtype):
             raise ValueError(f"{name}: {other.dtype} {list(other.shape)}; expected x's {x.dtype} {list(x.shape)}")
-    if y.numel() == 0:
-        return y
-    rows = _rows(x, a) if b is None else _rows(x, a, b)
-    request = native.Residual(multiplier=multiplier, y=_output(y, rows[0].shape[1]))
-    for name, operand in zip("xab", rows, strict=False):
-        setattr(request, name, _tensor(operand))
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    return _call("residual", x, a, b, multiplier, *_inputs.run_options(threads, processors, kernel))
+
+
+def router(logits: Tensor, count: int, *, normalized: bool = True, **running: Any) -> tuple[Tensor, Tensor]:
+    """The weights of the `count` greatest of a token's f32 logits [..., experts], and their ids, both [..., count].
+
+    In descending order, of equal ones the lowest id first. A weight is that of the softmax over those chosen, or, not
+    normalized, over all, rounded once to f32.
+    """
+    _check(logits=logits)
+    if logits.dtype != torch.float32 or logits.ndim < 1 or not 1 <= count <= logits.shape[-1]:
+        raise ValueError(
+            f"logits, count: {logits.dtype} {list(logits.shape)} and {count}; expected torch.float32 [..., experts], "
+            "and 1 to experts"
+        )
+    ordered, ids = logits.reshape(-1, logits.shape[-1]).sort(dim=-1, descending=True, stable=True)
+    shape = (*logits.shape[:-1], count)
+    keys = ordered[:, :count] if normalized else ordered
+    tokens, seen = keys.shape
+    # Attention of one query a token: the scores are the logits, and the values tell the chosen ones apart.
+    values = torch.eye(seen, count).expand(tokens, seen, count)
+    weights = attention(
+        torch.ones(tokens, 1, 1),
+        keys.reshape(-1, 1, 1),
+        values.reshape(-1, 1, count),
+        query_starts=torch.arange(tokens + 1),
+        key_counts=torch.full((tokens,), seen),
+        scale=1.0,
+        causal=False,
+        **running,
+    )
+    return weights.reshape(shape), ids[:, :count].reshape(shape)
+
+
+def spread(x: Tensor, count: int) -> Tensor:
+    """x [..., dim] `count` times, [..., count, dim]: one for each expert. Gradients are their sum, rounded once."""
+    _check(x=x)
+    return _call("spread", x, count, 0, [], "")
+
+
+def combine(x: Tensor, weights: Tensor, *, threads: int = 0, processors: Any = None, kernel: str = "") -> Tensor:
+    """The sum of weights [..., experts], f32, times x [..., experts, dim] over the experts, [..., dim]."""
+    _check(x=x, weights=weights)
+    if x.ndim < 2 or weights.shape != x.shape[:-1] or weights.dtype != torch.float32:
+        raise ValueError(
+            f"x, weights: {list(x.shape)} and {weights.dtype} {list(weights.shape)}; expected [..., experts, dim] and "
+            "torch.float32 [..., experts]"
+        )
+    return _call("combine", x, weights, *_inputs.run_options(threads, processors, kernel))
 
 
 def gate(
@@ -141,26 +179,20 @@ def gate(
     """gate(g) up, or gate(g): kind is "silu", "gelu_tanh", "relu_squared" or "clamped_swish" (which alpha and limit
     belong to)."""
     _check(g=g, up=up)
-    if kind not in _GATES:
-        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(map(repr, _GATES))}")
+    if kind not in _forward_calls.GATES:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(map(repr, _forward_calls.GATES))}")
     if up is not None and (up.shape != g.shape or up.dtype != g.dtype):
         raise ValueError(f"up: {up.dtype} {list(up.shape)}; expected g's {g.dtype} {list(g.shape)}")
-    y = _result(g)
-    if y.numel() == 0:
-        return y
-    rows = _rows(g) if up is None else _rows(g, up)
-    request = native.Gate(kind=_GATES.index(kind), alpha=alpha, limit=limit, y=_output(y, rows[0].shape[1]))
-    for name, operand in zip(("gate", "up"), rows, strict=False):
-        setattr(request, name, _tensor(operand))
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    _check_rows(g)
+    return _call("gate", g, up, kind, alpha, limit, *_inputs.run_options(threads, processors, kernel))
 
 
 def rotary_frequencies(theta: float, dim: int, scaling: Mapping[str, Any] | None = None) -> Tensor:
     """theta^(-2j / dim) for j in [0, dim / 2), f32, each rounded once.
 
     scaling: as Hugging Face configs have it, rope_type "default", "linear" (factor) or "llama3" (factor,
-    low_freq_factor, high_freq_factor, original_max_position_embeddings).
+    low_freq_factor, high_freq_factor, original_max_position_embeddings) or "yarn" (factor, beta_fast, beta_slow,
+    original_max_position_embeddings, truncate).
     """
     scaling = dict(scaling or {})
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -173,12 +205,38 @@ def rotary_frequencies(theta: float, dim: int, scaling: Mapping[str, Any] | None
         request.low_freq_factor = scaling["low_freq_factor"]
         request.high_freq_factor = scaling["high_freq_factor"]
         request.original_max_position = scaling["original_max_position_embeddings"]
+    elif kind == "yarn":
+        request.scaling = 2
+        request.factor = scaling["factor"]
+        request.beta_fast, request.beta_slow = scaling.get("beta_fast") or 32, scaling.get("beta_slow") or 1
+        request.original_max_position = scaling["original_max_position_embeddings"]
+        request.not_truncated = not scaling.get("truncate", True)
     elif kind != "default":
-        raise NotImplementedError(f"rope_type is {kind!r}; expected 'default', 'linear' or 'llama3'")
+        raise NotImplementedError(f"rope_type is {kind!r}; expected 'default', 'linear', 'llama3' or 'yarn'")
     frequencies = torch.empty(max(dim // 2, 1), dtype=torch.float32)
     request.frequencies = frequencies.data_ptr()
     native.rotary_frequencies(request)
     return frequencies
+
+
+def rotary_factor(scaling: Mapping[str, Any] | None = None) -> float:
+    """The attention factor of a scaling, as rotary takes it: 1 but for "yarn", where it is attention_factor, or else
+    m(mscale) / m(mscale_all_dim) with both and m(1) without, m(a) = 1 + a ln(factor) / 10, rounded once to f32."""
+    scaling = dict(scaling or {})
+    if scaling.get("rope_type", scaling.get("type")) != "yarn":
+        return 1.0
+    if scaling.get("attention_factor") is not None:
+        return _numbers.f32(scaling["attention_factor"], "attention_factor")
+    with decimal.localcontext(decimal.Context(prec=60)):
+        log = decimal.Decimal(_numbers.f32(scaling["factor"], "factor")).ln() / 10
+        over, under = scaling.get("mscale"), scaling.get("mscale_all_dim")
+        one = decimal.Decimal(1)
+        if over and under:
+            over, under = (decimal.Decimal(_numbers.f32(a, "mscale")) for a in (over, under))
+            factor = (one + over * log) / (one + under * log)
+        else:
+            factor = one + log
+    return _numbers.f32(round_to_odd(Fraction(factor)), "factor")
 
 
 def rotary(
@@ -198,7 +256,7 @@ def rotary(
     copied. factor: the attention factor.
     """
     _check(x=x)
-    if layout not in _LAYOUTS:
+    if layout not in _forward_calls.LAYOUTS:
         raise ValueError(f"layout is {layout!r}; expected 'halves' or 'pairs'")
     if x.ndim < 2 or positions.shape != x.shape[:-2] or positions.dtype not in (torch.int64, torch.int32):
         raise ValueError(
@@ -207,23 +265,8 @@ def rotary(
         )
     if frequencies.dtype != torch.float32 or frequencies.ndim != 1:
         raise ValueError(f"frequencies: {frequencies.dtype} {list(frequencies.shape)}; expected torch.float32 [pairs]")
-    y = torch.empty(x.shape, dtype=x.dtype)
-    if y.numel() == 0:
-        return y
-    x = _heads(x)
-    positions = positions.to(torch.int64).reshape(-1).contiguous()
-    frequencies = frequencies.contiguous()
-    request = native.Rotary(
-        x=_tensor(x),
-        positions=positions.data_ptr(),
-        frequencies=frequencies.data_ptr(),
-        frequency_count=frequencies.shape[0],
-        layout=_LAYOUTS.index(layout),
-        factor=factor,
-        y=_output(y, x.shape[1]),
-    )
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    running = _inputs.run_options(threads, processors, kernel)
+    return _call("rotary", x, positions, frequencies, layout, factor, *running)
 
 
 def attention(
@@ -264,124 +307,55 @@ def attention(
         if query_starts is not None or key_counts is not None or block_table is not None:
             raise ValueError("query_starts, key_counts: expected both or none, and both with a block_table")
         query_starts, key_counts = torch.tensor([0, q.shape[0]]), torch.tensor([keys.shape[0]])
-    starts, counts = _integers("query_starts", query_starts), _integers("key_counts", key_counts)
-    q, keys, values = _adjacent(q), _adjacent(keys), _adjacent(values)
-    y = q.new_empty((*q.shape[:2], values.shape[-1]))
-    if y.numel() == 0:
-        return y
-    request = native.Attention(
-        q=_tensor(q),
-        sequences=counts.shape[0],
-        query_starts=starts.data_ptr(),
-        key_counts=counts.data_ptr(),
-        scale=scale,
-        softcap=softcap,
-        not_causal=not causal,
-        window=window,
-        y=_output(y, q.shape[1]),
-    )
-    if starts.shape[0] != counts.shape[0] + 1:
-        raise ValueError(f"query_starts: {starts.shape[0]} numbers for {counts.shape[0]} sequences; expected one more")
-    if block_table is None:
-        request.keys, request.values = _tensor(keys), _tensor(values)
-        first = _integers("first_keys", first_keys) if first_keys is not None else counts.cumsum(0) - counts
-        if first.shape != counts.shape:
-            raise ValueError(f"first_keys: {list(first.shape)}; expected {list(counts.shape)}")
-        request.first_keys = first.data_ptr()
-    else:
-        table = block_table.to(torch.int32).contiguous()
-        if table.ndim != 2 or table.shape[0] != counts.shape[0] or keys.shape[:3] != values.shape[:3]:
-            raise ValueError(
-                f"block_table, keys, values: shapes are {list(table.shape)}, {list(keys.shape)} and "
-                f"{list(values.shape)}; expected [sequences, blocks] and [pages, block_size, kv_heads, ...]"
-            )
-        request.keys, request.values = _pages(keys), _pages(values)
-        request.key_block_stride, request.value_block_stride = keys.stride(0), values.stride(0)
-        request.block_table, request.blocks_per_sequence = table.data_ptr(), table.shape[1]
-        request.block_size = keys.shape[1]
+    for name, numbers in (("query_starts", query_starts), ("key_counts", key_counts), ("first_keys", first_keys)):
+        if numbers is not None and (numbers.dtype not in (torch.int64, torch.int32) or numbers.ndim != 1):
+            raise ValueError(f"{name}: {numbers.dtype} {list(numbers.shape)}; expected a vector of integers")
+    sequences = key_counts.shape[0]
+    if query_starts.shape[0] != sequences + 1:
+        raise ValueError(f"query_starts: {query_starts.shape[0]} numbers for {sequences} sequences; expected one more")
+    if block_table is not None and (
+        block_table.ndim != 2 or block_table.shape[0] != sequences or keys.shape[:3] != values.shape[:3]
+    ):
+        raise ValueError(
+            f"block_table, keys, values: shapes are {list(block_table.shape)}, {list(keys.shape)} and "
+            f"{list(values.shape)}; expected [sequences, blocks] and [pages, block_size, kv_heads, ...]"
+        )
+    if block_table is None and first_keys is not None and first_keys.shape != key_counts.shape:
+        raise ValueError(f"first_keys: {list(first_keys.shape)}; expected {list(key_counts.shape)}")
     if sinks is not None:
-        sinks = sinks.to(torch.float32).contiguous()
+        sinks = sinks.to(torch.float32)
         if sinks.shape != (q.shape[1],):
             raise ValueError(f"sinks: {list(sinks.shape)}; expected one for each of {q.shape[1]} heads")
-        request.sinks = sinks.data_ptr()
-    native.run(request, _running(threads, processors, kernel))
-    return y
+    sequence = (query_starts, key_counts, first_keys, block_table)
+    numbers = (scale, softcap, causal, window)
+    running = _inputs.run_options(threads, processors, kernel)
+    return _call("attention", q, keys, values, *sequence, sinks, *numbers, *running)
 
 
-def _running(threads: int, processors: Any, kernel: str) -> _native.Running:
-    if not threads and processors is None and not kernel:
-        return _RUNNING
-    return _native.Running(threads, _inputs.processor_numbers(processors), kernel)
+def _call(name: str, *arguments: Any) -> Tensor:
+    """isologit::name, or without torch's dispatcher where nothing would come of it."""
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    # Subclasses that dispatch, fake tensors among them, may have no memory of their own.
+    if _numbers.traced() or any(type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ for x in tensors):
+        return getattr(operators, name)(*arguments)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return getattr(operators, name)(*arguments)
+    return getattr(_forward_calls, name)(*arguments)
 
 
 def _check(**operands: Tensor | None) -> None:
-    for name, operand in operands.items():
-        if operand is None:
-            continue
-        if operand.dtype not in _DTYPES:
-            raise ValueError(
-                f"{name}: dtype is {operand.dtype}; expected torch.bfloat16, torch.float16 or torch.float32"
-            )
-        if operand.device.type != "cpu":
-            raise NotImplementedError(f"{name} is on {operand.device}; the forward pass computes on the CPU only")
-        if operand.requires_grad and torch.is_grad_enabled():
-            raise NotImplementedError(
-                f"{name} needs a gradient, which isologit.forward does not have yet: call it within torch.no_grad()"
-            )
+    given = {name: x for name, x in operands.items() if x is not None}
+    for name, operand in given.items():
+        _inputs.dtype_code(operand, name)
+    _inputs.require_cpu(**given)
+    _inputs.refuse_tangents(**given)
 
 
-def _adjacent(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _heads(x: Tensor) -> Tensor:
-    """[..., heads, dim] as [tokens, heads, dim], without a copy where the layout allows it."""
-    return _adjacent(x).reshape(-1, *x.shape[-2:])
-
-
-def _rows(*tensors: Tensor) -> list[Tensor]:
-    """Tensors of one shape as [tokens, heads, dim]: of one head, where the rows of each lie at equal distances."""
-    adjacent = [_adjacent(x) for x in tensors]
-    try:
-        return [x.view(-1, 1, x.shape[-1]) for x in adjacent]
-    except RuntimeError:
-        return [_heads(x) for x in adjacent]
-
-
-def _result(x: Tensor) -> Tensor:
+def _check_rows(x: Tensor) -> None:
     if x.ndim < 1 or x.shape[-1] < 1:
         raise ValueError(f"shape is {list(x.shape)}; expected [..., dim] with at least one element")
-    return torch.empty(x.shape, dtype=x.dtype)
 
 
-def _tensor(x: Tensor) -> native.Tensor:
-    return native.Tensor(x.data_ptr(), *x.shape, x.stride(0), x.stride(1), _DTYPES[x.dtype])
-
-
-def _pages(x: Tensor) -> native.Tensor:
-    """[pages, block_size, heads, dim]: all slots, with the strides within a page."""
-    pages, size, heads, dim = x.shape
-    return native.Tensor(x.data_ptr(), pages * size, heads, dim, x.stride(1), x.stride(2), _DTYPES[x.dtype])
-
-
-def _output(y: Tensor, heads: int) -> native.Output:
-    dim = y.shape[-1]
-    return native.Output(y.data_ptr(), heads * dim, dim)
-
-
-def _matrix(x: Tensor) -> _native.Matrix:
-    return _native.Matrix(x.data_ptr(), *x.shape, x.stride(0), _DTYPES[x.dtype])
-
-
-def _vector(vector: Tensor | None, name: str, size: int) -> _native.Vector:
-    if vector is None:
-        return _native.Vector()
-    if vector.shape != (size,) or vector.stride(0) != 1:
+def _check_vector(vector: Tensor | None, name: str, size: int) -> None:
+    if vector is not None and (vector.shape != (size,) or vector.stride(0) != 1):
         raise ValueError(f"{name}: {list(vector.shape)}; expected {size} adjacent elements")
-    return _native.Vector(vector.data_ptr(), size, _DTYPES[vector.dtype])
-
-
-def _integers(name: str, numbers: Tensor) -> Tensor:
-    if numbers.dtype not in (torch.int64, torch.int32) or numbers.ndim != 1:
-        raise ValueError(f"{name}: {numbers.dtype} {list(numbers.shape)}; expected a vector of integers")
-    return numbers.to(torch.int64).contiguous()

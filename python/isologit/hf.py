@@ -47,7 +47,7 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
     """Replaces the model's output head by an LMHead on the same parameters, and returns it.
 
     scope: "head", or "model" for all that comes before the head too (CONTRACT.md 10), in the families that are known:
-    hidden states are then the same bits in any batch, chunk and cache, with any padding. That has no gradients yet.
+    hidden states are then the same bits in any batch, chunk and cache, with any padding, and gradients of inputs too.
 
     `model(...)` then gives logits that are exact up to what the model does to them after its head, and
     `head.logprobs(hidden, token_ids)` the logprobs with the transforms of the model's configuration. Token ids are not

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from isologit._logits import logits
+from isologit._torch import cuda
 
 _log = logging.getLogger("isologit.ops")
 
@@ -24,40 +25,39 @@ class Op(Protocol):
     def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor: ...
 
 
-class _OnCpu:
-    """The head of this library: exact logits."""
+class _Head:
+    """The head of this library: exact logits, by a kernel or the best for the tensors' device."""
+
+    def __init__(self, kernel: str = "") -> None:
+        self._kernel = kernel
 
     def forward(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return logits(hidden, weight, bias=bias, dtype=hidden.dtype)
+        return logits(hidden, weight, bias=bias, dtype=hidden.dtype, kernel=self._kernel)
 
     def forward_fp32(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return logits(hidden, weight, bias=bias, dtype=torch.float32)
+        return logits(hidden, weight, bias=bias, dtype=torch.float32, kernel=self._kernel)
 
 
 class Backend(NamedTuple):
     """One implementation. `why_not` tells what it lacks to run here, or "" when it runs."""
 
     name: str
-    device: str  # "cuda", "rocm" or "cpu"
+    device: str  # "cuda", "rocm", "cpu", or "any"
     priority: int  # the highest that runs is taken, among those of a tensor's own device
     make: Callable[[], Op]
     why_not: Callable[[], str]
 
 
-def _not_built() -> str:
-    return "not built into this version of isologit"
-
-
-def _make_nothing() -> Op:
-    raise RuntimeError("this backend is not built into this version of isologit")
+def _without_library() -> str:
+    return "" if cuda.library() is not None else f"there is no {cuda.LIBRARY.name} in {cuda.LIBRARY.parent}"
 
 
 _BUILT_IN = (
-    Backend("cuda", "cuda", 100, _make_nothing, _not_built),
-    Backend("rocm", "rocm", 100, _make_nothing, _not_built),
-    Backend("cpu", "cpu", 100, _OnCpu, lambda: ""),
+    Backend("cuda", "cuda", 100, _Head, _without_library),
+    Backend("cpu", "cpu", 100, _Head, lambda: ""),
+    Backend("torch", "any", 100, lambda: _Head("torch"), lambda: ""),
 )
-_DEVICES = ("cuda", "rocm", "cpu")
+_DEVICES = ("cuda", "rocm", "cpu", "any")  # those of "any" come after a device's own
 _lock = threading.Lock()
 _registry: dict[str, dict[str, Backend]] = {"lm_head": {backend.name: backend for backend in _BUILT_IN}}
 _told: set[tuple[str, str, str]] = set()
@@ -149,7 +149,7 @@ class _Dispatched:
             return self._named
         passed_over: list[tuple[Backend, str]] = []
         for backend in backends(self._op):
-            if backend.device != device:
+            if backend.device not in (device, "any"):
                 continue
             why_not = backend.why_not()
             if why_not:

@@ -63,6 +63,25 @@ def frequencies(theta: float, dim: int, divisor: float = 1.0) -> torch.Tensor:
     return torch.tensor([_rounded(value, torch.float32) for value in exact])
 
 
+def yarn(theta: float, dim: int, scaling: dict) -> torch.Tensor:
+    factor = _real(torch.tensor(scaling["factor"], dtype=torch.float32).item())
+
+    def place(turns):
+        context = _real(scaling["original_max_position_embeddings"])
+        return dim * mpmath.log(context / (2 * mpmath.pi * turns)) / (2 * mpmath.log(_real(theta)))
+
+    low, high = place(scaling.get("beta_fast", 32.0)), place(scaling.get("beta_slow", 1.0))
+    if scaling.get("truncate", True):
+        low, high = mpmath.floor(low), mpmath.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    found = []
+    for j in range(dim // 2):
+        plain = _real(theta) ** (_real(-2 * j) / dim)
+        ramp = min(max((j - low) / (high - low), 0), 1)
+        found.append(_rounded(plain * (1 - ramp) + plain / factor * ramp, torch.float32))
+    return torch.tensor(found)
+
+
 def rotary(x: torch.Tensor, positions: torch.Tensor, frequencies: torch.Tensor, layout: str) -> torch.Tensor:
     pairs = len(frequencies)
     heads = x.shape[-2]

@@ -86,8 +86,10 @@ def devices():
 
     for name, call in calls.items():
         word = name.split()[0]
-        for device, move in (("meta", lambda tensor: tensor.to("meta")), ("cuda", elsewhere)):
-            yield f"{name} on {device}", partial(call, move), NotImplementedError, f"{word} is on {device}"
+        yield f"{name} on meta", partial(call, lambda x: x.to("meta")), NotImplementedError, f"{word} is on meta"
+        if name != "logits":  # which has no second operand
+            told = "hidden on cuda" if name == "hidden" else f"{word} is on cuda"
+            yield f"{name} on cuda", partial(call, elsewhere), ValueError, told
     raw = torch.ops.isologit.score
     transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
     head = (None, torch.ones(1), VOCAB, *transforms, *running, *no_lora, *(None,) * 5)

@@ -11,7 +11,7 @@ transformers = pytest.importorskip("transformers")
 
 import isologit  # noqa: E402
 from isologit import _captured  # noqa: E402
-from isologit.audit import _attribution, _rollouts, audit  # noqa: E402
+from isologit.audit import _attribution, _rollouts, _trainer, audit  # noqa: E402
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "tiny-qwen3"
 PROMPT, MADE = 6, 24
@@ -315,3 +315,16 @@ def test_the_capture_command_names_the_file_to_what_it_runs(tmp_path):
     command = [sys.executable, "-c", start, "capture", "run.safetensors", "--", sys.executable, "-c", shown]
     done = subprocess.run(command, cwd=tmp_path, env=package, text=True, capture_output=True, check=True)
     assert done.stdout == f"{tmp_path / 'run.safetensors'}\n" and str(tmp_path / "run.safetensors") in done.stderr
+
+
+@pytest.mark.parametrize("order", ["softcap_first", "scale_first"])
+def test_the_usual_head_scales_and_caps_in_the_models_order(order):
+    """Against the right answer; in the other order these are off by tenths."""
+    generator = torch.Generator().manual_seed(3)
+    hidden, weight = (torch.randn(n, 16, generator=generator) for n in (9, 30))
+    transforms = {"softcap": 2.0, "scale": 3.0, "transform_order": order}
+    head = _trainer.Head(weight, None, weight, transforms)
+    ids, t = torch.arange(9), torch.ones(9)
+    assert (head.usual(hidden, ids, t, torch.float32) - head.exact(hidden, ids, t)).abs().max() < 1e-4
+    right = isologit.logits(hidden, weight, dtype=torch.float32, **transforms)
+    assert (head.logits(hidden) - right).abs().max() < 1e-4

@@ -30,11 +30,33 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 CONFIGS = {
     "llama": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "mistral": ("MistralConfig", {"sliding_window": 5}),
     "qwen2": ("Qwen2Config", {}),
     "qwen3": ("Qwen3Config", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 4.0}}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {
+            "moe_intermediate_size": 24,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [1],
+            "rope_parameters": YARN,
+        },
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        {
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 5,
+            "swiglu_limit": 1.5,
+            "rope_parameters": YARN | {"truncate": False, "beta_fast": 4.0},
+        },
+    ),
     "gemma2": ("Gemma2Config", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
     "gemma3": ("Gemma3TextConfig", {"sliding_window": 5, "query_pre_attn_scalar": 8}),
     "phi3": ("Phi3Config", {"partial_rotary_factor": 0.5}),
@@ -155,6 +177,24 @@ def test_generate_agrees_with_prefill(family):
     with torch.no_grad():
         full = model(out.sequences).logits[:, 5:-1]
     assert torch.equal(full.float(), logits.float())
+
+
+def test_a_batch_with_padding_generates_what_its_rows_do(family):
+    model = model_of(family)
+    hf.install(model, scope="model")
+    ids, padding = torch.randint(3, 50, (2, 6)), torch.zeros(2, 3, dtype=torch.int64)
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    mask = torch.cat([padding, torch.ones_like(ids)], 1)
+    batch = model.generate(torch.cat([padding, ids], 1), attention_mask=mask, **options)
+    for row in range(2):
+        assert torch.equal(model.generate(ids[row : row + 1], **options)[0], batch[row, 3:])
+
+
+def test_what_a_cache_does_not_hold_yet_is_refused():
+    model = model_of("qwen3")
+    hf.install(model, scope="model")
+    with pytest.raises(NotImplementedError, match="a cache that is as long as its tokens"):
+        model.generate(torch.randint(3, 50, (1, 6)), max_new_tokens=2, cache_implementation="static")
 
 
 def test_resizing_keeps_the_body():

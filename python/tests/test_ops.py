@@ -82,8 +82,8 @@ def test_gradients_are_those_of_linear(dtype):
 def test_what_is_listed():
     rows = {row["name"]: row for row in ops.list_backends("lm_head")}
     assert rows["cpu"]["chosen"] and rows["cpu"]["runnable"]
-    for name in ("cuda", "rocm"):
-        assert not rows[name]["runnable"] and "not built" in rows[name]["why_not"] and rows[name]["device"] == name
+    assert rows["torch"]["device"] == "any" and rows["torch"]["runnable"]
+    assert rows["cuda"]["runnable"] == (not rows["cuda"]["why_not"]) and "libisologit_cuda" in rows["cuda"]["why_not"]
     with pytest.raises(ValueError, match="known are lm_head"):
         ops.get_op("attention")
 
@@ -123,19 +123,22 @@ def test_a_named_backend_never_falls_back(registered):
         ops.get_op("lm_head", "broken")
     with pytest.raises(RuntimeError, match="'cuda' does not run here"):
         ops.get_op("lm_head", backend="cuda")
-    with pytest.raises(ValueError, match="lm_head has no backend 'metal'; it has cuda, rocm, broken, cpu$"):
+    with pytest.raises(ValueError, match="lm_head has no backend 'metal'; it has cuda, broken, cpu, torch$"):
         ops.get_op("lm_head", "metal")
 
 
 def test_other_devices_do_not_fall_to_the_cpu(registered):
     with torch._subclasses.FakeTensorMode():
         hidden, weight = torch.empty(2, 3, device="cuda"), torch.empty(4, 3, device="cuda")
-        with pytest.raises(
-            RuntimeError, match="no backend for it runs here .cuda: not built.* Backends of other devices"
-        ):
-            ops.get_op("lm_head")(hidden, weight)
+        assert ops.get_op("lm_head")(hidden, weight).device.type == "cuda"
         registered("mine", lambda: Constant(7.0), device="cuda")
         assert ops.get_op("lm_head")(hidden, weight).shape == (2, 4)
+
+
+def test_the_torch_backend_by_its_name():
+    generator = torch.Generator().manual_seed(4)
+    hidden, weight = torch.randn(3, 64, generator=generator), torch.randn(9, 64, generator=generator)
+    assert expected.same_bits(ops.get_op("lm_head", "torch")(hidden, weight), expected.logits(hidden, weight))
 
 
 def test_switches_are_ignored_and_left():

@@ -11,6 +11,7 @@
 #include "backward/weight_sums.hpp"
 #include "base/asking.hpp"
 #include "base/cpu.hpp"
+#include "base/parties.hpp"
 #include "base/text.hpp"
 #include "base/thread_pool.hpp"
 #include "tiles/call.hpp"
@@ -34,7 +35,8 @@ class Backward {
         loops_(target.backward_loops()),
         exact_(loops_ == nullptr || options.arithmetic == Arithmetic::exact),
         threads_(threads),
-        rows_(request, head.vocab_size) {
+        parties_(options.peers, head.vocab_size),
+        rows_(request, parties_.vocab_size()) {
     report_.kernel = target.name();
     report_.arithmetic = exact_ ? Arithmetic::exact : Arithmetic::fast;
     report_.threads = threads;
@@ -45,9 +47,9 @@ class Backward {
   Result<BackwardReport> run() {
     clear();
     if (rows_.active().empty()) return report_;
-    Derivatives derivatives(head_, request_, rows_, target_, loops_, exact_, threads_);
+    Derivatives derivatives(head_, request_, rows_, target_, loops_, exact_, threads_, parties_);
     WeightSums weight(head_, request_, rows_.active(), loops_, exact_, threads_);
-    HiddenSums hidden(head_, request_, rows_.active(), loops_, exact_, threads_);
+    HiddenSums hidden(head_, request_, rows_.active(), loops_, exact_, threads_, parties_);
     const double first_pass = request_.summaries.empty() ? 0.3 : 0;
     span(0, first_pass);
     if (!derivatives.normalize(progress())) return cancelled();
@@ -59,7 +61,9 @@ class Backward {
       hidden.add_strip(first, count, strip);
     });
     if (!finished) return stopped(derivatives);
+    derivatives.share_tops();
     if (const std::int64_t row = derivatives.mismatch(true); row >= 0) return contradicted(row);
+    hidden.share();
     std::vector<HiddenSums::Open> open = hidden.finish();
     if (!settle(derivatives, hidden, open)) return cancelled();
     report_.logit_fallbacks += derivatives.logit_fallbacks();
@@ -119,7 +123,9 @@ class Backward {
     const std::int64_t bytes = chunk * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t most =
         std::max(std::clamp<std::int64_t>(kStripBytes / bytes, 1, kMostChunks), std::int64_t{2} * threads_);
-    const std::int64_t chunks = std::min(most, derivatives.chunks());
+    const std::int64_t chunks = std::min(most, std::max<std::int64_t>(derivatives.chunks(), 1));
+    const std::int64_t strips = (derivatives.chunks() + chunks - 1) / chunks;
+    const std::int64_t most_strips = parties_.greatest(strips);
     base::AlignedBuffer strip(static_cast<std::size_t>(chunks * bytes));
     for (std::int64_t first = 0; first < derivatives.chunks(); first += chunks) {
       const std::int64_t count = std::min(chunks, derivatives.chunks() - first);
@@ -130,6 +136,7 @@ class Backward {
       if (!derivatives.make(first, count, strip.as<float>(), shown)) return false;
       use(first, count, strip.as<float>());
     }
+    for (std::int64_t i = strips; i < most_strips; ++i) derivatives.take_part();
     return true;
   }
 
@@ -143,12 +150,15 @@ class Backward {
     span(1, 1);
     ActiveRows few = rows_;
     few.keep(which);
-    Derivatives again(head_, request_, few, target_, loops_, exact_, threads_);
+    Derivatives again(head_, request_, few, target_, loops_, exact_, threads_, parties_);
     again.take_states(derivatives, which);
     const bool finished = strips(again, [&](std::int64_t first, std::int64_t count, const float* strip) {
       hidden.add_strip(open, which, first, count, strip);
     });
-    if (finished) hidden.finish(open);
+    if (finished) {
+      hidden.share(open);
+      hidden.finish(open);
+    }
     report_.logit_fallbacks += again.logit_fallbacks();
     return finished;
   }
@@ -160,6 +170,7 @@ class Backward {
   const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
+  base::Parties parties_;
   ActiveRows rows_;
   double from_ = 0;
   double share_ = 1;

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <set>
 
+#include "base/parties.hpp"
 #include "base/thread_pool.hpp"
 #include "exact/element.hpp"
 #include "fold/pair_sums.hpp"
@@ -22,15 +24,18 @@ bool all_finite(const void* data, DType dtype, std::int64_t count) {
 }  // namespace
 
 Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const ActiveRows& rows,
-                         const kernels::Target& target, const kernels::BackwardLoops* loops, bool exact, int threads)
+                         const kernels::Target& target, const kernels::BackwardLoops* loops, bool exact, int threads,
+                         const base::Parties& parties)
     : head_(head),
       rows_(rows),
       loops_(loops),
       exact_(exact),
       threads_(threads),
+      parties_(parties),
       finite_(false),
-      first_pass_(head, request, rows, target, exact, threads),
-      tiles_({head, 0}, request.hidden, request.temperatures, target, threads, {false, head.transforms.has_softcap}),
+      first_pass_(head, request, rows, target, exact, threads, parties),
+      tiles_({head, parties.first_id()}, request.hidden, request.temperatures, target, threads,
+             {false, head.transforms.has_softcap}),
       fold_loops_(target.fold_loops()),
       tops_(rows.active().size(), 0) {
   std::vector<std::int64_t> indices;
@@ -75,7 +80,9 @@ bool Derivatives::make(std::int64_t first, std::int64_t count, float* strip,
         float* chunk = strip + i * stride;
         std::vector<Open> own;
         const auto make_one = [&](const tiles::RowTile& tile) {
-          make_row(tile, chunk + static_cast<std::int64_t>(tile.row) * kChunk + (tile.first_id - begin), own);
+          make_row(tile,
+                   chunk + static_cast<std::int64_t>(tile.row) * kChunk + (tile.first_id - parties_.first_id() - begin),
+                   own);
         };
         if (needs_logits()) {
           tiles_.visit(worker, begin, begin + ids, make_one);
@@ -188,9 +195,42 @@ std::optional<float> Derivatives::settle_one(const Open& open) const {
   return exact_dz(state.sums, state.top, open.logit, rows_.of_id(row, open.id), factors, state.sums.limbs + 1);
 }
 
+bool Derivatives::any_party(bool some) const { return parties_.greatest(some ? 1 : 0) > 0; }
+
+void Derivatives::share_rows(std::vector<std::size_t>& rows) const {
+  if (!parties_.several()) return;
+  base::ByteWriter own;
+  for (const std::size_t row : rows) own.put(static_cast<std::int64_t>(row));
+  std::set<std::size_t> all;
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    std::int64_t row = 0;
+    while (bytes.get(row)) {
+      if (row < 0 || row >= static_cast<std::int64_t>(states_.size())) return false;
+      all.insert(static_cast<std::size_t>(row));
+    }
+    return true;
+  });
+  rows.assign(all.begin(), all.end());
+}
+
+void Derivatives::share_tops() {
+  if (!parties_.several()) return;
+  base::ByteWriter own;
+  for (const std::int64_t tops : tops_) own.put(tops);
+  std::fill(tops_.begin(), tops_.end(), 0);
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    std::int64_t tops = 0;
+    for (std::int64_t& sum : tops_) {
+      if (!bytes.get_count(tops)) return false;
+      sum += tops;
+    }
+    return true;
+  });
+}
+
 void Derivatives::settle_all(std::vector<Open> open) {
   fallbacks_ += static_cast<std::int64_t>(open.size());
-  for (std::size_t limbs = fold::kPairLimbs; !open.empty(); limbs *= 2) {
+  for (std::size_t limbs = fold::kPairLimbs; any_party(!open.empty()); limbs *= 2) {
     std::vector<char> settled(open.size());
     base::parallel_for(threads_, static_cast<std::int64_t>(open.size()), [&](int, std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);
@@ -208,6 +248,7 @@ void Derivatives::settle_all(std::vector<Open> open) {
     }
     std::sort(which.begin(), which.end());
     which.erase(std::unique(which.begin(), which.end()), which.end());
+    share_rows(which);
     first_pass_.widen(which, limbs, states_);
     open = std::move(still);
   }

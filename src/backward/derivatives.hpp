@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backward/first_pass.hpp"
+#include "base/parties.hpp"
 
 namespace isologit::detail::backward {
 
@@ -14,7 +15,7 @@ class Derivatives {
  public:
   // loops: null to settle every dz in multiple precision. Throws std::bad_alloc.
   Derivatives(const Head& head, const BackwardRequest& request, const ActiveRows& rows, const kernels::Target& target,
-              const kernels::BackwardLoops* loops, bool exact, int threads);
+              const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties);
 
   std::size_t rows() const { return rows_.active().size(); }
   std::int64_t chunks() const { return chunks_of(head_.vocab_size); }
@@ -27,6 +28,12 @@ class Derivatives {
   // Writes chunks [first, first + count) to `strip`. False when progress returned false, or the logits do not bear out
   // a summary.
   bool make(std::int64_t first, std::int64_t count, float* strip, const std::function<bool(double)>& progress);
+
+  // As `make` of no chunks: among parties that share a vocabulary all call `make` or this equally often, since what one
+  // of them cannot settle takes a pass over the vocabulary of all.
+  void take_part() { settle_all({}); }
+  // Counts the tops of all parties, for mismatch(true).
+  void share_tops();
 
   // The first row (of `hidden`) whose summary the logits do not bear out, all chunks or some of them being made; -1:
   // none.
@@ -51,6 +58,9 @@ class Derivatives {
   void make_ordinary(const tiles::RowTile& tile, const std::uint8_t* in_support, float* dz,
                      std::vector<Open>& open) const;
   void settle_all(std::vector<Open> open);
+  // Whether any party has some; `rows` becomes those of all parties.
+  bool any_party(bool some) const;
+  void share_rows(std::vector<std::size_t>& rows) const;
   std::optional<float> settle_one(const Open& open) const;
 
   const Head& head_;
@@ -58,6 +68,7 @@ class Derivatives {
   const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
+  const base::Parties& parties_;
   bool finite_;  // hidden, weight and bias
   FirstPass first_pass_;
   tiles::Tiles tiles_;

@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
+#include "base/parties.hpp"
 #include "base/thread_pool.hpp"
 #include "fold/distribution.hpp"
 #include "fold/pair_sums.hpp"
 #include "fold/summary.hpp"
+#include "kernels/registry.hpp"
 
 namespace isologit::detail::backward {
 
@@ -66,8 +70,12 @@ bool FirstPass::pass(tiles::Tiles& tiles, std::span<const std::size_t> which, st
       progress);
   if (!finished) return false;
   for (std::size_t i = 0; i < which.size(); ++i) {
-    fold::Distribution& row = folds[i];
-    for (std::size_t t = 1; t < threads; ++t) row.merge(loops, folds[t * which.size() + i]);
+    for (std::size_t t = 1; t < threads; ++t) folds[i].merge(loops, folds[t * which.size() + i]);
+  }
+  folds.resize(which.size());
+  share(folds, which, [](std::size_t) { return fold::Distribution(); });
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const fold::Distribution& row = folds[i];
     NormalizedRow& state = states[which[i]];
     state.top = row.top;
     state.has_nan = row.first_nan >= 0;
@@ -98,7 +106,7 @@ std::vector<std::size_t> FirstPass::parametrize(std::span<const std::size_t> whi
 tiles::Tiles FirstPass::tiles_of(std::span<const std::size_t> which) const {
   std::vector<std::int64_t> rows;
   for (const std::size_t i : which) rows.push_back(rows_.active()[i].index);
-  tiles::Tiles tiles({head_, 0}, request_.hidden, request_.temperatures, target_, threads_);
+  tiles::Tiles tiles({head_, parties_.first_id()}, request_.hidden, request_.temperatures, target_, threads_);
   tiles.take(rows);
   return tiles;
 }
@@ -118,6 +126,26 @@ bool FirstPass::visit_all(tiles::Tiles& tiles, std::span<const std::size_t> whic
       progress);
 }
 
+template <class Sums, class Make>
+void FirstPass::share(std::vector<Sums>& sums, std::span<const std::size_t> which, Make empty) const {
+  if (!parties_.several()) return;
+  base::ByteWriter own;
+  for (const Sums& one : sums) one.write(own);
+  for (std::size_t i = 0; i < which.size(); ++i) sums[i] = empty(which[i]);
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    for (std::size_t i = 0; i < which.size(); ++i) {
+      Sums other = empty(which[i]);
+      if (!other.read(bytes)) return false;
+      if constexpr (std::is_same_v<Sums, fold::Distribution>) {
+        sums[i].merge(kernels::portable_loops().fold, other);  // the same for all parties
+      } else {
+        sums[i].merge(std::move(other));
+      }
+    }
+    return true;
+  });
+}
+
 template <class Sums, class Make, class Take>
 void FirstPass::sum_again(std::span<const std::size_t> which, Make make, Take take) const {
   const auto threads = static_cast<std::size_t>(threads_);
@@ -131,8 +159,10 @@ void FirstPass::sum_again(std::span<const std::size_t> which, Make make, Take ta
   });
   for (std::size_t i = 0; i < which.size(); ++i) {
     for (std::size_t t = 1; t < threads; ++t) sums[i].merge(sums[t * which.size() + i]);
-    take(which[i], sums[i]);
   }
+  sums.erase(sums.begin() + static_cast<std::ptrdiff_t>(which.size()), sums.end());
+  share(sums, which, make);
+  for (std::size_t i = 0; i < which.size(); ++i) take(which[i], sums[i]);
 }
 
 void FirstPass::widen(std::span<const std::size_t> which, std::size_t limbs, std::vector<NormalizedRow>& states) const {

@@ -7,6 +7,7 @@
 
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
+#include "base/parties.hpp"
 #include "tiles/tiles.hpp"
 
 namespace isologit::detail::backward {
@@ -23,8 +24,14 @@ struct NormalizedRow {
 class FirstPass {
  public:
   FirstPass(const Head& head, const BackwardRequest& request, const ActiveRows& rows, const kernels::Target& target,
-            bool exact, int threads)
-      : head_(head), request_(request), rows_(rows), target_(target), exact_(exact), threads_(threads) {}
+            bool exact, int threads, const base::Parties& parties)
+      : head_(head),
+        request_(request),
+        rows_(rows),
+        target_(target),
+        exact_(exact),
+        threads_(threads),
+        parties_(parties) {}
 
   // States of rows.active(), whose tiles these are. False when progress returned false.
   bool run(tiles::Tiles& tiles, std::vector<NormalizedRow>& states, const std::function<bool(double)>& progress) const;
@@ -51,6 +58,10 @@ class FirstPass {
                  const std::function<void(int, const tiles::RowTile&)>& visit,
                  const std::function<bool(double)>& progress = {}) const;
 
+  // Puts those of all parties in the place of each one's states, for all of `which`; empty(row) is one of nothing.
+  template <class Sums, class Make>
+  void share(std::vector<Sums>& sums, std::span<const std::size_t> which, Make empty) const;
+
   // One pass over the vocabulary: make(row) is an empty sum, take(row, sum) gets the full one.
   template <class Sums, class Make, class Take>
   void sum_again(std::span<const std::size_t> which, Make make, Take take) const;
@@ -61,6 +72,7 @@ class FirstPass {
   const kernels::Target& target_;
   bool exact_;
   int threads_;
+  const base::Parties& parties_;
 };
 
 }  // namespace isologit::detail::backward

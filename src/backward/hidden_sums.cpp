@@ -6,7 +6,9 @@
 #include <cstring>
 
 #include "base/asking.hpp"
+#include "base/parties.hpp"
 #include "base/thread_pool.hpp"
+#include "exact/two_sum.hpp"
 #include "tiles/tiles.hpp"
 
 namespace isologit::detail::backward {
@@ -18,18 +20,21 @@ constexpr std::int64_t kRows = 192;
 constexpr std::int64_t kBlockColumns = 128;
 // ActiveRows a power of two apart would share few places in the caches.
 constexpr std::int64_t kPadding = 8;
+// Parties hand each other that many sums at a time.
+constexpr std::size_t kSharedElements = std::size_t{1} << 20;
 
 std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
 }  // namespace
 
 HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-                       const kernels::BackwardLoops* loops, bool exact, int threads)
+                       const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties)
     : head_(head),
       rows_(rows),
       loops_(loops),
       exact_(exact),
       threads_(threads),
+      parties_(parties),
       output_(request.dhidden),
       columns_(head.weight.cols),
       stride_(columns_ + kPadding),
@@ -154,9 +159,79 @@ void HiddenSums::add_column_squares(const Packing& own, std::int64_t depth, std:
   }
 }
 
+void HiddenSums::share() {
+  if (!output_.wanted() || loops_ == nullptr || !parties_.several()) return;
+  const auto stride = static_cast<std::size_t>(stride_);
+  const auto columns = static_cast<std::size_t>(columns_);
+  const std::size_t block = std::max<std::size_t>(kSharedElements / columns, 1);
+  for (std::size_t first = 0; first < rows_.size(); first += block) {
+    const std::size_t last = std::min(first + block, rows_.size());
+    const auto each = [&](const auto& visit) {
+      for (std::size_t r = first; r < last; ++r) {
+        for (std::size_t k = 0; k < columns; ++k) visit(r * stride + k);
+      }
+    };
+    base::ByteWriter own;
+    each([&](std::size_t at) {
+      own.put(high_[at]);
+      if (exact_) own.put(low_[at]);
+      high_[at] = 0;
+      if (exact_) low_[at] = 0;
+    });
+    merged_ = 0;
+    parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+      bool read = true;
+      merged_ += 2;  // another party's sum counts as two more terms
+      each([&](std::size_t at) {
+        double high = 0;
+        double low = 0;
+        read = read && bytes.get(high) && (!exact_ || bytes.get(low));
+        if (!exact_) {
+          high_[at] += high;
+          return;
+        }
+        const exact::TwoSum sum = exact::two_sum(high_[at], high);
+        high_[at] = sum.high;
+        low_[at] += sum.low + low;
+      });
+      return read;
+    });
+  }
+  if (!exact_) return;
+  share_squares(row_squares_);
+  share_squares(column_squares_);
+}
+
+void HiddenSums::share_squares(std::vector<double>& squares) const {
+  base::ByteWriter own;
+  for (const double sum : squares) own.put(sum);
+  std::fill(squares.begin(), squares.end(), 0);
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    double other = 0;
+    for (double& sum : squares) {
+      if (!bytes.get(other)) return false;
+      sum += other;
+    }
+    return true;
+  });
+}
+
+void HiddenSums::share(std::vector<Open>& open) const {
+  if (!parties_.several()) return;
+  base::ByteWriter own;
+  for (Open& element : open) {
+    element.sum.write(own);
+    element.sum = {};
+  }
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    return std::all_of(open.begin(), open.end(), [&](Open& element) { return element.sum.add_read(bytes); });
+  });
+}
+
 std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
+  const std::int64_t terms = parties_.vocab_size() + merged_;
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     base::go_on_or_throw();
     if (loops_ != nullptr && !exact_) {
@@ -171,7 +246,7 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
         // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
         const double reach =
             std::sqrt(row_squares_[r]) * std::sqrt(column_squares_[static_cast<std::size_t>(k)]) * (1 + 0x1p-10);
-        const double error = two_sum_error(head_.vocab_size, reach);
+        const double error = two_sum_error(terms, reach);
         if (!output_.store_certified(rows_[r].index, k, high_[at], low_[at], error)) open.push_back({r, k, {}});
       }
     }

@@ -11,6 +11,7 @@
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
+#include "base/parties.hpp"
 #include "exact/superaccumulator.hpp"
 #include "kernels/backward_loops.hpp"
 
@@ -20,10 +21,13 @@ class HiddenSums {
  public:
   // loops: null to leave every element open. Throws std::bad_alloc.
   HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-             const kernels::BackwardLoops* loops, bool exact, int threads);
+             const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties);
 
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
   void add_strip(std::int64_t first, std::int64_t count, const float* dz);
+
+  // Puts the sums of all parties that share the vocabulary in the place of this one's, before finish().
+  void share();
 
   // An element that is not written yet.
   struct Open {
@@ -31,10 +35,12 @@ class HiddenSums {
     std::int64_t column;
     exact::Sum sum;
   };
-  // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...) and finish(open).
+  // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...), share(open) and
+  // finish(open).
   std::vector<Open> finish();
   void add_strip(std::vector<Open>& open, std::span<const std::size_t> strip_rows, std::int64_t first,
                  std::int64_t count, const float* strip) const;
+  void share(std::vector<Open>& open) const;
   void finish(std::vector<Open>& open) const;
 
  private:
@@ -43,6 +49,8 @@ class HiddenSums {
     base::AlignedBuffer rows;  // of the weight, [kernels::kDepth][kBlockColumns]
     std::vector<float> greatest;
   };
+
+  void share_squares(std::vector<double>& squares) const;
 
   // A strip's dz, pieces of kDepth ids.
   struct Strip {
@@ -66,6 +74,7 @@ class HiddenSums {
   const kernels::BackwardLoops* loops_;
   bool exact_;
   int threads_;
+  const base::Parties& parties_;
   Output output_;
   std::int64_t columns_;                // H
   std::int64_t stride_;                 // of the sums
@@ -73,6 +82,7 @@ class HiddenSums {
   std::vector<double> low_;             // the same, exact only
   std::vector<double> row_squares_;     // of dz, exact only
   std::vector<double> column_squares_;  // of the weight, exact only
+  std::int64_t merged_ = 0;             // sums of other parties that entered each of these
   std::int64_t row_blocks_;
   std::int64_t block_rows_;
   std::vector<PackedRows> packed_dz_;  // a strip's dz packed, [piece][row block]

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backward/upstream.hpp"
+#include "base/parties.hpp"
 #include "base/text.hpp"
 #include "isologit/score.hpp"
 #include "tiles/overlap.hpp"
@@ -21,20 +22,27 @@ using tiles::kMostElements;
 
 // What the head, the hidden states and the temperatures must satisfy for any use.
 Result<void> check_operands(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
-  const Shard whole{head, 0};
-  if (auto checked = tiles::validate_shard(whole, head.vocab_size, head.weight.cols, head.transforms); !checked) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  const Shard own{head, parties.first_id()};
+  if (auto checked = tiles::validate_shard(own, parties.vocab_size(), head.weight.cols, head.transforms); !checked) {
     return checked;
   }
   if (head.lora.a.rows > 0) {
     return fail(StatusCode::unsupported,
                 "lora: gradients through a low-rank addition are not made; expected a head without one");
   }
+  if (head.encoded.encoding != Encoding::none) {
+    return fail(
+        StatusCode::unsupported,
+        base::concat("weight: ", encoding_name(head.encoded.encoding),
+                     " has no backward pass; expected bf16, f16 or f32. Decode the weight to one of them first"));
+  }
   if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   return tiles::validate_temperatures(request.temperatures, request.hidden.rows, false);
 }
 
-Result<void> check_ids(const Head& head, const BackwardRequest& request) {
+Result<void> check_ids(std::int64_t vocab_size, const BackwardRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const auto ids = static_cast<std::int64_t>(request.token_ids.size());
   if (auto checked = tiles::validate_per_row("ids_per_row", request.ids_per_row, rows); !checked) return checked;
@@ -50,8 +58,8 @@ Result<void> check_ids(const Head& head, const BackwardRequest& request) {
   }
   for (std::int64_t i = 0; i < ids; ++i) {
     const std::int64_t id = request.token_ids[static_cast<std::size_t>(i)];
-    if (id != request.ignore_index && (id < 0 || id >= head.vocab_size)) {
-      return invalid(base::concat("token_ids[", i, "]: ", id, " is outside the vocabulary [0, ", head.vocab_size,
+    if (id != request.ignore_index && (id < 0 || id >= vocab_size)) {
+      return invalid(base::concat("token_ids[", i, "]: ", id, " is outside the vocabulary [0, ", vocab_size,
                                   ") and is not the ignore_index ", request.ignore_index));
     }
   }
@@ -146,9 +154,13 @@ Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
 
 Result<void> validate(const Head& head, const BackwardRequest& request, const BackwardOptions& options) {
   if (auto checked = check_operands(head, request, options); !checked) return checked;
-  if (auto checked = check_ids(head, request); !checked) return checked;
+  if (options.peers && request.d_logits.data != nullptr) {
+    return invalid("d_logits: given together with peers; each party can make a call of its own with its ids' d_logits");
+  }
+  const std::int64_t vocab_size = base::Parties(options.peers, head.vocab_size).vocab_size();
+  if (auto checked = check_ids(vocab_size, request); !checked) return checked;
   const std::int64_t rows = request.hidden.rows;
-  if (auto checked = tiles::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
+  if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
   if (auto checked = check_upstream(head, request); !checked) return checked;
   if (auto checked = check_summaries(request); !checked) return checked;
   return check_outputs(head, request);

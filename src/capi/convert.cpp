@@ -17,6 +17,9 @@ static_assert(ISOLOGIT_SCALE_NONE == value(ScaleKind::none) && ISOLOGIT_SCALE_MU
               ISOLOGIT_SCALE_DIVIDE == value(ScaleKind::divide));
 static_assert(ISOLOGIT_SOFTCAP_FIRST == value(TransformOrder::softcap_first) &&
               ISOLOGIT_SCALE_FIRST == value(TransformOrder::scale_first));
+static_assert(ISOLOGIT_F64 == value(Encoding::f64) && ISOLOGIT_F8_E4M3 == value(Encoding::f8_e4m3) &&
+              ISOLOGIT_F8_E5M2 == value(Encoding::f8_e5m2));
+static_assert(ISOLOGIT_F8_REAL == value(F8Product::real) && ISOLOGIT_F8_BF16 == value(F8Product::bf16));
 static_assert(ISOLOGIT_EXACT == value(Arithmetic::exact) && ISOLOGIT_FAST == value(Arithmetic::fast));
 
 Result<DType> to_dtype(std::int32_t dtype, const char* name) {
@@ -45,6 +48,29 @@ Result<MatrixView> to_rows(const isologit_matrix& matrix, const char* name) {
   return view;
 }
 
+namespace {
+
+Result<EncodedWeight> to_encoded(const isologit_head& c) {
+  if (c.encoding < 0 || c.encoding > ISOLOGIT_F8_E5M2) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("encoding: ", c.encoding, "; expected 0 (none), ", value(ISOLOGIT_F64), " (f64), ",
+                             value(ISOLOGIT_F8_E4M3), " (f8_e4m3) or ", value(ISOLOGIT_F8_E5M2), " (f8_e5m2)"));
+  }
+  if (c.f8_product != ISOLOGIT_F8_REAL && c.f8_product != ISOLOGIT_F8_BF16) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("f8_product: ", c.f8_product, "; expected ", value(ISOLOGIT_F8_REAL), " (real) or ",
+                             value(ISOLOGIT_F8_BF16), " (bf16)"));
+  }
+  const auto scales = to_view(c.f8_scales, "f8_scales");
+  if (!scales) return tl::unexpected(scales.error());
+  return EncodedWeight{static_cast<Encoding>(c.encoding),
+                       c.encoded,
+                       {*scales, c.f8_block_rows, c.f8_block_cols, c.f8_first_row},
+                       static_cast<F8Product>(c.f8_product)};
+}
+
+}  // namespace
+
 Result<Head> to_head(const isologit_head* from) {
   const auto c = read(from, "head");
   if (!c) return tl::unexpected(c.error());
@@ -67,11 +93,14 @@ Result<Head> to_head(const isologit_head* from) {
   if (!a) return tl::unexpected(a.error());
   const auto b = to_view(c->lora.b, "lora b");
   if (!b) return tl::unexpected(b.error());
+  const auto encoded = to_encoded(*c);
+  if (!encoded) return tl::unexpected(encoded.error());
   return Head{.weight = *weight,
               .bias = {c->bias.data, *bias_dtype, c->bias.size},
               .vocab_size = c->vocab_size,
               .transforms = {c->has_softcap != 0, c->softcap, static_cast<ScaleKind>(c->scale_kind), c->scale,
                              static_cast<TransformOrder>(c->transform_order)},
+              .encoded = *encoded,
               .lora = {*a, *b, c->lora.scale}};
 }
 
@@ -109,6 +138,31 @@ IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
   const auto last = std::max<std::int64_t>(c.offsets[rows], 0);
   return {{c.offsets, static_cast<std::size_t>(rows) + 1},
           {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
+}
+
+Result<std::optional<Peers>> to_peers(const isologit_peers* from) {
+  if (from == nullptr) return std::nullopt;
+  const auto c = read(from, "peers");
+  if (!c) return tl::unexpected(c.error());
+  constexpr std::int32_t kMostParties = 1 << 20;
+  if (c->count < 1 || c->count > kMostParties || c->gather == nullptr) {
+    return fail(StatusCode::invalid_argument,
+                base::concat("peers: count is ", c->count, " and gather is ", c->gather == nullptr ? "" : "not ",
+                             "NULL; expected 1 to ", kMostParties, " and a function"));
+  }
+  const auto gather = [call = c->gather, user = c->user, count = static_cast<std::size_t>(c->count)](
+                          std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {
+    const void* bytes = nullptr;
+    std::vector<std::size_t> sizes(count);
+    if (call(user, own.data(), own.size(), &bytes, sizes.data()) == 0) return false;
+    const auto* next = static_cast<const std::byte*>(bytes);
+    for (const std::size_t size : sizes) {
+      all.emplace_back(next, next + size);
+      next += size;
+    }
+    return true;
+  };
+  return Peers{c->first_id, c->vocab_size, gather};
 }
 
 Result<ScoreOptions> to_options(const isologit_score_options* from) {

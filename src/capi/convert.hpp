@@ -91,15 +91,21 @@ Result<void> write_report(const ScoreReport& report, isologit_score_report* c_re
 Result<void> write_report(const BackwardReport& report, isologit_backward_report* c_report);
 
 Result<std::optional<std::vector<int>>> to_processors(const std::int32_t* processors, std::int64_t count);
+Result<std::optional<Peers>> to_peers(const isologit_peers* from);
 
-// The C++ options of a structure with the members threads, kernel, progress, user and processors; the rest is the
-// caller's.
+// The C++ options of a structure with the members threads, kernel, progress, user, processors and, where it has that,
+// peers; the rest is the caller's.
 template <class Options, class Struct>
 Result<Options> to_common_options(const Struct& c) {
   const auto processors = to_processors(c.processors, c.processor_count);
   if (!processors) return tl::unexpected(processors.error());
   Options options;
   options.processors = *processors;
+  if constexpr (requires { c.peers; }) {
+    const auto peers = to_peers(c.peers);
+    if (!peers) return tl::unexpected(peers.error());
+    options.peers = *peers;
+  }
   options.threads = c.threads;
   if (c.kernel != nullptr) options.kernel = c.kernel;
   if (c.progress != nullptr) {

@@ -1,16 +1,9 @@
 // The operators of the forward pass.
 
-#include "isologit/forward.h"
-
-#include "capi/convert.hpp"
-#include "isologit/forward.hpp"
+#include "capi/forward.hpp"
 
 namespace isologit::detail::capi {
 namespace {
-
-namespace fw = isologit::forward;
-
-constexpr std::int64_t kMostSequences = std::int64_t{1} << 40;  // bytes of their arrays stay far from overflow
 
 static_assert(ISOLOGIT_SILU == value(fw::GateKind::silu) && ISOLOGIT_GELU_TANH == value(fw::GateKind::gelu_tanh) &&
               ISOLOGIT_RELU_SQUARED == value(fw::GateKind::relu_squared) &&
@@ -18,34 +11,67 @@ static_assert(ISOLOGIT_SILU == value(fw::GateKind::silu) && ISOLOGIT_GELU_TANH =
 static_assert(ISOLOGIT_ROTARY_HALVES == value(fw::RotaryLayout::halves) &&
               ISOLOGIT_ROTARY_PAIRS == value(fw::RotaryLayout::pairs));
 
-tl::unexpected<Error> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
-
-Result<fw::TensorView> to_tensor(const isologit_tensor& c, const char* name) {
-  const auto dtype = to_dtype(c.dtype, name);
-  if (!dtype) return tl::unexpected(dtype.error());
-  return fw::TensorView{c.data, *dtype, c.tokens, c.heads == 0 ? 1 : c.heads, c.dim, c.token_stride, c.head_stride};
+Result<fw::KeyValues> to_keys(const isologit_attention_request& c) {
+  const auto keys = to_tensor(c.keys, "keys");
+  if (!keys) return tl::unexpected(keys.error());
+  const auto values = to_tensor(c.values, "values");
+  if (!values) return tl::unexpected(values.error());
+  fw::KeyValues kv{
+      *keys, *values, {}, {}, c.blocks_per_sequence, c.block_size, c.key_block_stride, c.value_block_stride};
+  if (c.block_table == nullptr) {
+    const auto first_keys = to_list(c.first_keys, c.sequences, "first_keys");
+    if (!first_keys) return tl::unexpected(first_keys.error());
+    kv.first_keys = *first_keys;
+    return kv;
+  }
+  if (c.blocks_per_sequence < 0 || c.blocks_per_sequence > kMostSequences / std::max<std::int64_t>(c.sequences, 1)) {
+    return invalid(base::concat("blocks_per_sequence: ", c.blocks_per_sequence, " for ", c.sequences, " sequences"));
+  }
+  const auto table = to_list(c.block_table, c.sequences * c.blocks_per_sequence, "block_table");
+  if (!table) return tl::unexpected(table.error());
+  kv.block_table = *table;
+  return kv;
 }
 
-// One that may be left out.
-Result<fw::TensorView> to_optional_tensor(const isologit_tensor& c, const char* name) {
-  return c.data == nullptr ? fw::TensorView{} : to_tensor(c, name);
+}  // namespace
+
+Result<fw::GateKind> to_gate_kind(std::int32_t kind) {
+  if (kind >= ISOLOGIT_SILU && kind <= ISOLOGIT_CLAMPED_SWISH) return static_cast<fw::GateKind>(kind);
+  return invalid(
+      base::concat("kind: ", kind, "; expected ", value(ISOLOGIT_SILU), " to ", value(ISOLOGIT_CLAMPED_SWISH)));
 }
 
-Result<VectorView> to_vector(const isologit_vector& c, const char* name) {
-  const auto dtype = to_dtype(c.dtype, name);
-  if (!dtype) return tl::unexpected(dtype.error());
-  return VectorView{c.data, *dtype, c.size};
+Result<fw::AttentionRequest> to_request(const isologit_attention_request& c) {
+  const auto q = to_tensor(c.q, "q");
+  if (!q) return tl::unexpected(q.error());
+  const auto key_counts = to_list(c.key_counts, c.sequences, "key_counts");
+  if (!key_counts) return tl::unexpected(key_counts.error());
+  const auto query_starts = to_list(c.query_starts, c.sequences + 1, "query_starts");
+  if (!query_starts) return tl::unexpected(query_starts.error());
+  const auto kv = to_keys(c);
+  if (!kv) return tl::unexpected(kv.error());
+  fw::AttentionRequest request{*q,       *kv, *query_starts, *key_counts, c.scale, c.softcap, c.not_causal == 0,
+                               c.window, {},  to_output(c.y)};
+  if (c.sinks != nullptr) {
+    const auto sinks = to_list(c.sinks, q->heads, "sinks");
+    if (!sinks) return tl::unexpected(sinks.error());
+    request.sinks = *sinks;
+  }
+  return request;
 }
 
-fw::TensorOutput to_output(const isologit_tensor_output& c) { return {c.data, c.token_stride, c.head_stride}; }
-
-// `count` elements of a list, whose number was given or comes with a tensor.
-template <class T>
-Result<std::span<const T>> to_list(const T* data, std::int64_t count, const char* name) {
-  if (count < 0 || count > kMostSequences) return invalid(base::concat(name, ": ", count, " elements"));
-  if (data == nullptr && count > 0) return invalid(base::concat(name, ": NULL; expected ", count, " elements"));
-  return std::span<const T>(data, static_cast<std::size_t>(count));
+Result<fw::CombineRequest> to_request(const isologit_combine_request& c) {
+  const auto x = to_tensor(c.x, "x");
+  if (!x) return tl::unexpected(x.error());
+  if (x->tokens < 0 || x->heads < 1 || x->tokens > kMostSequences / x->heads) {
+    return invalid(base::concat("x: ", x->tokens, " tokens of ", x->heads, " experts"));
+  }
+  const auto weights = to_list(c.weights, x->tokens * x->heads, "weights");
+  if (!weights) return tl::unexpected(weights.error());
+  return fw::CombineRequest{*x, *weights, to_output(c.y)};
 }
+
+namespace {
 
 Result<fw::LinearRequest> to_request(const isologit_linear_request& c) {
   const auto x = to_view(c.x, "x");
@@ -86,15 +112,13 @@ Result<fw::ResidualRequest> to_request(const isologit_residual_request& c) {
 }
 
 Result<fw::GateRequest> to_request(const isologit_gate_request& c) {
-  if (c.kind < ISOLOGIT_SILU || c.kind > ISOLOGIT_CLAMPED_SWISH) {
-    return invalid(
-        base::concat("kind: ", c.kind, "; expected ", value(ISOLOGIT_SILU), " to ", value(ISOLOGIT_CLAMPED_SWISH)));
-  }
+  const auto kind = to_gate_kind(c.kind);
+  if (!kind) return tl::unexpected(kind.error());
   const auto gate = to_tensor(c.gate, "gate");
   if (!gate) return tl::unexpected(gate.error());
   const auto up = to_optional_tensor(c.up, "up");
   if (!up) return tl::unexpected(up.error());
-  return fw::GateRequest{static_cast<fw::GateKind>(c.kind), *gate, *up, c.alpha, c.limit, to_output(c.y)};
+  return fw::GateRequest{*kind, *gate, *up, c.alpha, c.limit, to_output(c.y)};
 }
 
 Result<fw::RotaryRequest> to_request(const isologit_rotary_request& c) {
@@ -112,90 +136,26 @@ Result<fw::RotaryRequest> to_request(const isologit_rotary_request& c) {
                            c.factor, to_output(c.y)};
 }
 
-Result<fw::KeyValues> to_keys(const isologit_attention_request& c) {
-  const auto keys = to_tensor(c.keys, "keys");
-  if (!keys) return tl::unexpected(keys.error());
-  const auto values = to_tensor(c.values, "values");
-  if (!values) return tl::unexpected(values.error());
-  fw::KeyValues kv{
-      *keys, *values, {}, {}, c.blocks_per_sequence, c.block_size, c.key_block_stride, c.value_block_stride};
-  if (c.block_table == nullptr) {
-    const auto first_keys = to_list(c.first_keys, c.sequences, "first_keys");
-    if (!first_keys) return tl::unexpected(first_keys.error());
-    kv.first_keys = *first_keys;
-    return kv;
-  }
-  if (c.blocks_per_sequence < 0 || c.blocks_per_sequence > kMostSequences / std::max<std::int64_t>(c.sequences, 1)) {
-    return invalid(base::concat("blocks_per_sequence: ", c.blocks_per_sequence, " for ", c.sequences, " sequences"));
-  }
-  const auto table = to_list(c.block_table, c.sequences * c.blocks_per_sequence, "block_table");
-  if (!table) return tl::unexpected(table.error());
-  kv.block_table = *table;
-  return kv;
-}
-
-Result<fw::AttentionRequest> to_request(const isologit_attention_request& c) {
-  const auto q = to_tensor(c.q, "q");
-  if (!q) return tl::unexpected(q.error());
-  const auto key_counts = to_list(c.key_counts, c.sequences, "key_counts");
-  if (!key_counts) return tl::unexpected(key_counts.error());
-  const auto query_starts = to_list(c.query_starts, c.sequences + 1, "query_starts");
-  if (!query_starts) return tl::unexpected(query_starts.error());
-  const auto kv = to_keys(c);
-  if (!kv) return tl::unexpected(kv.error());
-  fw::AttentionRequest request{*q,       *kv, *query_starts, *key_counts, c.scale, c.softcap, c.not_causal == 0,
-                               c.window, {},  to_output(c.y)};
-  if (c.sinks != nullptr) {
-    const auto sinks = to_list(c.sinks, q->heads, "sinks");
-    if (!sinks) return tl::unexpected(sinks.error());
-    request.sinks = *sinks;
-  }
-  return request;
-}
-
-Result<fw::Options> to_forward_options(const isologit_forward_options* from) {
-  if (from == nullptr) return fw::Options{};
-  const auto c = read(from, "options");
-  if (!c) return tl::unexpected(c.error());
-  return to_common_options<fw::Options>(*c);
-}
-
-// `compute` is the operator of the C++ interface.
-template <class Struct, class Compute>
-isologit_status run(const Struct* c_request, const isologit_forward_options* c_options,
-                    isologit_forward_report* c_report, char* message, std::size_t message_size, Compute compute) {
-  return guarded(message, message_size, [&]() -> Result<void> {
-    const auto c = read(c_request, "request");
-    if (!c) return tl::unexpected(c.error());
-    const auto request = to_request(*c);
-    if (!request) return tl::unexpected(request.error());
-    const auto options = to_forward_options(c_options);
-    if (!options) return tl::unexpected(options.error());
-    if (auto checked = check_report(c_report); !checked) return checked;
-    const auto report = compute(*request, *options);
-    if (!report) return tl::unexpected(report.error());
-    if (c_report == nullptr) return {};
-    isologit_forward_report filled{};
-    copy_text(report->kernel, filled.kernel);
-    filled.threads = report->threads;
-    filled.processors = report->processors;
-    filled.settled = report->settled;
-    write(filled, c_report);
-    return {};
-  });
-}
-
 Result<void> write_frequencies(const isologit_rotary_frequencies_request& c) {
-  if (c.scaling != ISOLOGIT_ROTARY_LINEAR && c.scaling != ISOLOGIT_ROTARY_LLAMA3) {
-    return invalid(base::concat("scaling: ", c.scaling, "; expected ", value(ISOLOGIT_ROTARY_LINEAR), " (linear) or ",
-                                value(ISOLOGIT_ROTARY_LLAMA3), " (llama3)"));
-  }
   if (c.frequencies == nullptr) return invalid("frequencies: NULL");
-  const auto found = c.scaling == ISOLOGIT_ROTARY_LINEAR
-                         ? fw::rotary_frequencies(c.theta, c.dim, c.factor == 0 ? 1 : c.factor)
-                         : fw::rotary_frequencies(c.theta, c.dim,
-                                                  fw::Llama3Scaling{c.factor, c.low_freq_factor, c.high_freq_factor,
-                                                                    c.original_max_position});
+  const auto scaled = [&]() -> Result<std::vector<float>> {
+    switch (c.scaling) {
+      case ISOLOGIT_ROTARY_LINEAR: return fw::rotary_frequencies(c.theta, c.dim, c.factor == 0 ? 1 : c.factor);
+      case ISOLOGIT_ROTARY_LLAMA3:
+        return fw::rotary_frequencies(
+            c.theta, c.dim,
+            fw::Llama3Scaling{c.factor, c.low_freq_factor, c.high_freq_factor, c.original_max_position});
+      case ISOLOGIT_ROTARY_YARN:
+        return fw::rotary_frequencies(
+            c.theta, c.dim,
+            fw::YarnScaling{c.factor, c.beta_fast, c.beta_slow, c.original_max_position, c.not_truncated == 0});
+      default: break;
+    }
+    return invalid(base::concat("scaling: ", c.scaling, "; expected ", value(ISOLOGIT_ROTARY_LINEAR), " (linear), ",
+                                value(ISOLOGIT_ROTARY_LLAMA3), " (llama3) or ", value(ISOLOGIT_ROTARY_YARN),
+                                " (yarn)"));
+  };
+  const auto found = scaled();
   if (!found) return tl::unexpected(found.error());
   std::copy(found->begin(), found->end(), c.frequencies);
   return {};
@@ -209,13 +169,16 @@ extern "C" {
 #define ISOLOGIT_OPERATOR(name)                                                                                      \
   isologit_status isologit_##name(const isologit_##name##_request* request, const isologit_forward_options* options, \
                                   isologit_forward_report* report, char* message, size_t message_size) {             \
-    return isologit::detail::capi::run(request, options, report, message, message_size, isologit::forward::name);    \
+    using namespace isologit::detail::capi;                                                                          \
+    const auto convert = [](const isologit_##name##_request& c) { return to_request(c); };                           \
+    return run(request, options, report, message, message_size, convert, isologit::forward::name);                   \
   }
 
 ISOLOGIT_OPERATOR(linear)
 ISOLOGIT_OPERATOR(rms_norm)
 ISOLOGIT_OPERATOR(layer_norm)
 ISOLOGIT_OPERATOR(residual)
+ISOLOGIT_OPERATOR(combine)
 ISOLOGIT_OPERATOR(gate)
 ISOLOGIT_OPERATOR(rotary)
 ISOLOGIT_OPERATOR(attention)

@@ -135,8 +135,9 @@ void write(const Ball& x, base::ByteWriter& bytes) {
 }
 
 bool read(base::ByteReader& bytes, Ball& x) {
-  // Far beyond what the sums of a score reach, far below what arithmetic on exponents holds.
-  constexpr std::int64_t kFarthest = std::int64_t{1} << 40;
+  // Beyond what any sums reach (e^-gap of gaps up to 2^50, and a bound for greater ones), far below what arithmetic on
+  // exponents holds.
+  constexpr std::int64_t kFarthest = std::int64_t{1} << 54;
   unsigned char negative = 0;
   std::uint64_t limbs = 0;
   x = Ball{};

@@ -104,4 +104,33 @@ double Sum::round(const Format& format) {
   return special_ != 0 ? special_ : sum_.round(format);
 }
 
+void Superaccumulator::write(base::ByteWriter& bytes) {
+  carry();
+  for (const std::int64_t digit : digits_) bytes.put(digit);
+}
+
+bool Superaccumulator::add_read(base::ByteReader& bytes) {
+  carry();
+  constexpr std::int64_t kMost = std::int64_t{1} << 60;  // of the highest digit; all others are below 2^32
+  for (std::int64_t& digit : digits_) {
+    std::int64_t other = 0;
+    if (!bytes.get(other) || other < -kMost || other > kMost) return false;
+    digit += other;
+  }
+  carry();
+  return true;
+}
+
+void Sum::write(base::ByteWriter& bytes) {
+  sum_.write(bytes);
+  bytes.put(special_);
+}
+
+bool Sum::add_read(base::ByteReader& bytes) {
+  double special = 0;
+  if (!sum_.add_read(bytes) || !bytes.get(special)) return false;
+  special_ += special;
+  return true;
+}
+
 }  // namespace isologit::detail::exact

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "base/bytes.hpp"
 #include "exact/bigfloat.hpp"
 #include "exact/rounding.hpp"
 
@@ -23,6 +24,10 @@ class Superaccumulator {
   double round(const Format& format);
 
   BigFloat value();
+
+  void write(base::ByteWriter& bytes);
+  // Adds what another one wrote. False when the bytes are not that.
+  bool add_read(base::ByteReader& bytes);
 
  private:
   static constexpr int kDigits = 20;
@@ -49,6 +54,10 @@ class Sum {
   // The sum of the terms that are finite, and the IEEE sum of those that are not, 0 where there are none.
   BigFloat finite() { return sum_.value(); }
   double special() const { return special_; }
+
+  void write(base::ByteWriter& bytes);
+  // Adds what another one wrote. False when the bytes are not that.
+  bool add_read(base::ByteReader& bytes);
 
  private:
   Superaccumulator sum_;

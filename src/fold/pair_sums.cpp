@@ -132,6 +132,19 @@ void PairSums::merge(const PairSums& other) {
   add_to(moment_, other.moment_);
 }
 
+void PairSums::write(base::ByteWriter& bytes) const {
+  for (const std::int64_t number : {ties_, terms_, far_}) bytes.put(number);
+  for (const double number : {nearest_, mass_.high, mass_.low, moment_.high, moment_.low}) bytes.put(number);
+}
+
+bool PairSums::read(base::ByteReader& bytes) {
+  bool read = bytes.get_count(ties_) && bytes.get_count(terms_) && bytes.get_count(far_) && bytes.get(nearest_);
+  for (double* number : {&mass_.high, &mass_.low, &moment_.high, &moment_.low}) {
+    read = read && bytes.get(*number) && std::isfinite(*number);
+  }
+  return read && nearest_ > 0;
+}
+
 bool PairSums::finish(RowSums& sums) const {
   // Terms must not come near the subnormal range, where products lose their low halves; and the far ones must be
   // nothing beside the nearest.

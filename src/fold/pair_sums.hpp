@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/bytes.hpp"
 #include "exact/two_sum.hpp"
 #include "fold/sums_below_top.hpp"
 
@@ -26,6 +27,10 @@ class PairSums {
   // Logits above the top and NaN are left out.
   void absorb(const float* logits, std::int64_t count);
   void merge(const PairSums& other);
+
+  void write(base::ByteWriter& bytes) const;
+  // Reads what one with the same top wrote. False when the bytes are not that.
+  bool read(base::ByteReader& bytes);
 
   // False when the nearest logit is so far below the top that doubles cannot hold its share.
   bool finish(RowSums& sums) const;

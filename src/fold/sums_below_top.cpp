@@ -77,6 +77,25 @@ void SumsBelowTop::merge_near(SumsBelowTop& other) {
   near_.moment = exact::add(near_.moment, other.near_.moment, sums_.limbs);
 }
 
+void SumsBelowTop::write(base::ByteWriter& bytes) const {
+  bytes.put(ties_);
+  bytes.put(others_);
+  bytes.put(nearest_);
+  bytes.put(sums_.far);
+  bytes.put(near_.second);
+  bytes.put(near_.third);
+  for (const Ball* sum : {&sums_.mass, &sums_.moment, &near_.mass, &near_.moment}) exact::write(*sum, bytes);
+}
+
+bool SumsBelowTop::read(base::ByteReader& bytes) {
+  unsigned char others = 0;
+  bool read = bytes.get_count(ties_) && bytes.get(others) && bytes.get(nearest_) && bytes.get_count(sums_.far) &&
+              bytes.get(near_.second) && bytes.get(near_.third);
+  for (Ball* sum : {&sums_.mass, &sums_.moment, &near_.mass, &near_.moment}) read = read && exact::read(bytes, *sum);
+  others_ = others != 0;
+  return read && nearest_ > 0 && near_.second < top_ && near_.third <= near_.second;
+}
+
 RowSums SumsBelowTop::finish() const {
   RowSums total{sums_.limbs, ties_, others_, sums_.mass, sums_.moment, near_};
   if (nearest_ < NearSums::kFar) total.near = {};

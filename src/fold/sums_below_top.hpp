@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "base/bytes.hpp"
 #include "fold/ball_sums.hpp"
 
 namespace isologit::detail::fold {
@@ -38,6 +39,10 @@ class SumsBelowTop {
   // Logits above the top and NaN are left out.
   void absorb(const float* logits, std::int64_t count);
   void merge(SumsBelowTop other);
+
+  void write(base::ByteWriter& bytes) const;
+  // Reads what one with the same top and limbs wrote. False when the bytes are not that.
+  bool read(base::ByteReader& bytes);
   RowSums finish() const;
 
  private:

@@ -111,7 +111,7 @@ Result<void> validate_numbers(const AttentionRequest& request) {
 
 }  // namespace
 
-Result<void> validate_attention(const AttentionRequest& request) {
+Result<void> validate_attention_operands(const AttentionRequest& request) {
   if (auto checked = validate_shapes(request); !checked) return checked;
   if (auto checked = validate_sequences(request); !checked) return checked;
   const bool blocks = !request.kv.block_table.empty();
@@ -120,7 +120,12 @@ Result<void> validate_attention(const AttentionRequest& request) {
       !checked) {
     return checked;
   }
-  if (auto checked = validate_numbers(request); !checked) return checked;
+  return validate_numbers(request);
+}
+
+Result<void> validate_attention(const AttentionRequest& request) {
+  if (auto checked = validate_attention_operands(request); !checked) return checked;
+  const bool blocks = !request.kv.block_table.empty();
   TensorView shape = request.q;
   shape.dim = request.kv.values.dim;
   // Blocks lie where their strides say; the range of all their slots is not worth a guess.

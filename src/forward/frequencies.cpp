@@ -16,6 +16,7 @@ namespace {
 using exact::Ball;
 using exact::BigFloat;
 using isologit::forward::Llama3Scaling;
+using isologit::forward::YarnScaling;
 
 Ball number(double x) { return Ball::exact(x); }
 
@@ -28,7 +29,7 @@ Ball frequency(float theta, std::int64_t j, std::int64_t dim, std::size_t limbs)
   return exact::exp(exponent, limbs);
 }
 
-// scaled(frequency ball, limbs) for each j, rounded once.
+// scaled(j, frequency ball, limbs) for each j, rounded once.
 template <class Scaled>
 Result<std::vector<float>> frequencies(float theta, std::int64_t dim, Scaled scaled) {
   if (!(theta > 1) || std::isinf(theta)) {
@@ -41,7 +42,7 @@ Result<std::vector<float>> frequencies(float theta, std::int64_t dim, Scaled sca
   std::vector<float> result;
   for (std::int64_t j = 0; j < dim / 2; ++j) {
     for (std::size_t limbs = 3;; limbs *= 2) {
-      const std::optional<Ball> value = scaled(frequency(theta, j, dim, limbs), limbs);
+      const std::optional<Ball> value = scaled(j, frequency(theta, j, dim, limbs), limbs);
       if (!value) continue;
       if (const auto rounded = try_round(*value, exact::kF32)) {
         result.push_back(static_cast<float>(*rounded));
@@ -70,6 +71,59 @@ std::optional<Ball> llama3(const Llama3Scaling& s, const Ball& frequency, std::s
   return add(multiply(subtract(number(1), smooth, limbs), slow, limbs), multiply(smooth, frequency, limbs), limbs);
 }
 
+// The greatest whole number below a ball that holds none, if that is one.
+std::optional<double> floor_of(const Ball& x, std::size_t limbs) {
+  const exact::Approximation near = approximate(x.middle);
+  const double floor = std::floor(std::ldexp(near.mantissa, static_cast<int>(near.exponent)));
+  for (const double candidate : {floor - 1, floor, floor + 1}) {
+    if (sign(subtract(x, number(candidate), limbs)) > 0 && sign(subtract(x, number(candidate + 1), limbs)) < 0) {
+      return candidate;
+    }
+  }
+  return std::nullopt;
+}
+
+// Where a frequency makes `turns` turns over the original context; pi makes it no whole number.
+Ball place_of(const YarnScaling& s, float turns, float theta, std::int64_t dim, std::size_t limbs) {
+  const Ball around = multiply(scale_by_power_of_two(exact::pi(limbs), 1), number(static_cast<double>(turns)), limbs);
+  const Ball context = number(static_cast<double>(s.original_max_position));
+  const Ball above = exact::log(divide(context, around, limbs), limbs);
+  const Ball below = scale_by_power_of_two(exact::log(number(static_cast<double>(theta)), limbs), 1);
+  return divide(multiply(above, number(static_cast<double>(dim)), limbs), below, limbs);
+}
+
+struct Ramp {
+  Ball low, high;
+};
+
+std::optional<Ramp> ramp_of(const YarnScaling& s, float theta, std::int64_t dim, std::size_t limbs) {
+  Ramp ramp{place_of(s, s.beta_fast, theta, dim, limbs), place_of(s, s.beta_slow, theta, dim, limbs)};
+  if (s.truncate) {
+    const auto low = floor_of(ramp.low, limbs);
+    const auto high = floor_of(ramp.high, limbs);
+    if (!low || !high) return std::nullopt;
+    ramp = {number(*low), number(*high + 1)};
+  }
+  const Ball last = number(static_cast<double>(dim - 1));
+  if (sign(ramp.low) < 0) ramp.low = number(0);
+  if (sign(subtract(ramp.high, last, limbs)) > 0) ramp.high = last;
+  return ramp;
+}
+
+// YaRN's (transformers, modeling_rope_utils, "yarn").
+std::optional<Ball> yarn(const YarnScaling& s, const std::optional<Ramp>& ramp, std::int64_t j, const Ball& frequency,
+                         std::size_t limbs) {
+  if (!ramp) return std::nullopt;
+  const Ball slow = divide(frequency, number(static_cast<double>(s.factor)), limbs);
+  const Ball at = number(static_cast<double>(j));
+  const Ball above_low = subtract(at, ramp->low, limbs);
+  // At an end itself the ramp is the same by either rule.
+  if (sign(above_low) < 0) return frequency;
+  if (sign(subtract(at, ramp->high, limbs)) > 0) return slow;
+  const Ball share = divide(above_low, subtract(ramp->high, ramp->low, limbs), limbs);
+  return add(multiply(subtract(number(1), share, limbs), frequency, limbs), multiply(share, slow, limbs), limbs);
+}
+
 }  // namespace
 }  // namespace isologit::detail::forward
 
@@ -84,7 +138,7 @@ Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, flo
                 concat("linear_factor: ", linear_factor, "; expected a finite number of at least 1"));
   }
   const auto divisor = detail::exact::Ball::exact(static_cast<double>(linear_factor));
-  return detail::forward::frequencies(theta, dim, [&](const detail::exact::Ball& f, std::size_t limbs) {
+  return detail::forward::frequencies(theta, dim, [&](std::int64_t, const detail::exact::Ball& f, std::size_t limbs) {
     return std::optional(divide(f, divisor, limbs));
   });
 }
@@ -101,8 +155,33 @@ Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, con
                scaling.high_freq_factor, ", original_max_position ", scaling.original_max_position,
                "; expected a factor of at least 1 and 0 < low_freq_factor < high_freq_factor"));
   }
-  return detail::forward::frequencies(theta, dim, [&](const detail::exact::Ball& f, std::size_t limbs) {
+  return detail::forward::frequencies(theta, dim, [&](std::int64_t, const detail::exact::Ball& f, std::size_t limbs) {
     return detail::forward::llama3(scaling, f, limbs);
+  });
+}
+
+Result<std::vector<float>> rotary_frequencies(float theta, std::int64_t dim, const YarnScaling& scaling) {
+  using namespace detail::forward;
+  const detail::base::FpEnvironment environment;
+  const bool ordered =
+      scaling.beta_slow > 0 && scaling.beta_fast > scaling.beta_slow && std::isfinite(scaling.beta_fast);
+  if (!(scaling.factor >= 1) || std::isinf(scaling.factor) || !ordered || scaling.original_max_position < 1 ||
+      scaling.original_max_position > std::int64_t{1} << 31) {
+    return fail(StatusCode::invalid_argument,
+                concat("scaling: factor ", scaling.factor, ", beta_fast ", scaling.beta_fast, ", beta_slow ",
+                       scaling.beta_slow, ", original_max_position ", scaling.original_max_position,
+                       "; expected a factor of at least 1 and 0 < beta_slow < beta_fast"));
+  }
+  if (theta > 1 && dim >= 2) {
+    const auto ramp = ramp_of(scaling, theta, dim, 8);
+    if (!ramp || sign(subtract(ramp->high, ramp->low, 8)) <= 0) {
+      return fail(StatusCode::unsupported, concat("scaling: original_max_position ", scaling.original_max_position,
+                                                  " leaves no frequency between ", scaling.beta_slow, " and ",
+                                                  scaling.beta_fast, " turns; expected a longer context"));
+    }
+  }
+  return frequencies(theta, dim, [&](std::int64_t j, const detail::exact::Ball& f, std::size_t limbs) {
+    return yarn(scaling, ramp_of(scaling, theta, dim, limbs), j, f, limbs);
   });
 }
 

@@ -2,6 +2,8 @@
 // f64 leaves open is settled in balls, which always end: for g other than 0, x is an algebraic number other than 0, or
 // one times sqrt(2/pi) (transcendental, and no logarithm of a rational number is known of that form), so e^-x is no
 // rational number. relu_squared is a product of three numbers.
+#include "forward/gate.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -26,8 +28,6 @@ using isologit::forward::GateKind;
 using isologit::forward::GateRequest;
 
 constexpr std::int64_t kRowsAPiece = 8;
-constexpr double kCubic = static_cast<double>(0.044715F);
-constexpr double kTwoRootTwoOverPi = 0x1.9884533d43651p+0;  // 2 sqrt(2/pi)
 
 BigFloat big(double x) { return BigFloat::from_double(x); }
 
@@ -147,7 +147,9 @@ class Rows {
   Row row_;
 };
 
-Result<void> validate(const GateRequest& request) {
+}  // namespace
+
+Result<void> validate_gate(const GateRequest& request) {
   if (auto checked = validate_tensor("gate", request.gate); !checked) return checked;
   if (request.up.data != nullptr) {
     if (auto checked = validate_like("up", request.up, "gate", request.gate); !checked) return checked;
@@ -159,10 +161,9 @@ Result<void> validate(const GateRequest& request) {
     if (!(request.limit > 0))
       return tiles::invalid(base::concat("limit: ", request.limit, "; expected a number above 0"));
   }
-  return validate_output(request.y, request.gate, {&request.gate, &request.up}, {});
+  return {};
 }
 
-}  // namespace
 }  // namespace isologit::detail::forward
 
 namespace isologit::forward {
@@ -170,7 +171,10 @@ namespace isologit::forward {
 Result<Report> gate(const GateRequest& request, const Options& options) {
   using namespace detail::forward;
   const auto work = [&](const Options& own) -> Result<Report> {
-    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
+    if (auto checked = validate_gate(request); !checked) return tl::unexpected(checked.error());
+    if (auto checked = validate_output(request.y, request.gate, {&request.gate, &request.up}, {}); !checked) {
+      return tl::unexpected(checked.error());
+    }
     const auto setting = setting_of(own);
     if (!setting) return tl::unexpected(setting.error());
     const TensorView& x = request.gate;

@@ -170,9 +170,7 @@ Result<void> validate(const TensorView& x, const VectorView& weight, const Vecto
   if (auto checked = validate_tensor("x", x); !checked) return checked;
   if (auto checked = validate_vector("weight", weight, x.dim); !checked) return checked;
   if (auto checked = validate_vector("bias", bias, x.dim); !checked) return checked;
-  if (!(epsilon >= 0) || std::isinf(epsilon)) {
-    return tiles::invalid(base::concat("epsilon: ", epsilon, "; expected a finite number of at least 0"));
-  }
+  if (auto checked = validate_epsilon(epsilon); !checked) return checked;
   return validate_output(y, x, {&x}, {tiles::range_of("weight", weight), tiles::range_of("bias", bias)});
 }
 

@@ -74,12 +74,29 @@ std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count,
   return settled;
 }
 
+void Row::store(std::int64_t count, DType dtype, void* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    rounded_[at] = static_cast<float>(exact::narrow(values_[at], dtype));
+  }
+  exact::narrow_row(rounded_.data(), dtype, count, to);
+}
+
 Result<Setting> setting_of(const Options& options) {
   if (auto checked = tiles::validate_threads(options.threads); !checked) return tl::unexpected(checked.error());
   const auto target = kernels::choose(options.kernel, Arithmetic::exact);
   if (!target) return tl::unexpected(target.error());
   const int threads = options.threads > 0 ? options.threads : base::available_threads();
   return Setting{*target, (*target)->forward_loops(), threads, options.progress};
+}
+
+Result<Setting> setting_with_loops(const Options& options) {
+  auto setting = setting_of(options);
+  if (!setting || setting->loops != nullptr) return setting;
+  const auto portable = kernels::choose("portable", Arithmetic::exact);
+  if (!portable) return tl::unexpected(portable.error());
+  setting->loops = (*portable)->forward_loops();
+  return setting;
 }
 
 Result<Report> run(const Setting& setting, std::int64_t rows, std::int64_t rows_a_piece, const Piece& piece) {

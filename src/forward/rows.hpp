@@ -42,6 +42,9 @@ class Row {
   std::int64_t finish(const kernels::ForwardLoops* loops, std::int64_t count, DType dtype, void* to,
                       const std::function<float(std::int64_t)>& settle);
 
+  // Rounds the values as they are, whatever their errors, and stores them.
+  void store(std::int64_t count, DType dtype, void* to);
+
  private:
   std::vector<double> values_;
   std::vector<double> errors_;
@@ -57,6 +60,8 @@ struct Setting {
   std::function<bool(double)> progress;
 };
 Result<Setting> setting_of(const Options& options);
+// The same for what settles nothing: the loops are never null, of a target without loops they are those of "portable".
+Result<Setting> setting_with_loops(const Options& options);
 
 // A worker's part of the rows [begin, end) of `rows`; returns how many results were settled.
 using Piece = std::function<std::int64_t(int worker, std::int64_t begin, std::int64_t end)>;

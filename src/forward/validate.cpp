@@ -62,6 +62,11 @@ Result<void> validate_vector(std::string_view name, const VectorView& vector, st
   return {};
 }
 
+Result<void> validate_epsilon(float epsilon) {
+  if (epsilon >= 0 && !std::isinf(epsilon)) return {};
+  return invalid(base::concat("epsilon: ", epsilon, "; expected a finite number of at least 0"));
+}
+
 Result<void> validate_finite(std::string_view name, float value) {
   if (std::isfinite(value)) return {};
   return invalid(base::concat(name, ": ", value, "; expected a finite number"));
@@ -81,9 +86,9 @@ tiles::Range range_of(std::string_view name, const TensorView& x) {
 
 Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
                              std::initializer_list<const TensorView*> may_be,
-                             std::initializer_list<tiles::Range> inputs) {
+                             std::initializer_list<tiles::Range> inputs, std::string_view name) {
   const TensorView out{y.data, shape.dtype, shape.tokens, shape.heads, shape.dim, y.token_stride, y.head_stride};
-  if (auto checked = validate_tensor("y", out); !checked) return checked;
+  if (auto checked = validate_tensor(name, out); !checked) return checked;
   const bool heads_apart = shape.heads == 1 || y.head_stride >= shape.dim;
   const std::int64_t token = shape.heads == 1 ? shape.dim : (shape.heads - 1) * y.head_stride + shape.dim;
   // Tokens beside each other, or heads of all tokens beside each other.
@@ -91,7 +96,7 @@ Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
                             (y.token_stride >= shape.dim && shape.heads > 1 &&
                              y.head_stride >= (shape.tokens - 1) * y.token_stride + shape.dim);
   if (!heads_apart || !tokens_apart) {
-    return invalid(base::concat("y: strides of ", y.token_stride, " and ", y.head_stride, " elements for ",
+    return invalid(base::concat(name, ": strides of ", y.token_stride, " and ", y.head_stride, " elements for ",
                                 shape.tokens, " tokens of ", shape.heads, " heads of ", shape.dim,
                                 "; its rows would overlap"));
   }
@@ -101,7 +106,7 @@ Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
                       (operand->head_stride == y.head_stride || operand->heads == 1);
     if (!same) others.push_back(range_of("an operand", *operand));
   }
-  const std::array outputs{range_of("y", out)};
+  const std::array outputs{range_of(name, out)};
   return tiles::check_apart(outputs, others);
 }
 

@@ -4,6 +4,7 @@
 
 #include "backward/derivatives.hpp"
 #include "base/cpu.hpp"
+#include "base/parties.hpp"
 #include "base/thread_pool.hpp"
 #include "given/log_softmax_gradient.hpp"
 #include "given/target.hpp"
@@ -41,7 +42,8 @@ Result<BackwardReport> run_streamed(const GivenLogitsBackwardRequest& given, con
   request.d_entropy = given.d_entropy;
   const std::int64_t vocab = given.logits.cols;
   const Head head = head_of(given.logits);
-  const backward::ActiveRows rows(request, vocab);
+  const base::Parties parties(options.peers, vocab);
+  const backward::ActiveRows rows(request, parties.vocab_size());
   report.rows = static_cast<std::int64_t>(rows.active().size());
   if (report.rows < given.logits.rows) {
     for (std::int64_t i = 0; i < given.logits.rows; ++i) {
@@ -49,10 +51,13 @@ Result<BackwardReport> run_streamed(const GivenLogitsBackwardRequest& given, con
     }
   }
   if (report.rows == 0) return report;
-  backward::Derivatives derivatives(head, request, rows, target, target.backward_loops(), true, report.threads);
+  backward::Derivatives derivatives(head, request, rows, target, target.backward_loops(), true, report.threads,
+                                    parties);
   constexpr double kFirstPass = 0.3;
   const auto progress = [&](double share) { return !options.progress || options.progress(share); };
   if (!derivatives.normalize([&](double done) { return progress(kFirstPass * done); })) return cancelled();
+  const std::int64_t strips = (derivatives.chunks() + kStrip - 1) / kStrip;
+  const std::int64_t most_strips = parties.greatest(strips);
   base::AlignedBuffer strip(static_cast<std::size_t>(kStrip * report.rows * backward::kChunk) * sizeof(float));
   for (std::int64_t first = 0; first < derivatives.chunks(); first += kStrip) {
     const std::int64_t count = std::min(kStrip, derivatives.chunks() - first);
@@ -71,6 +76,7 @@ Result<BackwardReport> run_streamed(const GivenLogitsBackwardRequest& given, con
       }
     });
   }
+  for (std::int64_t i = strips; i < most_strips; ++i) derivatives.take_part();
   report.derivative_fallbacks = derivatives.fallbacks();
   return report;
 }

@@ -171,7 +171,8 @@ class GradientRow {
     request.d_lse = &any;
     const Head head = head_of(one_row);
     const backward::ActiveRows rows(request, logits_.cols);
-    const backward::FirstPass first_pass(head, request, rows, target_, true, 1);
+    const base::Parties alone(std::nullopt, logits_.cols);
+    const backward::FirstPass first_pass(head, request, rows, target_, true, 1, alone);
     std::vector<backward::NormalizedRow> states(1);
     states[0].top = state.top;
     states[0].ordinary = true;

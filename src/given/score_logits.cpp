@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/cpu.hpp"
+#include "base/parties.hpp"
 #include "exact/element.hpp"
 #include "given/log_softmax.hpp"
 #include "given/target.hpp"
@@ -68,10 +69,12 @@ class Score {
 
   // The rounds of a score whose hidden states are given logits.
   Result<void> rounds(const ScoreRequest& scored, const ScoreOptions& options) {
-    const Shard whole{head_of(scored.hidden), 0};
-    score::Rounds rounds(scored.hidden.cols, scored.hidden.cols, {}, scored, options, target_, threads_);
+    const base::Parties parties(options.peers, scored.hidden.cols);
+    const Shard own{head_of(scored.hidden), parties.first_id()};
+    score::Rounds rounds(parties.vocab_size(), scored.hidden.cols, {}, scored, options, target_, threads_);
     for (;;) {
-      if (auto absorbed = rounds.absorb(whole, options.progress); !absorbed) return absorbed;
+      if (auto absorbed = rounds.absorb(own, options.progress); !absorbed) return absorbed;
+      rounds.exchange(parties);
       const Result<bool> finished = rounds.finish_round();
       if (!finished) return tl::unexpected(finished.error());
       if (*finished) break;

@@ -3,6 +3,7 @@
 #include <array>
 #include <string_view>
 
+#include "base/parties.hpp"
 #include "base/text.hpp"
 #include "sample/validate.hpp"
 #include "tiles/overlap.hpp"
@@ -26,9 +27,8 @@ Result<void> check_temperatures(const Request& request) {
 
 // `wanted` names what needs the ids, or is null.
 template <class Request>
-Result<void> check_ids(const Request& request, const char* wanted) {
+Result<void> check_ids(const Request& request, std::int64_t vocab, const char* wanted) {
   const std::int64_t rows = request.logits.rows;
-  const std::int64_t vocab = request.logits.cols;
   const std::int64_t per_row = request.ids_per_row;
   const auto count = static_cast<std::int64_t>(request.token_ids.size());
   if (auto checked = tiles::validate_per_row("ids_per_row", per_row, rows); !checked) return checked;
@@ -102,7 +102,13 @@ Result<void> check_inputs(const Request& request, const Options& options, const 
   if (auto checked = tiles::validate_matrix("logits", request.logits); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   if (auto checked = check_temperatures(request); !checked) return checked;
-  return check_ids(request, needs_ids);
+  const base::Parties parties(options.peers, request.logits.cols);
+  const std::int64_t vocab = parties.vocab_size();
+  if (parties.first_id() < 0 || parties.first_id() > vocab - request.logits.cols) {
+    return invalid(base::concat("peers: ids [", parties.first_id(), ", ", parties.first_id() + request.logits.cols,
+                                ") lie outside the vocabulary [0, ", vocab, ")"));
+  }
+  return check_ids(request, vocab, needs_ids);
 }
 
 }  // namespace
@@ -110,6 +116,10 @@ Result<void> check_inputs(const Request& request, const Options& options, const 
 Result<void> validate(const GivenLogitsRequest& request, const ScoreOptions& options) {
   const char* needs_ids = request.logprobs == nullptr ? nullptr : "logprobs are asked for";
   if (auto checked = check_inputs(request, options, needs_ids); !checked) return checked;
+  if (options.peers && request.log_softmax != nullptr) {
+    return fail(StatusCode::unsupported,
+                "log_softmax: asked for together with peers; expected logprobs, lse or entropy");
+  }
   return check_outputs(request);
 }
 
@@ -117,6 +127,10 @@ Result<void> validate(const GivenLogitsBackwardRequest& request, const BackwardO
   const char* needs_ids = request.d_logprobs == nullptr ? nullptr : "d_logprobs are";
   if (auto checked = check_inputs(request, options, needs_ids); !checked) return checked;
   if (auto checked = check_upstream(request); !checked) return checked;
+  if (options.peers && request.d_log_softmax.data != nullptr) {
+    return fail(StatusCode::unsupported,
+                "d_log_softmax: given together with peers; expected d_logprobs, d_lse or d_entropy");
+  }
   return check_outputs(request);
 }
 
@@ -126,6 +140,9 @@ Result<void> validate(const GivenLogitsSampleRequest& request, const SampleReque
   if (auto checked = tiles::validate_matrix("logits", logits); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   if (auto checked = sample::validate_draws(draws, logits.cols); !checked) return checked;
+  if (options.peers) {
+    return fail(StatusCode::unsupported, "peers: given together with logits to draw from; expected none");
+  }
   const std::int64_t rows = logits.rows;
   const std::array outputs = {tiles::range_of("ids", request.ids, 8 * rows),
                               tiles::range_of("logprobs", request.logprobs, 4 * rows),

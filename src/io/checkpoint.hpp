@@ -1,4 +1,4 @@
-// The head of a Hugging Face checkpoint, as views into its mapped files.
+// The head of a Hugging Face checkpoint or of a GGUF file, as views into mapped files.
 #pragma once
 
 #include <optional>
@@ -13,19 +13,22 @@
 namespace isologit::detail::io {
 
 struct Checkpoint {
-  Head head;  // valid while this object, or what it was moved to, lives
-  HfConfig config;
-  std::string directory;
+  Head head;                // valid while this object, or what it was moved to, lives
+  HfConfig config;          // of a GGUF file: model_type is its architecture, and there is no family
+  std::string directory;    // of a GGUF file: the file
   std::string weight_name;  // "lm_head.weight", or the embedding's name when tied
   std::string weight_path;  // of the file that holds it
   std::string bias_name;    // empty: no bias
+  std::string scales_name;  // of a weight of f8
   bool tied = false;
   CheckpointFiles files;
+  std::optional<MappedFile> gguf;
   std::optional<PeftAdapter> adapter;
 };
 
-// model is a local directory or an id in the local Hugging Face cache (hf_cache.hpp). Without a given head it is found
-// by what is known of the model's family. adapter: the folder of a LoRA adapter that is added to it; empty: none.
+// model is a local directory, an id in the local Hugging Face cache (hf_cache.hpp), or a file whose name ends with
+// .gguf. Without a given head it is found by what is known of the model's family or architecture. adapter: the folder
+// of a LoRA adapter that is added to it; empty: none.
 Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional<GivenHead>& given = std::nullopt,
                                    const std::string& adapter = "");
 

@@ -9,10 +9,20 @@
 namespace isologit::detail::io {
 namespace {
 
-// Tensors that come with a quantised weight: block-wise f8, GPTQ and AWQ, compressed-tensors, bitsandbytes, HQQ, AQLM.
-constexpr std::array<std::string_view, 10> quantised_parts{
-    "weight_scale_inv", "weight_scale",   "qweight", "scales", "weight_packed",
-    "weight.absmax",    "weight_scale_2", "SCB",     "W_q",    "codes"};
+// Tensors that come with a quantised weight: GPTQ and AWQ, compressed-tensors, bitsandbytes, HQQ, AQLM.
+constexpr std::array<std::string_view, 8> quantised_parts{"qweight",        "scales", "weight_packed", "weight.absmax",
+                                                          "weight_scale_2", "SCB",    "W_q",           "codes"};
+
+// The scales of an f8 weight. Either name is of what values are multiplied by.
+constexpr std::array<std::string_view, 2> f8_scales{"weight_scale_inv", "weight_scale"};
+
+// The name of the scales of a module's weight, or nothing.
+std::string scales_in(const TensorNames& names, std::string_view module) {
+  for (std::string_view part : f8_scales) {
+    if (std::string name = base::concat(module, ".", part); names.contains(name)) return name;
+  }
+  return {};
+}
 
 bool is_number(std::string_view part) {
   return !part.empty() && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -53,6 +63,7 @@ class Chooser {
       chosen.tied = true;
     }
     chosen.bias = bias();
+    chosen.scales = scales_in(names_, module_of(chosen.weight));
     if (auto done = check_parts(chosen); !done) return tl::unexpected(done.error());
     if (auto done = check_beside(chosen); !done) return tl::unexpected(done.error());
     return chosen;
@@ -143,7 +154,8 @@ class Chooser {
     const std::string own = base::concat(module, ".");
     const std::string inner = base::concat(".", head);
     for (const std::string& name : names_) {
-      if (name == chosen.weight || name == chosen.bias || is_known(family_, name) || name.starts_with("mtp.")) continue;
+      if (name == chosen.weight || name == chosen.bias || name == chosen.scales) continue;
+      if (is_known(family_, name) || name.starts_with("mtp.")) continue;
       const bool inside = name.starts_with(own) || name.starts_with(head) ||
                           (name.find(inner) != std::string::npos && parts_of(name) > 0);
       if (inside) return tl::unexpected(changes(name));
@@ -159,7 +171,7 @@ class Chooser {
       if (!name.starts_with(parent)) continue;
       const std::size_t parts = parts_of(std::string_view(name).substr(parent.size()));
       if (parts == 0 || parts > 2 || is_known(family_, name) || name.starts_with("mtp.")) continue;
-      if (name == chosen.weight || name == chosen.bias) continue;
+      if (name == chosen.weight || name == chosen.bias || name == chosen.scales) continue;
       return tl::unexpected(changes(name));
     }
     return {};
@@ -185,9 +197,9 @@ Error quantised_head(const std::string& source, std::string_view module, const s
         " (quantization_config: quant_method ", base::in_quotes(config.quantization->method), ", ", module, " ",
         config.quantization->leaves_out(module) ? "listed as not converted" : "not listed as left out", ")");
   }
-  return {StatusCode::unsupported,
-          base::concat(source, ": the head ", module, " is quantised: found ", found, said,
-                       ". Quantised heads are not supported yet; use a checkpoint whose head is bf16, f16 or f32")};
+  return {StatusCode::unsupported, base::concat(source, ": the head ", module, " is quantised: found ", found, said,
+                                                ". Of quantised heads, only f8 with scales is read; use a checkpoint "
+                                                "whose head is f8, bf16, f16, f32 or f64")};
 }
 
 Result<HeadNames> choose_head(const TensorNames& names, const HfConfig& config, const std::string& source) {
@@ -198,7 +210,7 @@ Result<HeadNames> given_head(const TensorNames& names, const GivenHead& given, c
   if (!names.contains(given.tensor)) {
     return fail(StatusCode::not_found, base::concat(source, ": --head: no tensor ", base::in_quotes(given.tensor)));
   }
-  HeadNames chosen{given.tensor, {}, false};
+  HeadNames chosen{given.tensor, {}, false, scales_in(names, module_of(given.tensor))};
   if (std::string bias = base::concat(module_of(given.tensor), ".bias"); names.contains(bias)) {
     chosen.bias = std::move(bias);
   }

@@ -13,8 +13,9 @@ namespace isologit::detail::io {
 
 struct HeadNames {
   std::string weight;
-  std::string bias;   // empty: none
-  bool tied = false;  // weight is the embedding
+  std::string bias;    // empty: none
+  bool tied = false;   // weight is the embedding
+  std::string scales;  // of an f8 weight; empty: none
 };
 
 using TensorNames = std::set<std::string, std::less<>>;

@@ -61,7 +61,8 @@ Result<std::string> find_model(const std::string& model) {
     std::error_code ignored;
     if (std::filesystem::exists(model, ignored)) {
       return fail(StatusCode::invalid_argument,
-                  base::concat(base::in_quotes(model), " is a file; name the directory that holds config.json"));
+                  base::concat(base::in_quotes(model),
+                               " is a file; name the directory that holds config.json, or a file *.gguf"));
     }
     if (!is_model_id(model)) {
       return fail(StatusCode::not_found, base::concat("there is no directory ", base::in_quotes(model),

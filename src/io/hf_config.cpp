@@ -224,7 +224,46 @@ class ConfigReader {
         quantization.not_converted.push_back(*module.string());
       }
     }
+    if (auto done = read_blocks(*value, quantization); !done) return done;
     config.quantization = std::move(quantization);
+    return {};
+  }
+
+  // The blocks that share a scale, where DeepSeek's models and compressed-tensors say it, and what changes weights
+  // beyond scales.
+  Result<void> read_blocks(const JsonValue& value, Quantization& quantization) const {
+    if (auto done = read_block("weight_block_size", value.find("weight_block_size"), quantization); !done) return done;
+    const JsonValue* groups = find_set(value, "config_groups");
+    if (groups != nullptr && groups->object() == nullptr) {
+      return wrong("quantization_config.config_groups", *groups, "an object");
+    }
+    for (const JsonMember& group : groups == nullptr ? JsonValue::Object() : *groups->object()) {
+      const JsonValue* weights = group.value.object() == nullptr ? nullptr : find_set(group.value, "weights");
+      if (weights == nullptr || weights->object() == nullptr) continue;
+      const JsonValue* block = weights->find("block_structure");
+      if (auto done = read_block("block_structure", block, quantization); !done) return done;
+    }
+    if (const JsonValue* transforms = find_set(value, "transform_config")) {
+      const bool none = transforms->object() != nullptr && transforms->object()->empty();
+      if (!none) quantization.changes = base::concat("transform_config is ", describe(*transforms));
+    }
+    return {};
+  }
+
+  Result<void> read_block(std::string_view key, const JsonValue* value, Quantization& quantization) const {
+    if (value == nullptr || value->is_null()) return {};
+    const std::string name = base::concat("quantization_config: ", key);
+    const JsonValue::Array* pair = value->array();
+    std::vector<std::int64_t> block;
+    for (const JsonValue& size : pair == nullptr ? JsonValue::Array() : *pair) {
+      if (size.integer() != nullptr && *size.integer() > 0) block.push_back(*size.integer());
+    }
+    if (pair == nullptr || pair->size() != 2 || block.size() != 2) return wrong(name, *value, "two integers above 0");
+    if (!quantization.block.empty() && quantization.block != block) {
+      return refuse(name, " is ", base::shape_text(block), " and elsewhere ", base::shape_text(quantization.block),
+                    ", expected one block size");
+    }
+    quantization.block = std::move(block);
     return {};
   }
 

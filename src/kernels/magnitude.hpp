@@ -36,32 +36,35 @@ class GreatestMagnitude {
   using Words = std::int32_t __attribute__((vector_size(kBytes)));
   using Shorts = std::int16_t __attribute__((vector_size(kBytes)));
 
-  template <class FoldLoops, class Bits>
+  template <class Lanes, class Bits>
   void raise(const char* from, std::int64_t count) {
     constexpr auto kLanes = static_cast<std::int64_t>(kBytes / sizeof(Bits));
-    FoldLoops greatest;
-    std::memcpy(&greatest, lanes_, kBytes);
-    const auto take = [&](const char* at, std::size_t bytes) {
-      FoldLoops lanes = {};
-      std::memcpy(&lanes, at, bytes);
+    auto greatest = reinterpret_cast<Lanes>(lanes_);
+    const auto take = [&](const char* at) {
+      Lanes lanes;
+      std::memcpy(&lanes, at, kBytes);
       lanes &= std::numeric_limits<Bits>::max();
       greatest = lanes > greatest ? lanes : greatest;
     };
     std::int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes, from += kBytes) take(from, kBytes);
-    if (i < count) take(from, static_cast<std::size_t>(count - i) * sizeof(Bits));
-    std::memcpy(lanes_, &greatest, kBytes);
+    for (; i + kLanes <= count; i += kLanes, from += kBytes) take(from);
+    if (i < count) {
+      char rest[kBytes] = {};
+      std::memcpy(rest, from, static_cast<std::size_t>(count - i) * sizeof(Bits));
+      take(rest);
+    }
+    lanes_ = reinterpret_cast<Words>(greatest);
   }
 
   template <class Bits>
   double greatest(DType dtype) const {
     Bits lanes[kBytes / sizeof(Bits)];
-    std::memcpy(lanes, lanes_, kBytes);
+    std::memcpy(lanes, &lanes_, kBytes);
     const Bits bits = *std::max_element(std::begin(lanes), std::end(lanes));
     return static_cast<double>(exact::load_element(&bits, dtype, 0));
   }
 
-  alignas(kBytes) char lanes_[kBytes] = {};
+  Words lanes_ = {};  // in memory as chars it would go there at every step: GCC 12 takes the copy apart
 };
 
 template <DType kDType>

@@ -40,6 +40,8 @@ namespace {
 constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
 constexpr std::int64_t kTile = 64;
+constexpr std::int64_t kLine = 64;       // bytes
+constexpr std::uintptr_t kAhead = 8192;  // bytes
 
 constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
 
@@ -214,6 +216,13 @@ struct Panel {
     }
   }
 
+  // Rows are read a chunk at a time, too short for the processor's own prefetcher to get ahead: with this one row took
+  // 35 ms instead of 52 in f64 (avx512, avx2), 27 instead of 39 in f32 (V=151936, H=1024, a thread of a Xeon with AMX).
+  // 8 KB and 16 KB ahead do the same, 32 KB less. An address past the weight is not read.
+  static void prefetch(const char* weight) {
+    __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(weight) + kAhead));
+  }
+
   // sums[r * kTile + j] += the sum of v[r][j].
   template <std::size_t kW, std::size_t kH>
   static void add_all(const V (&v)[kH][kW], Element* sums) {
@@ -238,6 +247,7 @@ struct Panel {
     for (std::int64_t k = 0; k < count; k += kGroup) {
       for (std::size_t j = 0; j < kW; ++j) {
         V w[kParts];
+        if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize);
         Vector::template widen<kDType>(weight[j] + k * kSize, w);
         for (std::size_t p = 0; p < kParts; ++p) {
           for (std::size_t r = 0; r < kH; ++r) {

@@ -91,6 +91,17 @@ void FastSum::merge(const FastSum& other) {
   sum_.add(other.sum_.low);
 }
 
+void FastSum::write(base::ByteWriter& bytes) const {
+  for (const std::int64_t number : {count_, ties_, far_}) bytes.put(number);
+  bytes.put(sum_.high);
+  bytes.put(sum_.low);
+}
+
+bool FastSum::read(base::ByteReader& bytes) {
+  return bytes.get_count(count_) && bytes.get_count(ties_) && bytes.get_count(far_) && bytes.get(sum_.high) &&
+         bytes.get(sum_.low) && std::isfinite(sum_.high) && std::isfinite(sum_.low);
+}
+
 Part FastSum::part() const {
   const double total = sum_.high + sum_.low;
   Ball others = Ball::exact(total);
@@ -107,6 +118,13 @@ void PartSum::merge(const PartSum& other) {
   fast_.merge(other.fast_);
   if (limbs_ != 0) ball_ = exact::add(ball_, other.ball_, limbs_);
 }
+
+void PartSum::write(base::ByteWriter& bytes) const {
+  fast_.write(bytes);
+  if (limbs_ != 0) exact::write(ball_, bytes);
+}
+
+bool PartSum::read(base::ByteReader& bytes) { return fast_.read(bytes) && (limbs_ == 0 || exact::read(bytes, ball_)); }
 
 Part PartSum::part() const {
   if (limbs_ == 0) return fast_.part();

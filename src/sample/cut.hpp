@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/bytes.hpp"
 #include "exact/ball.hpp"
 #include "fold/distribution.hpp"
 #include "fold/top_k.hpp"
@@ -53,6 +54,9 @@ class FastSum {
   void flush();
   void merge(const FastSum& other);
   Part part() const;
+  // Of flushed sums. False when the bytes are not such a sum.
+  void write(base::ByteWriter& bytes) const;
+  bool read(base::ByteReader& bytes);
   std::int64_t count() const { return count_; }
 
  private:
@@ -71,6 +75,8 @@ class PartSum {
   void add(const Term& term);
   void merge(const PartSum& other);
   Part part() const;
+  void write(base::ByteWriter& bytes) const;
+  bool read(base::ByteReader& bytes);
   std::int64_t count() const { return fast_.count(); }
   FastSum& fast() { return fast_; }  // limbs 0
 

@@ -97,6 +97,27 @@ void Contenders::merge(const Contenders& other) {
   exact_ = exact_ || other.exact_;
 }
 
+// The words of an id follow from the draw, so logits and ids are all.
+void Contenders::write(base::ByteWriter& bytes) const {
+  bytes.put(static_cast<std::int64_t>(list_.size()));
+  for (const Contender& contender : list_) {
+    bytes.put(contender.logit);
+    bytes.put(contender.id);
+  }
+}
+
+bool Contenders::merge_read(base::ByteReader& bytes) {
+  std::int64_t size = 0;
+  if (!bytes.get_count(size)) return false;
+  for (std::int64_t i = 0; i < size; ++i) {
+    float logit = 0;
+    std::int64_t id = 0;
+    if (!bytes.get(logit) || !bytes.get(id) || !std::isfinite(logit) || id < 0) return false;
+    offer(logit, id);
+  }
+  return true;
+}
+
 // Whether z + g of the contender certainly lies below the best. Both differences are rounded by at most 2^-53 of at
 // most 100 where the comparison is close, which the slack in the bounds exceeds; huge logits do not swallow g.
 bool Contenders::beaten(const Contender& contender) const {

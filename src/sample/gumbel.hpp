@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/bytes.hpp"
 #include "kernels/draw.hpp"
 #include "kernels/fold_loops.hpp"
 
@@ -35,6 +36,10 @@ class Contenders {
   void absorb(const kernels::FoldLoops& loops, const float* logits, std::int64_t count, std::int64_t first_id);
   void offer(float logit, std::int64_t id);
   void merge(const Contenders& other);
+
+  void write(base::ByteWriter& bytes) const;
+  // Merges what another one with the same draw wrote. False when the bytes are not that.
+  bool merge_read(base::ByteReader& bytes);
 
   // The winner of all that was absorbed or offered; at least one was.
   Pick pick();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/cpu.hpp"
+#include "base/parties.hpp"
 #include "base/thread_pool.hpp"
 #include "fold/distribution.hpp"
 #include "fold/top_k.hpp"
@@ -39,7 +40,7 @@ std::vector<float> divisors(std::span<const float> temperatures) {
 }
 
 // A search takes some 80 KB a row and thread; no more than this many at a time.
-constexpr std::size_t kSearches = 512;
+constexpr std::int64_t kSearches = 512;
 
 // A row that goes on to further passes.
 struct Pending {
@@ -53,6 +54,31 @@ struct Survey {
   fold::Distribution support;
   std::optional<fold::TopK> list;
   Contenders contenders;
+
+  explicit Survey(const SampleRow& row) : contenders(row.plan().draw) {
+    support.summed = row.sums();
+    if (row.listed() > 0) list.emplace(row.listed());
+  }
+
+  void merge(const kernels::FoldLoops& loops, const Survey& other) {
+    support.merge(loops, other.support);
+    if (list) list->merge(*other.list);
+    contenders.merge(other.contenders);
+  }
+  void write(base::ByteWriter& bytes) const {
+    support.write(bytes);
+    if (list) list->write(bytes);
+    contenders.write(bytes);
+  }
+  // False when the bytes are not those of a survey of the same row.
+  bool merge_read(const kernels::FoldLoops& loops, const SampleRow& row, base::ByteReader& bytes) {
+    Survey other(row);
+    if (!other.support.read(bytes) || (list && !other.list->read(bytes)) || !other.contenders.merge_read(bytes)) {
+      return false;
+    }
+    merge(loops, other);
+    return true;
+  }
 };
 
 class Sampler {
@@ -61,9 +87,10 @@ class Sampler {
           int threads, std::span<fold::Candidate> cut_ends)
       : request_(request),
         options_(options),
+        parties_(options.peers, head.vocab_size),
         divisors_(divisors(request.temperatures)),
-        tiles_({head, 0}, request.hidden, divisors_, target, threads),
-        support_(request.support, head.vocab_size),
+        tiles_({head, parties_.first_id()}, request.hidden, divisors_, target, threads),
+        support_(request.support, parties_.vocab_size()),
         wanted_{request.logprobs != nullptr, request.cut_logprobs != nullptr, request.log_kept_cut != nullptr},
         cut_ends_(cut_ends) {
     report_.kernel = target.name();
@@ -83,7 +110,9 @@ class Sampler {
   }
 
   Result<SampleReport> run() {
-    const auto block = static_cast<std::size_t>(tiles_.block_rows(report_.rows));
+    const std::size_t block = agreed(tiles_.block_rows(report_.rows));
+    further_block_ =
+        agreed(std::min(tiles_.target().block_rows(), std::max<std::int64_t>(kSearches / tiles_.threads(), 1)));
     std::vector<Pending> pending;
     for (std::size_t begin = 0; begin < rows_.size(); begin += block) {
       const std::size_t count = std::min(block, rows_.size() - begin);
@@ -107,6 +136,9 @@ class Sampler {
  private:
   static tl::unexpected<Error> cancelled() { return fail(StatusCode::cancelled, "cancelled by the progress callback"); }
 
+  // Parties that share a vocabulary take the same rows at a time.
+  std::size_t agreed(std::int64_t rows) const { return static_cast<std::size_t>(parties_.least(rows)); }
+
   // Runs fold(worker, tile) for each tile of each of the rows, whose logits outside the support are -inf.
   bool pass(std::span<const std::int64_t> rows, const std::function<void(int, const tiles::RowTile&)>& fold) {
     tiles_.take(rows);
@@ -125,6 +157,24 @@ class Sampler {
                        [&](int, std::int64_t i) { work(static_cast<std::size_t>(i)); });
   }
 
+  // Puts those of all parties in the place of each one's states: make(i) is an empty one, merge_read(state, i, bytes)
+  // adds what a party wrote.
+  template <class State, class Make, class MergeRead>
+  void exchange(std::vector<State>& states, Make make, MergeRead merge_read) const {
+    if (!parties_.several()) return;
+    base::ByteWriter own;
+    for (const State& state : states) state.write(own);
+    std::vector<State> all;
+    for (std::size_t i = 0; i < states.size(); ++i) all.push_back(make(i));
+    parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        if (!merge_read(all[i], i, bytes)) return false;
+      }
+      return true;
+    });
+    states = std::move(all);
+  }
+
   SampleRow row_of(std::int64_t i) const {
     const kernels::Draw draw{value_at(request_.seeds, i, std::uint64_t{0}),
                              value_at(request_.sequence_ids, i, std::uint64_t{0}),
@@ -139,15 +189,11 @@ class Sampler {
     const auto threads = static_cast<std::size_t>(tiles_.threads());
     std::vector<Pending> rows;
     rows.reserve(count);
-    std::vector<Survey> surveys(threads * count);
-    for (std::size_t i = 0; i < count; ++i) {
-      rows.push_back({indices[i], row_of(indices[i]), 1});
-      for (std::size_t t = 0; t < threads; ++t) {
-        Survey& survey = surveys[t * count + i];
-        survey.support.summed = rows[i].row.sums();
-        survey.contenders = Contenders(rows[i].row.plan().draw);
-        if (rows[i].row.listed() > 0) survey.list.emplace(rows[i].row.listed());
-      }
+    for (const std::int64_t index : indices) rows.push_back({index, row_of(index), 1});
+    std::vector<Survey> surveys;
+    surveys.reserve(threads * count);
+    for (std::size_t t = 0; t < threads; ++t) {
+      for (const Pending& one : rows) surveys.emplace_back(one.row);
     }
     const bool finished = pass(indices, [&](int worker, const tiles::RowTile& tile) {
       Survey& survey = surveys[static_cast<std::size_t>(worker) * count + tile.row];
@@ -159,13 +205,16 @@ class Sampler {
     });
     if (!finished) return false;
     for_each(count, [&](std::size_t i) {
+      for (std::size_t t = 1; t < threads; ++t) surveys[i].merge(tiles_.loops(), surveys[t * count + i]);
+    });
+    surveys.erase(surveys.begin() + static_cast<std::ptrdiff_t>(count), surveys.end());
+    exchange(
+        surveys, [&](std::size_t i) { return Survey(rows[i].row); },
+        [&](Survey& survey, std::size_t i, base::ByteReader& bytes) {
+          return survey.merge_read(tiles_.loops(), rows[i].row, bytes);
+        });
+    for_each(count, [&](std::size_t i) {
       Survey& all = surveys[i];
-      for (std::size_t t = 1; t < threads; ++t) {
-        const Survey& other = surveys[t * count + i];
-        all.support.merge(tiles_.loops(), other.support);
-        if (all.list) all.list->merge(*other.list);
-        all.contenders.merge(other.contenders);
-      }
       rows[i].row.survey(all.support, all.list ? all.list->sorted() : std::vector<fold::Candidate>{}, all.contenders);
     });
     for (Pending& one : rows) {
@@ -182,8 +231,7 @@ class Sampler {
   // One more pass for the first block of waiting rows.
   bool further_pass(std::vector<Pending>& pending) {
     const auto threads = static_cast<std::size_t>(tiles_.threads());
-    const std::size_t count = std::min({pending.size(), static_cast<std::size_t>(tiles_.target().block_rows()),
-                                        std::max<std::size_t>(kSearches / threads, 1)});
+    const std::size_t count = std::min(pending.size(), further_block_);
     std::vector<std::int64_t> indices;
     for (std::size_t i = 0; i < count; ++i) indices.push_back(pending[i].index);
     std::vector<SamplePass> passes;
@@ -197,6 +245,12 @@ class Sampler {
     if (!finished) return false;
     for_each(count, [&](std::size_t i) {
       for (std::size_t t = 1; t < threads; ++t) passes[i].merge(passes[t * count + i]);
+    });
+    passes.erase(passes.begin() + static_cast<std::ptrdiff_t>(count), passes.end());
+    exchange(
+        passes, [&](std::size_t i) { return SamplePass(pending[i].row.plan()); },
+        [](SamplePass& pass, std::size_t, base::ByteReader& bytes) { return pass.merge_read(bytes); });
+    for_each(count, [&](std::size_t i) {
       ++pending[i].passes;
       pending[i].row.advance(passes[i]);
     });
@@ -230,14 +284,16 @@ class Sampler {
 
   const SampleRequest& request_;
   const ScoreOptions& options_;
+  base::Parties parties_;
   std::vector<float> divisors_;
   tiles::Tiles tiles_;
   tiles::SupportReader support_;
   std::vector<std::int64_t> rows_;  // those to draw for
   SampleRow::Wanted wanted_;
   std::span<fold::Candidate> cut_ends_;
-  double share_before_ = 0;  // of all rows, done before the block under way, for the progress callback
-  double share_ = 0;         // of all rows, in the block under way
+  std::size_t further_block_ = 0;  // rows that a further pass takes at most
+  double share_before_ = 0;        // of all rows, done before the block under way, for the progress callback
+  double share_ = 0;               // of all rows, in the block under way
   SampleReport report_;
 };
 

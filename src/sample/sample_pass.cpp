@@ -94,4 +94,42 @@ void SamplePass::merge(const SamplePass& other) {
   }
 }
 
+void SamplePass::write(base::ByteWriter& bytes) const {
+  const auto put = [&](const fold::Candidate& candidate) {
+    bytes.put(candidate.logit);
+    bytes.put(candidate.id);
+  };
+  for (const PartSum* part : {&inside_, &middle_, &outside_}) part->write(bytes);
+  contenders_.write(bytes);
+  bytes.put(static_cast<std::int64_t>(list_.size()));
+  for (const fold::Candidate& candidate : list_) put(candidate);
+  for (const Bin& bin : bins_) {
+    bin.sum.write(bytes);
+    if (bin.sum.count() == 0) continue;
+    put(bin.first);
+    put(bin.last);
+  }
+}
+
+bool SamplePass::merge_read(base::ByteReader& bytes) {
+  const auto get = [&](fold::Candidate& candidate) { return bytes.get(candidate.logit) && bytes.get(candidate.id); };
+  SamplePass other(*plan_);
+  for (PartSum* part : {&other.inside_, &other.middle_, &other.outside_}) {
+    if (!part->read(bytes)) return false;
+  }
+  if (!other.contenders_.merge_read(bytes)) return false;
+  std::int64_t size = 0;
+  if (!bytes.get_count(size)) return false;
+  for (std::int64_t i = 0; i < size; ++i) {
+    fold::Candidate candidate{};
+    if (!get(candidate)) return false;
+    other.list_.push_back(candidate);
+  }
+  for (Bin& bin : other.bins_) {
+    if (!bin.sum.read(bytes) || (bin.sum.count() > 0 && (!get(bin.first) || !get(bin.last)))) return false;
+  }
+  merge(other);
+  return true;
+}
+
 }  // namespace isologit::detail::sample

@@ -56,6 +56,10 @@ class SamplePass {
   void absorb(const kernels::FoldLoops& loops, const float* logits, std::int64_t count, std::int64_t first_id);
   void merge(const SamplePass& other);
 
+  void write(base::ByteWriter& bytes) const;
+  // Merges what another one with the same plan wrote. False when the bytes are not that.
+  bool merge_read(base::ByteReader& bytes);
+
  private:
   friend class SampleRow;
   struct Bin {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/parties.hpp"
 #include "base/text.hpp"
 #include "tiles/overlap.hpp"
 #include "tiles/row_selection.hpp"
@@ -93,7 +94,10 @@ Result<void> validate_draws(const SampleRequest& request, std::int64_t vocab_siz
 
 Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
   const std::int64_t rows = request.hidden.rows;
-  if (auto checked = tiles::validate_shard({head, 0}, head.vocab_size, head.weight.cols, head.transforms); !checked) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  const std::int64_t vocab_size = parties.vocab_size();
+  const Shard own{head, parties.first_id()};
+  if (auto checked = tiles::validate_shard(own, vocab_size, head.weight.cols, head.transforms); !checked) {
     return checked;
   }
   if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
@@ -102,8 +106,8 @@ Result<void> validate(const Head& head, const SampleRequest& request, const Scor
       !checked) {
     return checked;
   }
-  if (auto checked = tiles::validate_support(request.support, rows, head.vocab_size); !checked) return checked;
-  if (auto checked = validate_draws(request, head.vocab_size); !checked) return checked;
+  if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
+  if (auto checked = validate_draws(request, vocab_size); !checked) return checked;
   return check_overlap(head, request);
 }
 

@@ -5,10 +5,12 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "exact/element.hpp"
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
+#include "exact/encoded.hpp"
 #include "exact/logit.hpp"
 #include "tiles/transforms.hpp"
 
@@ -30,18 +32,22 @@ double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DTyp
   if (source.fast != nullptr) {
     return exact::narrow(static_cast<double>(source.fast->logit(row, id).uncapped), dtype);
   }
-  const MatrixView& weight = source.shard.head.weight;
-  const VectorView& bias = source.shard.head.bias;
-  const Lora& lora = source.shard.head.lora;
+  const Head& head = source.shard.head;
+  const MatrixView& weight = head.weight;
   const void* hidden = exact::row_data(source.hidden, row);
-  const float b = bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, id);
-  if (lora.a.rows == 0) {
-    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, b,
-                        exact::format_of(dtype));
+  const float bias = head.bias.data == nullptr ? 0.0F : exact::load_element(head.bias.data, head.bias.dtype, id);
+  if (head.encoded.encoding != Encoding::none) {
+    std::vector<double> numbers(static_cast<std::size_t>(weight.cols));
+    exact::decode_row(head, id, numbers.data());
+    return exact::wide_logit(hidden, source.hidden.dtype, numbers.data(), weight.cols, bias, exact::format_of(dtype));
   }
-  const auto factors = exact::low_rank_factors(lora, hidden, source.hidden.dtype);
-  return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, b,
-                      {factors, exact::row_data(lora.b, id), lora.b.dtype}, exact::format_of(dtype));
+  if (head.lora.a.rows > 0) {
+    const auto factors = exact::low_rank_factors(head.lora, hidden, source.hidden.dtype);
+    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols,
+                        bias, {factors, exact::row_data(head.lora.b, id), head.lora.b.dtype}, exact::format_of(dtype));
+  }
+  return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, bias,
+                      exact::format_of(dtype));
 }
 
 enum class Step : std::uint8_t { softcap, scale, temperature };

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "base/parties.hpp"
 #include "fold/exact_distribution.hpp"
 #include "fold/normalizer.hpp"
 #include "fold/row.hpp"
@@ -27,8 +28,10 @@ class Rounds {
   Result<void> validate(const Shard& shard) const;
   // The shard was validated.
   Result<void> absorb(const Shard& shard, const std::function<bool(double)>& progress);
-  std::vector<std::byte> state() const;
+  std::vector<std::byte> state();
   Result<void> merge(std::span<const std::byte> state);
+  // Puts the states of all parties in the place of this one's.
+  void exchange(const base::Parties& parties);
   Result<bool> finish_round();
   const ScoreReport& report() const { return report_; }
   const ScoreOptions& options() const { return options_; }
@@ -69,6 +72,11 @@ class Rounds {
                   BlockState& block);
   void end_block(std::size_t begin, std::size_t count);
 
+  Result<std::vector<ScoredRow>> read_state(base::ByteReader& bytes) const;
+  void merge_rows(const std::vector<ScoredRow>& others);
+  void forget_sums();
+  void merge_waiting();
+
   ExactSums empty_sums(const ScoredRow& row) const;
   void begin_exact_round(std::vector<ScoredRow> undecided);
   // Writes the row's results; false when a float could not be proven.
@@ -95,6 +103,9 @@ class Rounds {
   std::size_t limbs_ = 3;
   std::vector<ScoredRow> rows_;
   std::vector<BlockState> blocks_;
+  // States of others, until all that this round has are merged: f64 sums depend on the order of merges, and with them
+  // which rows are undecided. All parties with the same states merge them in the same order.
+  std::vector<std::vector<std::byte>> waiting_;
   ScoreReport report_;
 };
 

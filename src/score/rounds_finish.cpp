@@ -40,6 +40,7 @@ Rounds::ExactSums Rounds::empty_sums(const ScoredRow& row) const {
 
 Result<bool> Rounds::finish_round() {
   if (phase_ == Phase::done) return true;
+  merge_waiting();
   if (phase_ == Phase::targets) {
     for (const ScoredRow& row : rows_) {
       const std::int64_t id = request_.token_ids[static_cast<std::size_t>(row.index)];

@@ -1,6 +1,10 @@
 // A round's state as bytes: a header that names the round and the request's shape, then row by row.
 
+#include <algorithm>
+#include <string_view>
+
 #include "base/text.hpp"
+#include "kernels/registry.hpp"
 #include "score/rounds.hpp"
 
 namespace isologit::detail::score {
@@ -19,7 +23,8 @@ Maker maker(const kernels::Target& target) {
 
 }  // namespace
 
-std::vector<std::byte> Rounds::state() const {
+std::vector<std::byte> Rounds::state() {
+  merge_waiting();
   base::ByteWriter bytes;
   bytes.put(kMagic);
   for (const char letter : maker(target_)) bytes.put(letter);
@@ -41,12 +46,11 @@ std::vector<std::byte> Rounds::state() const {
   return bytes.take();
 }
 
-Result<void> Rounds::merge(std::span<const std::byte> state) {
+Result<std::vector<Rounds::ScoredRow>> Rounds::read_state(base::ByteReader& bytes) const {
   const auto refuse = [](std::string_view what) {
     return fail(StatusCode::invalid_argument,
                 base::concat("merge: ", what, "; expected a state of the same round and request"));
   };
-  base::ByteReader bytes(state);
   std::uint32_t magic = 0;
   std::uint8_t phase = 0;
   std::uint64_t limbs = 0;
@@ -61,7 +65,6 @@ Result<void> Rounds::merge(std::span<const std::byte> state) {
   }
   if (!bytes.get(rows) || rows != rows_.size())
     return refuse(base::concat(rows, " rows where this party has ", rows_.size()));
-  // Everything is read before anything is merged, so a refused state changes nothing.
   std::vector<ScoredRow> others;
   others.reserve(rows_.size());
   for (const ScoredRow& row : rows_) {
@@ -82,15 +85,64 @@ Result<void> Rounds::merge(std::span<const std::byte> state) {
     others.push_back(std::move(other));
   }
   if (bytes.left() != 0) return refuse(base::concat(bytes.left(), " bytes too many"));
+  return others;
+}
+
+Result<void> Rounds::merge(std::span<const std::byte> state) {
+  base::ByteReader bytes(state);
+  if (const auto others = read_state(bytes); !others) return tl::unexpected(others.error());
+  waiting_.emplace_back(state.begin(), state.end());
+  return {};
+}
+
+void Rounds::merge_rows(const std::vector<ScoredRow>& others) {
+  // The same loops for all parties, whatever their processors: those of others may round another way.
+  const kernels::FoldLoops& loops = kernels::portable_loops().fold;
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     ScoredRow& row = rows_[i];
     for (std::size_t c = 0; c < row.captured.size(); ++c) {
       if (others[i].captured[c].seen) row.captured[c] = others[i].captured[c];
     }
-    if (phase_ == Phase::first) row.folds.merge(target_.fold_loops(), plan_, others[i].folds);
+    if (phase_ == Phase::first) row.folds.merge(loops, plan_, others[i].folds);
     for (std::size_t d = 0; phase_ == Phase::exact && d < 3; ++d) row.exact[d].merge(others[i].exact[d]);
   }
-  return {};
+}
+
+void Rounds::forget_sums() {
+  for (ScoredRow& row : rows_) {
+    if (phase_ == Phase::first) row.folds = fold::Row(plan_);
+    if (phase_ == Phase::exact) row.exact = empty_sums(row);
+  }
+}
+
+// In the order of their bytes, this party's own among them.
+void Rounds::merge_waiting() {
+  if (waiting_.empty()) return;
+  std::vector<std::vector<std::byte>> all = std::move(waiting_);
+  waiting_.clear();
+  all.push_back(state());
+  const auto text = [](const std::vector<std::byte>& bytes) {
+    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  };
+  std::sort(all.begin(), all.end(), [&](const auto& a, const auto& b) { return text(a) < text(b); });
+  forget_sums();
+  for (const std::vector<std::byte>& one : all) {
+    base::ByteReader bytes(one);
+    merge_rows(*read_state(bytes));
+  }
+}
+
+void Rounds::exchange(const base::Parties& parties) {
+  if (!parties.several()) return;
+  base::ByteWriter own;
+  own.append(state());
+  forget_sums();
+  parties.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    const auto others = read_state(bytes);
+    if (!others) throw base::ExchangeError(others.error());
+    merge_rows(*others);
+    return true;
+  });
 }
 
 }  // namespace isologit::detail::score

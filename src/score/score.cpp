@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/cpu.hpp"
+#include "base/parties.hpp"
 #include "score/rounds.hpp"
 #include "score/validate.hpp"
 #include "tiles/call.hpp"
@@ -37,6 +38,10 @@ Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t c
   return detail::tiles::call(options, kScoring, [&](const ScoreOptions&) -> Result<PartialScore> {
     if (auto checked = detail::score::validate(vocab_size, cols, transforms, request, options); !checked) {
       return tl::unexpected(checked.error());
+    }
+    if (options.peers) {
+      return fail(StatusCode::invalid_argument,
+                  "peers: given to a partial score; expected none, since its caller exchanges the states");
     }
     auto rounds = begin_rounds(vocab_size, cols, transforms, request, options);
     if (!rounds) return tl::unexpected(rounds.error());
@@ -75,16 +80,18 @@ const ScoreReport& PartialScore::report() const { return rounds_->report(); }
 
 Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const ScoreOptions& options) {
   return detail::tiles::call(options, kScoring, [&](const ScoreOptions& own) -> Result<ScoreReport> {
-    const Shard whole{head, 0};
+    const detail::base::Parties parties(own.peers, head.vocab_size);
+    const Shard shard{head, parties.first_id()};
     const std::int64_t cols = head.weight.cols;
-    auto checked = detail::tiles::validate_shard(whole, head.vocab_size, cols, head.transforms);
-    if (checked) checked = detail::score::validate(head.vocab_size, cols, head.transforms, request, own);
+    auto checked = detail::tiles::validate_shard(shard, parties.vocab_size(), cols, head.transforms);
+    if (checked) checked = detail::score::validate(parties.vocab_size(), cols, head.transforms, request, own);
     if (checked) checked = detail::score::validate_overlap(head, request);
     if (!checked) return tl::unexpected(checked.error());
-    auto rounds = begin_rounds(head.vocab_size, cols, head.transforms, request, own);
+    auto rounds = begin_rounds(parties.vocab_size(), cols, head.transforms, request, own);
     if (!rounds) return tl::unexpected(rounds.error());
     for (;;) {
-      if (auto absorbed = (*rounds)->absorb(whole, own.progress); !absorbed) return tl::unexpected(absorbed.error());
+      if (auto absorbed = (*rounds)->absorb(shard, own.progress); !absorbed) return tl::unexpected(absorbed.error());
+      (*rounds)->exchange(parties);
       const Result<bool> finished = (*rounds)->finish_round();
       if (!finished) return tl::unexpected(finished.error());
       if (*finished) return (*rounds)->report();

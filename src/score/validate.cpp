@@ -38,7 +38,7 @@ Result<void> check_token_ids(const ScoreRequest& request, std::int64_t vocab_siz
   return check_ids("token_ids", request.token_ids, 1, vocab_size, request.ignore_index);
 }
 
-Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t vocab_size) {
+Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t vocab_size, bool split) {
   const std::int64_t rows = request.hidden.rows;
   if (auto checked = tiles::validate_per_row("ids_per_row", request.ids_per_row, rows); !checked) return checked;
   if (request.ids_logprobs != nullptr) {
@@ -60,6 +60,7 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   }
   const LogitsOutput& logits = request.logits;
   if (logits.data != nullptr) {
+    if (split) return invalid("logits: asked for together with peers; expected a call of each party alone, of its ids");
     if (logits.first_id < 0 || logits.count < 0 || logits.first_id > vocab_size - logits.count) {
       return invalid(base::concat("logits: ", logits.count, " ids from ", logits.first_id,
                                   " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
@@ -113,7 +114,9 @@ Result<void> validate(std::int64_t vocab_size, std::int64_t cols, const Transfor
     return checked;
   }
   if (auto checked = check_token_ids(request, vocab_size); !checked) return checked;
-  if (auto checked = check_per_row_outputs(request, vocab_size); !checked) return checked;
+  if (auto checked = check_per_row_outputs(request, vocab_size, options.peers.has_value()); !checked) {
+    return checked;
+  }
   if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
   return tiles::validate_temperatures(request.temperatures, rows, false);
 }

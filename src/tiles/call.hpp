@@ -1,5 +1,5 @@
 // What surrounds the work of every call: the library's floating-point modes, the processors that were asked for, the
-// caller's progress callback, and what is thrown told as a failure.
+// caller's callbacks, and what is thrown told as a failure.
 #pragma once
 
 #include <exception>
@@ -12,6 +12,7 @@
 
 #include "base/asking.hpp"
 #include "base/fp_env.hpp"
+#include "base/parties.hpp"
 #include "base/processors.hpp"
 #include "base/text.hpp"
 #include "isologit/status.hpp"
@@ -62,6 +63,24 @@ class Progress {
   std::optional<base::Asking> asking_;
 };
 
+// The caller's gather, called in the caller's own floating-point modes. One that throws fails, and the error tells it.
+inline std::optional<Peers> outside(const std::optional<Peers>& peers, base::FpEnvironment& environment) {
+  if (!peers) return peers;
+  Peers own = *peers;
+  own.gather = [&gather = peers->gather, &environment](std::span<const std::byte> bytes,
+                                                       std::vector<std::vector<std::byte>>& all) {
+    return environment.outside([&] {
+      try {
+        return gather(bytes, all);
+      } catch (const std::exception& error) {
+        throw base::ExchangeError(
+            {StatusCode::cancelled, base::concat("peers: gather threw an exception: ", error.what())});
+      }
+    });
+  };
+  return own;
+}
+
 // work(options) with all that around it; the result is what it returns. `what` says what the call does and what becomes
 // of its outputs when memory runs out.
 template <class Options, class Work>
@@ -73,12 +92,15 @@ auto call(const Options& options, std::string_view what, Work work) -> decltype(
     if (!processors) return tl::unexpected(processors.error());
     Options own = options;
     own.progress = progress.function();
+    if constexpr (requires { own.peers; }) own.peers = outside(options.peers, environment);
     auto result = work(own);
     if (!result && !progress.thrown().empty()) result.error().message += progress.thrown();
     return result;
   } catch (const base::Stopped&) {
     return fail(StatusCode::cancelled,
                 base::concat("cancelled by the progress callback while ", what, progress.thrown()));
+  } catch (const base::ExchangeError& failed) {
+    return tl::unexpected(failed.error());
   } catch (const std::bad_alloc&) {
   } catch (const std::length_error&) {  // of a container that could not be as long as it would have to be
   }

@@ -1,6 +1,7 @@
 #include "tiles/overlap.hpp"
 
 #include "base/text.hpp"
+#include "exact/encoded.hpp"
 
 namespace isologit::detail::tiles {
 
@@ -10,6 +11,7 @@ Range range_of(std::string_view name, const void* data, std::int64_t bytes) {
 }
 
 Range range_of(std::string_view name, const MatrixView& matrix) {
+  if (matrix.rows == 0 || matrix.data == nullptr) return range_of(name, nullptr, 0);  // whose stride may be any number
   const auto size = static_cast<std::int64_t>(dtype_size(matrix.dtype));
   return range_of(name, matrix.data, matrix.rows, matrix.cols * size, matrix.row_stride * size);
 }
@@ -26,10 +28,23 @@ Range range_of(std::string_view name, const VectorView& vector) {
   return range_of(name, vector.data, vector.size * static_cast<std::int64_t>(dtype_size(vector.dtype)));
 }
 
+namespace {
+
+Range range_of_encoded(const Head& head) {
+  const auto size = static_cast<std::int64_t>(exact::encoded_size(head.encoded.encoding));
+  const MatrixView& shape = head.weight;
+  if (shape.rows == 0 || head.encoded.data == nullptr) return range_of("encoded weight", nullptr, 0);
+  return range_of("encoded weight", head.encoded.data, shape.rows, shape.cols * size, shape.row_stride * size);
+}
+
+}  // namespace
+
 std::vector<Range> operand_ranges(const Head& head, const MatrixView& hidden, std::span<const float> temperatures,
                                   const Support& support) {
   return {range_of("hidden", hidden),
           range_of("weight", head.weight),
+          range_of_encoded(head),
+          range_of("weight scales", head.encoded.scales.values),
           range_of("bias", head.bias),
           range_of("lora a", head.lora.a),
           range_of("lora b", head.lora.b),

@@ -30,24 +30,28 @@ void Tiles::take(std::span<const std::int64_t> rows) {
   rows_.assign(rows.begin(), rows.end());
   const auto count = static_cast<std::int64_t>(rows.size());
   const std::int64_t most = target_.block_rows();
+  if (encoded_.needed()) encoded_.take(hidden_, rows_, threads());
+  const MatrixView& hidden = encoded_.needed() ? encoded_.hidden() : hidden_;
+  const std::int64_t* ids = encoded_.needed() ? encoded_.row_ids(0) : rows_.data();
   blocks_.resize(static_cast<std::size_t>((count + most - 1) / most));
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     const std::int64_t begin = static_cast<std::int64_t>(b) * most;
     blocks_[b].begin = static_cast<std::size_t>(begin);
     blocks_[b].rows = std::min(most, count - begin);
-    reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden_.cols));
+    reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden.cols));
     blocks_[b].low_rank.resize(blocks_[b].rows, shard_.head.lora.a.rows);
   }
   base::parallel_for(threads(), count, [&](int, std::int64_t i) {
     PreparedRows& block = blocks_[static_cast<std::size_t>(i / most)];
-    const std::int64_t row = rows_[static_cast<std::size_t>(i)];
-    target_.prepare(hidden_, row, i % most, block.rows, block.prepared.as<std::byte>());
-    block.low_rank.prepare(shard_.head.lora, hidden_, row, i % most);
+    const std::int64_t row = ids[i];
+    target_.prepare(hidden, row, i % most, block.rows, block.prepared.as<std::byte>());
+    block.low_rank.prepare(shard_.head.lora, hidden, row, i % most);
   });
   const std::int64_t widest = std::min(most, count);
   const auto bytes = static_cast<std::size_t>(widest * target_.tile_vocab()) * sizeof(float);
   for (Workplace& worker : workers_) {
-    reserve(worker.scratch, target_.scratch_bytes(widest, hidden_.cols));
+    reserve(worker.scratch, target_.scratch_bytes(widest, hidden.cols));
+    if (encoded_.needed()) encoded_.reserve(worker.decoded, target_.tile_vocab());
     reserve(worker.logits, bytes);
     if (stages_.raw && !temperatures_.empty()) reserve(worker.raw, bytes);
     if (stages_.uncapped) reserve(worker.uncapped, bytes);
@@ -60,6 +64,7 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
   const std::int64_t stride = target_.tile_vocab();
   for (std::int64_t first = begin; first < end; first += stride) {
     const std::int64_t count = std::min(stride, end - first);
+    if (encoded_.needed()) encoded_.decode(first, count, own.decoded);
     for (const PreparedRows& block : blocks_) {
       make(own, block, first, count);
       for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -79,6 +84,12 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
 }
 
 void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, std::int64_t count) {
+  if (encoded_.needed()) {
+    encoded_.logits(target_,
+                    {&encoded_.hidden(), encoded_.row_ids(block.begin), block.rows, block.prepared.as<std::byte>()},
+                    begin, count, own.decoded, own.logits.as<float>(), own.scratch.as<std::byte>(), own.counts);
+    return;
+  }
   target_.logits(
       {&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>(), block.low_rank.data()},
       {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, own.logits.as<float>(),

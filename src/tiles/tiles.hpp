@@ -14,6 +14,7 @@
 #include "base/aligned.hpp"
 #include "isologit/partial.hpp"
 #include "kernels/target.hpp"
+#include "tiles/encoded_tiles.hpp"
 #include "tiles/low_rank_rows.hpp"
 #include "tiles/support.hpp"
 
@@ -82,6 +83,7 @@ class Tiles {
     base::AlignedBuffer logits;
     base::AlignedBuffer raw;
     base::AlignedBuffer uncapped;
+    EncodedTiles::Tile decoded;
     kernels::Counts counts;
   };
 
@@ -90,6 +92,7 @@ class Tiles {
   void transform(std::int64_t row, const RowTile& tile) const;
 
   Shard shard_;
+  EncodedTiles encoded_{shard_.head};
   const MatrixView& hidden_;
   std::span<const float> temperatures_;
   const kernels::Target& target_;

@@ -21,7 +21,9 @@ constexpr std::int64_t kMostPerRow = std::int64_t{1} << 31;
 
 Result<void> invalid(std::string message) { return fail(StatusCode::invalid_argument, std::move(message)); }
 
-Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
+namespace {
+
+Result<void> check_shape(std::string_view name, const MatrixView& matrix) {
   if (matrix.rows < 0 || matrix.cols < 1) {
     return invalid(
         base::concat(name, ": shape [", matrix.rows, ", ", matrix.cols, "]; expected at least 0 rows and 1 column"));
@@ -30,16 +32,23 @@ Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
     return invalid(base::concat(name, ": shape [", matrix.rows, ", ", matrix.cols, "]; expected at most ", kMostRows,
                                 " rows and columns"));
   }
-  if (static_cast<int>(matrix.dtype) > static_cast<int>(DType::f32)) {
-    return invalid(
-        base::concat(name, ": unknown dtype ", static_cast<int>(matrix.dtype), "; expected bf16, f16 or f32"));
-  }
-  if (matrix.data == nullptr && matrix.rows > 0) return invalid(base::concat(name, ": data is null"));
   const std::int64_t stride = matrix.row_stride < 0 ? -(matrix.row_stride + 1) : matrix.row_stride;
   if (matrix.rows > 0 && stride > (kMostElements - matrix.cols) / matrix.rows) {
     return invalid(base::concat(name, ": ", matrix.rows, " rows at a stride of ", matrix.row_stride,
                                 " elements overflow the address space"));
   }
+  return {};
+}
+
+}  // namespace
+
+Result<void> validate_matrix(std::string_view name, const MatrixView& matrix) {
+  if (auto checked = check_shape(name, matrix); !checked) return checked;
+  if (static_cast<int>(matrix.dtype) > static_cast<int>(DType::f32)) {
+    return invalid(
+        base::concat(name, ": unknown dtype ", static_cast<int>(matrix.dtype), "; expected bf16, f16 or f32"));
+  }
+  if (matrix.data == nullptr && matrix.rows > 0) return invalid(base::concat(name, ": data is null"));
   return {};
 }
 
@@ -104,6 +113,10 @@ namespace {
 Result<void> validate_lora(const Head& head) {
   const Lora& lora = head.lora;
   if (lora.a.rows == 0 && lora.b.cols == 0) return {};
+  if (head.encoded.encoding != Encoding::none) {
+    return fail(StatusCode::unsupported, base::concat("lora: beside a weight of ", encoding_name(head.encoded.encoding),
+                                                      "; expected one of bf16, f16 or f32"));
+  }
   if (auto checked = validate_matrix("lora a", lora.a); !checked) return checked;
   if (lora.a.cols != head.weight.cols || lora.b.cols != lora.a.rows || lora.b.rows < head.vocab_size) {
     return invalid(base::concat("lora: a of shape [", lora.a.rows, ", ", lora.a.cols, "] and b of [", lora.b.rows, ", ",
@@ -117,12 +130,65 @@ Result<void> validate_lora(const Head& head) {
   return {};
 }
 
+std::int64_t blocks_of(std::int64_t size, std::int64_t block) {
+  return block == 0 || size == 0 ? 1 : (size - 1) / block + 1;
+}
+
+Result<void> check_scales(const Head& head) {
+  const F8Scales& scales = head.encoded.scales;
+  if (scales.values.data == nullptr) {
+    return invalid(
+        base::concat("f8_scales: none; a weight of ", encoding_name(head.encoded.encoding),
+                     " stands for its values times its scales, expected one for all, or one a row or a block"));
+  }
+  if (auto checked = validate_matrix("f8_scales", scales.values); !checked) return checked;
+  const bool in_range =
+      scales.block_rows >= 0 && scales.block_cols >= 0 && scales.first_row >= 0 && scales.first_row <= kMostRows;
+  if (!in_range) {
+    return invalid(base::concat("f8_scales: blocks of [", scales.block_rows, ", ", scales.block_cols, "] from row ",
+                                scales.first_row, " on; expected 0 or more, within the address space"));
+  }
+  if (head.encoded.product > F8Product::bf16) {
+    return invalid(base::concat("f8_product: ", static_cast<int>(head.encoded.product), "; expected real or bf16"));
+  }
+  const std::int64_t rows = blocks_of(scales.first_row + head.weight.rows, scales.block_rows);
+  const std::int64_t cols = blocks_of(head.weight.cols, scales.block_cols);
+  // Those of the rows after a part of a weight may follow.
+  const bool enough = scales.block_rows == 0 ? scales.values.rows == rows : scales.values.rows >= rows;
+  if (enough && scales.values.cols == cols) return {};
+  return invalid(base::concat("f8_scales: shape [", scales.values.rows, ", ", scales.values.cols, "]; expected [", rows,
+                              ", ", cols, "] for a weight of [", head.weight.rows, ", ", head.weight.cols,
+                              "] in blocks of [", scales.block_rows, ", ", scales.block_cols, "]"));
+}
+
+Result<void> validate_weight(const Head& head) {
+  const EncodedWeight& encoded = head.encoded;
+  if (encoded.encoding == Encoding::none) {
+    if (encoded.data != nullptr || encoded.scales.values.data != nullptr) {
+      return invalid("encoded weight: data or scales without an encoding; expected f64, f8_e4m3 or f8_e5m2");
+    }
+    return validate_matrix("weight", head.weight);
+  }
+  if (static_cast<int>(encoded.encoding) > static_cast<int>(Encoding::f8_e5m2)) {
+    return invalid(base::concat("encoded weight: unknown encoding ", static_cast<int>(encoded.encoding),
+                                "; expected f64, f8_e4m3 or f8_e5m2"));
+  }
+  if (head.weight.data != nullptr)
+    return invalid(base::concat("weight: data is given, and so is an encoding, ", encoding_name(encoded.encoding),
+                                "; expected one of them"));
+  if (auto checked = check_shape("weight", head.weight); !checked) return checked;
+  if (encoded.data == nullptr && head.weight.rows > 0) return invalid("encoded weight: data is null");
+  if (encoded.encoding != Encoding::f64) return check_scales(head);
+  if (encoded.scales.values.data == nullptr) return {};
+  return invalid("f8_scales: given with an encoding of f64, which has none");
+}
+
 }  // namespace
 
 Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,
                             const Transforms& transforms) {
   const Head& head = shard.head;
-  if (auto checked = validate_matrix("weight", head.weight); !checked) return checked;
+  if (auto checked = validate_weight(head); !checked) return checked;
   // A party may hold no id at all.
   const std::int64_t least = head.vocab_size == vocab_size ? 1 : 0;
   if (head.vocab_size < least || head.vocab_size > head.weight.rows) {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "isologit/forward.h"
+#include "isologit/forward_backward.h"
 
 static int failures = 0;
 
@@ -71,7 +71,7 @@ static void rotary(void) {
       .struct_size = sizeof of, .theta = 10000, .dim = 4, .frequencies = frequencies};
   EXPECT(isologit_rotary_frequencies(&of, NULL, 0) == ISOLOGIT_OK);
   EXPECT(frequencies[0] == 1 && frequencies[1] == 0.01F);
-  of.scaling = 2;
+  of.scaling = 3;
   EXPECT(isologit_rotary_frequencies(&of, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
   const int64_t positions[2] = {0, 1};
   isologit_rotary_request turn = {.struct_size = sizeof turn,
@@ -118,10 +118,61 @@ static void attention_and_linear(void) {
   EXPECT(y[0] == 4 && y[1] == -4 && y[2] == -4 && y[3] == 16);
 }
 
+static float other[8];
+
+static void gradients(void) {
+  isologit_gate_backward_request gate = {.struct_size = sizeof gate,
+                                         .kind = ISOLOGIT_RELU_SQUARED,
+                                         .gate = tensor(kX),
+                                         .up = tensor(kX),
+                                         .dy = tensor(kX),
+                                         .dgate = output(y),
+                                         .dup = output(other)};
+  EXPECT(isologit_gate_backward(&gate, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  EXPECT(y[0] == 2 && y[1] == 0 && y[4] == 16 && other[4] == 8 && other[6] == 0);
+  gate.kind = -1;
+  EXPECT(isologit_gate_backward(&gate, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  /* A row of equal sizes: what lies along it has no gradient, and 2 r u is left of the last element. */
+  const float dy[8] = {0, 0, 0, 0, 0, 0, 0, 8};
+  float dbias[4];
+  isologit_layer_norm_backward_request layer = {.struct_size = sizeof layer,
+                                                .x = tensor(kX),
+                                                .dbias_dtype = ISOLOGIT_F32,
+                                                .dy = tensor(dy),
+                                                .dx = output(y),
+                                                .dbias = dbias};
+  EXPECT(isologit_layer_norm_backward(&layer, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  EXPECT(y[0] == 0 && dbias[0] == 0 && dbias[3] == 8);
+  isologit_rms_norm_backward_request rms = {
+      .struct_size = sizeof rms, .x = tensor(kX), .dy = tensor(dy), .dx = output(y)};
+  EXPECT(isologit_rms_norm_backward(&rms, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  EXPECT(y[4] == -1 && y[6] == 1 && y[7] == 3);
+  isologit_attention_backward_request attention = {.struct_size = sizeof attention, .dy = tensor(dy)};
+  EXPECT(isologit_attention_backward(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  EXPECT(strstr(message, "attention: NULL") != NULL);
+  const int64_t query_starts[2] = {0, 2}, key_counts[1] = {2}, first_keys[1] = {0};
+  isologit_attention_request of = {.struct_size = sizeof of,
+                                   .q = tensor(kX),
+                                   .keys = tensor(kX),
+                                   .values = tensor(kX),
+                                   .sequences = 1,
+                                   .query_starts = query_starts,
+                                   .key_counts = key_counts,
+                                   .first_keys = first_keys,
+                                   .scale = 1,
+                                   .window = 1};
+  attention.attention = &of;
+  attention.dq = output(y);
+  attention.dvalues = output(other);
+  EXPECT(isologit_attention_backward(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+  for (int i = 0; i < 8; ++i) EXPECT(y[i] == 0 && other[i] == dy[i]); /* each sees itself alone */
+}
+
 int main(void) {
   norms();
   elementwise();
   rotary();
   attention_and_linear();
+  gradients();
   return failures != 0;
 }

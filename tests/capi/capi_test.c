@@ -50,6 +50,29 @@ static void scores_by_hand(void) {
   CHECK(report.struct_size == sizeof report);
 }
 
+/* The same head in f64, and in E4M3 of halves with scales of 2. */
+static void scores_of_encoded_weights(void) {
+  const double numbers[kVocab * kHidden] = {0, 1, 1, 1, 2, 1, 3, 1};
+  const uint8_t halves[kVocab * kHidden] = {0x00, 0x30, 0x30, 0x30, 0x38, 0x30, 0x3C, 0x30};
+  const float two = 2;
+  for (int f8 = 0; f8 < 2; ++f8) {
+    float logprobs[kRows];
+    char message[200] = "";
+    isologit_head head = make_head();
+    isologit_score_request request = make_request(logprobs);
+    head.weight.data = NULL;
+    head.encoded = f8 != 0 ? (const void*)halves : (const void*)numbers;
+    head.encoding = f8 != 0 ? ISOLOGIT_F8_E4M3 : ISOLOGIT_F64;
+    if (f8 != 0) {
+      CHECK(isologit_score(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+      CHECK(strstr(message, "f8_scales: none") != NULL);
+      head.f8_scales = (isologit_matrix){.data = &two, .rows = 1, .cols = 1, .row_stride = 1, .dtype = ISOLOGIT_F32};
+    }
+    CHECK(isologit_score(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
+    CHECK(logprobs[0] == -kLnFour && logprobs[1] == -kLogprob);
+  }
+}
+
 /* The second row's logits are 0, 1, 2 and 3; over ids 1 to 3 less 2, they are 1 and 3. */
 static void scores_over_a_support(void) {
   const int64_t kept_offsets[kRows + 1] = {0, 2, 5};
@@ -365,6 +388,7 @@ int main(void) {
   const char* version = isologit_version();
   CHECK(version[0] >= '0' && version[0] <= '9' && strchr(version, '.') != NULL);
   scores_by_hand();
+  scores_of_encoded_weights();
   scores_over_a_support();
   ignores_rows();
   applies_bias_scale_softcap_and_temperature();

@@ -15,6 +15,7 @@
 
 #include "layout.hpp"
 #include "oracle/distribution.hpp"
+#include "oracle/encoded.hpp"
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
 #include "scenario.hpp"
@@ -71,16 +72,24 @@ struct Place {
 
 // Whether the message has a word for the place: a member on the way to it, or what that is a part of.
 bool names(const std::string& message, const Place& place) {
-  static const std::map<std::string, std::string> also = {{"first_id", "support"},
-                                                          {"last_id", "support"},
-                                                          {"has_range", "support"},
-                                                          {"row_count", "row_list"},
-                                                          {"struct_size", "structure"},
-                                                          {"has_ignore_index", "token_ids"},
-                                                          {"logits_arithmetic", "arithmetic"}};
+  static const std::multimap<std::string, std::string> also = {{"first_id", "support"},
+                                                               {"first_id", "shard"},
+                                                               {"vocab_size", "the parties have ids"},
+                                                               {"vocab_size", "of the vocabulary"},
+                                                               {"count", "a party sent"},
+                                                               {"last_id", "support"},
+                                                               {"has_range", "support"},
+                                                               {"row_count", "row_list"},
+                                                               {"struct_size", "structure"},
+                                                               {"has_ignore_index", "token_ids"},
+                                                               {"f8_block_rows", "f8_scales"},
+                                                               {"f8_block_cols", "f8_scales"},
+                                                               {"f8_first_row", "f8_scales"},
+                                                               {"logits_arithmetic", "arithmetic"}};
   for (std::size_t i = 1; i < place.path.size(); ++i) {
     std::string word = place.path[i];
-    if (const auto other = also.find(word); other != also.end() && message.find(other->second) != std::string::npos) {
+    const auto [other, last] = also.equal_range(word);
+    if (std::any_of(other, last, [&](const auto& one) { return message.find(one.second) != std::string::npos; })) {
       return true;
     }
     if (word.starts_with("has_")) word = word.substr(4);
@@ -130,11 +139,8 @@ class Expected {
     std::vector<float> z;
     std::vector<std::uint8_t> mask;
     for (std::int64_t v = 0; v < head_.vocab_size; ++v) {
-      const std::vector<double> w = row_of(head_.weight, v);
       const double bias = head_.bias.data == nullptr ? 0 : value(head_.bias.data, head_.bias.dtype, v);
-      const std::vector<double> b = row_of(head_.lora.b, v);
-      const float logit = oracle::low_rank_logit({h.data(), w.data(), h.size()}, bias, factors, b.data());
-      z.push_back(oracle::transform(logit, transforms(), temperature(row)));
+      z.push_back(oracle::transform(logit(h, v, bias, factors), transforms(), temperature(row)));
       mask.push_back(in_support(row, v) ? 1 : 0);
     }
     return oracle::Row(z, mask).lse();
@@ -150,6 +156,24 @@ class Expected {
       values.push_back(value(matrix.data, matrix.dtype, row * matrix.row_stride + k));
     }
     return values;
+  }
+  float logit(const std::vector<double>& h, std::int64_t id, double bias,
+              const std::vector<oracle::Extended>& factors) const {
+    if (head_.encoding == 0) {
+      const std::vector<double> w = row_of(head_.weight, id);
+      const std::vector<double> b = row_of(head_.lora.b, id);
+      return oracle::low_rank_logit({h.data(), w.data(), h.size()}, bias, factors, b.data());
+    }
+    std::vector<oracle::Number> w;
+    const std::vector<double> scales = row_of(head_.f8_scales, (head_.f8_first_row + id) / head_.f8_block_rows);
+    for (std::int64_t k = 0; k < head_.weight.cols; ++k) {
+      const std::uint8_t bits = static_cast<const std::uint8_t*>(head_.encoded)[id * head_.weight.row_stride + k];
+      const std::int64_t column = head_.f8_block_cols == 0 ? 0 : k / head_.f8_block_cols;
+      w.push_back(oracle::f8_number(static_cast<Encoding>(head_.encoding), bits,
+                                    scales[static_cast<std::size_t>(column)],
+                                    static_cast<F8Product>(head_.f8_product)));
+    }
+    return oracle::rounded(oracle::sum_of(h, w, bias), DType::f32);
   }
   Transforms transforms() const {
     return {head_.has_softcap != 0, head_.softcap, static_cast<ScaleKind>(head_.scale_kind), head_.scale,

@@ -185,6 +185,41 @@ void make_score(Scenario& s, bool list) {
   });
 }
 
+// E4M3, a scale for each block of [2, 1]; the last row has a block of its own.
+void make_score_of_f8(Scenario& s) {
+  make_score(s, false);
+  s.name = "score of f8";
+  std::vector<std::uint8_t> values;
+  for (int i = 0; i < kVocab * kHidden; ++i) values.push_back(static_cast<std::uint8_t>(0x30 + 5 * i));
+  s.head.lora = {};  // not beside f8
+  s.head.weight.data = nullptr;
+  s.head.encoded = add(s, values);
+  s.head.encoding = ISOLOGIT_F8_E4M3;
+  s.head.f8_scales = matrix(s, 3, kHidden);
+  s.head.f8_block_rows = 2;
+  s.head.f8_block_cols = 1;
+}
+
+// The only party there is, which has all ids and gets its own bytes back.
+void make_party(Scenario& s) {
+  s.name = "score of a party";
+  add_score(s, false);
+  s.score.logits = nullptr;
+  s.peers.struct_size = sizeof s.peers;
+  s.peers.vocab_size = kVocab;
+  s.peers.count = 1;
+  s.peers.gather = [](void*, const void* bytes, std::size_t size, const void** all, std::size_t* sizes) {
+    *all = bytes;
+    sizes[0] = size;
+    return 1;
+  };
+  s.structures["isologit_peers"] = &s.peers;
+  s.options.peers = &s.peers;
+  set_call(s, [&s](char* message, std::size_t size) {
+    return isologit_score(&s.head, &s.score, &s.options, &s.report, message, size);
+  });
+}
+
 void make_partial(Scenario& s) {
   s.name = "partial";
   add_score(s, true);
@@ -353,6 +388,8 @@ std::vector<std::function<std::unique_ptr<Scenario>()>> scenarios() {
   };
   return {fresh([](Scenario& s) { make_score(s, false); }),
           fresh([](Scenario& s) { make_score(s, true); }),
+          fresh(make_score_of_f8),
+          fresh(make_party),
           fresh(make_partial),
           fresh(make_sample),
           fresh(make_sample_logits),

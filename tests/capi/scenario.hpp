@@ -57,6 +57,7 @@ struct Scenario {
   isologit_logits_request logits = {};
   isologit_logits_backward_request logits_backward = {};
   isologit_score_options options = {};
+  isologit_peers peers = {};
   isologit_backward_options backward_options = {};
   isologit_score_report report = {};
   isologit_sample_report sample_report = {};

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -183,6 +184,46 @@ TEST(Help, TellsEveryOption) {
   const Finished version = run_command({"--version"});
   EXPECT_EQ(version.exit_code, 0);
   EXPECT_EQ(version.out, "isologit " ISOLOGIT_VERSION "\n");
+}
+
+// Verbs of the Python package.
+TEST_F(Info, HandsOverToPython) {
+  const std::string python = path("python");
+  std::ofstream(python) << "#!/bin/sh\nshift 2\necho \"$@\"\nexit 3\n";
+  std::filesystem::permissions(python, std::filesystem::perms::owner_all);
+  const auto with_python = [](const std::string& name) {
+    return [name] { ::setenv("ISOLOGIT_PYTHON", name.c_str(), 1); };
+  };
+  const std::vector<std::vector<std::string>> handed = {{"audit", "m", "--rollouts", "f"},
+                                                        {"capture", "f", "--", "python"},
+                                                        {"integrations"},
+                                                        {"verify", "--head", "a:b"},
+                                                        {"verify", "--json", "--head=a:b"}};
+  for (const auto& arguments : handed) {
+    std::string line;
+    for (const std::string& argument : arguments) line += (line.empty() ? "" : " ") + argument;
+    const Finished finished = run_command(arguments, with_python(python));
+    EXPECT_EQ(finished.exit_code, 3);
+    EXPECT_EQ(finished.out, line + "\n");
+  }
+  EXPECT_EQ(run_command({"kernels"}, with_python(python)).exit_code, 0);
+  const Finished none = run_command({"audit", "m"}, with_python("/nowhere/python"));
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_EQ(none.err,
+            "isologit: audit is in the Python package, and '/nowhere/python' cannot be run: No such file or directory; "
+            "expected a Python with it: pip install 'isologit[audit]', or name one by ISOLOGIT_PYTHON\n");
+}
+
+// A Python that has not the package says so itself.
+TEST_F(Info, SaysWhatToInstallInPython) {
+  const Finished finished = run_command({"audit", "m"}, [] {
+    ::setenv("ISOLOGIT_PYTHON", "python3", 1);
+    ::setenv("PYTHONNOUSERSITE", "1", 1);
+  });
+  if (finished.err.find("usage: isologit audit") != std::string::npos) GTEST_SKIP() << "python3 has isologit";
+  EXPECT_EQ(finished.exit_code, 1);
+  EXPECT_NE(finished.err.find("audit is in the Python package, which "), std::string::npos) << finished.err;
+  EXPECT_NE(finished.err.find("pip install 'isologit[audit]'"), std::string::npos) << finished.err;
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ class CheckpointTest : public ::testing::Test {
     return open_checkpoint(dir_.path());
   }
   void expect_quantised(const std::vector<Part>& parts, const std::string& found) {
-    EXPECT_FAILS(open(parts), StatusCode::unsupported, "quantised", found, "not supported yet");
+    EXPECT_FAILS(open(parts), StatusCode::unsupported, "quantised", found, "only f8 with scales is read");
   }
 
   TempDir dir_;
@@ -205,11 +205,11 @@ TEST_F(CheckpointTest, NoHead) {
 }
 
 TEST_F(CheckpointTest, QuantisedHeads) {
-  expect_quantised({{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"}}, "dtype F8_E4M3");
   expect_quantised({{"lm_head.weight", "I8", {4, 2}, "abcdefgh"}}, "dtype I8");
   expect_quantised({{"lm_head.weight", "U8", {4, 1}, "abcd"}}, "dtype U8");
-  EXPECT_FAILS(open({{"model.embed_tokens.weight", "F8_E4M3", {4, 2}, "abcdefgh"}}, tied_config),
-               StatusCode::unsupported, "quantised", "model.embed_tokens");
+  expect_quantised({{"lm_head.weight", "F8_E4M3FNUZ", {4, 2}, "abcdefgh"}}, "dtype F8_E4M3FNUZ");
+  EXPECT_FAILS(open({{"model.embed_tokens.weight", "I8", {4, 2}, "abcdefgh"}}, tied_config), StatusCode::unsupported,
+               "quantised", "model.embed_tokens");
   for (const char* name : {"lm_head.weight_scale_inv", "lm_head.weight_scale", "lm_head.SCB", "lm_head.weight.absmax",
                            "lm_head.W_q", "lm_head.codes"}) {
     expect_quantised({lm_head, {name, "F32", {1}, "abcd"}}, name);
@@ -217,9 +217,111 @@ TEST_F(CheckpointTest, QuantisedHeads) {
   expect_quantised({{"lm_head.qweight", "I32", {1}, "abcd"}, embedding}, "lm_head.qweight");
   expect_quantised({{"lm_head.weight_packed", "I32", {1}, "abcd"}, embedding}, "lm_head.weight_packed");
   EXPECT_FAILS(
-      open({{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"}},
+      open({{"lm_head.weight", "I8", {4, 2}, "abcdefgh"}},
            R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2,"quantization_config":{"quant_method":"fp8"}})"),
       StatusCode::unsupported, "quant_method \"fp8\"", "lm_head not listed");
+}
+
+TEST_F(CheckpointTest, F64) {
+  const std::string data = bytes_of(std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8});
+  const auto checkpoint = open({{"lm_head.weight", "F64", {4, 2}, data}});
+  ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+  const Head& head = checkpoint->head;
+  EXPECT_EQ(head.encoded.encoding, Encoding::f64);
+  EXPECT_EQ(std::string_view(static_cast<const char*>(head.encoded.data), 64), data);
+  EXPECT_EQ(head.weight.data, nullptr);
+  EXPECT_EQ(head.weight.rows, 4);
+  EXPECT_EQ(head.weight.row_stride, 2);
+  EXPECT_FAILS(open({{"lm_head.weight", "F64", {4, 2}, data}, {"lm_head.weight_scale", "F32", {1}, "abcd"}}),
+               StatusCode::unsupported, "lm_head.weight_scale");
+}
+
+class F8CheckpointTest : public CheckpointTest {
+ protected:
+  static std::string config_with(const std::string& quantization) {
+    return R"({"model_type":"qwen3","vocab_size":3,"hidden_size":2,"quantization_config":)" + quantization + "}";
+  }
+  Result<Checkpoint> open_f8(const Part& scales, const std::string& quantization) {
+    return open({weight_, scales}, config_with(quantization));
+  }
+  void expect_scales(const Part& scales, const std::string& quantization, std::int64_t block_rows,
+                     std::int64_t block_cols) {
+    const auto checkpoint = open_f8(scales, quantization);
+    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
+    const EncodedWeight& weight = checkpoint->head.encoded;
+    EXPECT_EQ(weight.encoding, Encoding::f8_e4m3);
+    EXPECT_EQ(std::string_view(static_cast<const char*>(weight.data), 8), weight_.data);
+    EXPECT_EQ(weight.product, F8Product::real);
+    EXPECT_EQ(weight.scales.block_rows, block_rows);
+    EXPECT_EQ(weight.scales.block_cols, block_cols);
+    EXPECT_EQ(weight.scales.first_row, 0);
+    EXPECT_EQ(std::string_view(static_cast<const char*>(weight.scales.values.data), scales.data.size()), scales.data);
+    EXPECT_EQ(checkpoint->scales_name, scales.name);
+  }
+
+  const Part weight_{"lm_head.weight", "F8_E4M3", {4, 2}, "abcdefgh"};
+  const std::string channel_ = R"({"quant_method":"compressed-tensors","ignore":["re:.*gate"],"transform_config":{},
+      "config_groups":{"group_0":{"weights":{"num_bits":8,"strategy":"channel","block_structure":null}}}})";
+};
+
+TEST_F(F8CheckpointTest, Scales) {
+  const std::string fp8 = R"({"quant_method":"fp8"})";
+  expect_scales({"lm_head.weight_scale", "F32", {}, "abcd"}, fp8, 0, 0);
+  expect_scales({"lm_head.weight_scale", "F32", {1}, "abcd"}, fp8, 0, 0);
+  expect_scales({"lm_head.weight_scale", "F16", {1, 1}, "ab"}, fp8, 0, 0);
+  expect_scales({"lm_head.weight_scale", "BF16", {4, 1}, "aabbccdd"}, channel_, 1, 0);
+  expect_scales({"lm_head.weight_scale", "BF16", {4}, "aabbccdd"}, channel_, 1, 0);
+  expect_scales({"lm_head.weight_scale", "BF16", {4, 1}, "aabbccdd"}, R"({"quant_method":"fbgemm_fp8"})", 1, 0);
+  expect_scales({"lm_head.weight_scale_inv", "F32", {2, 2}, "aaaabbbbccccdddd"},
+                R"({"quant_method":"fp8","weight_block_size":[3,1]})", 3, 1);
+  expect_scales({"lm_head.weight_scale_inv", "F32", {1, 1}, "aaaa"},
+                R"({"quant_method":"fp8","weight_block_size":[128,128]})", 128, 128);
+  expect_scales(
+      {"lm_head.weight_scale", "F32", {2, 1}, "aaaabbbb"},
+      R"({"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":{"block_structure":[2,2]}}}})", 2,
+      2);
+  const auto e5m2 =
+      open({{"lm_head.weight", "F8_E5M2", {4, 2}, "abcdefgh"}, {"lm_head.weight_scale", "F32", {}, "abcd"}},
+           config_with(fp8));
+  ASSERT_TRUE(e5m2) << e5m2.error().message;
+  EXPECT_EQ(e5m2->head.encoded.encoding, Encoding::f8_e5m2);
+}
+
+TEST_F(F8CheckpointTest, RefusesWhatIsNotKnown) {
+  const Part one{"lm_head.weight_scale", "F32", {}, "abcd"};
+  EXPECT_FAILS(open({weight_}, config_with(R"({"quant_method":"fp8"})")), StatusCode::not_found,
+               "lm_head.weight is f8_e4m3, and there are no scales", "lm_head.weight_scale_inv");
+  EXPECT_FAILS(open({weight_, one}), StatusCode::unsupported, "no quantization_config");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"odd"})"), StatusCode::unsupported, "quant_method is \"odd\"",
+               "expected fp8, compressed-tensors");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"fp8","modules_to_not_convert":["lm_head"]})"), StatusCode::unsupported,
+               "leaves lm_head as it was");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"compressed-tensors","transform_config":{"a":1}})"),
+               StatusCode::unsupported, "transform_config is an object");
+  EXPECT_FAILS(open_f8({"lm_head.weight_scale", "F8_E8M0", {1}, "a"}, R"({"quant_method":"fp8"})"),
+               StatusCode::unsupported, "dtype F8_E8M0, expected F32, BF16 or F16");
+  for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{2, 1}, {1, 4}, {4, 2}, {4, 1, 1}}) {
+    std::int64_t count = 1;
+    for (const std::int64_t size : shape) count *= size;
+    const Part scales{"lm_head.weight_scale", "F32", shape, std::string(static_cast<std::size_t>(4 * count), 'a')};
+    EXPECT_FAILS(open_f8(scales, channel_), StatusCode::unsupported, "for a weight of [4, 2]",
+                 "one scale for all or for each row");
+  }
+  for (const char* block : {"[128,128]", "[2,1]"}) {
+    EXPECT_FAILS(open_f8({"lm_head.weight_scale", "BF16", {4, 1}, "aabbccdd"},
+                         std::string(R"({"quant_method":"fp8","weight_block_size":)") + block + "}"),
+                 StatusCode::unsupported, "shape [4, 1]", "one scale for each block of");
+  }
+  for (const char* block : {"[0,1]", "3", "[1]", "[1.5,1]"}) {
+    EXPECT_FAILS(open_f8(one, std::string(R"({"quant_method":"fp8","weight_block_size":)") + block + "}"),
+                 StatusCode::invalid_argument, "weight_block_size", "expected two integers above 0");
+  }
+  EXPECT_FAILS(
+      open({weight_, one, {"lm_head.weight_scale_inv", "F32", {}, "abcd"}}, config_with(R"({"quant_method":"fp8"})")),
+      StatusCode::unsupported, "lm_head.weight_scale");
+  EXPECT_FAILS(
+      open({weight_, one, {"lm_head.input_scale", "F32", {}, "abcd"}}, config_with(R"({"quant_method":"fp8"})")),
+      StatusCode::unsupported, "lm_head.input_scale");
 }
 
 TEST_F(CheckpointTest, PlainHeadInAQuantisedModel) {

@@ -14,14 +14,14 @@ from isologit._torch import operators
 
 
 def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:
-    _check_accumulator(dweight_accumulate, args.head.weight)
+    check_accumulator(dweight_accumulate, args.head.weight)
     summaries = _has_gradient(args.head)
     args = args._replace(summaries=summaries)
     return Results(*operators.score(*args.flat(), gradients, dweight_accumulate))
 
 
 def logits(head: HeadArgs, dtype: Any, gradients: str, dweight_accumulate: Tensor | None) -> tuple[Tensor, Tensor]:
-    _check_accumulator(dweight_accumulate, head.weight)
+    check_accumulator(dweight_accumulate, head.weight)
     _has_gradient(head)
     return operators.logits(*head, torch.float32 if dtype is None else dtype, gradients, dweight_accumulate)
 
@@ -54,10 +54,10 @@ def _has_gradient(head: HeadArgs) -> bool:
     return wanted
 
 
-def _check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
+def check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:
     if buffer is None:
         return
-    _inputs.require_cpu(dweight_accumulate=buffer)
+    _inputs.require_one_device(weight=weight, dweight_accumulate=buffer)
     if buffer.shape != weight.shape or buffer.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(
             f"dweight_accumulate: {buffer.dtype} {list(buffer.shape)}; expected torch.float32, torch.bfloat16 or "

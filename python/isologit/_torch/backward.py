@@ -38,7 +38,7 @@ class _LogitsUpstream(NamedTuple):
     d_logits: Tensor
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """dweight: whether, or the buffer to add it to."""
 
     gradients: str
@@ -52,7 +52,7 @@ def _split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     return tuple(kind(*(next(parts) for _ in kind._fields)) for kind in kinds)
 
 
-def _outputs(head: HeadArgs, wanted: _Wanted) -> tuple[Tensor, ...]:
+def _outputs(head: HeadArgs, wanted: Wanted) -> tuple[Tensor, ...]:
     """dhidden, dweight and dbias in the types of what they are gradients of; empty where not wanted. dweight is left
     out when there is a buffer for it."""
 
@@ -70,7 +70,13 @@ def _gradient(tensor: Tensor, name: str, accumulate: bool = False) -> _native.Gr
     return _native.Gradient(tensor.data_ptr(), row_stride, _inputs.dtype_code(tensor, name), accumulate)
 
 
-def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.BackwardRequest) -> tuple[Tensor, ...]:
+def _run(
+    head: HeadArgs,
+    wanted: Wanted,
+    counts: Tensor,
+    request: _native.BackwardRequest,
+    peers: _native.PeersCalls | None = None,
+) -> tuple[Tensor, ...]:
     """Makes the gradients that are wanted, for the upstream that the request holds."""
     native, results = head.native(), _outputs(head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
@@ -87,7 +93,7 @@ def _run(head: HeadArgs, wanted: _Wanted, counts: Tensor, request: _native.Backw
         request.dweight = _gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
     if wanted.dbias:
         request.dbias = _gradient(dbias, "dbias")
-    options = head._replace(kernel=_native.Report.of(counts).kernel).options()
+    options = head._replace(kernel=_native.Report.of(counts).kernel).options(peers)
     try:
         _native.backward(native, request, gradients=wanted.gradients, **options)
     except BaseException as error:
@@ -141,8 +147,8 @@ def _ids_and_upstream(upstream: _Upstream, counts: Tensor) -> tuple[Tensor, Tens
     return torch.cat(ids, 1).contiguous(), _flat_f32(torch.cat(values, 1))
 
 
-def _run_score(*flat: Any) -> tuple[Tensor, ...]:
-    head, support, upstream, wanted = _split(flat, HeadArgs, SupportArgs, _Upstream, _Wanted)
+def run_score(*flat: Any, peers: _native.PeersCalls | None = None) -> tuple[Tensor, ...]:
+    head, support, upstream, wanted = _split(flat, HeadArgs, SupportArgs, _Upstream, Wanted)
     rows = head.hidden.shape[0]
     if rows == 0:
         return _run(head, wanted, upstream.counts, _native.BackwardRequest())
@@ -164,13 +170,13 @@ def _run_score(*flat: Any) -> tuple[Tensor, ...]:
     if upstream.summaries.numel() > 0:
         request.summaries = upstream.summaries.data_ptr()
     keep_alive = support.set_support(request)
-    results = _run(head, wanted, upstream.counts, request)
+    results = _run(head, wanted, upstream.counts, request, peers)
     del keep_alive
     return results
 
 
 def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
-    head, upstream, wanted = _split(flat, HeadArgs, _LogitsUpstream, _Wanted)
+    head, upstream, wanted = _split(flat, HeadArgs, _LogitsUpstream, Wanted)
     d_logits = upstream.d_logits.to(torch.float32)
     if not _inputs.rows_are_adjacent(d_logits):
         d_logits = d_logits.contiguous()
@@ -179,7 +185,7 @@ def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
 
 
 def _fake(*flat: Any) -> tuple[Tensor, ...]:
-    return _outputs(HeadArgs(*flat[: len(HeadArgs._fields)]), _Wanted(*flat[-len(_Wanted._fields) :]))
+    return _outputs(HeadArgs(*flat[: len(HeadArgs._fields)]), Wanted(*flat[-len(Wanted._fields) :]))
 
 
 def _operators(name: str, upstream: str, run: Any) -> tuple[Any, Any]:
@@ -195,6 +201,6 @@ score_backward, score_backward_into = _operators(
     f"{SUPPORT}, Tensor? token_ids, Tensor top_k_ids, Tensor top_k_logprobs, Tensor summaries, Tensor counts, "
     "SymInt ignore_index, Tensor? d_logprobs, Tensor? d_entropy, Tensor? d_lse, Tensor? d_mean_logits, "
     "Tensor? d_top_k",
-    _run_score,
+    run_score,
 )
 logits_backward, logits_backward_into = _operators("logits_backward", "Tensor counts, Tensor d_logits", _run_logits)

@@ -1,4 +1,5 @@
-"""Logits of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make is refused."""
+"""Logits of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the torch backend
+does."""
 
 import functools
 import math
@@ -18,29 +19,17 @@ def library() -> _cuda.Library | None:
     return _cuda.Library(LIBRARY) if LIBRARY.exists() else None
 
 
-def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None, **others: Any) -> Tensor:
-    """f32 logits [..., vocab_size] of hidden [..., H]. `others` are the other arguments of isologit.logits."""
-    found = library()
-    if found is None:
-        raise NotImplementedError(
-            f"hidden is on {hidden.device}, and there is no {LIBRARY.name} in {LIBRARY.parent}: without it isologit "
-            "computes on the CPU only: pass hidden.cpu() and weight.cpu()"
-        )
-    given = [
-        f"{name} is {'a tensor' if isinstance(value, Tensor) else value}"
-        for name, value in others.items()
-        if not _is_plain(name, value)
-    ]
-    if torch.is_grad_enabled():
-        named = {"hidden": hidden, "weight": weight, "bias": bias}
-        given += [f"{name} requires a gradient" for name, t in named.items() if t is not None and t.requires_grad]
-    if given:
-        raise NotImplementedError(
-            f"{given[0]}, and hidden is on {hidden.device}; on CUDA isologit makes exact logits in torch.float32, "
-            "without transforms, gradients and reports: leave that out, or pass hidden.cpu() and weight.cpu()"
-        )
+def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> bool:
+    """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
+    if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
+        return False
+    return not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+
+
+def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None) -> Tensor:
+    """f32 logits [..., vocab_size] of hidden [..., H]."""
     rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-    result = found.logits(rows, weight, bias, vocab_size=vocab_size)
+    result = library().logits(rows, weight, bias, vocab_size=vocab_size)
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
 
 

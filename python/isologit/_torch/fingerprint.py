@@ -31,7 +31,7 @@ def _sum(tensor: Tensor | None) -> int:
     if tensor is None or tensor.numel() == 0:
         return 0
     sums = _words(tensor.detach()).sum(-1, dtype=torch.int64).reshape(-1)
-    factors = torch.arange(1, len(sums) + 1) * _ROW_FACTOR
+    factors = torch.arange(1, len(sums) + 1, device=sums.device) * _ROW_FACTOR
     return int((sums * (factors ^ factors >> 31)).sum())
 
 
@@ -47,7 +47,7 @@ def check(kept: Tensor, *operands: Any) -> None:
     assert kept.numel() == _native.SUMMARY_DOUBLES
     now = fingerprint(*operands).view(torch.int64)
     names = ("hidden", "weight", "bias", "temperature", "the support or token_ids")
-    for name, same in zip(names, (now == kept.contiguous().view(torch.int64)).tolist(), strict=True):
+    for name, same in zip(names, (now == kept.cpu().contiguous().view(torch.int64)).tolist(), strict=True):
         if not same:
             raise ValueError(
                 f"{name}: written to since the forward pass, unseen by autograd (as .data does); expected what it was "

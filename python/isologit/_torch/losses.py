@@ -20,7 +20,7 @@ def reduced_losses(*arguments: Any) -> Tensor:
 
 
 def _arrays(flat: tuple[Any, ...]) -> tuple[Any, ...]:
-    arrays = (None if tensor is None else tensor.numpy() for tensor in flat[:-_SIZE])
+    arrays = (None if tensor is None else tensor.cpu().numpy() for tensor in flat[:-_SIZE])
     return *arrays, LossOptions(*flat[-_SIZE:])
 
 

@@ -21,7 +21,7 @@ class Head:
     weight: Tensor
     bias: Tensor | None
     padded: Tensor
-    transforms: dict[str, float]
+    transforms: dict[str, float | str]
 
     @classmethod
     def of(cls, model: nn.Module) -> "Head":
@@ -49,9 +49,15 @@ class Head:
         return over_rows(lambda rows, own, t: _logprobs(logits(rows), own, t), hidden, ids, temperature)
 
     def _transformed(self, logits: Tensor) -> Tensor:
+        def scaled(z: Tensor) -> Tensor:
+            return z * self.transforms.get("scale", 1.0) / self.transforms.get("divide", 1.0)
+
+        scale_first = self.transforms.get("transform_order") == "scale_first"
+        if scale_first:
+            logits = scaled(logits)
         if (cap := self.transforms.get("softcap")) is not None:
             logits = cap * torch.tanh(logits / cap)
-        return logits * self.transforms.get("scale", 1.0) / self.transforms.get("divide", 1.0)
+        return logits if scale_first else scaled(logits)
 
     def logits(self, hidden: Tensor, *, padded: bool = False) -> Tensor:
         """f32 products, for comparisons that are about mistakes, not about roundings."""

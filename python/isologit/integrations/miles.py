@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isologit import entropy_of_logits, logprobs_of_logits
-from isologit.integrations._adapter import Adapter, refuse_shards
+from isologit.integrations._adapter import Adapter, functions_over
 
 
 def calculate_log_probs_and_entropy(
@@ -19,12 +18,16 @@ def calculate_log_probs_and_entropy(
     vocab_size: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Logprobs [R, 1], or [R] when it is to be on-policy, where ids from vocab_size on are padding. Not chunked."""
-    refuse_shards(tp_group, "tp_group")
+    functions, over = functions_over(tp_group)
     if true_on_policy and vocab_size is not None:
-        logits = logits[..., :vocab_size]
-    logprobs = logprobs_of_logits(logits, tokens if true_on_policy else tokens.reshape(-1, 1))
-    entropy = entropy_of_logits(logits if entropy_requires_grad else logits.detach()) if with_entropy else None
-    return logprobs, entropy
+        if over:
+            over["vocab_size"] = vocab_size
+        else:
+            logits = logits[..., :vocab_size]
+    logprobs = functions.logprobs_of_logits(logits, tokens if true_on_policy else tokens.reshape(-1, 1), **over)
+    if not with_entropy:
+        return logprobs, None
+    return logprobs, functions.entropy_of_logits(logits if entropy_requires_grad else logits.detach(), **over)
 
 
 adapter = Adapter("miles", calculate_log_probs_and_entropy=calculate_log_probs_and_entropy)

@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from isologit import entropy_of_logits, logprobs_of_logits
-from isologit.integrations._adapter import Adapter, refuse_shards
+from isologit.integrations._adapter import Adapter, functions_over, refuse_shards
 
 
 def calculate_log_probs_and_entropy(
@@ -18,13 +17,15 @@ def calculate_log_probs_and_entropy(
     with_entropy_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Logprobs [T, 1] over what the mask [T, V] keeps and the token itself; the entropy [T] of all. Not chunked."""
-    refuse_shards(tp_group, "tp_group")
+    functions, over = functions_over(tp_group)
     ids, kept = tokens.reshape(-1, 1), logits
     if log_prob_keep_mask is not None:
+        refuse_shards(tp_group, "log_prob_keep_mask is given, and tp_group")
         kept = logits.masked_fill(~log_prob_keep_mask.scatter(1, ids, True), float("-inf"))
-    logprobs = logprobs_of_logits(kept, ids)
-    entropy = entropy_of_logits(logits if with_entropy_grad else logits.detach()) if with_entropy else None
-    return logprobs, entropy
+    logprobs = functions.logprobs_of_logits(kept, ids, **over)
+    if not with_entropy:
+        return logprobs, None
+    return logprobs, functions.entropy_of_logits(logits if with_entropy_grad else logits.detach(), **over)
 
 
 adapter = Adapter("slime", calculate_log_probs_and_entropy=calculate_log_probs_and_entropy)

@@ -22,6 +22,7 @@ class IsologitLogitsProcessor(LogitsProcessor):
         super().__init__(*args, **kwargs)
         self.isologit = _settings.read(get_current_vllm_config().additional_config)
         self.isologit_calls = 0
+        self.isologit_rows = 0
         self.isologit_processors = _processors.bound() if self.isologit else frozenset()
         self.isologit_softcap: float | None = None
         if self.isologit:
@@ -37,6 +38,7 @@ class IsologitLogitsProcessor(LogitsProcessor):
             return super()._apply_head(lm_head, hidden_states, embedding_bias)
         weight = _weight(lm_head)
         self.isologit_calls += 1
+        self.isologit_rows += hidden_states.shape[:-1].numel()
         return isologit.logits(
             hidden_states,
             weight,

@@ -135,7 +135,8 @@ def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
 
 
 def state(worker: WorkerBase) -> dict[str, Any]:
-    """LLM.collective_rpc("isologit_state"): what is in force in each worker, and how often the head has been called."""
+    """LLM.collective_rpc("isologit_state"): what is in force in each worker, and how often, and with how many rows, its
+    head has been called."""
     layers = [module for module in worker.get_model().modules() if isinstance(module, IsologitLogitsProcessor)]
     settings = next((layer.isologit for layer in layers if layer.isologit), None)
     if settings is None:
@@ -151,4 +152,5 @@ def state(worker: WorkerBase) -> dict[str, Any]:
         "threads": settings.threads,
         "processors": sorted(layers[0].isologit_processors),
         "calls": sum(layer.isologit_calls for layer in layers),
+        "rows": sum(layer.isologit_rows for layer in layers),
     }

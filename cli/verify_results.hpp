@@ -1,0 +1,80 @@
+// What `isologit verify` has a kernel compute: each operation on the data of a family, its results as bits.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/verify_data.hpp"
+#include "isologit/score.hpp"
+
+namespace isologit::detail::cli {
+
+// One output, element by element: the bits of a number, or an id. Of rows where per_row is not 0.
+struct Bits {
+  std::string name;
+  std::int64_t per_row = 0;
+  std::vector<std::uint64_t> values;
+  std::size_t bytes = 4;  // of an element, for what is shown
+  bool operator==(const Bits&) const = default;
+};
+using Results = std::vector<Bits>;
+
+template <class T>
+Bits bits_of_elements(std::string name, std::int64_t per_row, const std::vector<T>& values) {
+  Bits made{std::move(name), per_row, {}, sizeof(T)};
+  made.values.reserve(values.size());
+  for (const T value : values) {
+    if constexpr (sizeof(T) == 4) {
+      made.values.push_back(std::bit_cast<std::uint32_t>(value));
+    } else {
+      made.values.push_back(static_cast<std::uint64_t>(value));
+    }
+  }
+  return made;
+}
+
+// Elements of 2 or 4 bytes.
+Bits bits_of_bytes(std::string name, std::int64_t per_row, DType dtype, const std::vector<std::uint8_t>& bytes);
+
+// SHA-256 over names, lengths and bits: the first 32 of its hexadecimal digits.
+std::string digest_of(const Results& results);
+
+// How results differ: how many elements, and the first one in words.
+struct Difference {
+  std::int64_t elements = 0;
+  std::string first;  // "lse[3]: 0x40000000, expected 0x40000001"
+};
+Difference difference(const Results& found, const Results& expected);
+std::int64_t count_of(const Results& results);
+
+// The verbs of a head. `options` names the kernel, threads and arithmetic.
+Result<Results> score_results(const HeadCase& one, const ScoreOptions& options);
+Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options);
+Result<Results> sample_results(const HeadCase& one, const ScoreOptions& options);
+Result<Results> gradient_results(const HeadCase& one, const ScoreOptions& options);
+// Of the logits that are given, their gradient too.
+Result<Results> given_results(const HeadCase& one, const ScoreOptions& options);
+
+// The operators of a forward pass, on data of the family in all types.
+Result<Results> linear_results(DataFamily family, const ScoreOptions& options);
+Result<Results> norm_results(DataFamily family, const ScoreOptions& options);
+Result<Results> residual_results(DataFamily family, const ScoreOptions& options);
+Result<Results> gate_results(DataFamily family, const ScoreOptions& options);
+Result<Results> rotary_results(DataFamily family, const ScoreOptions& options);
+Result<Results> attention_results(DataFamily family, const ScoreOptions& options);
+
+// All of them by name, each on the data of one family.
+struct Operation {
+  const char* name;
+  Result<Results> (*run)(DataFamily family, const ScoreOptions& options);
+};
+std::span<const Operation> operations();
+
+// What the oracle of the tests gave for it.
+std::string_view golden_digest(std::string_view operation, DataFamily family);
+
+}  // namespace isologit::detail::cli

@@ -1,0 +1,47 @@
+"""Whose rows a call is of: the same on every rank, or each rank's own."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isologit.parallel._exchange import Exchange
+
+_KINDS = ("same", "own")
+
+
+def check(rows: str) -> None:
+    if rows not in _KINDS:
+        raise ValueError(f"rows is {rows!r}; expected 'same', where every rank has the same rows, or 'own'")
+
+
+class Rows(NamedTuple):
+    """counts: how many each rank has of its own; None where all have the same."""
+
+    counts: list[int] | None
+    rank: int
+
+    def gather(self, exchange: Exchange, tensor: Any) -> Any:
+        """Of a tensor [n, ...] of this rank's rows those of all."""
+        if self.counts is None or not isinstance(tensor, Tensor):
+            return tensor
+        return exchange.tensors(tensor, self.counts)
+
+    def gather_values(self, exchange: Exchange, tensor: Tensor) -> Tensor:
+        """Of a tensor [1] or [n]: that of all rows."""
+        if self.counts is None:
+            return tensor
+        return self.gather(exchange, tensor.expand(self.counts[self.rank]))
+
+    def own(self, tensor: Tensor) -> Tensor:
+        """This rank's rows of a tensor of all."""
+        if self.counts is None or tensor.numel() == 0:
+            return tensor
+        start = sum(self.counts[: self.rank])
+        return tensor[start : start + self.counts[self.rank]]
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """`own` back: zeros in the rows of the others."""
+        whole = torch.zeros(sum(self.counts), *tensor.shape[1:], dtype=tensor.dtype)
+        self.own(whole).copy_(tensor)
+        return whole

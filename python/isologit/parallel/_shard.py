@@ -1,0 +1,118 @@
+"""Where in the vocabulary a rank's rows of the weight lie."""
+
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from torch import Tensor
+
+from isologit.parallel._exchange import Exchange
+
+
+class Local(NamedTuple):
+    """A rank's rows; first_id and vocab_size as far as they are known here."""
+
+    weight: Tensor
+    bias: Tensor | None
+    first_id: int | None
+    vocab_size: int | None
+    group: Any
+
+
+class Shard(NamedTuple):
+    """A rank's rows are ids [first_id, first_id + count); those after them are padding."""
+
+    first_id: int
+    count: int
+    vocab_size: int
+
+
+def local(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
+    """Of a tensor, a DTensor, or a module that says by `shard_indices` which ids its `weight` holds, as vLLM's do."""
+    if not isinstance(weight, Tensor):
+        return _of_module(weight, bias, first_id, vocab_size, group)
+    if hasattr(weight, "device_mesh"):
+        return _of_dtensor(weight, bias, first_id, vocab_size, group)
+    if hasattr(bias, "device_mesh"):
+        raise ValueError("bias is a DTensor and weight is not; expected both or none to be")
+    if getattr(weight, "tensor_model_parallel", False) and getattr(weight, "partition_dim", 0) != 0:
+        raise NotImplementedError(
+            f"weight is split on its dimension {weight.partition_dim} (partition_dim), that of H; expected rows of the "
+            "vocabulary: partition_dim 0"
+        )
+    return Local(weight, bias, first_id, vocab_size, group)
+
+
+def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
+    indices = getattr(module, "shard_indices", None)
+    if indices is None or not isinstance(getattr(module, "weight", None), Tensor):
+        raise TypeError(
+            f"weight is a {type(module).__name__}; expected a tensor, a DTensor, or a module with weight and "
+            "shard_indices"
+        )
+    if first_id is not None:
+        raise ValueError(f"first_id is {first_id} and weight is a module; expected None: its shard_indices say that")
+    added = module.num_embeddings - module.org_vocab_size
+    if added > 0:
+        raise NotImplementedError(
+            f"weight: {added} ids were added after the original {module.org_vocab_size}, so that no rank's rows are "
+            "ids one after the other; expected none"
+        )
+    start, end = indices.org_vocab_start_index, indices.org_vocab_end_index
+    size = module.org_vocab_size if vocab_size is None else vocab_size
+    return Local(module.weight[: end - start], None if bias is None else bias[: end - start], start, size, group)
+
+
+def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
+    if first_id is not None:
+        raise ValueError(
+            f"first_id is {first_id} and weight is a DTensor; expected None: its layout says where it lies"
+        )
+    mesh, placements = weight.device_mesh, weight.placements
+    sharded = [dim for dim, placement in enumerate(placements) if not placement.is_replicate()]
+    if len(sharded) != 1 or not placements[sharded[0]].is_shard(0) or "Strided" in repr(placements[sharded[0]]):
+        raise NotImplementedError(
+            f"weight is a DTensor {list(weight.shape)} with placements {tuple(map(repr, placements))} over a mesh of "
+            f"{list(mesh.shape)}; expected Shard(0) over one dimension of the mesh and Replicate over the others: "
+            "weight.redistribute(placements=...) makes that"
+        )
+    found = mesh.get_group(sharded[0])
+    if group is not None and dist.get_process_group_ranks(group) != dist.get_process_group_ranks(found):
+        raise ValueError("group is not that of the DTensor's mesh; expected None, or that one")
+    if bias is not None:
+        if getattr(bias, "placements", None) != placements:
+            raise ValueError("bias is not sharded as weight is; expected a DTensor with its placements")
+        bias = bias.to_local()
+    rows = weight.shape[0]
+    chunk = -(-rows // mesh.size(sharded[0]))
+    start = min(mesh.get_local_rank(sharded[0]) * chunk, rows)
+    return Local(weight.to_local(), bias, start, rows if vocab_size is None else vocab_size, found)
+
+
+def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> Shard:
+    """This rank's part, after it was checked that together they are the vocabulary, every id once.
+
+    Of each rank own_rows and own_first_id; where that is None for all, the ranks' rows follow one another. Rows past
+    the vocabulary are padding.
+    """
+    before, shards = 0, []
+    for rank, facts in enumerate(everyone):
+        rows, start = facts["own_rows"], facts["own_first_id"]
+        start = before if start is None else start
+        if start < 0:
+            exchange.fail(f"first_id is {start} on rank {rank}; expected 0 or more")
+        before += rows
+        start = min(start, vocab_size)
+        shards.append(Shard(start, min(rows, vocab_size - start), vocab_size))
+    at = 0
+    for rank, shard in sorted(enumerate(shards), key=lambda one: one[1][:2]):
+        if shard.count == 0:
+            continue
+        if shard.first_id != at:
+            exchange.fail(
+                f"rank {rank} has ids [{shard.first_id}, {shard.first_id + shard.count}), and the ranks before it "
+                f"those up to {at}; expected every id of the vocabulary [0, {vocab_size}) once"
+            )
+        at += shard.count
+    if at != vocab_size or vocab_size < 1:
+        exchange.fail(f"the ranks have ids [0, {at}); expected all of the vocabulary [0, {vocab_size})")
+    return shards[exchange.rank]

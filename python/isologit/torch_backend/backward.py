@@ -1,0 +1,330 @@
+"""Gradients. "fast": dz in f64 from exact logits, a block at a time, and the vendor's f64 products of it; errors are
+those of f64, far inside the bound of CONTRACT.md 5. "exact": by the library's core, with copies of all operands on the
+CPU.
+
+A row of dhidden must not depend on the others, and a vendor's order of sums on the shape: dhidden is made by products
+of one shape alone, rows being filled up with zeros, after a look whether all rows of such a product are summed alike.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from isologit import _native
+from isologit._inputs import HeadArgs, SupportArgs
+from isologit.torch_backend import blocks, folds, limits, products, transforms
+from isologit.torch_backend.blocks import Counter
+from isologit.torch_backend.rounding import rounded
+
+_IDS = 1024  # at a time
+_GROUP = 32  # rows of one product that makes dhidden
+_ROWS = 256  # of one product that makes dweight
+
+
+class Summary(NamedTuple):
+    """What forward leaves of rows, [n, 1] in f64; special: 1 where the floats of CONTRACT.md 3 are NaN."""
+
+    top: Tensor
+    first: Tensor
+    rest: Tensor
+    moment: Tensor
+    special: Tensor
+
+    @classmethod
+    def of(cls, sums: folds.Sums) -> "Summary":
+        return cls(sums.top, sums.first.double(), sums.rest, sums.moment, sums.special.double())
+
+    def packed(self) -> Tensor:
+        return torch.cat(list(self), 1)
+
+    @classmethod
+    def unpacked(cls, packed: Tensor) -> "Summary":
+        return cls(*packed.split(1, 1))
+
+
+class _Upstream(NamedTuple):
+    """Of n rows, f64: of logprobs at ids [n, K], and [n, 1] of lse, entropy and mean_logits."""
+
+    ids: Tensor
+    logprobs: Tensor
+    lse: Tensor
+    entropy: Tensor
+    mean_logits: Tensor
+
+    def of(self, rows: slice | Tensor) -> "_Upstream":
+        return _Upstream(*(values[rows] for values in self))
+
+
+class _Place(NamedTuple):
+    """Of a block the logits [n, v], which of the ids are in the support, or None for all, and how large that is."""
+
+    rows: slice
+    ids: slice
+    last: Tensor | None
+    kept: Tensor | None
+    size: Tensor
+
+
+class _Problem(NamedTuple):
+    """Rows with an upstream, whose places among all are on the CPU; the sizes of their supports [n, 1]; and how a
+    block's dz is made, in f64."""
+
+    head: HeadArgs
+    support: SupportArgs
+    places: Tensor
+    temperatures: Tensor
+    sizes: Tensor
+    needs_logits: bool
+    dz: Callable[[_Place], Tensor]
+
+    def id_slices(self) -> Iterator[slice]:
+        """Depends on the head alone."""
+        return blocks.slices(self.head.vocab_size, min(_IDS, limits.OPERAND // self.head.weight.shape[1]))
+
+    def hidden(self, rows: slice) -> products.Rows:
+        return products.Rows.of(self.head.hidden[self.places[rows].to(self.head.hidden.device)])
+
+    def block(self, rows: slice, ids: slice, hidden: products.Rows, weight: products.Rows) -> Tensor:
+        """dz [n, v] of the logits of CONTRACT.md 1."""
+        device = weight.given.device
+        divisors = self.temperatures[rows][:, None].to(device)
+        steps = transforms.steps_of(self.head)
+        last, capped = None, None
+        if self.needs_logits:
+            last, capped = self._logits(ids, hidden, weight, steps)
+            last = transforms.divided(last, divisors)
+        kept = blocks.kept_of(self.support, self.places[rows], ids, device)
+        dz = self.dz(_Place(rows, ids, last, kept, self.sizes[rows])) / divisors.double()
+        for kind, number in steps:
+            if kind == "softcap":
+                dz = dz * _slope(capped.double() / number)
+            else:
+                dz = dz * number if kind == "scale" else dz / number
+        return dz
+
+    def _logits(
+        self, ids: slice, hidden: products.Rows, weight: products.Rows, steps: list[transforms.Step]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Before the temperature, and what the softcap was given."""
+        counter, capped = Counter(), None
+        bias = None if self.head.bias is None else products.Bias.of(self.head.bias[ids])
+        z = blocks.transformed(hidden, weight, bias, [], torch.float32, counter)
+        for step in steps:
+            capped = z if step.kind == "softcap" else capped
+            z = counter.add(transforms.apply(step, z, torch.float32))
+        return z, capped
+
+
+def _slope(x: Tensor) -> Tensor:
+    """1 - tanh(x)^2, which keeps its precision where tanh is near 1."""
+    e = torch.exp(-2 * x.abs())
+    return 4 * e / ((1 + e) * (1 + e))
+
+
+def score_backward(*flat: Any) -> tuple[Tensor, ...]:
+    from isologit._torch import backward, fingerprint
+
+    head, support, upstream, wanted = backward._split(flat, HeadArgs, SupportArgs, backward._Upstream, backward._Wanted)
+    rows = head.hidden.shape[0]
+    if rows > 0 and upstream.summaries.numel() > 0:
+        fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
+    if wanted.gradients == "exact":
+        return _by_core(backward._run_score, flat, summaries=upstream.summaries, counts=upstream.counts)
+    counts = torch.ones(rows, dtype=torch.bool, device=head.hidden.device)
+    if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
+        counts = upstream.token_ids != upstream.ignore_index
+    given = _upstream_of(backward, upstream, counts)
+    places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
+    temperatures = head.temperatures.cpu().expand(rows)
+    there = places.to(head.hidden.device)
+    summary = upstream.summaries[there] if upstream.summaries.numel() > 0 else None
+    if summary is None or bool(summary.isnan().any()):  # NaN: forward left none
+        summary = _summaries(head, support, places, temperatures)
+    given = given.of(there)
+
+    def dz(place: _Place) -> Tensor:
+        return _dz(place, Summary.unpacked(summary[place.rows]), given.of(place.rows))
+
+    problem = _Problem(head, support, places, temperatures[places], _sizes(head, support, places), True, dz)
+    return _make(problem, backward._outputs(head, wanted), wanted, backward._mark)
+
+
+def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
+    from isologit._torch import backward
+
+    head, upstream, wanted = backward._split(flat, HeadArgs, backward._LogitsUpstream, backward._Wanted)
+    if wanted.gradients == "exact":
+        return _by_core(backward._run_logits, flat, counts=upstream.counts)
+    g = upstream.d_logits
+    places = torch.cat([(g[rows] != 0).any(1) for rows in blocks.slices(g.shape[0], _ROWS)] or [g.new_empty(0)])
+    places = places.nonzero()[:, 0].cpu()
+    there = places.to(g.device)
+
+    def dz(place: _Place) -> Tensor:
+        return g[there[place.rows]][:, place.ids].float().double()
+
+    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
+    support = SupportArgs(*(None,) * len(SupportArgs._fields))
+    sizes = _sizes(head, support, places)
+    problem = _Problem(head, support, places, temperatures, sizes, head.softcap is not None, dz)
+    return _make(problem, backward._outputs(head, wanted), wanted, backward._mark)
+
+
+def _by_core(run: Callable[..., Any], flat: tuple[Any, ...], **own: Tensor) -> tuple[Tensor, ...]:
+    """The library's gradients of copies on the CPU; a buffer among them is copied back. `own` are tensors that mean
+    something to this backend alone: summaries, and counts, which name the kernel."""
+    best = next(k for k in _native.kernels() if k.chosen and k.arithmetic == "exact")
+    counts = torch.zeros(len(_native.Report._fields), dtype=torch.int64)
+    counts[0] = _native.kernel_names().index(best.name)
+    instead = {id(own["counts"]): counts}
+    if "summaries" in own:
+        instead[id(own["summaries"])] = torch.empty(0, dtype=torch.float64)
+    buffer = flat[-2] if isinstance(flat[-2], Tensor) else None
+    copies = []
+    for value in flat:
+        if isinstance(value, Tensor):
+            value = instead.get(id(value), value.cpu())
+        copies.append("" if isinstance(value, str) and value == _native.TORCH else value)
+    try:
+        found = run(*copies)
+    finally:
+        if buffer is not None:
+            buffer.copy_(copies[-2])
+    return tuple(x.to(flat[0].device) for x in found)
+
+
+def _upstream_of(backward: Any, upstream: Any, counts: Tensor) -> _Upstream:
+    ids, logprobs = backward._ids_and_upstream(upstream, counts)
+    columns = []
+    for name in ("d_lse", "d_entropy", "d_mean_logits"):
+        values = getattr(upstream, name)
+        there = values is not None and values.numel() == len(counts)
+        values = values.float().masked_fill(~counts, 0) if there else torch.zeros_like(counts, dtype=torch.float32)
+        columns.append(values.reshape(-1, 1).double())
+    return _Upstream(ids.to(counts.device), logprobs.to(counts.device).double(), *columns)
+
+
+def _summaries(head: HeadArgs, support: SupportArgs, places: Tensor, temperatures: Tensor) -> Tensor:
+    found = [torch.empty(0, len(Summary._fields), dtype=torch.float64, device=head.hidden.device)]
+    for whole in blocks.whole_rows(head, support, places, temperatures, Counter()):
+        found.append(Summary.of(folds.sums(whole.last, whole.kept)).packed())
+    return torch.cat(found)
+
+
+def _sizes(head: HeadArgs, support: SupportArgs, places: Tensor) -> Tensor:
+    device, sizes = head.hidden.device, torch.full((len(places), 1), float(head.vocab_size), dtype=torch.float64)
+    sizes = sizes.to(device)
+    if any(x is not None for x in support):
+        for part in blocks.slices(len(places), limits.ROWS // head.vocab_size):
+            kept = blocks.kept_of(support, places[part], slice(0, head.vocab_size), device)
+            sizes[part] = kept.sum(1, keepdim=True).double()
+    return sizes
+
+
+def _dz(place: _Place, s: Summary, up: _Upstream) -> Tensor:
+    """sum_j a_j ([v = t_j] - p_v) + b p_v - c p_v (ln p_v + H) + d / |S|.
+
+    ln p + H is z - top + moment / total. Of the top 1 - p is rest / total, which nothing cancels.
+    """
+    numbers = torch.arange(place.ids.start, place.ids.stop, device=place.last.device)
+    total, is_first = 1 + s.rest, numbers == s.first
+    d = place.last.double() - s.top
+    inside = d > -torch.inf if place.kept is None else (d > -torch.inf) & place.kept
+    d = torch.where(inside, d, 0.0)
+    p = torch.where(inside, torch.exp(d) / total, 0.0)
+    at_first = up.ids == s.first
+    others = folds.tree_sum(torch.where(at_first, 0.0, up.logprobs))
+    everything = folds.tree_sum(up.logprobs)
+    if up.ids.shape[1] == 0:
+        others = everything = torch.zeros_like(total)
+    dz = (up.lse - torch.where(is_first, others, everything)) * p - up.entropy * p * (d + s.moment / total)
+    own = torch.where(at_first, up.logprobs * (s.rest / total), up.logprobs)
+    rows, which = ((up.ids >= place.ids.start) & (up.ids < place.ids.stop)).nonzero(as_tuple=True)
+    columns = up.ids[rows, which] - place.ids.start
+    dz.index_put_((rows, columns), own[rows, which], accumulate=True)
+    dz = torch.where(s.special != 0, torch.nan, dz + up.mean_logits / place.size)
+    return dz if place.kept is None else torch.where(place.kept, dz, 0.0)
+
+
+def _make(problem: _Problem, results: tuple[Tensor, ...], wanted: Any, mark: Callable[..., None]) -> tuple[Tensor, ...]:
+    """Fills dhidden, dweight and dbias, or a buffer in the place of dweight."""
+    accumulate = isinstance(wanted.dweight, Tensor)
+    if accumulate:
+        _check_apart(wanted.dweight, problem.head)
+    dweight = wanted.dweight if accumulate else results[1]
+    for tensor in results:
+        tensor.zero_()  # rows without an upstream, and those of padding
+    if len(problem.places):
+        if wanted.dhidden:
+            _make_dhidden(problem, results[0])
+        if accumulate or wanted.dweight or wanted.dbias:
+            try:
+                _make_dweight(problem, dweight if accumulate or wanted.dweight else None, accumulate, results[-1])
+            except BaseException as error:
+                if accumulate:
+                    mark(dweight, error)
+                raise
+    return results
+
+
+def _check_apart(buffer: Tensor, head: HeadArgs) -> None:
+    """A buffer is written to while operands are read."""
+
+    def range_of(x: Tensor) -> tuple[int, int]:
+        last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+        return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size() * (x.numel() > 0)
+
+    first, end = range_of(buffer)
+    for name in ("hidden", "weight", "bias"):
+        operand = getattr(head, name)
+        if operand is not None and range_of(operand)[0] < end and first < range_of(operand)[1]:
+            raise ValueError(f"dweight_accumulate overlaps {name}; expected memory of its own")
+
+
+def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:
+    head = problem.head
+    size = head.weight.shape[1]
+    for rows in blocks.row_slices(len(problem.places), size):
+        hidden, count = problem.hidden(rows), rows.stop - rows.start
+        groups = -(-count // _GROUP)
+        total = torch.zeros(groups * _GROUP, size, dtype=torch.float64, device=dhidden.device)
+        for ids in problem.id_slices():
+            weight = products.Rows.of(head.weight[ids])
+            dz = problem.block(rows, ids, hidden, weight)
+            dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count))
+            step = _GROUP if _summed_alike(dz.device, dz.shape[1], size) else 1
+            for some in blocks.slices(len(dz), step):
+                total[some] += dz[some] @ weight.values
+        places = problem.places[rows].to(dhidden.device)
+        dhidden[places] = rounded(total[:count], dhidden.dtype)
+
+
+@functools.cache
+def _summed_alike(device: torch.device, ids: int, size: int) -> bool:
+    """Whether the vendor sums all rows of a product of this shape in one order: equal rows give equal bits."""
+    generator = torch.Generator().manual_seed(1)
+    one, other = torch.randn(1, ids, generator=generator), torch.randn(ids, size, generator=generator)
+    found = one.to(device).double().expand(_GROUP, -1).contiguous() @ other.to(device).double()
+    return bool((found == found[:1]).all())
+
+
+def _make_dweight(problem: _Problem, dweight: Tensor | None, accumulate: bool, dbias: Tensor) -> None:
+    head = problem.head
+    for ids in problem.id_slices():
+        weight = products.Rows.of(head.weight[ids])
+        total, total_bias = torch.zeros_like(weight.values), 0.0
+        for rows in blocks.slices(len(problem.places), min(_ROWS, limits.OPERAND // head.weight.shape[1])):
+            hidden = problem.hidden(rows)
+            dz = problem.block(rows, ids, hidden, weight)
+            if dweight is not None:
+                total += dz.T @ hidden.values
+            if dbias.numel():
+                total_bias = total_bias + folds.tree_sum(dz.T)[:, 0]
+        if dweight is not None:
+            total = total + dweight[ids].double() if accumulate else total
+            dweight[ids] = rounded(total, dweight.dtype)
+        if dbias.numel():
+            dbias[ids] = rounded(total_bias, dbias.dtype)

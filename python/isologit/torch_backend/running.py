@@ -1,0 +1,43 @@
+"""Which function makes which operator, and what surrounds each: one device, tested, without autocast."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isologit import _numbers
+from isologit.torch_backend import backward, given, score, self_test
+
+_OPERATORS = {
+    "score": score.score,
+    "logits": score.logits,
+    "score_backward": backward.score_backward,
+    "score_backward_into": backward.score_backward,
+    "logits_backward": backward.logits_backward,
+    "logits_backward_into": backward.logits_backward,
+    "sample": given.sample,
+    "sample_of_logits": given.sample_of_logits,
+    "cut_mask_of_logits": given.cut_mask_of_logits,
+    "of_logits": given.of_logits,
+    "of_logits_backward": given.of_logits_backward,
+}
+
+
+def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
+    """isologit::operator of these arguments, on the device of its tensors."""
+    devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
+    if len(devices) > 1:
+        raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
+    device = devices.pop()
+    with contextlib.ExitStack() as surroundings:
+        surroundings.enter_context(torch.no_grad())
+        surroundings.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cpu":
+            surroundings.enter_context(_numbers.usual_rounding())
+        made = _OPERATORS.get(operator)
+        if made is None:
+            return otherwise(*arguments)
+        self_test.require(device)
+        return made(*arguments)

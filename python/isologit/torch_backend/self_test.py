@@ -1,0 +1,114 @@
+"""What the proofs take for granted, looked at on each device before it is first used: arithmetic, conversions, the
+vendor's f64 products and functions. A device that computes otherwise is refused."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from isologit.torch_backend import products
+from isologit.torch_backend.rounding import rounded, two_sum
+from isologit.torch_backend.transforms import FUNCTION_ERROR
+
+_LEAST = 2.0**-149  # of f32
+_GRAIN = 2**15  # elements that torch gives to a thread of the CPU at least
+
+
+def require(device: torch.device) -> None:
+    """An error unless the device may be used."""
+    wrong = why_not(device)
+    if wrong:
+        raise NotImplementedError(
+            f"kernel 'torch' does not run on {device}: {wrong}. Its results could not be proven there; pass tensors on "
+            "the CPU, without kernel='torch'"
+        )
+
+
+def why_not(device: torch.device) -> str:
+    return _tested(device) or _flushing(device)
+
+
+@functools.cache
+def _tested(device: torch.device) -> str:
+    """What is wrong with it, or ""."""
+    try:
+        return next((wrong for test in (_conversions, _functions, _products) for wrong in test(device)), "")
+    except (TypeError, NotImplementedError) as error:  # no f64 at all, or an operation that it lacks
+        return str(error).splitlines()[0]
+
+
+def _flushing(device: torch.device) -> str:
+    """The processor's mode is not a device's own: any thread of torch may have been made in another one."""
+    if device.type != "cpu":
+        return ""
+    small = torch.full((_GRAIN * torch.get_num_threads(),), _LEAST, dtype=torch.float64)
+    kept = small.float().double() == small
+    return "" if bool(kept.all()) else "a thread of torch flushes subnormal numbers (torch.set_flush_denormal)"
+
+
+def _conversions(device: torch.device) -> Iterator[str]:
+    tie = 1 + 2.0**-24
+    cases = [
+        (_LEAST, torch.float32, _LEAST), (1.5 * _LEAST, torch.float32, 2 * _LEAST), (0.5 * _LEAST, torch.float32, 0.0),
+        (0.5 * _LEAST * (1 + 2.0**-52), torch.float32, _LEAST), (tie, torch.float32, 1.0),
+        (tie + 2.0**-52, torch.float32, 1 + 2.0**-23), (2.0**128, torch.float32, math.inf),
+        (1 + 2.0**-8, torch.bfloat16, 1.0), (1 + 2.0**-8 + 2.0**-40, torch.bfloat16, 1 + 2.0**-7),
+        (2.0**-134 * (1 + 2.0**-50), torch.bfloat16, 2.0**-133), (2.0**-25, torch.float16, 0.0),
+        (2.0**-25 * (1 + 2.0**-50), torch.float16, 2.0**-24), (65520.0, torch.float16, math.inf),
+        (65520.0 * (1 - 2.0**-52), torch.float16, 65504.0),
+    ]  # fmt: skip
+    for value, dtype, expected in cases:
+        for sign in (1, -1):
+            got = rounded(torch.tensor([sign * value], dtype=torch.float64, device=device), dtype)
+            if float(got.double().cpu()) != sign * expected:
+                yield f"{sign * value!r} in {dtype} is {float(got.cpu())!r} there, expected {sign * expected!r}"
+    numbers = torch.tensor([1.0, 2.0**-60], dtype=torch.float64, device=device)
+    total, lost = two_sum(numbers[:1], numbers[1:])
+    if (float(total.cpu()), float(lost.cpu())) != (1.0, 2.0**-60):
+        yield "additions in f64 are not those of IEEE 754"
+
+
+def _functions(device: torch.device) -> Iterator[str]:
+    steps = torch.linspace(0, 1, 4001, dtype=torch.float64)
+    for name, of_device, reference, points in (
+        ("exp", torch.exp, math.exp, -torch.cat([steps, steps * 40, steps * 700])),
+        ("log1p", torch.log1p, math.log1p, torch.cat([steps * 4, torch.exp2(steps * 940 - 900)])),
+        ("tanh", torch.tanh, math.tanh, torch.cat([-steps, steps * 30, torch.exp2(-steps * 300)])),
+    ):
+        yield from _share(name, of_device, reference, points, device)
+    if float(torch.exp(torch.tensor(-math.inf, dtype=torch.float64, device=device)).cpu()) != 0:
+        yield "exp(-inf) is not 0"
+
+
+def _share(name: str, of_device: Callable, reference: Callable, points: Tensor, device: torch.device) -> Iterator[str]:
+    got = of_device(points.to(device)).cpu()
+    expected = torch.tensor([reference(x) for x in points.tolist()], dtype=torch.float64)
+    # The reference is within 2^-52 of the function, and is in f64 itself.
+    error = (got - expected).abs() > expected.abs() * (FUNCTION_ERROR - 2.0**-51)
+    if bool(error.any()):
+        yield f"{name}({float(points[error][0])!r}) is {float(got[error][0])!r} there"
+
+
+def _products(device: torch.device) -> Iterator[str]:
+    """Terms over 80 binades that cancel, for shapes that vendors have kernels of their own for; and special ones."""
+    generator = torch.Generator().manual_seed(1)
+    for rows, ids, size in ((1, 1, 300), (1, 40, 96), (5, 9, 257), (40, 7, 128)):
+        hidden, weight = (torch.randn(n, size, generator=generator) for n in (rows, ids))
+        hidden, weight = (
+            x * torch.exp2(torch.randint(-20, 20, x.shape, generator=generator)) for x in (hidden, weight)
+        )
+        hidden[:, 1::2], weight[:, 1::2] = hidden[:, : size - 1 : 2][:, : size // 2], -weight[:, ::2][:, : size // 2]
+        hidden[:, -1] = 2.0**-20
+        got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
+        terms = hidden.double()[:, None] * weight.double()
+        expected = torch.tensor([[math.fsum(one) for one in row] for row in terms.tolist()], dtype=torch.float64)
+        if bool(((got - expected).abs() > terms.abs().sum(-1) * (size * 2.0**-53)).any()):
+            yield f"products of {rows} rows and {ids} ids in f64 are farther from the real ones than additions can be"
+        hidden[:, size // 2] = torch.inf
+        for factor, told in ((0.0, math.isnan), (1.0, lambda x: x == math.inf), (-1.0, lambda x: x == -math.inf)):
+            weight[:, size // 2] = factor
+            got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
+            if not all(map(told, got.reshape(-1).tolist())):
+                yield f"a sum with inf * {factor} is {float(got.reshape(-1)[0])!r} there"

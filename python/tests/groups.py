@@ -1,0 +1,348 @@
+"""usage: groups.py [SCENARIO...]
+
+isologit.parallel over gloo: forks ranks, and prints as JSON what each of them found.
+"""
+
+import contextlib
+import datetime
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from types import SimpleNamespace
+
+import expected_gradients as by_definition
+import torch
+import torch.distributed as dist
+from gradient_problem import dz_of
+from test_score import TEMPERATURES, TOP_K, VOCAB, head, same, wanted_of
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+import isologit
+from isologit import parallel
+from isologit._score import OUTPUTS
+from isologit.parallel import _exchange
+
+SIZES = (1, 2, 3, 4, 7)
+HIDDEN, WEIGHT, IDS, MASK = head(6)
+OPTIONS = {"scale": 0.375, "temperature": torch.tensor(TEMPERATURES)}
+DRAWS = {"seed": 5, "sequence_id": torch.arange(4), "position": 9}
+
+
+def split(size, rank, kind):
+    """Of a rank [first, last) of the vocabulary."""
+    even = [VOCAB * r // size for r in range(size + 1)]
+    uneven = [0, *sorted((7 * r * r) % (VOCAB + 1) for r in range(1, size)), VOCAB]
+    empty = [0, *(0 if r % 2 else VOCAB // 2 for r in range(size - 1)), VOCAB]
+    bounds = sorted({"even": even, "uneven": uneven, "empty": empty, "reversed": even}[kind])
+    place = size - 1 - rank if kind == "reversed" else rank
+    return bounds[place], bounds[place + 1]
+
+
+def check(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def forward(group, size, rank, wanted, samples):
+    for kind in ("even", "uneven", "empty", "reversed"):
+        first, last = split(size, rank, kind)
+        own = {"group": group, "first_id": first, "vocab_size": VOCAB}
+        padded = torch.cat([WEIGHT[first:last], torch.full((3, WEIGHT.shape[1]), torch.nan).bfloat16()])
+        weight = padded if last == VOCAB else WEIGHT[first:last]
+        got = parallel.score(HIDDEN, weight, IDS, mask=MASK, outputs=list(OUTPUTS), top_k=TOP_K, **OPTIONS, **own)
+        for name in (*OUTPUTS, "top_k_ids", "top_k_logprobs"):
+            check(same(getattr(got, name), wanted[name]), f"{kind} {size} {name}")
+        for cuts, expected in samples:
+            drawn = parallel.sample(HIDDEN, weight, **DRAWS, **OPTIONS, **cuts, **own)
+            check(all(map(torch.equal, drawn[:-1], expected[:-1])), f"{kind} {size} {cuts}")
+    even = parallel.linear_logprobs(HIDDEN, WEIGHT[slice(*split(size, rank, "even"))], IDS, group=group)
+    check(torch.equal(even.logprobs, by_one_process()), "first_id by default")
+
+
+def gradients(group, size, rank, wanted):
+    for kind in ("even", "uneven", "empty", "reversed"):
+        first, last = split(size, rank, kind)
+        hidden, weight = HIDDEN.clone().requires_grad_(), WEIGHT[first:last].clone().requires_grad_()
+        bias = torch.zeros(last - first).requires_grad_()
+        own = {"group": group, "first_id": first, "vocab_size": VOCAB, "bias": bias, "gradients": "exact"}
+        got = parallel.score(hidden, weight, IDS, outputs=("logprobs", "entropy"), **own)
+        (got.logprobs.sum() - 2 * got.entropy.sum()).backward()
+        of_all = (wanted[0], wanted[1][first:last], wanted[2][first:last])
+        for leaf, expected in zip((hidden, weight, bias), of_all, strict=True):
+            check(torch.equal(leaf.grad, expected), f"gradients {kind} {size}")
+        hidden.grad = None
+        loss = parallel.linear_cross_entropy(hidden, weight, IDS, z_loss=0.1, **own)
+        whole = HIDDEN.clone().requires_grad_()
+        expected = isologit.linear_cross_entropy(whole, WEIGHT, IDS, z_loss=0.1, gradients="exact")
+        loss.backward()
+        expected.backward()
+        check(torch.equal(loss, expected) and torch.equal(hidden.grad, whole.grad), f"loss {kind} {size}")
+
+
+def own_rows(group, size, rank):
+    """Each rank has rows of its own, one of them none where there are more ranks than rows."""
+    rows = slice(4 * rank // size, 4 * (rank + 1) // size)
+    first, last = split(size, rank, "uneven")
+    hidden, weight = HIDDEN[rows].clone().requires_grad_(), WEIGHT[first:last].clone().requires_grad_()
+    own = {"group": group, "first_id": first, "vocab_size": VOCAB, "rows": "own", "scale": 0.375}
+    temperature = OPTIONS["temperature"][rows]
+    got = parallel.score(
+        hidden, weight, IDS[rows], outputs=("logprobs", "lse"), gradients="exact", temperature=temperature, **own
+    )
+    whole, everything = HIDDEN.clone().requires_grad_(), WEIGHT.clone().requires_grad_()
+    expected = isologit.score(whole, everything, IDS, outputs=("logprobs", "lse"), gradients="exact", **OPTIONS)
+    check(torch.equal(got.logprobs, expected.logprobs[rows]) and torch.equal(got.lse, expected.lse[rows]), "own rows")
+    (got.logprobs.sum() + 3 * got.lse.sum()).backward()
+    (expected.logprobs.sum() + 3 * expected.lse.sum()).backward()
+    check(torch.equal(hidden.grad, whole.grad[rows]), "dhidden of own rows")
+    check(torch.equal(weight.grad, everything.grad[first:last]), "dweight of own rows")
+    draws = {**DRAWS, "sequence_id": DRAWS["sequence_id"][rows]}
+    drawn = parallel.sample(hidden, weight, **draws, temperature=temperature, top_p=0.9, **own)
+    expected = isologit.sample(HIDDEN, WEIGHT, **DRAWS, **OPTIONS, top_p=0.9)
+    check(torch.equal(drawn.ids, expected.ids[rows]), "draws of own rows")
+
+
+def given_logits(group, size, rank):
+    logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
+    for kind in ("even", "reversed"):
+        first, last = split(size, rank, kind)
+        for name, ids in (("logprobs_of_logits", (IDS,)), ("entropy_of_logits", ()), ("lse_of_logits", ())):
+            whole, own = logits.clone().requires_grad_(), logits[:, first:last].clone().requires_grad_()
+            expected = getattr(isologit, name)(whole, *ids, temperature=0.7)
+            got = getattr(parallel, name)(own, *ids, temperature=0.7, group=group, first_id=first, vocab_size=VOCAB)
+            check(torch.equal(got, expected), f"{name} {kind} {size}")
+            (3 * expected).sum().backward()
+            (3 * got).sum().backward()
+            check(torch.equal(own.grad, whole.grad[:, first:last]), f"{name} backward {kind} {size}")
+
+
+@functools.cache
+def by_one_process():
+    """Logprobs; called before ranks are forked, it also loads what torch loads at its first operator."""
+    return isologit.linear_logprobs(HIDDEN, WEIGHT, IDS, threads=1).logprobs
+
+
+@functools.cache
+def by_the_contract():
+    """Once, before ranks are forked: exact numbers by Python take seconds."""
+    dz = dz_of(HIDDEN, WEIGHT, None, IDS[:, None], torch.ones(4, 1), torch.zeros(4), torch.full((4,), -2.0))
+    return wanted_of(HIDDEN, WEIGHT, IDS[:, None], MASK), by_definition.gradients(dz, HIDDEN, WEIGHT)
+
+
+def results(rank, size):
+    wanted, of_gradients = by_the_contract()
+    cuts = ({}, {"top_p": 0.8}, {"top_k": 4, "min_p": 0.01}, {"top_k": 7, "top_p": 0.5})
+    samples = [(cut, isologit.sample(HIDDEN, WEIGHT, **DRAWS, **OPTIONS, **cut)) for cut in cuts]
+    groups = {n: dist.new_group(list(range(n))) for n in SIZES}
+    for n in SIZES:
+        if rank < n:
+            forward(groups[n], n, rank, wanted, samples)
+            gradients(groups[n], n, rank, of_gradients)
+            own_rows(groups[n], n, rank)
+            given_logits(groups[n], n, rank)
+    return "right"
+
+
+def sharded(rank, size):
+    """Weights that say themselves where they lie."""
+    mesh = init_device_mesh("cpu", (size,))
+    expected = by_one_process()
+    whole = WEIGHT.clone().requires_grad_()
+    isologit.linear_logprobs(HIDDEN, whole, IDS, gradients="exact").logprobs.sum().backward()
+    weight = distribute_tensor(WEIGHT, mesh, [Shard(0)]).requires_grad_()
+    got = parallel.linear_logprobs(HIDDEN, weight, IDS, gradients="exact")
+    check(torch.equal(got.logprobs, expected), "a DTensor")
+    got.logprobs.sum().backward()
+    check(torch.equal(weight.grad.full_tensor(), whole.grad), "the gradient of a DTensor")
+    for placement in (Shard(1), Replicate()):
+        other = distribute_tensor(WEIGHT, mesh, [placement])
+        with contextlib.suppress(NotImplementedError):
+            parallel.linear_logprobs(HIDDEN, other, IDS)
+            check(False, placement)
+    module = torch.nn.Linear(WEIGHT.shape[1], VOCAB, bias=False, dtype=torch.bfloat16)
+    with torch.no_grad():
+        module.weight.copy_(WEIGHT)
+    fully_shard(module, mesh=mesh)
+    got = parallel.linear_logprobs(HIDDEN[rank : rank + 1], module.weight, IDS[rank : rank + 1], rows="own")
+    check(torch.equal(got.logprobs, expected[rank : rank + 1]), "a head of fully_shard")
+    rows = -(-VOCAB // size)
+    first = rows * rank
+    indices = SimpleNamespace(org_vocab_start_index=first, org_vocab_end_index=min(first + rows, VOCAB))
+    padded = torch.nn.functional.pad(WEIGHT, (0, 0, 0, 64))[first : first + rows + 8]
+    vllm = SimpleNamespace(weight=padded, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=VOCAB)
+    check(torch.equal(parallel.linear_logprobs(HIDDEN, vllm, IDS).logprobs, expected), "a head of vLLM")
+    return "right"
+
+
+def adapters(rank, size):
+    """Those of trainers, over a tensor-parallel group."""
+    from isologit.integrations import areal, megatron, miles, slime
+
+    group = dist.group.WORLD
+    logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
+    logprobs, entropy = isologit.logprobs_of_logits(logits, IDS), isologit.entropy_of_logits(logits)
+    own = logits[:, rank * 10 : rank * 10 + 10].clone()
+    for found in (
+        areal.gather_logprobs_entropy(own, IDS, 1.0, group),
+        slime.calculate_log_probs_and_entropy(own, IDS, group, True),
+        miles.calculate_log_probs_and_entropy(own, IDS, group, True, vocab_size=VOCAB, true_on_policy=True),
+    ):
+        check(torch.equal(found[0].reshape(4), logprobs) and torch.equal(found[1], entropy), "an adapter of logits")
+    weight = WEIGHT[rank * 10 : rank * 10 + 10].clone().requires_grad_()
+    layer = SimpleNamespace(weight=weight, tp_group=group, bias=None, sequence_parallel=False)
+    scores = megatron.output_processor(
+        hidden_states=HIDDEN[:, None], output_layer=layer, output_weight=None, labels=IDS[None]
+    )
+    check(torch.equal(scores.logprobs, by_one_process()[None]), "Megatron's head")
+    scores.logprobs.sum().backward()
+    check(weight.grad.abs().max() > 0, "Megatron's gradient")
+    return "right"
+
+
+def bytes_of_rows(rank, size):
+    """What this rank hands to a collective, for a row of logprobs and of its backward."""
+    sent = []
+    all_gather = _exchange.Exchange._all_gather
+    _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
+    found = []
+    for vocab in (100, 4000):
+        for rows in (100, 300):
+            generator = torch.Generator().manual_seed(2)
+            hidden = torch.randn(rows, 8, generator=generator).requires_grad_()
+            ids = torch.randint(0, vocab, (rows,), generator=generator)
+            weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
+            del sent[:]
+            logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients="exact").logprobs
+            ahead = sum(sent)
+            logprobs.sum().backward()
+            found.append([ahead, sum(sent) - ahead])
+    few, more, few_wide, more_wide = found
+    return [(more[i] - few[i]) / 200 for i in (0, 1)], [(more_wide[i] - few_wide[i]) / 200 for i in (0, 1)]
+
+
+def another_shape(rank, size):
+    weight = WEIGHT[rank * 10 : rank * 10 + 10, : 11 if rank == 1 else 12]
+    parallel.linear_logprobs(HIDDEN, weight, IDS)
+
+
+def split_on_h(rank, size):
+    parallel.linear_logprobs(HIDDEN, WEIGHT[:, rank * 4 : rank * 4 + 4], IDS)
+
+
+def overlap(rank, size):
+    first = (0, 9, 20)[rank]
+    parallel.linear_logprobs(HIDDEN, WEIGHT[first : first + 10], IDS, first_id=first, vocab_size=VOCAB)
+
+
+def another_cap(rank, size):
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS, softcap=30.0 + (rank == 2))
+
+
+def another_hidden(rank, size):
+    parallel.linear_logprobs(HIDDEN + (rank == 1), WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+
+
+def another_kernel(rank, size):
+    kernel = "portable_fast" if rank == 0 else ""
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS, arithmetic="fast", kernel=kernel)
+
+
+def another_call(rank, size):
+    weight = WEIGHT[rank * 10 : rank * 10 + 10]
+    if rank == 0:
+        return parallel.sample(HIDDEN, weight, vocab_size=VOCAB, **DRAWS)
+    return parallel.linear_logprobs(HIDDEN, weight, IDS, vocab_size=VOCAB)
+
+
+def another_upstream(rank, size):
+    hidden = HIDDEN.clone().requires_grad_()
+    got = parallel.linear_logprobs(hidden, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+    (got.logprobs.sum() * (2 if rank == 1 else 1)).backward()
+
+
+def fails_within(rank, size):
+    """A rank that fails between two exchanges."""
+    if rank == 1:
+        isologit._score.run = lambda *_: (_ for _ in ()).throw(MemoryError("no memory"))
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+
+
+def killed(rank, size):
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+
+
+def killed_within(rank, size):
+    if rank == 1:
+        isologit._score.run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+
+
+def lags(rank, size):
+    """Within the time-out: nothing but a wait."""
+    time.sleep(0.5 * (rank == 1))
+    got = parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+    check(torch.equal(got.logprobs, by_one_process()), "after a wait")
+    return "right"
+
+
+def lags_too_long(rank, size):
+    if rank == 1:
+        time.sleep(4)
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+
+
+SCENARIOS = {"results": 7, "sharded": 3, "bytes_of_rows": 2}
+TIMEOUT = {"lags_too_long": 2, "killed": 3, "killed_within": 3}
+
+
+def run(scenario):
+    """What each rank says; None of one that was killed."""
+    size = SCENARIOS.get(scenario, 3)
+    by_one_process()
+    if scenario == "results":
+        by_the_contract()
+    with tempfile.TemporaryDirectory() as folder:
+        for rank in range(size):
+            if os.fork() == 0:
+                told = {}
+                try:
+                    dist.init_process_group(
+                        "gloo",
+                        init_method=f"file://{folder}/store",
+                        rank=rank,
+                        world_size=size,
+                        timeout=datetime.timedelta(seconds=TIMEOUT.get(scenario, 60)),
+                    )
+                    dist.barrier()
+                    began = time.monotonic()
+                    try:
+                        told["returned"] = globals()[scenario](rank, size)
+                    finally:
+                        told["seconds"] = time.monotonic() - began
+                except BaseException as error:
+                    told["error"] = f"{type(error).__name__}: {error}"
+                with open(f"{folder}/{rank}.json", "w") as file:
+                    json.dump(told, file, default=str)
+                os._exit(0)
+        for _ in range(size):
+            os.wait()
+        found = []
+        for rank in range(size):
+            path = f"{folder}/{rank}.json"
+            found.append(None)
+            if os.path.exists(path):
+                with open(path) as file:
+                    found[-1] = json.load(file)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps({scenario: run(scenario) for scenario in sys.argv[1:]}))

@@ -1,0 +1,161 @@
+"""Weights of f8 with scales, and of f64: logits against rational arithmetic."""
+
+import math
+from fractions import Fraction
+
+import expected
+import numpy as np
+import pytest
+import torch
+
+import isologit
+
+VOCAB, SIZE, ROWS = 70, 37, 3
+F8 = {torch.float8_e4m3fn: "f8_e4m3", torch.float8_e5m2: "f8_e5m2"}
+
+
+@pytest.fixture
+def hidden():
+    return torch.randn(ROWS, SIZE, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+
+def some_f8(dtype):
+    numbers = torch.randn(VOCAB, SIZE, generator=torch.Generator().manual_seed(2))
+    return numbers.to(dtype)
+
+
+def some_scales(*shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(3)) / 100 + 1e-3
+
+
+def products(values, scales, rows, columns):
+    """scales [row blocks, column blocks], as fractions."""
+    blocks = scales.double().tolist()
+    return [
+        [Fraction(value) * Fraction(blocks[v // rows][k // columns]) for k, value in enumerate(row)]
+        for v, row in enumerate(values.double().tolist())
+    ]
+
+
+def exact_logits(hidden, weight):
+    return torch.tensor(
+        [
+            [expected.round_once(sum(Fraction(h) * w for h, w in zip(row, of_id, strict=True))) for of_id in weight]
+            for row in hidden.double().tolist()
+        ]
+    )
+
+
+LAYOUTS = [  # the scales' shape, the block, and what the block is in rows and columns
+    ((), None, (VOCAB, SIZE)),
+    ((VOCAB,), None, (1, SIZE)),
+    ((VOCAB, 1), None, (1, SIZE)),
+    ((3, 3), (32, 16), (32, 16)),
+    ((1, 1), (128, 128), (128, 128)),
+]
+
+
+@pytest.mark.parametrize("dtype", F8)
+@pytest.mark.parametrize(("shape", "block", "of"), LAYOUTS)
+def test_real_products(hidden, dtype, shape, block, of):
+    values, scales = some_f8(dtype), some_scales(*shape)
+    grid = scales.reshape(math.ceil(VOCAB / of[0]), math.ceil(SIZE / of[1]))
+    right = exact_logits(hidden, products(values, grid, *of))
+    weight = isologit.F8Weight(values, scales, block=block)
+    assert expected.same_bits(isologit.logits(hidden, weight), right)
+    of_numpy = isologit.F8Weight(values.view(torch.uint8).numpy(), scales.numpy(), block=block, encoding=F8[dtype])
+    found = isologit.logits(hidden.view(torch.uint16).numpy(), of_numpy, input_dtype="bf16")
+    assert expected.same_bits(torch.from_numpy(found), right)
+
+
+def test_products_in_bf16(hidden):
+    """The weight of products rounded once to bf16, in scores and samples too."""
+    values, scales = some_f8(torch.float8_e4m3fn), some_scales(3, 3)
+    rounded = [[expected.round_once(w, torch.bfloat16) for w in row] for row in products(values, scales, 32, 16)]
+    plain = torch.tensor(rounded, dtype=torch.float64).bfloat16()
+    weight = isologit.F8Weight(values, scales, block=(32, 16), product="bf16")
+    ids = torch.tensor([1, 69, 3])
+    one, other = (isologit.linear_logprobs(hidden, w, ids, return_entropy=True, top_k=5) for w in (weight, plain))
+    for name in ("logprobs", "entropy", "top_k_ids", "top_k_logprobs"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+    draws = [isologit.sample(hidden, w, seed=7, sequence_id=0, position=torch.arange(ROWS)) for w in (weight, plain)]
+    assert torch.equal(draws[0].ids, draws[1].ids) and torch.equal(draws[0].logprobs, draws[1].logprobs)
+    assert not torch.equal(
+        isologit.logits(hidden, weight), isologit.logits(hidden, isologit.F8Weight(values, scales, block=(32, 16)))
+    )
+
+
+def test_a_number_is_a_scale(hidden):
+    values = some_f8(torch.float8_e5m2)
+    right = exact_logits(hidden, products(values, torch.tensor([[0.3]]), VOCAB, SIZE))
+    assert expected.same_bits(isologit.logits(hidden, isologit.F8Weight(values, 0.3)), right)
+
+
+def test_shards_count_scales_from_the_whole(hidden):
+    values, scales = some_f8(torch.float8_e4m3fn), some_scales(3, 3)
+    whole = isologit.score(hidden, isologit.F8Weight(values, scales, block=(32, 16)), [1, 2, 3], outputs=("lse",))
+    shards = [(isologit.F8Weight(values[a:b], scales, block=(32, 16), first_row=a), a) for a, b in ((0, 45), (45, 70))]
+    partial = isologit.partial.PartialScore(hidden, vocab_size=VOCAB, token_ids=[1, 2, 3], outputs=("lse",))
+    while True:
+        for weight, first_id in shards:
+            partial.absorb(weight, first_id)
+        if partial.finish_round():
+            break
+    assert torch.equal(partial.scores().lse, whole.lse)
+
+
+def test_f64(hidden):
+    numbers = torch.randn(VOCAB, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    right = exact_logits(hidden, [[Fraction(w) for w in row] for row in numbers.tolist()])
+    assert expected.same_bits(isologit.logits(hidden, numbers), right)
+    of_numpy = isologit.score(hidden.float().numpy(), numbers.numpy(), [1, 2, 3]).logprobs
+    assert torch.equal(torch.from_numpy(of_numpy), isologit.linear_logprobs(hidden, numbers, [1, 2, 3]).logprobs)
+
+
+def test_no_gradients(hidden):
+    weight = isologit.F8Weight(some_f8(torch.float8_e4m3fn), 0.5)
+    leaf = hidden.clone().requires_grad_()
+    with pytest.raises(NotImplementedError, match="an F8Weight, which has no backward pass"):
+        isologit.linear_logprobs(leaf, weight, [1, 2, 3])
+    with torch.no_grad():
+        assert isologit.linear_logprobs(leaf, weight, [1, 2, 3]).logprobs.shape == (ROWS,)
+    scored = isologit.linear_logprobs(leaf, torch.ones(VOCAB, SIZE, dtype=torch.float64), [1, 2, 3])
+    with pytest.raises(NotImplementedError, match="f64 has no backward pass"):
+        scored.logprobs.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "why"),
+    [
+        ((torch.ones(4, 2),), {}, "dtype is float32 and encoding is None"),
+        ((np.ones((4, 2), np.uint8),), {}, "dtype is uint8 and encoding is None"),
+        ((np.ones((4, 2), np.uint8),), {"encoding": "fp8"}, "encoding is 'fp8'"),
+        ((some_f8(torch.float8_e4m3fn),), {"encoding": "f8_e4m3"}, "expected float8_e4m3fn or float8_e5m2 without"),
+        ((some_f8(torch.float8_e4m3fn)[0],), {}, r"values is \[37\]"),
+        ((some_f8(torch.float8_e4m3fn),), {"product": "f32"}, "product is 'f32'"),
+        ((some_f8(torch.float8_e4m3fn),), {"block": 128}, "block is 128"),
+        ((some_f8(torch.float8_e4m3fn), torch.ones(3, 3)), {"block": (0, 1)}, "block: 0"),
+        ((some_f8(torch.float8_e4m3fn),), {"first_row": -1}, "first_row: -1"),
+        ((some_f8(torch.float8_e4m3fn), torch.ones(3, 3)), {}, r"scale is \[3, 3\]; expected a number, \[V\]"),
+    ],
+)
+def test_what_is_refused(arguments, options, why):
+    values, scale = (*arguments, 1.0)[:2]
+    with pytest.raises(ValueError, match=why):
+        isologit.F8Weight(values, scale, **options)
+
+
+def test_what_does_not_fit_is_refused(hidden):
+    values = some_f8(torch.float8_e4m3fn)
+    with pytest.raises(ValueError, match=r"expected isologit.F8Weight\(weight, scale\)"):
+        isologit.logits(hidden, values)
+    with pytest.raises(ValueError, match=r"f8_scales: shape \[60, 1\]; expected \[70, 1\]"):
+        isologit.logits(hidden, isologit.F8Weight(values, torch.ones(60)))
+    with pytest.raises(ValueError, match=r"f8_scales: shape \[3, 3\]; expected \[1, 1\]"):
+        isologit.logits(hidden, isologit.F8Weight(values, torch.ones(3, 3), block=(128, 128)))
+    with pytest.raises(ValueError, match="scale: dtype is torch.float64"):
+        isologit.logits(hidden, isologit.F8Weight(values, torch.ones(VOCAB).double()))
+    with pytest.raises(ValueError, match="strides are"):
+        isologit.logits(hidden.float(), isologit.F8Weight(values.t().contiguous().t(), 1.0))
+    with pytest.raises(TypeError, match="expected numpy arrays or torch tensors"):
+        isologit.logits(hidden.float().numpy(), isologit.F8Weight(values, 1.0))

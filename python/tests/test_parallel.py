@@ -1,0 +1,98 @@
+"""isologit.parallel over gloo: the contract's bits at any number of ranks, and what ranks say of one that fails."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("ml_dtypes")
+if not torch.distributed.is_available() or sys.platform == "win32":
+    pytest.skip("torch has no distributed package here", allow_module_level=True)
+
+CALL = "isologit.parallel.score"
+ALIKE = "; expected all ranks to make the same call with the same arguments, but for their own rows"
+SHAPE = "hidden is [4, 12], weight is [10, 11]; expected [..., H] and [v, H]"
+H_SPLIT = (
+    "ValueError: hidden is [4, 12], weight is [30, 4]; expected [..., H] and [v, H]. A head that is split on H is not "
+    "taken: gather it, or split it by rows of the vocabulary"
+)
+OVERLAP = (
+    f"ParallelError: {CALL}: rank 1 has ids [9, 19), and the ranks before it those up to 10; expected every id of the "
+    "vocabulary [0, 30) once"
+)
+CAP = f"ParallelError: {CALL}: softcap is 31.0 on rank 2 and 30.0 on rank 0{ALIKE}"
+NO_MEMORY = f"ParallelError: {CALL}: rank 1 failed: MemoryError: no memory"
+TOLD = {  # of each rank
+    "another_shape": [f"ParallelError: {CALL}: rank 1 failed: ValueError: {SHAPE}", f"ValueError: {SHAPE}", 0],
+    "split_on_h": [H_SPLIT] * 3,
+    "overlap": [OVERLAP] * 3,
+    "another_cap": [CAP] * 3,
+    "fails_within": [NO_MEMORY, "MemoryError: no memory", NO_MEMORY],
+}
+WORDS = {  # of every rank that lives
+    "another_hidden": "the checksum of hidden is ",
+    "another_kernel": " and 'portable_fast' on rank 0" + ALIKE,
+    "another_call": "the call is 'isologit.parallel.score' on rank 1 and 'isologit.parallel.sample' on rank 0",
+    "another_upstream": "isologit.parallel.score, backward: the checksum of d_logprobs is ",
+    "killed": "could not exchange message 0 with the others",
+    "killed_within": "could not exchange message 2 with the others",
+    "lags_too_long": "A rank died, did not make this call, or was later than the group's time-out",
+}
+
+
+def run(*scenarios):
+    driver = Path(__file__).with_name("groups.py")
+    done = subprocess.run(
+        [sys.executable, driver, *scenarios], capture_output=True, text=True, timeout=240, cwd=driver.parent
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return run("sharded", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
+
+
+def test_the_contracts_bits_at_every_number_of_ranks():
+    assert [rank.get("returned", rank) for rank in run("results")["results"]] == ["right"] * 7
+
+
+def test_weights_that_say_where_they_lie(found):
+    assert [rank.get("returned", rank) for rank in found["sharded"]] == ["right"] * 3
+
+
+def test_adapters_of_trainers(found):
+    assert [rank.get("returned", rank) for rank in found["adapters"]] == ["right"] * 3
+
+
+def test_bytes_of_a_row(found):
+    for rank in found["bytes_of_rows"]:
+        (forward, backward), wide = rank["returned"]
+        assert forward < 120 and abs(wide[0] - forward) < 1, "grows with the vocabulary"
+        assert max(backward, wide[1]) < 16 * 8 + 40  # H = 8 sums in two doubles, their bounds, the few open ones
+
+
+def test_a_rank_that_lags_is_waited_for(found):
+    assert [rank.get("returned", rank) for rank in found["lags"]] == ["right"] * 3
+    assert all(rank["seconds"] > 0.4 for rank in found["lags"])
+
+
+@pytest.mark.parametrize("scenario", TOLD)
+def test_what_each_rank_is_told(found, scenario):
+    for rank, told in zip(found[scenario], TOLD[scenario], strict=True):
+        assert rank["error"] == (told or TOLD[scenario][0]) and rank["seconds"] < 20
+
+
+@pytest.mark.parametrize("scenario", WORDS)
+def test_no_rank_hangs_or_goes_on(found, scenario):
+    dead = {1} if scenario.startswith("killed") else set()
+    for rank, told in enumerate(found[scenario]):
+        if rank in dead:
+            assert told is None
+        else:
+            assert told["error"].startswith("ParallelError") and WORDS[scenario] in told["error"], told
+            assert told["seconds"] < 20

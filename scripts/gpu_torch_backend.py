@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""usage: gpu_torch_backend.py [--device DEVICE]
+
+Compares the torch backend on a device (the default is the accelerator that torch sees) with the library on the
+CPU, bit for bit: logits against scripts/gpu_digests.json, scores, losses, given logits and samples; fast gradients
+with exact ones, within rounding. Needs the package isologit. `--device cpu` forces the backend on the CPU.
+scripts/gpu_check runs this too.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+from gpu_inputs import checksums, matrix  # noqa: E402
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+OUTPUTS = ["logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept", "mean_logits"]
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    one, other = one.detach().cpu(), other.detach().cpu()
+    bits = {F32: torch.int32, BF16: torch.int16, F16: torch.int16}.get(one.dtype, one.dtype)
+    return torch.equal(one.view(bits), other.view(bits))
+
+
+def check_logits(device: str, cases: dict) -> dict[str, bool]:
+    """cases as gpu_check has them, by name; against what the CPU recorded."""
+    import isologit
+
+    digests, found = json.loads((ROOT / "gpu_digests.json").read_text()), {}
+    for name, (vocab, depth, rows, hidden_type, weight_type, family, with_bias) in cases.items():
+        weight = matrix(vocab, depth, 1, device, weight_type, family, opposed=True)
+        hidden = matrix(rows, depth, 2, device, hidden_type, family)
+        bias = matrix(1, vocab, 3, device, F32, family).view(-1) if with_bias else None
+        logits = isologit.logits(hidden, weight, bias=bias, kernel="torch")
+        found[f"logits, {name}"] = checksums(logits) == digests[name]
+    return found
+
+
+def check_verbs(device: str) -> dict[str, bool]:
+    import isologit
+
+    found = {}
+    steps = {"softcap": 30.0, "scale": 0.05, "temperature": 0.7}
+    keys = {"seed": 1, "sequence_id": 2, "position": 3, "temperature": 0.7, "top_k": 50, "top_p": 0.9}
+    every = {"outputs": OUTPUTS, "top_k": 5}
+    verbs = {
+        "score": lambda k, h, w, i, _: isologit.score(h, w, i, kernel=k, **every, **steps)[:-1],
+        "a mask": lambda k, h, w, i, m: isologit.score(h, w, i, mask=m, kernel=k, **every)[:-1],
+        "bf16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=BF16, kernel=k, **steps)],
+        "f16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=F16, kernel=k, divide=3.0)],
+        "loss": lambda k, h, w, i, _: [isologit.linear_cross_entropy(h, w, i, z_loss=0.1, kernel=k)],
+        "sample": lambda k, h, w, _, m: isologit.sample(h, w, mask=m, kernel=k, **keys)[:-1],
+        "log_softmax": lambda k, h, w, *_: [isologit.log_softmax(w, temperature=0.3, kernel=k)],
+        "entropy_of_logits": lambda k, h, w, *_: [isologit.entropy_of_logits(w, kernel=k)],
+    }
+    for family in ("normal", "ties", "special"):
+        weight, hidden = matrix(3001, 256, 1, "cpu", BF16, family), matrix(20, 256, 2, "cpu", BF16, family)
+        ids = torch.arange(20) * 131
+        mask = torch.arange(3001) % 3 != 0
+        for name, verb in verbs.items():
+            wanted = verb("", hidden, weight, ids, mask)
+            got = verb("torch", *(x.to(device) for x in (hidden, weight, ids, mask)))
+            found[f"{name}, {family}"] = all(same(a, b) for a, b in zip(got, wanted, strict=True))
+    return found
+
+
+def check_gradients(device: str) -> dict[str, bool]:
+    import isologit
+
+    weight, hidden = matrix(3001, 256, 1, "cpu", F32, "normal"), matrix(40, 256, 2, "cpu", F32, "normal")
+    ids, found = torch.arange(40) * 71, {}
+
+    def gradients(device: str, kernel: str, how: str, rows: slice = slice(None)) -> list[torch.Tensor]:
+        leaves = [x.to(device).requires_grad_() for x in (hidden[rows], weight)]
+        options = {"scale": 0.05, "return_entropy": True, "gradients": how, "kernel": kernel}
+        scored = isologit.linear_logprobs(*leaves, ids[rows].to(device), **options)
+        return torch.autograd.grad(scored.logprobs.sum() + scored.entropy.sum(), leaves)
+
+    wanted, exact, fast = gradients("cpu", "", "exact"), *(gradients(device, "torch", x) for x in ("exact", "fast"))
+    for name, one, right, near in zip(("dhidden", "dweight"), exact, wanted, fast, strict=True):
+        found[f"{name}, exact"] = same(one, right)
+        found[f"{name}, fast"] = bool((near.cpu() - right).abs().max() < 2.0**-20 * right.abs().max())
+    some = gradients(device, "torch", "fast", slice(7, 12))[0]
+    found["dhidden of a row does not depend on the others"] = same(some, fast[0][7:12])
+    return found
+
+
+def check(device: str, cases: dict) -> bool:
+    right = True
+    for checks in (lambda: check_logits(device, cases), lambda: check_verbs(device), lambda: check_gradients(device)):
+        started, found = time.time(), checks()
+        wrong = [name for name, is_right in found.items() if not is_right]
+        right = right and not wrong
+        told = f"WRONG: {'; '.join(wrong)}" if wrong else "all right"
+        print(f"torch backend on {device}: {len(found)} checks, {time.time() - started:.1f} s, {told}", flush=True)
+    return right
+
+
+CASES = {
+    "special": (4096, 512, 70, BF16, BF16, "special", True),
+    "f16 ties": (4096, 512, 70, F16, F16, "ties", False),
+    "f32 wild": (4096, 1024, 70, F32, F32, "wild", False),
+    "bf16 under f32": (4096, 1024, 70, BF16, F32, "normal", True),
+    "small": (300, 136, 34, BF16, BF16, "wild", True),
+    "small odd": (300, 133, 34, F32, F32, "ties", True),
+}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="")
+    device = parser.parse_args().device or str(torch.accelerator.current_accelerator())
+    sys.exit(0 if check(device, CASES) else 1)

@@ -1,0 +1,296 @@
+// Gradients of attention, with nothing of size [T, T] in memory: one piece of work is the queries of one sequence and
+// one kv head, whose scores are made again a few rows at a time. With p_j the weights of a row and a_j = dy v_j:
+//   D = sum of p_j a_j, ds_j = p_j (a_j - D) (1 - (s_j / c)^2) scale with the last factor where there is a softcap,
+//   dq = sum of ds_j k_j, dk_j = sum of ds_j q and dv_j = sum of p_j dy over the rows that see j, dsink = -p_sink D.
+// Sums over rows run in their order, kRows of them in a chain.
+//
+// Errors, u = 2^-53, n keys seen: a score is within E = (dim + 16) u scale |q| |k_j| + 2^-46 c of itself and once more
+// E by the subtraction of the greatest, so p_j is within 2 E + n u + 2^-49 and the rest adds n + dim + 16 roundings.
+// What is not finite makes its row's terms NaN.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/text.hpp"
+#include "exact/encode.hpp"
+#include "exact/row.hpp"
+#include "forward/keys.hpp"
+#include "forward/validate.hpp"
+#include "isologit/forward_backward.hpp"
+#include "kernels/fold_loops.hpp"
+#include "tiles/call.hpp"
+#include "tiles/validate.hpp"
+
+namespace isologit::detail::forward {
+namespace {
+
+using isologit::forward::AttentionBackwardRequest;
+using isologit::forward::KeyValues;
+
+constexpr std::int64_t kRows = 32;  // of queries and the heads that share a kv head, side by side
+
+// The keys, or the values, of a kv head as f32, and the sums of their gradients.
+struct Side {
+  Side(const TensorView& x, std::int64_t count)
+      : dim(kernels::padded(x.dim)),
+        rows(static_cast<std::size_t>(count * dim)),
+        sums(static_cast<std::size_t>(count * dim)) {}
+  const float* row(std::int64_t j) const { return rows.data() + j * dim; }
+  double* sum(std::int64_t j) { return sums.data() + j * dim; }
+
+  std::int64_t dim;
+  std::vector<float> rows;
+  std::vector<double> sums;
+};
+
+// A query's head.
+struct QueryRow {
+  std::int64_t token;
+  std::int64_t head;
+  Seen seen;
+};
+
+class KvHead {
+ public:
+  KvHead(const AttentionBackwardRequest& request, const kernels::ForwardLoops& loops, double* dsinks,
+         std::int64_t sequence, std::int64_t kv_head)
+      : request_(request),
+        attention_(request.attention),
+        loops_(loops),
+        dsinks_(dsinks),
+        sequence_(static_cast<std::size_t>(sequence)),
+        kv_head_(kv_head),
+        count_(attention_.key_counts[sequence_]),
+        keys_(attention_.kv.keys, count_),
+        values_(attention_.kv.values, count_),
+        q_(static_cast<std::size_t>(kRows * keys_.dim)),
+        dy_(static_cast<std::size_t>(kRows * values_.dim)),
+        dq_(static_cast<std::size_t>(keys_.dim)),
+        scores_(static_cast<std::size_t>(kernels::padded(count_))),
+        along_(scores_.size()),
+        slopes_(attention_.softcap == 0 ? 0 : scores_.size()),
+        weights_(static_cast<std::size_t>(count_ * kRows)),
+        dscores_(static_cast<std::size_t>(count_ * kRows)),
+        out_(std::max(keys_.dim, values_.dim)) {}
+
+  void run() {
+    const Keys keys(attention_.kv, static_cast<std::int64_t>(sequence_));
+    for (std::int64_t j = 0; j < count_; ++j) {
+      exact::widen_row(keys.key(j, kv_head_), attention_.q.dtype, attention_.q.dim, keys_.rows.data() + j * keys_.dim);
+      exact::widen_row(keys.value(j, kv_head_), attention_.q.dtype, attention_.kv.values.dim,
+                       values_.rows.data() + j * values_.dim);
+    }
+    const std::int64_t group = attention_.q.heads / attention_.kv.keys.heads;
+    for (std::int64_t token = attention_.query_starts[sequence_]; token < attention_.query_starts[sequence_ + 1];
+         ++token) {
+      for (std::int64_t head = kv_head_ * group; head < (kv_head_ + 1) * group; ++head) {
+        add_row(token, head);
+        if (rows_.size() == kRows) add_to_keys();
+      }
+    }
+    add_to_keys();
+    const std::int64_t first = attention_.kv.first_keys[sequence_];
+    for (std::int64_t j = 0; j < count_; ++j) {
+      store(keys_.sum(j), attention_.q.dim, request_.dkeys, first + j, kv_head_);
+      store(values_.sum(j), attention_.kv.values.dim, request_.dvalues, first + j, kv_head_);
+    }
+  }
+
+ private:
+  void store(const double* sums, std::int64_t dim, const TensorOutput& to, std::int64_t token, std::int64_t head) {
+    if (to.data == nullptr) return;
+    std::copy(sums, sums + dim, out_.values());
+    out_.store(dim, attention_.q.dtype, row_of(to, attention_.q.dtype, token, head));
+  }
+
+  void add_row(std::int64_t token, std::int64_t head) {
+    const auto r = static_cast<std::int64_t>(rows_.size());
+    const QueryRow row{token, head, seen_by(attention_, static_cast<std::int64_t>(sequence_), token)};
+    rows_.push_back(row);
+    load_row(attention_.q, token, head, q_.data() + r * keys_.dim);
+    load_row(request_.dy, token, head, dy_.data() + r * values_.dim);
+    std::fill(dq_.begin(), dq_.end(), 0.0);
+    const std::int64_t seen = row.seen.end - row.seen.begin;
+    if (seen > 0) {
+      const double sink = weigh(r, row);
+      const double total = differentiate(seen);
+      if (dsinks_ != nullptr) dsinks_[token * attention_.q.heads + head] = -sink * total;
+      for (std::int64_t j = 0; j < seen; ++j) {
+        const auto at = static_cast<std::size_t>((row.seen.begin + j) * kRows + r);
+        weights_[at] = scores_[static_cast<std::size_t>(j)];
+        dscores_[at] = along_[static_cast<std::size_t>(j)];
+      }
+      loops_.accumulate(along_.data(), keys_.row(row.seen.begin), keys_.dim, seen, dq_.data());
+    }
+    store(dq_.data(), attention_.q.dim, request_.dq, token, head);
+  }
+
+  // scores_ become the row's weights p, along_ the products a; returns p of the sink.
+  double weigh(std::int64_t r, const QueryRow& row) {
+    const std::int64_t seen = row.seen.end - row.seen.begin;
+    const auto cap = static_cast<double>(attention_.softcap);
+    const float* q = q_.data() + r * keys_.dim;
+    const float* dy = dy_.data() + r * values_.dim;
+    double greatest = loops_.scores(q, keys_.row(row.seen.begin), keys_.dim, seen,
+                                    static_cast<double>(attention_.scale), cap, scores_.data());
+    loops_.scores(dy, values_.row(row.seen.begin), values_.dim, seen, 1, 0, along_.data());
+    for (std::size_t j = 0; cap != 0 && j < static_cast<std::size_t>(seen); ++j) {
+      const double t = scores_[j] / cap;
+      slopes_[j] = (1 - t) * (1 + t);
+    }
+    const double sink = attention_.sinks.empty()
+                            ? -std::numeric_limits<double>::infinity()
+                            : static_cast<double>(attention_.sinks[static_cast<std::size_t>(row.head)]);
+    greatest = std::max(greatest, sink);
+    double unreal = 0;  // or NaN
+    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) {
+      scores_[j] -= greatest;
+      unreal += scores_[j] * 0;
+    }
+    double total = loops_.weigh(scores_.data(), seen, 0) + unreal;
+    const double sink_weight = std::exp(sink - greatest);
+    total += sink_weight;
+    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) scores_[j] /= total;
+    return sink_weight / total;
+  }
+
+  // along_ becomes ds; returns D.
+  double differentiate(std::int64_t seen) {
+    double total = 0;
+    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) total += scores_[j] * along_[j];
+    const auto scale = static_cast<double>(attention_.scale);
+    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) {
+      along_[j] = scores_[j] * (along_[j] - total) * scale * (slopes_.empty() ? 1 : slopes_[j]);
+    }
+    return total;
+  }
+
+  // What the rows at hand add to the gradients of keys and values. Which of them see a key is a run of rows: queries
+  // are in order, and what they see begins and ends no earlier than for those before.
+  void add_to_keys() {
+    std::int64_t low = 0;
+    std::int64_t high = 0;
+    const auto rows = static_cast<std::int64_t>(rows_.size());
+    const auto seen = [&](std::int64_t r) { return rows_[static_cast<std::size_t>(r)].seen; };
+    if (rows == 0) return;
+    for (std::int64_t j = seen(0).begin; j < seen(rows - 1).end; ++j) {
+      while (low < rows && seen(low).end <= j) ++low;
+      high = std::max(high, low);
+      while (high < rows && seen(high).begin <= j) ++high;
+      const std::int64_t at = j * kRows + low;
+      loops_.accumulate(dscores_.data() + at, q_.data() + low * keys_.dim, keys_.dim, high - low, keys_.sum(j));
+      loops_.accumulate(weights_.data() + at, dy_.data() + low * values_.dim, values_.dim, high - low, values_.sum(j));
+    }
+    rows_.clear();
+  }
+
+  const AttentionBackwardRequest& request_;
+  const AttentionRequest& attention_;
+  const kernels::ForwardLoops& loops_;
+  double* dsinks_;  // [tokens, heads]
+  std::size_t sequence_;
+  std::int64_t kv_head_;
+  std::int64_t count_;  // of keys
+  Side keys_, values_;
+  std::vector<float> q_, dy_;
+  std::vector<double> dq_;
+  std::vector<double> scores_, along_, slopes_;  // of a row
+  std::vector<double> weights_, dscores_;        // [keys, kRows]
+  std::vector<QueryRow> rows_;
+  Row out_;
+};
+
+bool is_empty(const AttentionRequest& attention, std::size_t sequence) {
+  return attention.key_counts[sequence] == 0 &&
+         attention.query_starts[sequence] == attention.query_starts[sequence + 1];
+}
+
+// What no piece writes: the gradients of keys of no sequence.
+void clear(const TensorOutput& to, const TensorView& like) {
+  if (to.data == nullptr) return;
+  const std::size_t bytes = static_cast<std::size_t>(like.dim) * dtype_size(like.dtype);
+  for (std::int64_t token = 0; token < like.tokens; ++token) {
+    for (std::int64_t head = 0; head < like.heads; ++head) std::memset(row_of(to, like.dtype, token, head), 0, bytes);
+  }
+}
+
+Result<void> validate_apart(const AttentionBackwardRequest& request) {
+  const AttentionRequest& attention = request.attention;
+  const KeyValues& kv = attention.kv;
+  const tiles::Range inputs[] = {range_of("q", attention.q), range_of("keys", kv.keys), range_of("values", kv.values),
+                                 range_of("dy", request.dy), tiles::range_of("sinks", attention.sinks)};
+  const auto apart = [&](std::string_view name, const TensorOutput& output, const TensorView& like) -> Result<void> {
+    if (output.data == nullptr) return {};
+    return validate_output(output, like, {}, {inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]}, name);
+  };
+  if (auto checked = apart("dq", request.dq, attention.q); !checked) return checked;
+  if (auto checked = apart("dkeys", request.dkeys, kv.keys); !checked) return checked;
+  return apart("dvalues", request.dvalues, kv.values);
+}
+
+Result<void> validate(const AttentionBackwardRequest& request) {
+  const AttentionRequest& attention = request.attention;
+  const KeyValues& kv = attention.kv;
+  if (!kv.block_table.empty()) {
+    return fail(StatusCode::unsupported,
+                "block_table: attention over pages has no gradients; expected keys and values without one");
+  }
+  if (auto checked = validate_attention_operands(attention); !checked) return checked;
+  TensorView result = attention.q;
+  result.dim = kv.values.dim;
+  if (auto checked = validate_like("dy", request.dy, "the result", result); !checked) return checked;
+  std::vector<std::array<std::int64_t, 2>> places;
+  for (std::size_t s = 0; s < kv.first_keys.size(); ++s) {
+    if (attention.key_counts[s] > 0) places.push_back({kv.first_keys[s], kv.first_keys[s] + attention.key_counts[s]});
+  }
+  std::sort(places.begin(), places.end());
+  for (std::size_t s = 1; s < places.size(); ++s) {
+    if (places[s][0] < places[s - 1][1]) {
+      return fail(StatusCode::unsupported,
+                  base::concat("first_keys: key ", places[s][0], " is of two sequences; expected sequences apart"));
+    }
+  }
+  if (request.dsinks != nullptr && attention.sinks.empty()) {
+    return tiles::invalid("dsinks: wanted of attention without sinks; expected NULL");
+  }
+  return validate_apart(request);
+}
+
+}  // namespace
+}  // namespace isologit::detail::forward
+
+namespace isologit::forward {
+
+Result<Report> attention_backward(const AttentionBackwardRequest& request, const Options& options) {
+  using namespace detail::forward;
+  const auto work = [&](const Options& own) -> Result<Report> {
+    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
+    const auto setting = setting_with_loops(own);
+    if (!setting) return tl::unexpected(setting.error());
+    const AttentionRequest& attention = request.attention;
+    clear(request.dkeys, attention.kv.keys);
+    clear(request.dvalues, attention.kv.values);
+    const std::int64_t heads = attention.q.heads;
+    std::vector<double> dsinks(request.dsinks == nullptr ? 0 : static_cast<std::size_t>(attention.q.tokens * heads));
+    const std::int64_t kv_heads = attention.kv.keys.heads;
+    const auto pieces = static_cast<std::int64_t>(attention.key_counts.size()) * kv_heads;
+    auto report = run(*setting, pieces, 1, [&](int, std::int64_t i, std::int64_t) {
+      if (is_empty(attention, static_cast<std::size_t>(i / kv_heads))) return std::int64_t{0};
+      KvHead(request, *setting->loops, dsinks.empty() ? nullptr : dsinks.data(), i / kv_heads, i % kv_heads).run();
+      return std::int64_t{0};
+    });
+    for (std::int64_t h = 0; h < heads && report && !dsinks.empty(); ++h) {
+      double sum = 0;
+      for (auto at = static_cast<std::size_t>(h); at < dsinks.size(); at += static_cast<std::size_t>(heads))
+        sum += dsinks[at];
+      request.dsinks[h] = static_cast<float>(sum) + 0.0F;
+    }
+    return report;
+  };
+  return detail::tiles::call(options, "computing attention_backward; nothing useful is in the outputs", work);
+}
+
+}  // namespace isologit::forward
