@@ -204,3 +204,9 @@ def test_training_through_it_is_refused_and_no_gradient_is_lost(place):
         with torch.no_grad():
             call(hidden, weight, lora=(a, b, scale))
     isologit.sample(hidden, weight, lora=(a, b, scale), **KEYS)
+
+
+def test_the_torch_backend_refuses_it() -> None:
+    hidden, weight = torch.ones(2, 3), torch.ones(5, 3)
+    with pytest.raises(NotImplementedError, match="lora_a is given, which kernel 'torch' does not take"):
+        isologit.logits(hidden, weight, lora=(torch.ones(1, 3), torch.ones(5, 1), 1.0), kernel="torch")

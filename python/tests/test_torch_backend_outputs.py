@@ -14,6 +14,7 @@ _OTHERWISE = {
     "test_every_result_names_its_kernel_and_arithmetic": "asks which kernel of the library it was",
     "test_backward_takes_the_kernel_of_forward_whatever_the_environment_says_by_then": "takes fast arithmetic",
     "test_strides_are_followed": "a weight of any strides is taken",
+    "test_opcheck": "takes a low-rank addition",
 }
 _OUTSIDE = {
     "test_forks_of_a_data_loader_score": "runs in another process",

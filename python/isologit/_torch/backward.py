@@ -14,10 +14,10 @@ from isologit._inputs import HeadArgs, SupportArgs
 from isologit._torch import fingerprint
 from isologit._torch.schema import HEAD, SUPPORT, operator
 
-DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")  # in the order of _Upstream
+DIFFERENTIABLE = ("logprobs", "entropy", "lse", "mean_logits", "top_k_logprobs")  # in the order of Upstream
 
 
-class _Upstream(NamedTuple):
+class Upstream(NamedTuple):
     """Of what isologit::score was given and returned; token_ids [N] or [N, K], top_k_* [N, k] or [0], counts [8]."""
 
     token_ids: Tensor | None
@@ -33,7 +33,7 @@ class _Upstream(NamedTuple):
     d_top_k: Tensor | None
 
 
-class _LogitsUpstream(NamedTuple):
+class LogitsUpstream(NamedTuple):
     counts: Tensor
     d_logits: Tensor
 
@@ -47,12 +47,12 @@ class Wanted(NamedTuple):
     dbias: bool
 
 
-def _split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
+def split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
     parts = iter(flat)
     return tuple(kind(*(next(parts) for _ in kind._fields)) for kind in kinds)
 
 
-def _outputs(head: HeadArgs, wanted: Wanted) -> tuple[Tensor, ...]:
+def outputs(head: HeadArgs, wanted: Wanted) -> tuple[Tensor, ...]:
     """dhidden, dweight and dbias in the types of what they are gradients of; empty where not wanted. dweight is left
     out when there is a buffer for it."""
 
@@ -78,7 +78,7 @@ def _run(
     peers: _native.PeersCalls | None = None,
 ) -> tuple[Tensor, ...]:
     """Makes the gradients that are wanted, for the upstream that the request holds."""
-    native, results = head.native(), _outputs(head, wanted)
+    native, results = head.native(), outputs(head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
     dhidden, dbias = results[0], results[-1]
     dweight = wanted.dweight if accumulate else results[1]
@@ -98,7 +98,7 @@ def _run(
         _native.backward(native, request, gradients=wanted.gradients, **options)
     except BaseException as error:
         if accumulate and _had_begun(error):
-            _mark(dweight, error)
+            mark(dweight, error)
         raise
     for tensor in (dbias,) if accumulate else (dweight, dbias):
         tensor[head.vocab_size :].zero_()  # rows of padding
@@ -110,7 +110,7 @@ def _had_begun(error: BaseException) -> bool:
     return not isinstance(error, (ValueError, NotImplementedError)) or "of no use" in str(error)
 
 
-def _mark(buffer: Tensor, error: BaseException) -> None:
+def mark(buffer: Tensor, error: BaseException) -> None:
     """A part of this gradient has been added to the buffer: what is left there must not be taken for a sum."""
     buffer.fill_(torch.nan)
     told = "dweight_accumulate held a part of this gradient and is NaN now: fill it anew before it is used again"
@@ -124,7 +124,7 @@ def _flat_f32(upstream: Tensor) -> Tensor:
     return upstream.to(torch.float32).contiguous()
 
 
-def _ids_and_upstream(upstream: _Upstream, counts: Tensor) -> tuple[Tensor, Tensor]:
+def ids_and_upstream(upstream: Upstream, counts: Tensor) -> tuple[Tensor, Tensor]:
     """All ids [N, n] that have an upstream, token_ids and top-k ones, and these upstreams.
 
     `counts` [N] tells the rows that are not ignored. What contributes nothing has an upstream of 0 rather than an id to
@@ -148,7 +148,7 @@ def _ids_and_upstream(upstream: _Upstream, counts: Tensor) -> tuple[Tensor, Tens
 
 
 def run_score(*flat: Any, peers: _native.PeersCalls | None = None) -> tuple[Tensor, ...]:
-    head, support, upstream, wanted = _split(flat, HeadArgs, SupportArgs, _Upstream, Wanted)
+    head, support, upstream, wanted = split(flat, HeadArgs, SupportArgs, Upstream, Wanted)
     rows = head.hidden.shape[0]
     if rows == 0:
         return _run(head, wanted, upstream.counts, _native.BackwardRequest())
@@ -157,7 +157,7 @@ def run_score(*flat: Any, peers: _native.PeersCalls | None = None) -> tuple[Tens
     counts = torch.ones(rows, dtype=torch.bool)
     if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
         counts = upstream.token_ids != upstream.ignore_index
-    ids, d_logprobs = _ids_and_upstream(upstream, counts)
+    ids, d_logprobs = ids_and_upstream(upstream, counts)
     request = _native.BackwardRequest(ids_per_row=ids.shape[1], has_ignore_index=1, ignore_index=-1)
     if ids.shape[1] > 0:
         request.token_ids, request.d_logprobs = ids.data_ptr(), d_logprobs.data_ptr()
@@ -175,8 +175,8 @@ def run_score(*flat: Any, peers: _native.PeersCalls | None = None) -> tuple[Tens
     return results
 
 
-def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
-    head, upstream, wanted = _split(flat, HeadArgs, _LogitsUpstream, Wanted)
+def run_logits(*flat: Any) -> tuple[Tensor, ...]:
+    head, upstream, wanted = split(flat, HeadArgs, LogitsUpstream, Wanted)
     d_logits = upstream.d_logits.to(torch.float32)
     if not _inputs.rows_are_adjacent(d_logits):
         d_logits = d_logits.contiguous()
@@ -185,7 +185,7 @@ def _run_logits(*flat: Any) -> tuple[Tensor, ...]:
 
 
 def _fake(*flat: Any) -> tuple[Tensor, ...]:
-    return _outputs(HeadArgs(*flat[: len(HeadArgs._fields)]), Wanted(*flat[-len(Wanted._fields) :]))
+    return outputs(HeadArgs(*flat[: len(HeadArgs._fields)]), Wanted(*flat[-len(Wanted._fields) :]))
 
 
 def _operators(name: str, upstream: str, run: Any) -> tuple[Any, Any]:
@@ -203,4 +203,4 @@ score_backward, score_backward_into = _operators(
     "Tensor? d_top_k",
     run_score,
 )
-logits_backward, logits_backward_into = _operators("logits_backward", "Tensor counts, Tensor d_logits", _run_logits)
+logits_backward, logits_backward_into = _operators("logits_backward", "Tensor counts, Tensor d_logits", run_logits)

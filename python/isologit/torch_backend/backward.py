@@ -127,12 +127,12 @@ def _slope(x: Tensor) -> Tensor:
 def score_backward(*flat: Any) -> tuple[Tensor, ...]:
     from isologit._torch import backward, fingerprint
 
-    head, support, upstream, wanted = backward._split(flat, HeadArgs, SupportArgs, backward._Upstream, backward._Wanted)
+    head, support, upstream, wanted = backward.split(flat, HeadArgs, SupportArgs, backward.Upstream, backward.Wanted)
     rows = head.hidden.shape[0]
     if rows > 0 and upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
     if wanted.gradients == "exact":
-        return _by_core(backward._run_score, flat, summaries=upstream.summaries, counts=upstream.counts)
+        return _by_core(backward.run_score, flat, summaries=upstream.summaries, counts=upstream.counts)
     counts = torch.ones(rows, dtype=torch.bool, device=head.hidden.device)
     if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
         counts = upstream.token_ids != upstream.ignore_index
@@ -149,15 +149,15 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
         return _dz(place, Summary.unpacked(summary[place.rows]), given.of(place.rows))
 
     problem = _Problem(head, support, places, temperatures[places], _sizes(head, support, places), True, dz)
-    return _make(problem, backward._outputs(head, wanted), wanted, backward._mark)
+    return _make(problem, backward.outputs(head, wanted), wanted, backward.mark)
 
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     from isologit._torch import backward
 
-    head, upstream, wanted = backward._split(flat, HeadArgs, backward._LogitsUpstream, backward._Wanted)
+    head, upstream, wanted = backward.split(flat, HeadArgs, backward.LogitsUpstream, backward.Wanted)
     if wanted.gradients == "exact":
-        return _by_core(backward._run_logits, flat, counts=upstream.counts)
+        return _by_core(backward.run_logits, flat, counts=upstream.counts)
     g = upstream.d_logits
     places = torch.cat([(g[rows] != 0).any(1) for rows in blocks.slices(g.shape[0], _ROWS)] or [g.new_empty(0)])
     places = places.nonzero()[:, 0].cpu()
@@ -170,7 +170,7 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     support = SupportArgs(*(None,) * len(SupportArgs._fields))
     sizes = _sizes(head, support, places)
     problem = _Problem(head, support, places, temperatures, sizes, head.softcap is not None, dz)
-    return _make(problem, backward._outputs(head, wanted), wanted, backward._mark)
+    return _make(problem, backward.outputs(head, wanted), wanted, backward.mark)
 
 
 def _by_core(run: Callable[..., Any], flat: tuple[Any, ...], **own: Tensor) -> tuple[Tensor, ...]:
@@ -197,7 +197,7 @@ def _by_core(run: Callable[..., Any], flat: tuple[Any, ...], **own: Tensor) -> t
 
 
 def _upstream_of(backward: Any, upstream: Any, counts: Tensor) -> _Upstream:
-    ids, logprobs = backward._ids_and_upstream(upstream, counts)
+    ids, logprobs = backward.ids_and_upstream(upstream, counts)
     columns = []
     for name in ("d_lse", "d_entropy", "d_mean_logits"):
         values = getattr(upstream, name)

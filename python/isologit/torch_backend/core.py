@@ -15,12 +15,14 @@ from isologit._inputs import HeadArgs, SupportArgs
 from isologit._score import Results, ScoreArgs
 
 _PLAIN = {"softcap": None, "scale": None, "divide": None, "transform_order": "softcap_first"}
+_NO_LORA = {"lora_a": None, "lora_b": None, "lora_scale": 0.0}
 _RUNNING = {"arithmetic": "exact", "threads": 0, "processors": [], "kernel": ""}
 
 
 def head_of(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, temperature: float = 1.0) -> HeadArgs:
     """Of tensors on the CPU, for the core's best kernel."""
-    options = {**_PLAIN, **_RUNNING, "temperatures": torch.full((1,), temperature), "vocab_size": weight.shape[0]}
+    options = {**_PLAIN, **_RUNNING, **_NO_LORA}
+    options |= {"temperatures": torch.full((1,), temperature), "vocab_size": weight.shape[0]}
     return HeadArgs(hidden=hidden, weight=weight, bias=bias, **options)
 
 

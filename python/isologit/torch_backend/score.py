@@ -15,7 +15,7 @@ from isologit.torch_backend.rounding import DIGITS
 
 _HEAD = frozenset(
     "hidden weight bias temperatures vocab_size softcap scale divide transform_order arithmetic threads processors "
-    "kernel".split()
+    "kernel lora_scale".split()  # the scale says nothing without its factors, which are not known here
 )
 
 
