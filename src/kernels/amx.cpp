@@ -12,7 +12,9 @@
 // element. Loads for these nine: three tiles of the weight, five of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
 // Measured on 16 processors of a Xeon with AMX (docs/performance.md): 256 rows at 122 GFLOP/s a core, a quarter of what
-// the nine products alone do; 4 to 15 rows are bound by taking the weight apart, and slower than avx512.
+// the nine products alone do. Fewer rows are bound by taking the weight apart: digits and f64 sums, in ms (V=151936, a
+// thread), 8 rows 112 and 71, 12 rows 123 and 125, 14 rows 125 and 131 for H=1024; 12 rows 453 and 477, 14 rows 484 and
+// 623 for H=4096.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -87,7 +89,7 @@ void add_levels(const Levels& levels, std::int64_t* totals) {
 // Sums as those of Panel<Doubles>, whose prepared block it keeps in front of its own.
 struct DigitSums : Panel<Doubles> {
   static constexpr std::int64_t kBlockRows = 256;
-  static constexpr std::int64_t kDigitsFrom = 4;  // from so many hidden rows on
+  static constexpr std::int64_t kDigitsFrom = 12;  // from so many hidden rows on
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {

@@ -98,7 +98,7 @@ TEST_P(Logits, AreTheOraclesForEveryFamilyTypeAndSize) {
 TEST_P(Logits, DoNotDependOnStrideAlignmentBlockOrTile) {
   for (const DotFamily family : {DotFamily::normal, DotFamily::near_tie, DotFamily::specials}) {
     for (const DType dtype : dtypes) {
-      const DotShape shape{7, 70, 33, dtype, dtype, dtype};
+      const DotShape shape{13, 70, 33, dtype, dtype, dtype};
       const DotData data = make_dot(shape, family, 5);
       const std::vector<float> expected = oracle_logits(data);
       const std::vector<std::uint8_t> bias = [&] {
@@ -147,7 +147,7 @@ TEST_P(Logits, OfManyRowsCrossBlocks) {
 TEST_P(Logits, NearTiesReachTheFallback) {
   if (is_reference()) GTEST_SKIP() << "the reference is the fallback";
   for (const DotFamily family : {DotFamily::near_tie, DotFamily::overflow_limit}) {
-    const DotShape shape{6, 70, 257, DType::bf16, DType::bf16, std::nullopt};
+    const DotShape shape{14, 70, 257, DType::bf16, DType::bf16, std::nullopt};
     const DotData data = make_dot(shape, family, 3);
     const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
     ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << describe(shape, family);

@@ -67,7 +67,7 @@ TEST_P(Pairwise, EveryFamilyOfManyRows) {
 TEST_P(Pairwise, RandomBytes) {
   oracle::Random random(11);
   for (int i = 0; i < (instrumented ? 20 : 200); ++i) {
-    const DotShape shape{random.between(1, 9),
+    const DotShape shape{random.between(1, 20),
                          random.between(1, 20),
                          random.between(1, 300),
                          static_cast<DType>(random.below(3)),
