@@ -34,6 +34,8 @@ class LMHead(nn.Module):
         lora: Lora | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight is a {type(weight).__name__}; expected a tensor [V, H]; functions take others")
         if weight.dim() != 2:
             raise ValueError(f"weight: shape is {list(weight.shape)}; expected [V, H]")
         self.weight = weight

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import isologit
+import isologit.nn
 
 VOCAB, SIZE, ROWS = 70, 37, 3
 F8 = {torch.float8_e4m3fn: "f8_e4m3", torch.float8_e5m2: "f8_e5m2"}
@@ -159,3 +160,9 @@ def test_what_does_not_fit_is_refused(hidden):
         isologit.logits(hidden.float(), isologit.F8Weight(values.t().contiguous().t(), 1.0))
     with pytest.raises(TypeError, match="expected numpy arrays or torch tensors"):
         isologit.logits(hidden.float().numpy(), isologit.F8Weight(values, 1.0))
+
+
+def test_a_module_takes_tensors_alone():
+    weight = isologit.F8Weight(torch.zeros(4, 8, dtype=torch.float8_e4m3fn), torch.ones(()))
+    with pytest.raises(TypeError, match=r"weight is a F8Weight; expected a tensor \[V, H\]"):
+        isologit.nn.LMHead(weight)
