@@ -80,12 +80,3 @@ def test_logprobs_of_fixed_ids_of_a_prompt(in_place):
 def test_another_change_is_refused(in_place):
     with pytest.raises(ValueError, match=r"logprob.compute_token_logprobs is isologit\..*; expected vLLM's own"):
         _logprobs_v2.put_in_place(2, _processors.bound())
-
-
-def test_logits_elsewhere_are_refused(in_place):
-    class Elsewhere(torch.Tensor):
-        device = torch.device("cuda")
-
-    logits = torch.zeros(1, 4).as_subclass(Elsewhere)
-    with pytest.raises(NotImplementedError, match="logits is on cuda.*on the CPU only"):
-        logprob.compute_token_logprobs(logits, torch.zeros(1, 1, dtype=torch.int64))

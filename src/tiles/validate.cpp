@@ -207,7 +207,9 @@ Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::in
   if (head.weight.cols != cols) {
     return invalid(base::concat("weight: rows of ", head.weight.cols, " elements; expected ", cols));
   }
-  if (shard.first_id < 0 || shard.first_id > vocab_size - head.vocab_size) {
+  const bool fits =
+      shard.first_id >= 0 && vocab_size >= head.vocab_size && shard.first_id <= vocab_size - head.vocab_size;
+  if (!fits) {
     return invalid(base::concat("shard: ", head.vocab_size, " ids from ", shard.first_id,
                                 " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
   }
