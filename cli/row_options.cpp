@@ -13,16 +13,14 @@ Outcome<ScoreOptions> parse_compute_options(const RowArguments& arguments) {
   options.kernel = arguments.kernel;
   options.arithmetic = arguments.arithmetic == "fast" ? Arithmetic::fast : Arithmetic::exact;
   if (options.kernel.empty()) return options;
-  std::string known;
   for (const KernelInfo& info : kernels()) {
     if (info.name == options.kernel && info.arithmetic == options.arithmetic) return options;
     if (info.name == options.kernel) {
       return usage_error(fmt::format("--kernel: '{}' is of {} arithmetic; --arithmetic is {}", options.kernel,
                                      arithmetic_name(info.arithmetic), arguments.arithmetic));
     }
-    known += fmt::format("{}{}", known.empty() ? "" : ", ", info.name);
   }
-  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", options.kernel, known));
+  return unknown_kernel(options.kernel);
 }
 
 // Parses the text of an option, if it is given.
@@ -36,6 +34,12 @@ Outcome<void> parse_given(const std::optional<std::string>& text, Parse&& parse,
 }
 
 }  // namespace
+
+tl::unexpected<Failure> unknown_kernel(const std::string& name) {
+  std::string known;
+  for (const KernelInfo& info : kernels()) known += fmt::format("{}{}", known.empty() ? "" : ", ", info.name);
+  return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", name, known));
+}
 
 void RowArguments::declare(Options& options, const std::string& vocab_help, const std::string& temperature_help) {
   declare_model(options);

@@ -38,6 +38,9 @@ struct RowOptions {
 // `zero` allows a temperature of 0.
 Outcome<RowOptions> parse_row_options(const RowArguments& arguments, bool zero = false);
 
+// --kernel names none; says which there are.
+tl::unexpected<Failure> unknown_kernel(const std::string& name);
+
 // Declares --threads.
 void declare_threads(Options& options, std::int64_t& threads);
 // Declares --json.

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -43,7 +45,6 @@ struct Verified {
   std::vector<Line> operations;
   std::vector<Line> properties;
   std::vector<std::pair<std::string, std::string>> digests;  // by family, of the first kernel that is exact
-  bool digests_are_golden = true;
   double seconds = 0;
 
   bool right() const {
@@ -54,7 +55,7 @@ struct Verified {
         }
       }
     }
-    return digests_are_golden;
+    return true;
   }
 };
 
@@ -62,9 +63,7 @@ Outcome<std::vector<KernelInfo>> chosen_kernels(const Arguments& arguments) {
   if (arguments.all && !arguments.kernel.empty())
     return usage_error("--all: not beside --kernel; expected one of them");
   std::vector<KernelInfo> chosen;
-  std::string known;
   for (const KernelInfo& kernel : isologit::kernels()) {
-    known += (known.empty() ? "" : ", ") + kernel.name;
     if (kernel.name == arguments.kernel && !kernel.runnable) {
       return failure(fmt::format("--kernel: '{}' does not run here: {}", kernel.name, kernel.why_not));
     }
@@ -73,9 +72,7 @@ Outcome<std::vector<KernelInfo>> chosen_kernels(const Arguments& arguments) {
     }
   }
   if (chosen.empty()) {
-    if (!arguments.kernel.empty()) {
-      return usage_error(fmt::format("--kernel: '{}' is unknown; known are {}", arguments.kernel, known));
-    }
+    if (!arguments.kernel.empty()) return unknown_kernel(arguments.kernel);
     return failure("no kernel is chosen: ISOLOGIT_KERNEL names none that runs here; see isologit kernels");
   }
   return chosen;
@@ -88,68 +85,63 @@ ScoreOptions options_of(const KernelInfo& kernel) {
   return options;
 }
 
-std::string digest_of_texts(const std::vector<std::string>& texts) {
-  Digest digest;
-  for (const std::string& text : texts) digest.add(std::as_bytes(std::span(text)));
-  return digest.text().substr(0, 32);
+bool is_exact(const KernelInfo& kernel) { return kernel.arithmetic == Arithmetic::exact; }
+
+// An error of a call counts as one.
+void add_wrong(Cell& cell, std::int64_t count, const std::string& what) {
+  cell.wrong += count;
+  if (cell.first.empty()) cell.first = what;
 }
 
+void add_compared(Cell& cell, const std::string& where, const Result<void>& done, const Compared& compared) {
+  cell.tried = true;
+  cell.elements += compared.elements;
+  const Difference& differs = compared.difference;
+  if (differs.elements != 0) add_wrong(cell, differs.elements, where + differs.first);
+  if (!done) add_wrong(cell, 1, where + done.error().message);
+}
+
+// By family, of the digests of its operations.
+using FamilyDigests = std::array<Digest, std::size(kDataFamilies)>;
+
 // On data of every family, against the digests that are recorded. What differs is looked for beside the reference.
-void run_operation(const Operation& operation, const KernelInfo& kernel, Cell& cell,
-                   std::vector<std::vector<std::string>>* digests) {
+void run_operation(const Operation& operation, const KernelInfo& kernel, Cell& cell, FamilyDigests* digests) {
   cell.tried = true;
   for (const DataFamily family : kDataFamilies) {
     const Result<Results> found = operation.run(family, options_of(kernel));
-    if (!found) {
-      cell.first = found.error().message;
-      return;
-    }
+    if (!found) return add_wrong(cell, 1, found.error().message);
     cell.elements += count_of(*found);
     const std::string digest = digest_of(*found);
-    if (digests != nullptr) (*digests)[static_cast<std::size_t>(family)].push_back(digest);
+    if (digests != nullptr) (*digests)[static_cast<std::size_t>(family)].add(std::as_bytes(std::span(digest)));
     if (digest == golden_digest(operation.name, family)) continue;
     ScoreOptions by_reference;
     by_reference.kernel = "reference";
     const Result<Results> right = operation.run(family, by_reference);
-    if (!right) {
-      cell.first = right.error().message;
-      return;
-    }
+    if (!right) return add_wrong(cell, 1, right.error().message);
     const Difference differs = difference(*found, *right);
-    cell.wrong += std::max<std::int64_t>(differs.elements, 1);
-    if (!cell.first.empty()) continue;
-    cell.first = fmt::format(
-        "{}: {}", name_of(family),
-        differs.elements != 0 ? differs.first : "the reference agrees, but not the digest that is recorded");
+    add_wrong(cell, std::max<std::int64_t>(differs.elements, 1),
+              fmt::format(
+                  "{}: {}", name_of(family),
+                  differs.elements != 0 ? differs.first : "the reference agrees, but not the digest that is recorded"));
   }
 }
 
 void run_property(const Property& property, const KernelInfo& kernel, Cell& cell) {
-  cell.tried = true;
-  Compared compared;
   for (const HeadRun& run : head_runs()) {
-    const bool is_exact = kernel.arithmetic == Arithmetic::exact;
-    if (run.name == "given logits" && !is_exact) continue;
+    if (run.name == "given logits" && !is_exact(kernel)) continue;
     for (const DType dtype : kDataTypes) {
-      const HeadCase one = make_head_case(DataFamily::normal, dtype, 18, 70, 21);
+      const HeadCase one = make_head_case(DataFamily::normal, dtype, {18, 70, 21});
+      Compared compared;
       const Result<void> done = property.compare(run, one, options_of(kernel), compared);
-      if (!done) compared.difference = {1, run.name + ": " + done.error().message};
-      if (compared.difference.elements != 0 && cell.first.empty()) {
-        cell.first = fmt::format("{} {}: {}", dtype_name(dtype), run.name, compared.difference.first);
-      }
+      add_compared(cell, fmt::format("{} {}: ", dtype_name(dtype), run.name), done, compared);
     }
   }
-  cell.elements = compared.elements;
-  cell.wrong = compared.difference.elements;
 }
 
 void run_decode(const KernelInfo& kernel, Cell& cell) {
-  cell.tried = true;
   Compared compared;
   const Result<void> done = compare_decode(options_of(kernel), compared);
-  cell.elements = compared.elements;
-  cell.wrong = done ? compared.difference.elements : 1;
-  cell.first = done ? compared.difference.first : done.error().message;
+  add_compared(cell, "", done, compared);
 }
 
 Verified verify(std::vector<KernelInfo> kernels) {
@@ -157,52 +149,37 @@ Verified verify(std::vector<KernelInfo> kernels) {
   Progress progress(::isatty(STDERR_FILENO) == 1, start, "verifying");
   Verified verified;
   verified.kernels = std::move(kernels);
-  const std::size_t lines = operations().size() + properties().size() + 1;
+  const std::size_t steps = (operations().size() + properties().size() + 1) * verified.kernels.size();
   std::size_t step = 0;
-  const auto tell = [&] {
-    const double share = static_cast<double>(step++) / static_cast<double>(lines * verified.kernels.size());
-    std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
-  };
-  std::vector<std::vector<std::string>> found(std::size(kDataFamilies)), golden(std::size(kDataFamilies));
-  const auto first_exact = [&](std::size_t k) {
-    for (std::size_t i = 0; i < k; ++i) {
-      if (verified.kernels[i].arithmetic == Arithmetic::exact) return false;
-    }
-    return verified.kernels[k].arithmetic == Arithmetic::exact;
-  };
-  for (const Operation& operation : operations()) {
-    Line line{operation.name, "", std::vector<Cell>(verified.kernels.size())};
-    for (std::size_t k = 0; k < verified.kernels.size(); ++k) {
-      tell();
-      if (verified.kernels[k].arithmetic != Arithmetic::exact) continue;
-      run_operation(operation, verified.kernels[k], line.cells[k], first_exact(k) ? &found : nullptr);
-    }
-    for (const DataFamily family : kDataFamilies) {
-      golden[static_cast<std::size_t>(family)].emplace_back(golden_digest(operation.name, family));
-    }
-    verified.operations.push_back(std::move(line));
-  }
-  const auto add_line = [&](const char* name, const char* what, auto&& run) {
+  const auto add_line = [&](std::vector<Line>& lines, const char* name, const char* what, auto&& run) {
     Line line{name, what, std::vector<Cell>(verified.kernels.size())};
     for (std::size_t k = 0; k < verified.kernels.size(); ++k) {
-      tell();
+      const double share = static_cast<double>(step++) / static_cast<double>(steps);
+      std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
       run(verified.kernels[k], line.cells[k]);
     }
-    verified.properties.push_back(std::move(line));
+    lines.push_back(std::move(line));
   };
+  FamilyDigests digests;
+  const auto first_exact = std::find_if(verified.kernels.begin(), verified.kernels.end(), is_exact);
+  for (const Operation& operation : operations()) {
+    add_line(verified.operations, operation.name, "", [&](const KernelInfo& kernel, Cell& cell) {
+      if (is_exact(kernel)) run_operation(operation, kernel, cell, &kernel == &*first_exact ? &digests : nullptr);
+    });
+  }
   for (const Property& property : properties()) {
-    add_line(property.name, property.what,
+    add_line(verified.properties, property.name, property.what,
              [&](const KernelInfo& kernel, Cell& cell) { run_property(property, kernel, cell); });
   }
-  add_line("decode", "attention token by token, in pages", [](const KernelInfo& kernel, Cell& cell) {
-    if (kernel.arithmetic == Arithmetic::exact) run_decode(kernel, cell);
-  });
+  add_line(verified.properties, "decode", "attention token by token, in pages",
+           [](const KernelInfo& kernel, Cell& cell) {
+             if (is_exact(kernel)) run_decode(kernel, cell);
+           });
   std::fputs(progress.clear().c_str(), stderr);
   for (const DataFamily family : kDataFamilies) {
-    const auto at = static_cast<std::size_t>(family);
-    if (found[at].empty()) continue;
-    verified.digests.emplace_back(name_of(family), digest_of_texts(found[at]));
-    verified.digests_are_golden = verified.digests_are_golden && found[at] == golden[at];
+    if (first_exact == verified.kernels.end()) break;
+    const std::string digest = digests[static_cast<std::size_t>(family)].text();
+    verified.digests.emplace_back(name_of(family), digest.substr(0, kDigestLength));
   }
   verified.seconds = std::chrono::duration<double>(Progress::Clock::now() - start).count();
   return verified;

@@ -93,6 +93,10 @@ const char* name_of(DataFamily family) {
   return "unknown";
 }
 
+std::uint32_t stream_of(DataFamily family, DType dtype, std::uint32_t use) {
+  return (static_cast<std::uint32_t>(family) * 16 + static_cast<std::uint32_t>(dtype)) * 64 + use;
+}
+
 std::uint32_t random_word(std::uint32_t stream, std::uint64_t i) { return random_words(stream, i)[0]; }
 
 Elements make_elements(DataFamily family, Side side, DType dtype, std::int64_t rows, std::int64_t cols,
@@ -119,10 +123,9 @@ Elements make_elements(DataFamily family, Side side, DType dtype, std::int64_t r
   return made;
 }
 
-HeadCase make_head_case(DataFamily family, DType dtype, std::int64_t rows, std::int64_t vocab, std::int64_t cols) {
-  const auto stream = [&](std::uint32_t use) {
-    return (static_cast<std::uint32_t>(family) * 16 + static_cast<std::uint32_t>(dtype)) * 64 + use;
-  };
+HeadCase make_head_case(DataFamily family, DType dtype, const HeadShape& shape) {
+  const auto [rows, vocab, cols] = shape;
+  const auto stream = [&](std::uint32_t use) { return stream_of(family, dtype, use); };
   HeadCase made;
   made.hidden = make_elements(family, Side::hidden, dtype, rows, cols, stream(0));
   made.weight = make_elements(family, Side::weight, dtype, vocab, cols, stream(1));

@@ -26,6 +26,8 @@ const char* name_of(DataFamily family);
 
 inline constexpr DType kDataTypes[] = {DType::bf16, DType::f16, DType::f32};
 
+// The stream of one use of the data of a family and type.
+std::uint32_t stream_of(DataFamily family, DType dtype, std::uint32_t use);
 // Word i of a stream.
 std::uint32_t random_word(std::uint32_t stream, std::uint64_t i);
 
@@ -45,6 +47,10 @@ enum class Side { hidden, weight };
 Elements make_elements(DataFamily family, Side side, DType dtype, std::int64_t rows, std::int64_t cols,
                        std::uint32_t stream);
 
+struct HeadShape {
+  std::int64_t rows, vocab, cols;
+};
+
 // A head, rows, and all that the verbs take beside them. Transforms, support, temperatures and cuts differ by type.
 struct HeadCase {
   Elements hidden, weight, bias;
@@ -59,7 +65,7 @@ struct HeadCase {
   std::int64_t rows() const { return hidden.rows; }
   Head head() const { return {weight.matrix(), bias.vector(), weight.rows, transforms}; }
 };
-HeadCase make_head_case(DataFamily family, DType dtype, std::int64_t rows, std::int64_t vocab, std::int64_t cols);
+HeadCase make_head_case(DataFamily family, DType dtype, const HeadShape& shape);
 
 // The same head with these of its rows, in this order.
 HeadCase select_rows(const HeadCase& one, std::span<const std::int64_t> rows);

@@ -13,13 +13,6 @@ using forward::TensorOutput;
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-forward::Options forward_options(const ScoreOptions& options) {
-  forward::Options same;
-  same.threads = options.threads;
-  same.kernel = options.kernel;
-  return same;
-}
-
 // The results of calls, as bytes of the operands' type.
 class Calls {
  public:
@@ -54,14 +47,32 @@ forward::TensorView heads_of(const Elements& elements, std::int64_t heads) {
   return {elements.bytes.data(), elements.dtype, elements.rows, heads, dim, elements.cols, dim};
 }
 
+forward::AttentionRequest causal_attention(const ForwardCase& one, const TensorOutput& y) {
+  forward::AttentionRequest request;
+  request.q = heads_of(one.x, kHeads);
+  request.kv.keys = heads_of(one.keys, kKvHeads);
+  request.kv.values = heads_of(one.values, kKvHeads);
+  request.kv.first_keys = kFirstKeys;
+  request.query_starts = kQueryStarts;
+  request.key_counts = kKeyCounts;
+  request.scale = kScale;
+  request.y = y;
+  return request;
+}
+
+forward::Options forward_options(const ScoreOptions& options) {
+  forward::Options same;
+  same.threads = options.threads;
+  same.kernel = options.kernel;
+  return same;
+}
+
 ForwardCase make_forward_case(DataFamily family, DType dtype) {
   const auto make = [&](DataFamily of, std::int64_t rows, std::int64_t cols, std::uint32_t use) {
-    return make_elements(of, Side::weight, dtype, rows, cols,
-                         (static_cast<std::uint32_t>(family) * 16 + static_cast<std::uint32_t>(dtype)) * 64 + use);
+    return make_elements(of, Side::weight, dtype, rows, cols, stream_of(family, dtype, use));
   };
   ForwardCase made;
-  made.x = make_elements(family, Side::hidden, dtype, kTokens, kHeads * kDim,
-                         (static_cast<std::uint32_t>(family) * 16 + static_cast<std::uint32_t>(dtype)) * 64 + 20);
+  made.x = make_elements(family, Side::hidden, dtype, kTokens, kHeads * kDim, stream_of(family, dtype, 20));
   made.a = make(family, kTokens, kHeads * kDim, 21);
   made.b = make(family, kTokens, kHeads * kDim, 22);
   made.weight = make(DataFamily::normal, 1, kDim, 23);
@@ -157,20 +168,12 @@ Result<Results> attention_results(DataFamily family, const ScoreOptions& options
     for (const bool more : {false, true}) {
       calls.add(more ? "softcap, window, sinks" : "causal", dtype, kTokens, kHeads, kDim,
                 [&](const TensorOutput& y, const forward::Options& with) {
-                  forward::AttentionRequest request;
-                  request.q = heads_of(one.x, kHeads);
-                  request.kv.keys = heads_of(one.keys, kKvHeads);
-                  request.kv.values = heads_of(one.values, kKvHeads);
-                  request.kv.first_keys = kFirstKeys;
-                  request.query_starts = kQueryStarts;
-                  request.key_counts = kKeyCounts;
-                  request.scale = kScale;
+                  forward::AttentionRequest request = causal_attention(one, y);
                   if (more) {
                     request.softcap = kSoftcap;
                     request.window = kWindow;
                     request.sinks = kSinks;
                   }
-                  request.y = y;
                   return forward::attention(request, with);
                 });
     }

@@ -1,4 +1,4 @@
-// The operands of the operators of a forward pass in `isologit verify`.
+// The operators of a forward pass in `isologit verify`: operands and requests.
 #pragma once
 
 #include <array>
@@ -6,6 +6,7 @@
 
 #include "cli/verify_data.hpp"
 #include "isologit/forward.hpp"
+#include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
 
@@ -38,5 +39,11 @@ ForwardCase make_forward_case(DataFamily family, DType dtype);
 
 // [tokens, heads * dim] as heads.
 forward::TensorView heads_of(const Elements& elements, std::int64_t heads);
+
+// Both sequences at once, into y.
+forward::AttentionRequest causal_attention(const ForwardCase& one, const forward::TensorOutput& y);
+
+// With the same kernel and threads.
+forward::Options forward_options(const ScoreOptions& options);
 
 }  // namespace isologit::detail::cli

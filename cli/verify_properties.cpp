@@ -128,20 +128,8 @@ Result<void> compare_rounding(const HeadRun& run, const HeadCase& one, const Sco
   return {};
 }
 
-// The logprobs, lse and rank of a vocabulary in three parts.
-Result<Results> sharded(const HeadCase& one, const ScoreOptions& options) {
-  const auto rows = static_cast<std::size_t>(one.rows());
-  std::vector<float> logprobs(rows), lse(rows), entropy(rows);
-  std::vector<std::int64_t> rank(rows);
-  ScoreRequest request;
-  request.hidden = one.hidden.matrix();
-  request.token_ids = one.token_ids;
-  request.temperatures = one.temperatures;
-  request.support.last_id = one.last_id;
-  request.logprobs = logprobs.data();
-  request.lse = lse.data();
-  request.entropy = entropy.data();
-  request.rank = rank.data();
+// In three parts of the vocabulary.
+Result<void> score_in_parts(const HeadCase& one, const ScoreRequest& request, const ScoreOptions& options) {
   const Head whole = one.head();
   Result<PartialScore> partial =
       PartialScore::begin(whole.vocab_size, whole.weight.cols, whole.transforms, request, options);
@@ -160,24 +148,17 @@ Result<Results> sharded(const HeadCase& one, const ScoreOptions& options) {
     if (!finished) return tl::unexpected(finished.error());
     done = *finished;
   }
-  return Results{bits_of_elements("logprobs", 1, logprobs), bits_of_elements("lse", 1, lse),
-                 bits_of_elements("entropy", 1, entropy), bits_of_elements("rank", 1, rank)};
+  return {};
 }
 
 Result<void> compare_shards(const HeadRun& run, const HeadCase& one, const ScoreOptions& options, Compared& compared) {
   if (run.name != "score") return {};
   const Result<Results> whole = run.run(one, options);
-  const Result<Results> found = sharded(one, options);
-  for (const Result<Results>* made : {&whole, &found}) {
-    if (!*made) return tl::unexpected(made->error());
-  }
-  Results expected;
-  for (const Bits& bits : *found) {
-    for (const Bits& same : *whole) {
-      if (same.name == bits.name) expected.push_back(same);
-    }
-  }
-  compared.add("in three parts", *found, expected);
+  if (!whole) return tl::unexpected(whole.error());
+  const Result<Results> found =
+      score_results_by(one, [&](const ScoreRequest& request) { return score_in_parts(one, request, options); });
+  if (!found) return tl::unexpected(found.error());
+  compared.add("in three parts", *found, *whole);
   return {};
 }
 
@@ -212,23 +193,13 @@ std::span<const HeadRun> head_runs() {
 }
 
 Result<void> compare_decode(const ScoreOptions& options, Compared& compared) {
-  forward::Options with;
-  with.threads = options.threads;
-  with.kernel = options.kernel;
+  const forward::Options with = forward_options(options);
   for (const DType dtype : kDataTypes) {
     const ForwardCase one = make_forward_case(DataFamily::normal, dtype);
     const std::size_t size = static_cast<std::size_t>(kHeads * kDim) * dtype_size(dtype);
     std::vector<std::uint8_t> at_once(size * kTokens);
     std::vector<std::uint8_t> by_token(size * kTokens);
-    forward::AttentionRequest request;
-    request.q = heads_of(one.x, kHeads);
-    request.kv.keys = heads_of(one.keys, kKvHeads);
-    request.kv.values = heads_of(one.values, kKvHeads);
-    request.kv.first_keys = kFirstKeys;
-    request.query_starts = kQueryStarts;
-    request.key_counts = kKeyCounts;
-    request.scale = kScale;
-    request.y = {at_once.data(), kHeads * kDim, kDim};
+    const forward::AttentionRequest request = causal_attention(one, {at_once.data(), kHeads * kDim, kDim});
     if (const auto report = forward::attention(request, with); !report) return tl::unexpected(report.error());
     // Blocks of one slot; a token's sequence ends at the token.
     std::array<std::int32_t, kKeys> blocks{};

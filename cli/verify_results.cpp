@@ -10,12 +10,6 @@
 namespace isologit::detail::cli {
 namespace {
 
-constexpr std::int64_t kRows = 18;    // more than a tile of AMX has
-constexpr std::int64_t kVocab = 150;  // three tiles of the vocabulary, the last one short
-constexpr std::int64_t kCols = 70;    // no multiple of any vector's length
-constexpr std::int64_t kTopK = 5;
-constexpr std::int64_t kFewRows = 5, kFewIds = 70, kFewCols = 33;  // where a result costs a sum over many
-
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 // Nothing, or the error of a call.
@@ -30,11 +24,11 @@ std::string hexadecimal(std::uint64_t bits, std::size_t bytes) { return fmt::for
 using HeadResults = Result<Results> (*)(const HeadCase&, const ScoreOptions&);
 
 // On data of all types.
-template <HeadResults run, std::int64_t kOfRows, std::int64_t kOfVocab, std::int64_t kOfCols>
+template <HeadResults run, const HeadShape& shape>
 Result<Results> on_head_cases(DataFamily family, const ScoreOptions& options) {
   Results all;
   for (const DType dtype : kDataTypes) {
-    Result<Results> made = run(make_head_case(family, dtype, kOfRows, kOfVocab, kOfCols), options);
+    Result<Results> made = run(make_head_case(family, dtype, shape), options);
     if (!made) return made;
     for (Bits& bits : *made) {
       bits.name = fmt::format("{} {}", dtype_name(dtype), bits.name);
@@ -76,7 +70,7 @@ std::string digest_of(const Results& results) {
     add_word(one.values.size());
     for (const std::uint64_t bits : one.values) add_word(bits);
   }
-  return digest.text().substr(0, 32);
+  return digest.text().substr(0, kDigestLength);
 }
 
 std::int64_t count_of(const Results& results) {
@@ -109,6 +103,14 @@ Difference difference(const Results& found, const Results& expected) {
 }
 
 Result<Results> score_results(const HeadCase& one, const ScoreOptions& options) {
+  return score_results_by(one, [&](const ScoreRequest& request) -> Result<void> {
+    const auto report = score(one.head(), request, options);
+    if (!report) return tl::unexpected(report.error());
+    return {};
+  });
+}
+
+Result<Results> score_results_by(const HeadCase& one, const std::function<Result<void>(const ScoreRequest&)>& make) {
   const std::size_t rows = size(one.rows());
   std::vector<float> logprobs(rows), raw(rows), lse(rows), entropy(rows), sum_p2(rows), log_kept(rows), mean(rows),
       top_logprobs(rows * size(kTopK));
@@ -130,13 +132,13 @@ Result<Results> score_results(const HeadCase& one, const ScoreOptions& options) 
   request.top_k = kTopK;
   request.top_k_ids = top_ids.data();
   request.top_k_logprobs = top_logprobs.data();
-  const auto report = score(one.head(), request, options);
-  return checked(report, {bits_of_elements("logprobs", 1, logprobs), bits_of_elements("raw_logprobs", 1, raw),
-                          bits_of_elements("lse", 1, lse), bits_of_elements("entropy", 1, entropy),
-                          bits_of_elements("sum_p2", 1, sum_p2), bits_of_elements("log_kept", 1, log_kept),
-                          bits_of_elements("mean_logits", 1, mean), bits_of_elements("argmax", 1, argmax),
-                          bits_of_elements("rank", 1, rank), bits_of_elements("top_k_ids", kTopK, top_ids),
-                          bits_of_elements("top_k_logprobs", kTopK, top_logprobs)});
+  const Result<void> made = make(request);
+  return checked(made, {bits_of_elements("logprobs", 1, logprobs), bits_of_elements("raw_logprobs", 1, raw),
+                        bits_of_elements("lse", 1, lse), bits_of_elements("entropy", 1, entropy),
+                        bits_of_elements("sum_p2", 1, sum_p2), bits_of_elements("log_kept", 1, log_kept),
+                        bits_of_elements("mean_logits", 1, mean), bits_of_elements("argmax", 1, argmax),
+                        bits_of_elements("rank", 1, rank), bits_of_elements("top_k_ids", kTopK, top_ids),
+                        bits_of_elements("top_k_logprobs", kTopK, top_logprobs)});
 }
 
 Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options) {
@@ -238,11 +240,11 @@ Result<Results> given_results(const HeadCase& one, const ScoreOptions& options) 
 
 std::span<const Operation> operations() {
   static constexpr Operation list[] = {
-      {"logits", on_head_cases<logits_results, kRows, kVocab, kCols>},
-      {"score", on_head_cases<score_results, kRows, kVocab, kCols>},
-      {"sample", on_head_cases<sample_results, kRows, kVocab, kCols>},
-      {"gradients", on_head_cases<gradient_results, kFewRows, kFewIds, kFewCols>},
-      {"given logits", on_head_cases<given_results, kFewRows, kFewIds, kFewCols>},
+      {"logits", on_head_cases<logits_results, kHeadShape>},
+      {"score", on_head_cases<score_results, kHeadShape>},
+      {"sample", on_head_cases<sample_results, kHeadShape>},
+      {"gradients", on_head_cases<gradient_results, kSmallShape>},
+      {"given logits", on_head_cases<given_results, kSmallShape>},
       {"linear", linear_results},
       {"norms", norm_results},
       {"residual", residual_results},

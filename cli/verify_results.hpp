@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,7 +41,9 @@ Bits bits_of_elements(std::string name, std::int64_t per_row, const std::vector<
 // Elements of 2 or 4 bytes.
 Bits bits_of_bytes(std::string name, std::int64_t per_row, DType dtype, const std::vector<std::uint8_t>& bytes);
 
-// SHA-256 over names, lengths and bits: the first 32 of its hexadecimal digits.
+inline constexpr std::size_t kDigestLength = 32;  // of the hexadecimal digits of SHA-256
+
+// SHA-256 over names, lengths and bits: its first digits.
 std::string digest_of(const Results& results);
 
 // How results differ: how many elements, and the first one in words.
@@ -51,8 +54,15 @@ struct Difference {
 Difference difference(const Results& found, const Results& expected);
 std::int64_t count_of(const Results& results);
 
+// What the verbs of a head run on: more rows than a tile of AMX has, three tiles of the vocabulary, the last one short,
+// and columns no multiple of any vector's length; where a result costs a sum over many, less.
+inline constexpr HeadShape kHeadShape = {18, 150, 70}, kSmallShape = {5, 70, 33};
+inline constexpr std::int64_t kTopK = 5;
+
 // The verbs of a head. `options` names the kernel, threads and arithmetic.
 Result<Results> score_results(const HeadCase& one, const ScoreOptions& options);
+// The same by make(request), which fills what the request points to.
+Result<Results> score_results_by(const HeadCase& one, const std::function<Result<void>(const ScoreRequest&)>& make);
 Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options);
 Result<Results> sample_results(const HeadCase& one, const ScoreOptions& options);
 Result<Results> gradient_results(const HeadCase& one, const ScoreOptions& options);

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+EXECUTABLE = os.fspath(Path(__file__).with_name("bin") / "isologit")
+
 
 def main() -> None:
     verb, arguments = sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:]
@@ -42,20 +44,19 @@ def integrations() -> None:
 
 
 def executable() -> None:
-    path = os.fspath(Path(__file__).with_name("bin") / "isologit")
     try:
-        os.execv(path, [sys.argv[0], *sys.argv[1:]])
+        os.execv(EXECUTABLE, [sys.argv[0], *sys.argv[1:]])
     except FileNotFoundError:
-        sys.exit(f"isologit: {path} is missing; install the package again: pip install --force-reinstall isologit")
+        again = "install the package again: pip install --force-reinstall isologit"
+        sys.exit(f"isologit: {EXECUTABLE} is missing; {again}")
 
 
 def kernels(as_json: bool) -> None:
     """Those of the executable, and the one that the Python package adds."""
     from isologit import _native
 
-    path = os.fspath(Path(__file__).with_name("bin") / "isologit")
     try:
-        listed = subprocess.check_output([path, "kernels", *["--json"] * as_json], text=True)
+        listed = subprocess.check_output([EXECUTABLE, "kernels", *["--json"] * as_json], text=True)
     except FileNotFoundError:
         executable()  # says so
     own = _native.kernels()[-1]

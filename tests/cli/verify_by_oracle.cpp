@@ -20,11 +20,11 @@ using detail::cli::Elements;
 using detail::cli::ForwardCase;
 using detail::cli::HeadCase;
 using detail::cli::kDataTypes;
+using detail::cli::kHeadShape;
+using detail::cli::kSmallShape;
 using detail::cli::make_forward_case;
 using detail::cli::make_head_case;
 using detail::cli::Results;
-
-constexpr std::int64_t kTopK = 5;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -73,7 +73,7 @@ Results as_bits(const golden::Results& results, const std::string& prefix = "") 
 
 Results score(const HeadCase& one) {
   auto made = golden_case<golden::ScoreCase>(one);
-  made.k = kTopK;
+  made.k = detail::cli::kTopK;
   Results results = as_bits(golden::by_oracle(made));
   std::erase_if(results, [](const Bits& bits) { return bits.name == "ids_logprobs"; });
   std::vector<float> means;
@@ -158,10 +158,10 @@ Results given_logits(const HeadCase& one) {
 }
 
 template <class Run>
-Results on_head_cases(DataFamily family, Run&& run, std::int64_t rows, std::int64_t vocab, std::int64_t cols) {
+Results on_head_cases(DataFamily family, Run&& run, const detail::cli::HeadShape& shape) {
   Results all;
   for (const DType dtype : kDataTypes) {
-    for (Bits& bits : run(make_head_case(family, dtype, rows, vocab, cols))) {
+    for (Bits& bits : run(make_head_case(family, dtype, shape))) {
       bits.name = std::string(dtype_name(dtype)) + " " + bits.name;
       all.push_back(std::move(bits));
     }
@@ -320,11 +320,11 @@ Results on_forward_cases(DataFamily family, Run&& run) {
 }  // namespace
 
 Results verify_by_oracle(std::string_view operation, DataFamily family) {
-  if (operation == "logits") return on_head_cases(family, logits, 18, 150, 70);
-  if (operation == "score") return on_head_cases(family, score, 18, 150, 70);
-  if (operation == "sample") return on_head_cases(family, sample, 18, 150, 70);
-  if (operation == "gradients") return on_head_cases(family, gradients, 5, 70, 33);
-  if (operation == "given logits") return on_head_cases(family, given_logits, 5, 70, 33);
+  if (operation == "logits") return on_head_cases(family, logits, kHeadShape);
+  if (operation == "score") return on_head_cases(family, score, kHeadShape);
+  if (operation == "sample") return on_head_cases(family, sample, kHeadShape);
+  if (operation == "gradients") return on_head_cases(family, gradients, kSmallShape);
+  if (operation == "given logits") return on_head_cases(family, given_logits, kSmallShape);
   if (operation == "linear") return on_forward_cases(family, linear);
   if (operation == "norms") return on_forward_cases(family, norms);
   if (operation == "residual") return on_forward_cases(family, residual);

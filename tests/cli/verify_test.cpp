@@ -116,7 +116,7 @@ TEST(VerifyProperties, SeeWhatIsWrong) {
   const std::vector<Mutant> all = mutants();
   ASSERT_EQ(all.size(), properties().size());
   for (const Property& property : properties()) {
-    const HeadCase one = make_head_case(DataFamily::normal, DType::bf16, 17, 40, 12);
+    const HeadCase one = make_head_case(DataFamily::normal, DType::bf16, {17, 40, 12});
     for (const Mutant& mutant : all) {
       if (mutant.property != property.name) continue;
       Compared compared;

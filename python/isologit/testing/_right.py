@@ -9,6 +9,10 @@ from isologit.testing._arrays import FORMATS, Head, Output, output_of, rounded
 from isologit.testing._data import Data, normal
 
 
+class NotAsked(Exception):
+    """Why a property says nothing of this head."""
+
+
 def accuracy(found: Output, data: Data, gives: str) -> tuple[Output, dict[str, Any]]:
     """The right answer in the type of what was found; its distance in ulps of that type, and from the f32 one."""
     if gives == "logits":
@@ -56,10 +60,10 @@ def _narrowed(values: np.ndarray, dtype: str) -> Output:
 
 def gradients(
     head: Head, data: Data, gives: str, *, right: bool = True, rows: np.ndarray | None = None
-) -> dict[str, tuple[Output, Output, dict[str, Any]]] | None:
-    """Of hidden and weight: what autograd finds, the right answer, its distance. None where autograd finds no way."""
+) -> dict[str, tuple[Output, Output, dict[str, Any]]]:
+    """Of hidden and weight: what autograd finds, the right answer, its distance. NotAsked where it finds no way."""
     if not head.is_torch:
-        return None
+        raise NotAsked("of torch")
     import torch
 
     places = np.arange(len(data.hidden)) if rows is None else rows
@@ -73,7 +77,7 @@ def gradients(
     with torch.enable_grad():
         result = head.raw(hidden, weight, ids)
         if not getattr(result, "requires_grad", False):
-            return None
+            raise NotAsked("no gradient follows from it")
         upstream = of_all.to(result)
         result.backward(upstream)
     found = {name: one.grad for name, one in (("hidden", hidden), ("weight", weight))}

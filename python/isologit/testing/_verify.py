@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from isologit.testing._arrays import DTYPES, Head, Output, torch_is_imported
-from isologit.testing._checks import ASK_WHAT_IT_GIVES, CHECKS, NotAsked
+from isologit.testing._checks import ASK_WHAT_IT_GIVES, CHECKS
 from isologit.testing._data import Data
+from isologit.testing._right import NotAsked
 
 GIVES = ("logits", "log_softmax", "logprobs")
 
