@@ -219,8 +219,12 @@ void clear(const TensorOutput& to, const TensorView& like) {
 Result<void> validate_apart(const AttentionBackwardRequest& request) {
   const AttentionRequest& attention = request.attention;
   const KeyValues& kv = attention.kv;
-  const std::vector inputs{range_of("q", attention.q), range_of("keys", kv.keys), range_of("values", kv.values),
-                           range_of("dy", request.dy), tiles::range_of("sinks", attention.sinks)};
+  std::vector inputs{range_of("q", attention.q), range_of("keys", kv.keys), range_of("values", kv.values),
+                     range_of("dy", request.dy), tiles::range_of("sinks", attention.sinks)};
+  const auto bytes = static_cast<std::int64_t>(attention.sinks.size_bytes());
+  const std::array dsinks{tiles::range_of("dsinks", request.dsinks, bytes)};
+  if (auto checked = tiles::check_apart(dsinks, inputs); !checked) return checked;
+  inputs.push_back(dsinks[0]);
   if (auto checked = validate_gradient("dq", request.dq, attention.q, inputs); !checked) return checked;
   if (auto checked = validate_gradient("dkeys", request.dkeys, kv.keys, inputs); !checked) return checked;
   return validate_gradient("dvalues", request.dvalues, kv.values, inputs);

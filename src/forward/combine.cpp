@@ -110,7 +110,13 @@ Result<void> validate(const CombineBackwardRequest& request) {
   const TensorView& x = request.combine.x;
   if (auto checked = validate(request.combine); !checked) return checked;
   if (auto checked = validate_like("dy", request.dy, "the result", sums_of(x)); !checked) return checked;
-  return validate_gradient("dx", request.dx, x, {range_of("x", x), range_of("dy", request.dy)});
+  const std::span<const float> weights = request.combine.weights;
+  std::vector inputs{range_of("x", x), tiles::range_of("weights", weights), range_of("dy", request.dy)};
+  const auto bytes = static_cast<std::int64_t>(weights.size_bytes());
+  const std::array dweights{tiles::range_of("dweights", request.dweights, bytes)};
+  if (auto checked = tiles::check_apart(dweights, inputs); !checked) return checked;
+  inputs.push_back(dweights[0]);
+  return validate_gradient("dx", request.dx, x, inputs);
 }
 
 }  // namespace
