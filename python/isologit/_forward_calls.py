@@ -247,8 +247,8 @@ def attention(
     y = q.new_empty((*q.shape[:2], values.shape[-1]))
     if y.numel() == 0:
         return y
-    request, keep_alive = _attention_request(q, keys, values, query_starts, key_counts, first_keys, sinks)
-    request.scale, request.softcap, request.not_causal, request.window = scale, softcap, not causal, window
+    lists, numbers = (query_starts, key_counts, first_keys, sinks), (scale, softcap, causal, window)
+    request, keep_alive = _attention_request(q, keys, values, lists, numbers)
     if block_table is not None:
         table = block_table.to(torch.int32).contiguous()
         request.keys, request.values = _pages(keys), _pages(values)
@@ -281,8 +281,8 @@ def attention_backward(
     found = [_like(x, wants) for x, wants in zip((q, keys, values, sinks), wanted, strict=True)]
     if dy.numel() == 0:
         return tuple(x.zero_() for x in found)
-    of, keep_alive = _attention_request(q, keys, values, query_starts, key_counts, first_keys, sinks)
-    of.scale, of.softcap, of.not_causal, of.window = scale, softcap, not causal, window
+    lists, numbers = (query_starts, key_counts, first_keys, sinks), (scale, softcap, causal, window)
+    of, keep_alive = _attention_request(q, keys, values, lists, numbers)
     request = native.AttentionBackward(attention=native.pointer_to(of), dy=_tensor(dy))
     request.dq, request.dkeys = _output(found[0], q.shape[1]), _output(found[1], keys.shape[1])
     request.dvalues, request.dsinks = _output(found[2], values.shape[1]), _pointer(found[3])
@@ -292,20 +292,17 @@ def attention_backward(
 
 
 def _attention_request(
-    q: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_starts: Tensor,
-    key_counts: Tensor,
-    first_keys: Tensor | None,
-    sinks: Tensor | None,
-) -> tuple[native.Attention, list[Tensor]]:
+    q: Tensor, keys: Tensor, values: Tensor, lists: tuple[Tensor | None, ...], numbers: tuple[float, float, bool, int]
+) -> tuple[native.Attention, list[Tensor | None]]:
     """Of keys and values without pages; and what must outlive the call."""
+    query_starts, key_counts, first_keys, sinks = lists
     starts, counts = (x.to(torch.int64).contiguous() for x in (query_starts, key_counts))
     first = counts.cumsum(0) - counts if first_keys is None else first_keys.to(torch.int64).contiguous()
     request = native.Attention(q=_tensor(q), sequences=counts.shape[0])
     request.query_starts, request.key_counts = starts.data_ptr(), counts.data_ptr()
     request.first_keys = first.data_ptr()
+    request.scale, request.softcap, causal, request.window = numbers
+    request.not_causal = not causal
     if keys.ndim == 3:
         request.keys, request.values = _tensor(keys), _tensor(values)
     if sinks is not None:

@@ -1,4 +1,4 @@
-"""isologit.h by ctypes: the structures, and one function for each of its calls.
+"""isologit.h by ctypes: its structures, and one function for each of its calls.
 
 ctypes releases the GIL for the time of a call. Pointers go in as integers; the caller keeps alive what they point to.
 """
@@ -11,22 +11,32 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
-from ctypes import (
-    POINTER,
-    Structure,
-    c_char,
-    c_char_p,
-    c_double,
-    c_float,
-    c_int,
-    c_int32,
-    c_int64,
-    c_size_t,
-    c_uint32,
-    c_void_p,
-)
+from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from isologit._native_structures import (
+    BackwardOptions,
+    BackwardRequest,
+    Head,
+    KernelInfo,
+    LogitsBackwardRequest,
+    LogitsRequest,
+    LogitsSampleRequest,
+    Peers,
+    SampleReport,
+    SampleRequest,
+    ScoreOptions,
+    ScoreReport,
+    ScoreRequest,
+)
+
+# What callers fill.
+from isologit._native_structures import Gradient as Gradient
+from isologit._native_structures import IdLists as IdLists
+from isologit._native_structures import Lora as Lora
+from isologit._native_structures import Matrix as Matrix
+from isologit._native_structures import Vector as Vector
 
 BF16, F16, F32 = 0, 1, 2
 F64, F8_E4M3, F8_E5M2 = 1, 2, 3  # encodings
@@ -44,244 +54,6 @@ _ERRORS: dict[int, type[Exception]] = {
     4: OSError,
     5: MemoryError,
 }
-
-
-def pointers(*names: str) -> list[tuple[str, Any]]:
-    return [(name, c_void_p) for name in names]
-
-
-def _counted(*names: str) -> list[tuple[str, Any]]:
-    """Of each name a pointer, and how many elements it has: "seeds" and "seed_count"."""
-    return [member for name in names for member in ((name, c_void_p), (f"{name.removesuffix('s')}_count", c_int64))]
-
-
-class Matrix(Structure):
-    _fields_ = [("data", c_void_p), ("rows", c_int64), ("cols", c_int64), ("row_stride", c_int64), ("dtype", c_int32)]
-
-
-class Vector(Structure):
-    _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
-
-
-class Lora(Structure):
-    _fields_ = [("a", Matrix), ("b", Matrix), ("scale", c_double)]
-
-
-class Gradient(Structure):
-    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
-
-
-class IdLists(Structure):
-    _fields_ = pointers("offsets", "ids")
-
-
-# Runs of members that several structures share.
-SIZE = [("struct_size", c_size_t)]
-_TEMPERATURES = _counted("temperatures")
-_IGNORE_INDEX = [("has_ignore_index", c_int32), ("ignore_index", c_int64)]
-_ROWS = [*pointers("row_mask", "row_list"), ("row_count", c_int64)]
-_SUPPORT = [
-    ("has_range", c_int32),
-    ("first_id", c_int64),
-    ("last_id", c_int64),
-    ("kept", IdLists),
-    ("banned", IdLists),
-]
-_MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
-THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
-PROGRESS_AND_USER = pointers("progress", "user")
-PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
-KERNEL_NAME = [("kernel", c_char * 32)]
-_THREADS_TO_FALLBACKS = [("threads", c_int32), ("rounds", c_int32), ("rows", c_int64), ("logit_fallbacks", c_int64)]
-
-
-class Sized(Structure):
-    """A structure that begins with its size."""
-
-    def __init__(self, **members: Any) -> None:
-        super().__init__(struct_size=ctypes.sizeof(self), **members)
-
-
-class Head(Sized):
-    _fields_ = [
-        *SIZE,
-        ("weight", Matrix),
-        ("bias", Vector),
-        ("vocab_size", c_int64),
-        ("has_softcap", c_int32),
-        ("softcap", c_float),
-        ("scale_kind", c_int32),
-        ("scale", c_float),
-        ("transform_order", c_int32),
-        ("encoded", c_void_p),
-        ("encoding", c_int32),
-        ("f8_product", c_int32),
-        ("f8_scales", Matrix),
-        ("f8_block_rows", c_int64),
-        ("f8_block_cols", c_int64),
-        ("f8_first_row", c_int64),
-        ("lora", Lora),
-    ]
-
-
-class ScoreRequest(Sized):
-    _fields_ = [
-        *SIZE,
-        ("hidden", Matrix),
-        ("token_ids", c_void_p),
-        *_TEMPERATURES,
-        *_IGNORE_INDEX,
-        *pointers("logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept"),
-        *_ROWS,
-        *_SUPPORT,
-        ("ids_per_row", c_int64),
-        *pointers("ids", "ids_logprobs"),
-        ("top_k", c_int64),
-        *pointers("top_k_ids", "top_k_logprobs"),
-        ("logits", c_void_p),
-        ("logits_dtype", c_int32),
-        ("logits_row_stride", c_int64),
-        ("logits_first_id", c_int64),
-        ("logits_count", c_int64),
-        *pointers("summaries", "mean_logits"),
-        *_MASK,
-    ]
-
-
-class BackwardRequest(Sized):
-    _fields_ = [
-        *SIZE,
-        ("hidden", Matrix),
-        ("token_ids", c_void_p),
-        ("ids_per_row", c_int64),
-        *_TEMPERATURES,
-        *_IGNORE_INDEX,
-        *_SUPPORT,
-        *pointers("d_logprobs", "d_lse", "d_entropy", "d_logits"),
-        ("d_logits_row_stride", c_int64),
-        ("dhidden", Gradient),
-        ("dweight", Gradient),
-        ("dbias", Gradient),
-        *pointers("summaries", "d_mean_logits"),
-        *_MASK,
-    ]
-
-
-class SampleRequest(Sized):
-    _fields_ = [
-        *SIZE,
-        ("hidden", Matrix),
-        *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
-        *_SUPPORT,
-        *_ROWS,
-        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut"),
-        *_MASK,
-    ]
-
-
-_LOGITS_AND_IDS = [
-    *SIZE,
-    ("logits", Matrix),
-    *_TEMPERATURES,
-    ("token_ids", c_void_p),
-    ("ids_per_row", c_int64),
-    *_IGNORE_INDEX,
-]
-
-
-class LogitsRequest(Sized):
-    _fields_ = [
-        *_LOGITS_AND_IDS,
-        *pointers("logprobs", "lse", "entropy", "log_softmax"),
-        ("log_softmax_row_stride", c_int64),
-    ]
-
-
-class LogitsSampleRequest(Sized):
-    _fields_ = [
-        *SIZE,
-        ("logits", Matrix),
-        *_counted("temperatures", "seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p"),
-        *pointers("ids", "logprobs", "cut_logprobs", "log_kept_cut", "cut_mask"),
-    ]
-
-
-class LogitsBackwardRequest(Sized):
-    _fields_ = [
-        *_LOGITS_AND_IDS,
-        *pointers("d_logprobs", "d_lse", "d_entropy", "d_log_softmax"),
-        ("d_log_softmax_row_stride", c_int64),
-        ("dlogits", c_void_p),
-        ("dlogits_row_stride", c_int64),
-    ]
-
-
-class Peers(Sized):
-    _fields_ = [
-        *SIZE,
-        ("first_id", c_int64),
-        ("vocab_size", c_int64),
-        ("count", c_int32),
-        *pointers("gather", "user"),
-    ]
-
-
-_PEERS = [("peers", POINTER(Peers))]
-
-
-class _ScoreOptions(Sized):
-    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, ("arithmetic", c_int32), *PROCESSORS, *_PEERS]
-
-
-class _BackwardOptions(Sized):
-    _fields_ = [
-        *SIZE,
-        ("has_arithmetic", c_int32),
-        ("arithmetic", c_int32),
-        ("logits_arithmetic", c_int32),
-        *THREADS_AND_KERNEL,
-        *PROGRESS_AND_USER,
-        *PROCESSORS,
-        *_PEERS,
-    ]
-
-
-class _ScoreReport(Sized):
-    _fields_ = [
-        *SIZE,
-        *KERNEL_NAME,
-        *_THREADS_TO_FALLBACKS,
-        ("undecided_rows", c_int64),
-        ("arithmetic", c_int32),
-        ("processors", c_int32),
-    ]
-
-
-class _SampleReport(Sized):
-    _fields_ = [
-        *SIZE,
-        *KERNEL_NAME,
-        *_THREADS_TO_FALLBACKS,
-        ("further_rows", c_int64),
-        ("undecided_rows", c_int64),
-        ("second_words", c_int64),
-        ("exact_draws", c_int64),
-        ("arithmetic", c_int32),
-        ("processors", c_int32),
-    ]
-
-
-class _KernelInfo(Sized):
-    _fields_ = [
-        *SIZE,
-        ("name", c_char * 32),
-        ("instruction_set", c_char * 64),
-        ("arithmetic", c_char * 16),
-        ("why_not", c_char * 128),
-        ("dtypes", c_uint32),
-        ("runnable", c_int32),
-        ("chosen", c_int32),
-    ]
 
 
 class Report(NamedTuple):
@@ -347,22 +119,22 @@ def _load() -> ctypes.CDLL:
     for name, result, arguments in (
         ("version", c_char_p, []),
         ("kernel_count", c_int, []),
-        ("kernel", c_int, [c_int, POINTER(_KernelInfo)]),
-        ("score", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, _ScoreReport))] + message),
-        ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, _BackwardOptions)), c_void_p] + message),
-        ("sample", c_int, [*map(POINTER, (Head, SampleRequest, _ScoreOptions, _SampleReport))] + message),
-        ("score_logits", c_int, [*map(POINTER, (LogitsRequest, _ScoreOptions)), c_void_p] + message),
-        ("sample_logits", c_int, [*map(POINTER, (LogitsSampleRequest, _ScoreOptions, _SampleReport))] + message),
-        ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, _BackwardOptions)), c_void_p] + message),
+        ("kernel", c_int, [c_int, POINTER(KernelInfo)]),
+        ("score", c_int, [*map(POINTER, (Head, ScoreRequest, ScoreOptions, ScoreReport))] + message),
+        ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, BackwardOptions)), c_void_p] + message),
+        ("sample", c_int, [*map(POINTER, (Head, SampleRequest, ScoreOptions, SampleReport))] + message),
+        ("score_logits", c_int, [*map(POINTER, (LogitsRequest, ScoreOptions)), c_void_p] + message),
+        ("sample_logits", c_int, [*map(POINTER, (LogitsSampleRequest, ScoreOptions, SampleReport))] + message),
+        ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, BackwardOptions)), c_void_p] + message),
         ("mean_loss", c_int, losses + message),
         ("sum_loss", c_int, losses + message),
         ("mean_loss_upstream", c_int, [c_float, c_int64, POINTER(c_float)] + message),
-        ("partial_begin", c_int, [*map(POINTER, (Head, ScoreRequest, _ScoreOptions, c_void_p))] + message),
+        ("partial_begin", c_int, [*map(POINTER, (Head, ScoreRequest, ScoreOptions, c_void_p))] + message),
         ("partial_absorb", c_int, [c_void_p, POINTER(Head), c_int64] + message),
         ("partial_state", c_int, [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)] + message),
         ("partial_merge", c_int, [c_void_p, c_char_p, c_size_t] + message),
         ("partial_finish_round", c_int, [c_void_p, POINTER(c_int32)] + message),
-        ("partial_report", c_int, [c_void_p, POINTER(_ScoreReport)] + message),
+        ("partial_report", c_int, [c_void_p, POINTER(ScoreReport)] + message),
         ("partial_end", None, [c_void_p]),
     ):
         _declare(library, name, result, arguments)
@@ -392,7 +164,7 @@ def kernels() -> list[Kernel]:
     """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on."""
     found = []
     for index in range(_library.isologit_kernel_count()):
-        info = _KernelInfo()
+        info = KernelInfo()
         _check(_library.isologit_kernel(index, info), b"no such kernel")
         texts = (getattr(info, name).decode() for name in ("name", "instruction_set", "arithmetic", "why_not"))
         found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
@@ -472,8 +244,8 @@ class PeersCalls:
 class Interruptible:
     """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
 
-    def __init__(self, options: _ScoreOptions | _BackwardOptions, peers: PeersCalls | None = None) -> None:
-        self._raised: list[BaseException] = [] if peers is None else peers.raised
+    def __init__(self, options: Any, running: "Running") -> None:
+        self._raised: list[BaseException] = [] if running.peers is None else running.peers.raised
         if threading.current_thread() is threading.main_thread():  # no other runs handlers
             answers = _run_signal_handlers(self._raised)
             next(answers)
@@ -530,11 +302,11 @@ class Running(NamedTuple):
         }
 
 
-def _score_options(arithmetic: str, running: Running) -> _ScoreOptions:
-    return _ScoreOptions(arithmetic=arithmetic_code(arithmetic), **running.members())
+def _score_options(arithmetic: str, running: Running) -> ScoreOptions:
+    return ScoreOptions(arithmetic=arithmetic_code(arithmetic), **running.members())
 
 
-def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
+def _counts_of(report: ScoreReport | SampleReport) -> list[int]:
     """What Report.of reads."""
     names = ("threads", "rounds", "rows", "logit_fallbacks", "undecided_rows", "processors")
     numbers = (getattr(report, name) for name in names)
@@ -543,15 +315,15 @@ def _counts_of(report: _ScoreReport | _SampleReport) -> list[int]:
 
 def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_score."""
-    options, report = _score_options(arithmetic, running), _ScoreReport()
-    Interruptible(options, running.peers).call(_library.isologit_score, head, request, options, report)
+    options, report = _score_options(arithmetic, running), ScoreReport()
+    Interruptible(options, running).call(_library.isologit_score, head, request, options, report)
     return _counts_of(report)
 
 
 def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
     """isologit_sample."""
-    options, report = _score_options(arithmetic, running), _SampleReport()
-    Interruptible(options, running.peers).call(_library.isologit_sample, head, request, options, report)
+    options, report = _score_options(arithmetic, running), SampleReport()
+    Interruptible(options, running).call(_library.isologit_sample, head, request, options, report)
     return _counts_of(report)
 
 
@@ -560,7 +332,7 @@ class Partial:
 
     def __init__(self, whole: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> None:
         options = _score_options(arithmetic, running)
-        self._calls = Interruptible(options)
+        self._calls = Interruptible(options, running)
         self._handle = c_void_p()
         # Before there is one: a signal's handler may raise as soon as there is.
         weakref.finalize(self, _library.isologit_partial_end, self._handle)
@@ -585,39 +357,39 @@ class Partial:
         return bool(finished.value)
 
     def counts(self) -> list[int]:
-        report = _ScoreReport()
+        report = ScoreReport()
         call(_library.isologit_partial_report, self._handle, report)
         return _counts_of(report)
 
 
 def backward(head: Head, request: BackwardRequest, *, arithmetic: str, gradients: str, running: Running) -> None:
     """isologit_backward, of results whose logits were made with `arithmetic` by `kernel`."""
-    options = _BackwardOptions(
+    options = BackwardOptions(
         has_arithmetic=1,
         arithmetic=arithmetic_code(gradients, "gradients"),
         logits_arithmetic=arithmetic_code(arithmetic),
         **running.members(),
     )
-    Interruptible(options, running.peers).call(_library.isologit_backward, head, request, options, None)
+    Interruptible(options, running).call(_library.isologit_backward, head, request, options, None)
 
 
 def score_logits(request: LogitsRequest, running: Running) -> None:
     """isologit_score_logits."""
-    options = _ScoreOptions(**running.members())
-    Interruptible(options, running.peers).call(_library.isologit_score_logits, request, options, None)
+    options = ScoreOptions(**running.members())
+    Interruptible(options, running).call(_library.isologit_score_logits, request, options, None)
 
 
 def sample_logits(request: LogitsSampleRequest, running: Running) -> list[int]:
     """isologit_sample_logits."""
-    options, report = _ScoreOptions(**running.members()), _SampleReport()
-    Interruptible(options).call(_library.isologit_sample_logits, request, options, report)
+    options, report = ScoreOptions(**running.members()), SampleReport()
+    Interruptible(options, running).call(_library.isologit_sample_logits, request, options, report)
     return _counts_of(report)
 
 
 def backward_logits(request: LogitsBackwardRequest, running: Running) -> None:
     """isologit_backward_logits."""
-    options = _BackwardOptions(**running.members())
-    Interruptible(options, running.peers).call(_library.isologit_backward_logits, request, options, None)
+    options = BackwardOptions(**running.members())
+    Interruptible(options, running).call(_library.isologit_backward_logits, request, options, None)
 
 
 def reduce_losses(logprobs: int, count: int, token_ids: int, ignore_index: int, mean: bool) -> float:

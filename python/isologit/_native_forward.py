@@ -5,7 +5,16 @@ from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t
 from typing import Any
 
 from isologit import _native
-from isologit._native import SIZE, Sized
+from isologit._native_structures import (
+    PROCESSORS,
+    PROGRESS_AND_USER,
+    SIZE,
+    THREADS_AND_KERNEL,
+    Matrix,
+    Sized,
+    Vector,
+    pointers,
+)
 
 
 class Tensor(ctypes.Structure):
@@ -25,37 +34,35 @@ class Output(ctypes.Structure):
 
 
 class _Options(Sized):
-    _fields_ = [*SIZE, *_native.THREADS_AND_KERNEL, *_native.PROGRESS_AND_USER, *_native.PROCESSORS]
+    _fields_ = [*SIZE, *THREADS_AND_KERNEL, *PROGRESS_AND_USER, *PROCESSORS]
+
+
+# Runs of members that an operator and its gradient share.
+_RMS_NORM = [*SIZE, ("x", Tensor), ("weight", Vector), ("epsilon", c_float), ("one_plus_weight", c_int32)]
+_GATE = [*SIZE, ("kind", c_int32), ("gate", Tensor), ("up", Tensor), ("alpha", c_float), ("limit", c_float)]
 
 
 class Linear(Sized):
     _fields_ = [
         *SIZE,
-        ("x", _native.Matrix),
-        ("weight", _native.Matrix),
-        ("bias", _native.Vector),
+        ("x", Matrix),
+        ("weight", Matrix),
+        ("bias", Vector),
         ("y", c_void_p),
         ("y_row_stride", c_int64),
     ]
 
 
 class RmsNorm(Sized):
-    _fields_ = [
-        *SIZE,
-        ("x", Tensor),
-        ("weight", _native.Vector),
-        ("epsilon", c_float),
-        ("one_plus_weight", c_int32),
-        ("y", Output),
-    ]
+    _fields_ = [*_RMS_NORM, ("y", Output)]
 
 
 class LayerNorm(Sized):
     _fields_ = [
         *SIZE,
         ("x", Tensor),
-        ("weight", _native.Vector),
-        ("bias", _native.Vector),
+        ("weight", Vector),
+        ("bias", Vector),
         ("epsilon", c_float),
         ("y", Output),
     ]
@@ -70,23 +77,14 @@ class Combine(Sized):
 
 
 class Gate(Sized):
-    _fields_ = [
-        *SIZE,
-        ("kind", c_int32),
-        ("gate", Tensor),
-        ("up", Tensor),
-        ("alpha", c_float),
-        ("limit", c_float),
-        ("y", Output),
-    ]
+    _fields_ = [*_GATE, ("y", Output)]
 
 
 class Rotary(Sized):
     _fields_ = [
         *SIZE,
         ("x", Tensor),
-        ("positions", c_void_p),
-        ("frequencies", c_void_p),
+        *pointers("positions", "frequencies"),
         ("frequency_count", c_int64),
         ("layout", c_int32),
         ("factor", c_float),
@@ -118,10 +116,7 @@ class Attention(Sized):
         ("keys", Tensor),
         ("values", Tensor),
         ("sequences", c_int64),
-        ("query_starts", c_void_p),
-        ("key_counts", c_void_p),
-        ("first_keys", c_void_p),
-        ("block_table", c_void_p),
+        *pointers("query_starts", "key_counts", "first_keys", "block_table"),
         ("blocks_per_sequence", c_int64),
         ("block_size", c_int64),
         ("key_block_stride", c_int64),
@@ -136,29 +131,19 @@ class Attention(Sized):
 
 
 class RmsNormBackward(Sized):
-    _fields_ = [
-        *SIZE,
-        ("x", Tensor),
-        ("weight", _native.Vector),
-        ("epsilon", c_float),
-        ("one_plus_weight", c_int32),
-        ("dy", Tensor),
-        ("dx", Output),
-        ("dweight", c_void_p),
-    ]
+    _fields_ = [*_RMS_NORM, ("dy", Tensor), ("dx", Output), ("dweight", c_void_p)]
 
 
 class LayerNormBackward(Sized):
     _fields_ = [
         *SIZE,
         ("x", Tensor),
-        ("weight", _native.Vector),
+        ("weight", Vector),
         ("epsilon", c_float),
         ("dbias_dtype", c_int32),
         ("dy", Tensor),
         ("dx", Output),
-        ("dweight", c_void_p),
-        ("dbias", c_void_p),
+        *pointers("dweight", "dbias"),
     ]
 
 
@@ -167,17 +152,7 @@ class CombineBackward(Sized):
 
 
 class GateBackward(Sized):
-    _fields_ = [
-        *SIZE,
-        ("kind", c_int32),
-        ("gate", Tensor),
-        ("up", Tensor),
-        ("alpha", c_float),
-        ("limit", c_float),
-        ("dy", Tensor),
-        ("dgate", Output),
-        ("dup", Output),
-    ]
+    _fields_ = [*_GATE, ("dy", Tensor), ("dgate", Output), ("dup", Output)]
 
 
 class AttentionBackward(Sized):
@@ -222,7 +197,7 @@ def pointer_to(request: Any) -> Any:
 def run(request: Any, running: _native.Running) -> None:
     """The operator that the request is of."""
     options = _Options(**running.members())
-    _native.Interruptible(options).call(_FUNCTIONS[type(request)], request, options, None)
+    _native.Interruptible(options, running).call(_FUNCTIONS[type(request)], request, options, None)
 
 
 def rotary_frequencies(request: RotaryFrequencies) -> None:

@@ -22,8 +22,6 @@ double near(const BigFloat& x) { return exact::round(x, exact::kF64); }
 
 BigFloat of(float x) { return BigFloat::from_double(static_cast<double>(x)); }
 
-int sign_of(const BigFloat& x) { return x.is_zero() ? 0 : x.negative ? -1 : 1; }
-
 bool is_zero(const Ball& x) { return x.middle.is_zero() && x.radius.is_zero(); }
 
 // numerator / denominator + delta, denominator > 0.

@@ -12,12 +12,10 @@ static_assert(ISOLOGIT_ROTARY_HALVES == value(fw::RotaryLayout::halves) &&
               ISOLOGIT_ROTARY_PAIRS == value(fw::RotaryLayout::pairs));
 
 Result<fw::KeyValues> to_keys(const isologit_attention_request& c) {
-  const auto keys = to_tensor(c.keys, "keys");
-  if (!keys) return tl::unexpected(keys.error());
-  const auto values = to_tensor(c.values, "values");
-  if (!values) return tl::unexpected(values.error());
-  fw::KeyValues kv{
-      *keys, *values, {}, {}, c.blocks_per_sequence, c.block_size, c.key_block_stride, c.value_block_stride};
+  const auto parts = together(to_tensor(c.keys, "keys"), to_tensor(c.values, "values"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [keys, values] = *parts;
+  fw::KeyValues kv{keys, values, {}, {}, c.blocks_per_sequence, c.block_size, c.key_block_stride, c.value_block_stride};
   if (c.block_table == nullptr) {
     const auto first_keys = to_list(c.first_keys, c.sequences, "first_keys");
     if (!first_keys) return tl::unexpected(first_keys.error());
@@ -74,51 +72,38 @@ Result<fw::CombineRequest> to_request(const isologit_combine_request& c) {
 namespace {
 
 Result<fw::LinearRequest> to_request(const isologit_linear_request& c) {
-  const auto x = to_view(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto weight = to_view(c.weight, "weight");
-  if (!weight) return tl::unexpected(weight.error());
-  const auto bias = to_vector(c.bias, "bias");
-  if (!bias) return tl::unexpected(bias.error());
-  return fw::LinearRequest{*x, *weight, *bias, c.y, c.y_row_stride};
+  const auto parts = together(to_view(c.x, "x"), to_view(c.weight, "weight"), to_vector(c.bias, "bias"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, weight, bias] = *parts;
+  return fw::LinearRequest{x, weight, bias, c.y, c.y_row_stride};
 }
 
 Result<fw::RmsNormRequest> to_request(const isologit_rms_norm_request& c) {
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto weight = to_vector(c.weight, "weight");
-  if (!weight) return tl::unexpected(weight.error());
-  return fw::RmsNormRequest{*x, *weight, c.epsilon, c.one_plus_weight != 0, to_output(c.y)};
+  const auto parts = together(to_tensor(c.x, "x"), to_vector(c.weight, "weight"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, weight] = *parts;
+  return fw::RmsNormRequest{x, weight, c.epsilon, c.one_plus_weight != 0, to_output(c.y)};
 }
 
 Result<fw::LayerNormRequest> to_request(const isologit_layer_norm_request& c) {
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto weight = to_vector(c.weight, "weight");
-  if (!weight) return tl::unexpected(weight.error());
-  const auto bias = to_vector(c.bias, "bias");
-  if (!bias) return tl::unexpected(bias.error());
-  return fw::LayerNormRequest{*x, *weight, *bias, c.epsilon, to_output(c.y)};
+  const auto parts = together(to_tensor(c.x, "x"), to_vector(c.weight, "weight"), to_vector(c.bias, "bias"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, weight, bias] = *parts;
+  return fw::LayerNormRequest{x, weight, bias, c.epsilon, to_output(c.y)};
 }
 
 Result<fw::ResidualRequest> to_request(const isologit_residual_request& c) {
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto a = to_tensor(c.a, "a");
-  if (!a) return tl::unexpected(a.error());
-  const auto b = to_optional_tensor(c.b, "b");
-  if (!b) return tl::unexpected(b.error());
-  return fw::ResidualRequest{*x, *a, *b, c.multiplier, to_output(c.y)};
+  const auto parts = together(to_tensor(c.x, "x"), to_tensor(c.a, "a"), to_optional_tensor(c.b, "b"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, a, b] = *parts;
+  return fw::ResidualRequest{x, a, b, c.multiplier, to_output(c.y)};
 }
 
 Result<fw::GateRequest> to_request(const isologit_gate_request& c) {
-  const auto kind = to_gate_kind(c.kind);
-  if (!kind) return tl::unexpected(kind.error());
-  const auto gate = to_tensor(c.gate, "gate");
-  if (!gate) return tl::unexpected(gate.error());
-  const auto up = to_optional_tensor(c.up, "up");
-  if (!up) return tl::unexpected(up.error());
-  return fw::GateRequest{*kind, *gate, *up, c.alpha, c.limit, to_output(c.y)};
+  const auto parts = together(to_gate_kind(c.kind), to_tensor(c.gate, "gate"), to_optional_tensor(c.up, "up"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [kind, gate, up] = *parts;
+  return fw::GateRequest{kind, gate, up, c.alpha, c.limit, to_output(c.y)};
 }
 
 Result<fw::RotaryRequest> to_request(const isologit_rotary_request& c) {
@@ -126,13 +111,11 @@ Result<fw::RotaryRequest> to_request(const isologit_rotary_request& c) {
     return invalid(base::concat("layout: ", c.layout, "; expected ", value(ISOLOGIT_ROTARY_HALVES), " (halves) or ",
                                 value(ISOLOGIT_ROTARY_PAIRS), " (pairs)"));
   }
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto positions = to_list(c.positions, c.x.tokens, "positions");
-  if (!positions) return tl::unexpected(positions.error());
-  const auto frequencies = to_list(c.frequencies, c.frequency_count, "frequencies");
-  if (!frequencies) return tl::unexpected(frequencies.error());
-  return fw::RotaryRequest{*x,       *positions,    *frequencies, static_cast<fw::RotaryLayout>(c.layout),
+  const auto parts = together(to_tensor(c.x, "x"), to_list(c.positions, c.x.tokens, "positions"),
+                              to_list(c.frequencies, c.frequency_count, "frequencies"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, positions, frequencies] = *parts;
+  return fw::RotaryRequest{x,        positions,     frequencies, static_cast<fw::RotaryLayout>(c.layout),
                            c.factor, to_output(c.y)};
 }
 
@@ -165,14 +148,6 @@ Result<void> write_frequencies(const isologit_rotary_frequencies_request& c) {
 }  // namespace isologit::detail::capi
 
 extern "C" {
-
-#define ISOLOGIT_OPERATOR(name)                                                                                      \
-  isologit_status isologit_##name(const isologit_##name##_request* request, const isologit_forward_options* options, \
-                                  isologit_forward_report* report, char* message, size_t message_size) {             \
-    using namespace isologit::detail::capi;                                                                          \
-    const auto convert = [](const isologit_##name##_request& c) { return to_request(c); };                           \
-    return run(request, options, report, message, message_size, convert, isologit::forward::name);                   \
-  }
 
 ISOLOGIT_OPERATOR(linear)
 ISOLOGIT_OPERATOR(rms_norm)

@@ -1,6 +1,8 @@
 // What the calls of the forward pass and of its gradients share.
 #pragma once
 
+#include <tuple>
+
 #include "capi/convert.hpp"
 #include "isologit/forward.h"
 #include "isologit/forward.hpp"
@@ -42,6 +44,15 @@ Result<std::span<const T>> to_list(const T* data, std::int64_t count, const char
   return std::span<const T>(data, static_cast<std::size_t>(count));
 }
 
+// The values of all, or the error of the first that has none; all are made, so that none may rest on another's check.
+template <class... T>
+Result<std::tuple<T...>> together(const Result<T>&... parts) {
+  const Error* error = nullptr;
+  ((error = error == nullptr && !parts ? &parts.error() : error), ...);
+  if (error != nullptr) return tl::unexpected(*error);
+  return std::tuple<T...>(*parts...);
+}
+
 Result<fw::GateKind> to_gate_kind(std::int32_t kind);
 Result<fw::AttentionRequest> to_request(const isologit_attention_request& c);
 Result<fw::CombineRequest> to_request(const isologit_combine_request& c);
@@ -80,3 +91,12 @@ isologit_status run(const Struct* c_request, const isologit_forward_options* c_o
 }
 
 }  // namespace isologit::detail::capi
+
+// The call of the operator `name` of the C++ interface, whose request to_request makes.
+#define ISOLOGIT_OPERATOR(name)                                                                                      \
+  isologit_status isologit_##name(const isologit_##name##_request* request, const isologit_forward_options* options, \
+                                  isologit_forward_report* report, char* message, size_t message_size) {             \
+    using namespace isologit::detail::capi;                                                                          \
+    const auto convert = [](const isologit_##name##_request& c) { return to_request(c); };                           \
+    return run(request, options, report, message, message_size, convert, isologit::forward::name);                   \
+  }

@@ -9,25 +9,18 @@ namespace isologit::detail::capi {
 namespace {
 
 Result<fw::RmsNormBackwardRequest> to_request(const isologit_rms_norm_backward_request& c) {
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto weight = to_vector(c.weight, "weight");
-  if (!weight) return tl::unexpected(weight.error());
-  const auto dy = to_tensor(c.dy, "dy");
-  if (!dy) return tl::unexpected(dy.error());
-  return fw::RmsNormBackwardRequest{*x, *weight, c.epsilon, c.one_plus_weight != 0, *dy, to_output(c.dx), c.dweight};
+  const auto parts = together(to_tensor(c.x, "x"), to_vector(c.weight, "weight"), to_tensor(c.dy, "dy"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, weight, dy] = *parts;
+  return fw::RmsNormBackwardRequest{x, weight, c.epsilon, c.one_plus_weight != 0, dy, to_output(c.dx), c.dweight};
 }
 
 Result<fw::LayerNormBackwardRequest> to_request(const isologit_layer_norm_backward_request& c) {
-  const auto x = to_tensor(c.x, "x");
-  if (!x) return tl::unexpected(x.error());
-  const auto weight = to_vector(c.weight, "weight");
-  if (!weight) return tl::unexpected(weight.error());
-  const auto dy = to_tensor(c.dy, "dy");
-  if (!dy) return tl::unexpected(dy.error());
-  const auto dbias_dtype = to_dtype(c.dbias_dtype, "dbias_dtype");
-  if (!dbias_dtype) return tl::unexpected(dbias_dtype.error());
-  return fw::LayerNormBackwardRequest{*x, *weight, c.epsilon, *dy, to_output(c.dx), c.dweight, c.dbias, *dbias_dtype};
+  const auto parts = together(to_tensor(c.x, "x"), to_vector(c.weight, "weight"), to_tensor(c.dy, "dy"),
+                              to_dtype(c.dbias_dtype, "dbias_dtype"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [x, weight, dy, dbias_dtype] = *parts;
+  return fw::LayerNormBackwardRequest{x, weight, c.epsilon, dy, to_output(c.dx), c.dweight, c.dbias, dbias_dtype};
 }
 
 Result<fw::CombineBackwardRequest> to_request(const isologit_combine_backward_request& c) {
@@ -41,15 +34,11 @@ Result<fw::CombineBackwardRequest> to_request(const isologit_combine_backward_re
 }
 
 Result<fw::GateBackwardRequest> to_request(const isologit_gate_backward_request& c) {
-  const auto kind = to_gate_kind(c.kind);
-  if (!kind) return tl::unexpected(kind.error());
-  const auto gate = to_tensor(c.gate, "gate");
-  if (!gate) return tl::unexpected(gate.error());
-  const auto up = to_optional_tensor(c.up, "up");
-  if (!up) return tl::unexpected(up.error());
-  const auto dy = to_tensor(c.dy, "dy");
-  if (!dy) return tl::unexpected(dy.error());
-  return fw::GateBackwardRequest{*kind, *gate, *up, c.alpha, c.limit, *dy, to_output(c.dgate), to_output(c.dup)};
+  const auto parts =
+      together(to_gate_kind(c.kind), to_tensor(c.gate, "gate"), to_optional_tensor(c.up, "up"), to_tensor(c.dy, "dy"));
+  if (!parts) return tl::unexpected(parts.error());
+  const auto& [kind, gate, up, dy] = *parts;
+  return fw::GateBackwardRequest{kind, gate, up, c.alpha, c.limit, dy, to_output(c.dgate), to_output(c.dup)};
 }
 
 Result<fw::AttentionBackwardRequest> to_request(const isologit_attention_backward_request& c) {
@@ -68,18 +57,10 @@ Result<fw::AttentionBackwardRequest> to_request(const isologit_attention_backwar
 
 extern "C" {
 
-#define ISOLOGIT_GRADIENT(name)                                                                                      \
-  isologit_status isologit_##name(const isologit_##name##_request* request, const isologit_forward_options* options, \
-                                  isologit_forward_report* report, char* message, size_t message_size) {             \
-    using namespace isologit::detail::capi;                                                                          \
-    const auto convert = [](const isologit_##name##_request& c) { return to_request(c); };                           \
-    return run(request, options, report, message, message_size, convert, isologit::forward::name);                   \
-  }
-
-ISOLOGIT_GRADIENT(rms_norm_backward)
-ISOLOGIT_GRADIENT(layer_norm_backward)
-ISOLOGIT_GRADIENT(combine_backward)
-ISOLOGIT_GRADIENT(gate_backward)
-ISOLOGIT_GRADIENT(attention_backward)
+ISOLOGIT_OPERATOR(rms_norm_backward)
+ISOLOGIT_OPERATOR(layer_norm_backward)
+ISOLOGIT_OPERATOR(combine_backward)
+ISOLOGIT_OPERATOR(gate_backward)
+ISOLOGIT_OPERATOR(attention_backward)
 
 }  // extern "C"

@@ -78,14 +78,14 @@ Ball divide(const Ball& a, const Ball& b, std::size_t limbs) {
   BigFloat reciprocal = scale_by_power_of_two(BigFloat::from_double(1 / start.mantissa), -start.exponent);
   const BigFloat one = BigFloat::from_double(1);
   for (std::size_t bits = 50; bits < 64 * (limbs + 1); bits *= 2) {
-    const BigFloat error = add(one, negate(multiply(reciprocal, b.middle)));
+    const BigFloat error = subtract(one, multiply(reciprocal, b.middle));
     reciprocal = add(reciprocal, multiply(reciprocal, error));
     truncate(reciprocal, limbs + 1);
   }
   BigFloat quotient = multiply(a.middle, reciprocal);
   truncate(quotient, limbs);
   // For every x in a and y in b: |x/y - q| = |x - q y| / |y|, and |x - q y| <= |a - q b| + radius_a + |q| radius_b.
-  const BigFloat residual = add(a.middle, negate(multiply(quotient, b.middle)));
+  const BigFloat residual = subtract(a.middle, multiply(quotient, b.middle));
   const Bound numerator = Bound::of(residual) + a.radius + Bound::of(quotient) * b.radius;
   if (numerator.is_zero()) return {quotient, {}};
   // A lower bound of |y| as a power of two.
@@ -151,7 +151,7 @@ bool read(base::ByteReader& bytes, Ball& x) {
          x.radius.mantissa <= 4 && std::abs(x.radius.exponent) < kFarthest && std::abs(x.middle.exponent) < kFarthest;
 }
 
-BigFloat lower(const Ball& x) { return add(x.middle, negate(to_bigfloat(x.radius))); }
+BigFloat lower(const Ball& x) { return subtract(x.middle, to_bigfloat(x.radius)); }
 
 BigFloat upper(const Ball& x) { return add(x.middle, to_bigfloat(x.radius)); }
 

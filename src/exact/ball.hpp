@@ -34,10 +34,10 @@ struct Ball {
   bool is_exact() const { return radius.is_zero(); }
 };
 
-// `limbs` is the working precision: how many 64-bit limbs of a result's middle are kept.
 // Of so many limbs.
 constexpr std::int64_t bits_of(std::size_t limbs) { return 64 * static_cast<std::int64_t>(limbs); }
 
+// `limbs` is the working precision: how many 64-bit limbs of a result's middle are kept.
 Ball add(const Ball& a, const Ball& b, std::size_t limbs);
 Ball subtract(const Ball& a, const Ball& b, std::size_t limbs);
 Ball multiply(const Ball& a, const Ball& b, std::size_t limbs);

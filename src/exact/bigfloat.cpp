@@ -137,6 +137,8 @@ bool truncate(BigFloat& x, std::size_t limbs) {
   return true;
 }
 
+int sign_of(const BigFloat& x) { return x.is_zero() ? 0 : x.negative ? -1 : 1; }
+
 int compare_magnitude(const BigFloat& a, const BigFloat& b) {
   if (a.is_zero() || b.is_zero()) return static_cast<int>(!a.is_zero()) - static_cast<int>(!b.is_zero());
   if (a.top() != b.top()) return a.top() < b.top() ? -1 : 1;
@@ -176,6 +178,11 @@ Approximation approximate(const BigFloat& x) {
 double round(const BigFloat& x, const Format& format) {
   if (x.is_zero()) return 0.0;
   return round_to(format, x.negative, leading_bits(x));
+}
+
+double round_sum(const BigFloat& finite, double special, const Format& format) {
+  if (std::isnan(special)) return static_cast<double>(quiet_nan());
+  return special != 0 ? special : round(finite, format);
 }
 
 double round_beside(const BigFloat& boundary, int side, const Format& format) {

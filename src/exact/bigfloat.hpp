@@ -41,6 +41,8 @@ BigFloat scale_by_power_of_two(const BigFloat& x, std::int64_t shift);
 bool truncate(BigFloat& x, std::size_t limbs);
 
 int compare_magnitude(const BigFloat& a, const BigFloat& b);
+// -1, 0 or 1.
+int sign_of(const BigFloat& x);
 
 // Exponent of the lowest and of the highest set bit; x is not zero.
 std::int64_t lowest_bit(const BigFloat& x);
@@ -55,6 +57,8 @@ Approximation approximate(const BigFloat& x);
 
 // Rounded once to `format`; exactly zero gives +0.
 double round(const BigFloat& x, const Format& format);
+// Of a sum: `finite` of its finite terms, `special` the IEEE sum of the others, 0 where there are none.
+double round_sum(const BigFloat& finite, double special, const Format& format);
 // A number next to `boundary`, one of boundaries_of(format), rounded: below it, itself or above it as `side` is
 // negative, 0 or positive.
 double round_beside(const BigFloat& boundary, int side, const Format& format);

@@ -80,8 +80,7 @@ double wide_logit(const void* hidden, DType hidden_dtype, const double* weight, 
     add_term(static_cast<double>(load_element(hidden, hidden_dtype, k)), weight[k]);
   }
   add_term(static_cast<double>(bias), 1);
-  if (std::isnan(special)) return static_cast<double>(quiet_nan());
-  return special != 0 ? special : round(sum, format);
+  return round_sum(sum, special, format);
 }
 
 }  // namespace isologit::detail::exact

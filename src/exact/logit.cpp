@@ -1,10 +1,11 @@
 #include "exact/logit.hpp"
 
+#include <cmath>
+
 #include "exact/element.hpp"
 #include "exact/superaccumulator.hpp"
 
 namespace isologit::detail::exact {
-
 namespace {
 
 Sum sum_of(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype, std::int64_t size,
@@ -37,15 +38,12 @@ double logit(const void* hidden, DType hidden_dtype, const void* weight, DType w
     if (factor.special != 0) {
       special += factor.special * b;
     } else if (!std::isfinite(b)) {
-      special += factor.value.is_zero() || std::isnan(b) ? static_cast<double>(quiet_nan())
-                 : factor.value.negative                 ? -b
-                                                         : b;
+      special += sign_of(factor.value) * b;
     } else {
       finite = add(finite, multiply(factor.value, BigFloat::from_double(b)));
     }
   }
-  if (std::isnan(special)) return static_cast<double>(quiet_nan());
-  return special != 0 ? special : exact::round(finite, format);
+  return round_sum(finite, special, format);
 }
 
 }  // namespace isologit::detail::exact

@@ -11,8 +11,7 @@ float round_quotient(const BigFloat& numerator, const BigFloat& denominator) {
   // Within 2^-120 of a boundary between two roundings: exact comparison tells its side.
   const BigFloat boundary = BigFloat::from_double(try_round(quotient, boundaries_of(kF32)).value());
   const BigFloat distance = subtract(numerator, multiply(boundary, denominator));
-  const int side = distance.is_zero() ? 0 : distance.negative ? -1 : 1;
-  return static_cast<float>(round_beside(boundary, side, kF32));
+  return static_cast<float>(round_beside(boundary, sign_of(distance), kF32));
 }
 
 }  // namespace isologit::detail::exact

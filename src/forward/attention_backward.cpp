@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "base/text.hpp"
-#include "exact/encode.hpp"
 #include "exact/row.hpp"
 #include "forward/keys.hpp"
 #include "forward/validate.hpp"
@@ -220,15 +219,15 @@ void clear(const TensorOutput& to, const TensorView& like) {
 Result<void> validate_apart(const AttentionBackwardRequest& request) {
   const AttentionRequest& attention = request.attention;
   const KeyValues& kv = attention.kv;
-  const tiles::Range inputs[] = {range_of("q", attention.q), range_of("keys", kv.keys), range_of("values", kv.values),
-                                 range_of("dy", request.dy), tiles::range_of("sinks", attention.sinks)};
-  const auto apart = [&](std::string_view name, const TensorOutput& output, const TensorView& like) -> Result<void> {
-    if (output.data == nullptr) return {};
-    return validate_output(output, like, {}, {inputs[0], inputs[1], inputs[2], inputs[3], inputs[4]}, name);
-  };
-  if (auto checked = apart("dq", request.dq, attention.q); !checked) return checked;
-  if (auto checked = apart("dkeys", request.dkeys, kv.keys); !checked) return checked;
-  return apart("dvalues", request.dvalues, kv.values);
+  std::vector inputs{range_of("q", attention.q), range_of("keys", kv.keys), range_of("values", kv.values),
+                     range_of("dy", request.dy), tiles::range_of("sinks", attention.sinks)};
+  const auto bytes = static_cast<std::int64_t>(attention.sinks.size_bytes());
+  const std::array dsinks{tiles::range_of("dsinks", request.dsinks, bytes)};
+  if (auto checked = tiles::check_apart(dsinks, inputs); !checked) return checked;
+  inputs.push_back(dsinks[0]);
+  if (auto checked = validate_gradient("dq", request.dq, attention.q, inputs); !checked) return checked;
+  if (auto checked = validate_gradient("dkeys", request.dkeys, kv.keys, inputs); !checked) return checked;
+  return validate_gradient("dvalues", request.dvalues, kv.values, inputs);
 }
 
 Result<void> validate(const AttentionBackwardRequest& request) {
@@ -282,12 +281,7 @@ Result<Report> attention_backward(const AttentionBackwardRequest& request, const
       KvHead(request, *setting->loops, dsinks.empty() ? nullptr : dsinks.data(), i / kv_heads, i % kv_heads).run();
       return std::int64_t{0};
     });
-    for (std::int64_t h = 0; h < heads && report && !dsinks.empty(); ++h) {
-      double sum = 0;
-      for (auto at = static_cast<std::size_t>(h); at < dsinks.size(); at += static_cast<std::size_t>(heads))
-        sum += dsinks[at];
-      request.dsinks[h] = static_cast<float>(sum) + 0.0F;
-    }
+    if (report && request.dsinks != nullptr) store_sums(dsinks, heads, DType::f32, request.dsinks);
     return report;
   };
   return detail::tiles::call(options, "computing attention_backward; nothing useful is in the outputs", work);

@@ -24,8 +24,6 @@ constexpr double kFarthest = 1024;  // softcaps: tanh is 1 beyond
 
 BigFloat big(double x) { return BigFloat::from_double(x); }
 
-int sign_of(const BigFloat& x) { return x.is_zero() ? 0 : x.negative ? -1 : 1; }
-
 }  // namespace
 
 AttentionRow::AttentionRow(const AttentionRequest& request, std::int64_t sequence, std::int64_t token,

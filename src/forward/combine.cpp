@@ -106,6 +106,19 @@ TensorView sums_of(const TensorView& x) {
   return sums;
 }
 
+Result<void> validate(const CombineBackwardRequest& request) {
+  const TensorView& x = request.combine.x;
+  if (auto checked = validate(request.combine); !checked) return checked;
+  if (auto checked = validate_like("dy", request.dy, "the result", sums_of(x)); !checked) return checked;
+  const std::span<const float> weights = request.combine.weights;
+  std::vector inputs{range_of("x", x), tiles::range_of("weights", weights), range_of("dy", request.dy)};
+  const auto bytes = static_cast<std::int64_t>(weights.size_bytes());
+  const std::array dweights{tiles::range_of("dweights", request.dweights, bytes)};
+  if (auto checked = tiles::check_apart(dweights, inputs); !checked) return checked;
+  inputs.push_back(dweights[0]);
+  return validate_gradient("dx", request.dx, x, inputs);
+}
+
 }  // namespace
 }  // namespace isologit::detail::forward
 
@@ -136,17 +149,7 @@ Result<Report> combine_backward(const CombineBackwardRequest& request, const Opt
   using namespace detail::forward;
   const auto work = [&](const Options& own) -> Result<Report> {
     const CombineRequest& of = request.combine;
-    if (auto checked = validate(of); !checked) return tl::unexpected(checked.error());
-    TensorView result = sums_of(of.x);
-    if (auto checked = validate_like("dy", request.dy, "the result", result); !checked) {
-      return tl::unexpected(checked.error());
-    }
-    if (request.dx.data != nullptr) {
-      if (auto checked = validate_output(request.dx, of.x, {}, {range_of("x", of.x), range_of("dy", request.dy)}, "dx");
-          !checked) {
-        return tl::unexpected(checked.error());
-      }
-    }
+    if (auto checked = validate(request); !checked) return tl::unexpected(checked.error());
     const auto setting = setting_with_loops(own);
     if (!setting) return tl::unexpected(setting.error());
     return run(*setting, of.x.tokens, kTokensAPiece, [&](int, std::int64_t begin, std::int64_t end) {

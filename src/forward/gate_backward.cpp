@@ -105,13 +105,9 @@ Result<void> validate(const GateBackwardRequest& request) {
   if (request.dup.data != nullptr && request.up.data == nullptr) {
     return tiles::invalid("dup: wanted of a gate without up; expected NULL");
   }
-  const tiles::Range inputs[] = {range_of("gate", gate), range_of("up", request.up), range_of("dy", request.dy)};
-  const auto apart = [&](std::string_view name, const TensorOutput& output) -> Result<void> {
-    if (output.data == nullptr) return {};
-    return validate_output(output, gate, {}, {inputs[0], inputs[1], inputs[2]}, name);
-  };
-  if (auto checked = apart("dgate", request.dgate); !checked) return checked;
-  return apart("dup", request.dup);
+  const std::vector inputs{range_of("gate", gate), range_of("up", request.up), range_of("dy", request.dy)};
+  if (auto checked = validate_gradient("dgate", request.dgate, gate, inputs); !checked) return checked;
+  return validate_gradient("dup", request.dup, gate, inputs);
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ class ExactRow {
     if (norm_.centred) {
       if (!finite_) return exact::quiet_nan();  // the mean, or the deviation of an infinite element, is NaN
       const BigFloat deviation = subtract(multiply(big(size_), big(x)), sum_);
-      over = (deviation.is_zero() ? 0.0 : deviation.negative ? -1.0 : 1.0) * factor;
+      over = sign_of(deviation) * factor;
     }
     return static_cast<float>(exact::narrow(over / std::sqrt(under) + b, norm_.x.dtype));
   }

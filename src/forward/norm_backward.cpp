@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "base/text.hpp"
-#include "exact/encode.hpp"
 #include "forward/validate.hpp"
 #include "isologit/forward_backward.hpp"
 #include "kernels/fold_loops.hpp"
@@ -116,18 +115,6 @@ std::vector<double> factors_of(const Norm& norm) {
   return factors;
 }
 
-// The sums of all pieces, in their order.
-void store_sums(const std::vector<double>& sums, std::int64_t dim, DType dtype, void* to) {
-  if (to == nullptr) return;
-  const auto size = static_cast<std::int64_t>(dtype_size(dtype));
-  for (std::int64_t i = 0; i < dim; ++i) {
-    double sum = 0;
-    for (std::size_t at = static_cast<std::size_t>(i); at < sums.size(); at += static_cast<std::size_t>(dim))
-      sum += sums[at];
-    exact::store_element(static_cast<char*>(to) + i * size, dtype, exact::narrow(sum, dtype));
-  }
-}
-
 Result<Report> run_norm(const Norm& norm, const Options& options) {
   const auto setting = setting_of(options);
   if (!setting) return tl::unexpected(setting.error());
@@ -146,8 +133,8 @@ Result<Report> run_norm(const Norm& norm, const Options& options) {
     return std::int64_t{0};
   });
   if (!report) return report;
-  store_sums(dweight, norm.x.dim, norm.weight.dtype, norm.dweight);
-  store_sums(dbias, norm.x.dim, norm.dbias_dtype, norm.dbias);
+  if (norm.dweight != nullptr) store_sums(dweight, norm.x.dim, norm.weight.dtype, norm.dweight);
+  if (norm.dbias != nullptr) store_sums(dbias, norm.x.dim, norm.dbias_dtype, norm.dbias);
   return report;
 }
 
@@ -166,10 +153,10 @@ Result<void> validate(const Norm& norm) {
   }
   const std::array vectors{vector_range("dweight", norm.dweight, x.dim, norm.weight.dtype),
                            vector_range("dbias", norm.dbias, x.dim, norm.dbias_dtype)};
-  const std::array inputs{range_of("x", x), range_of("dy", norm.dy), tiles::range_of("weight", norm.weight)};
+  std::vector inputs{range_of("x", x), range_of("dy", norm.dy), tiles::range_of("weight", norm.weight)};
   if (auto checked = tiles::check_apart(vectors, inputs); !checked) return checked;
-  if (norm.dx.data == nullptr) return {};
-  return validate_output(norm.dx, x, {}, {inputs[0], inputs[1], inputs[2], vectors[0], vectors[1]}, "dx");
+  inputs.insert(inputs.end(), vectors.begin(), vectors.end());
+  return validate_gradient("dx", norm.dx, x, inputs);
 }
 
 }  // namespace

@@ -82,6 +82,16 @@ void Row::store(std::int64_t count, DType dtype, void* to) {
   exact::narrow_row(rounded_.data(), dtype, count, to);
 }
 
+void store_sums(const std::vector<double>& terms, std::int64_t dim, DType dtype, void* to) {
+  const auto size = static_cast<std::int64_t>(dtype_size(dtype));
+  for (std::int64_t i = 0; i < dim; ++i) {
+    double sum = 0;
+    for (std::size_t at = static_cast<std::size_t>(i); at < terms.size(); at += static_cast<std::size_t>(dim))
+      sum += terms[at];
+    exact::store_element(static_cast<char*>(to) + i * size, dtype, exact::narrow(sum, dtype));
+  }
+}
+
 Result<Setting> setting_of(const Options& options) {
   if (auto checked = tiles::validate_threads(options.threads); !checked) return tl::unexpected(checked.error());
   const auto target = kernels::choose(options.kernel, Arithmetic::exact);

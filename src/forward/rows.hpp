@@ -52,6 +52,9 @@ class Row {
   std::vector<std::int32_t> open_;
 };
 
+// The sums of the columns of `terms`, rows of `dim` numbers, in the order of the rows, each rounded once.
+void store_sums(const std::vector<double>& terms, std::int64_t dim, DType dtype, void* to);
+
 // The loops and threads of a call.
 struct Setting {
   const kernels::Target* target;

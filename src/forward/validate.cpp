@@ -85,8 +85,8 @@ tiles::Range range_of(std::string_view name, const TensorView& x) {
 }
 
 Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
-                             std::initializer_list<const TensorView*> may_be,
-                             std::initializer_list<tiles::Range> inputs, std::string_view name) {
+                             std::initializer_list<const TensorView*> may_be, std::vector<tiles::Range> inputs,
+                             std::string_view name) {
   const TensorView out{y.data, shape.dtype, shape.tokens, shape.heads, shape.dim, y.token_stride, y.head_stride};
   if (auto checked = validate_tensor(name, out); !checked) return checked;
   const bool heads_apart = shape.heads == 1 || y.head_stride >= shape.dim;
@@ -100,14 +100,19 @@ Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
                                 shape.tokens, " tokens of ", shape.heads, " heads of ", shape.dim,
                                 "; its rows would overlap"));
   }
-  std::vector<tiles::Range> others(inputs);
   for (const TensorView* operand : may_be) {
     const bool same = operand->data == y.data && operand->token_stride == y.token_stride &&
                       (operand->head_stride == y.head_stride || operand->heads == 1);
-    if (!same) others.push_back(range_of("an operand", *operand));
+    if (!same) inputs.push_back(range_of("an operand", *operand));
   }
   const std::array outputs{range_of(name, out)};
-  return tiles::check_apart(outputs, others);
+  return tiles::check_apart(outputs, inputs);
+}
+
+Result<void> validate_gradient(std::string_view name, const TensorOutput& gradient, const TensorView& of,
+                               const std::vector<tiles::Range>& inputs) {
+  if (gradient.data == nullptr) return {};
+  return validate_output(gradient, of, {}, inputs, name);
 }
 
 }  // namespace isologit::detail::forward

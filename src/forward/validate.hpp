@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 #include <string_view>
+#include <vector>
 
 #include "forward/rows.hpp"
 #include "tiles/overlap.hpp"
@@ -18,8 +19,11 @@ Result<void> validate_finite(std::string_view name, float value);
 
 // Where `shape` is stored. It may be one of `may_be` exactly, and is apart from these otherwise, and from the inputs.
 Result<void> validate_output(const TensorOutput& y, const TensorView& shape,
-                             std::initializer_list<const TensorView*> may_be,
-                             std::initializer_list<tiles::Range> inputs, std::string_view name = "y");
+                             std::initializer_list<const TensorView*> may_be, std::vector<tiles::Range> inputs,
+                             std::string_view name = "y");
+// Where the gradient of `of` is stored, if it is wanted.
+Result<void> validate_gradient(std::string_view name, const TensorOutput& gradient, const TensorView& of,
+                               const std::vector<tiles::Range>& inputs);
 
 tiles::Range range_of(std::string_view name, const TensorView& x);
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 namespace isologit::detail::kernels {
+
 LowRankRow low_rank_row(const std::vector<exact::LowRankFactor>& factors, double* near) {
   LowRankRow row{&factors, near, 0, std::numeric_limits<double>::infinity()};
   for (const exact::LowRankFactor& factor : factors) {

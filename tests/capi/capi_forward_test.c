@@ -89,8 +89,9 @@ static void rotary(void) {
   EXPECT(strstr(message, "positions: NULL") != NULL);
 }
 
-static void attention_and_linear(void) {
-  const int64_t query_starts[2] = {0, 2}, key_counts[1] = {2}, first_keys[1] = {0};
+/* Of one sequence. */
+static isologit_attention_request attention_of_x(void) {
+  static const int64_t query_starts[2] = {0, 2}, key_counts[1] = {2}, first_keys[1] = {0};
   isologit_attention_request attention = {.struct_size = sizeof attention,
                                           .q = tensor(kX),
                                           .keys = tensor(kX),
@@ -99,8 +100,13 @@ static void attention_and_linear(void) {
                                           .query_starts = query_starts,
                                           .key_counts = key_counts,
                                           .first_keys = first_keys,
-                                          .scale = 1,
-                                          .y = output(y)};
+                                          .scale = 1};
+  return attention;
+}
+
+static void attention_and_linear(void) {
+  isologit_attention_request attention = attention_of_x();
+  attention.y = output(y);
   EXPECT(isologit_attention(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_OK);
   EXPECT(memcmp(y, kX, 4 * sizeof *y) == 0); /* the first query sees the first key alone */
   attention.sequences = -1;
@@ -150,17 +156,8 @@ static void gradients(void) {
   isologit_attention_backward_request attention = {.struct_size = sizeof attention, .dy = tensor(dy)};
   EXPECT(isologit_attention_backward(&attention, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
   EXPECT(strstr(message, "attention: NULL") != NULL);
-  const int64_t query_starts[2] = {0, 2}, key_counts[1] = {2}, first_keys[1] = {0};
-  isologit_attention_request of = {.struct_size = sizeof of,
-                                   .q = tensor(kX),
-                                   .keys = tensor(kX),
-                                   .values = tensor(kX),
-                                   .sequences = 1,
-                                   .query_starts = query_starts,
-                                   .key_counts = key_counts,
-                                   .first_keys = first_keys,
-                                   .scale = 1,
-                                   .window = 1};
+  isologit_attention_request of = attention_of_x();
+  of.window = 1;
   attention.attention = &of;
   attention.dq = output(y);
   attention.dvalues = output(other);

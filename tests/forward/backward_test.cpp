@@ -252,6 +252,17 @@ TEST(AttentionBackward, IsTheDefinitions) {
   }
 }
 
+TEST(AttentionBackward, OfNoQueryIsZero) {
+  AttentionProblem p = AttentionProblem::make();
+  p.starts = {0, 0, 0};
+  p.dsinks = {1, 1, 1, 1};
+  forward::AttentionBackwardRequest request = p.request();
+  request.attention.q.tokens = request.dy.tokens = 0;
+  ASSERT_TRUE(attention_backward(request));
+  EXPECT_EQ(p.dsinks, std::vector<float>(4));
+  EXPECT_EQ(p.dk.row(1, 0), std::vector<double>(AttentionProblem::kDim));
+}
+
 template <class Request>
 std::string refusal(const Request& request,
                     Result<forward::Report> (*compute)(const Request&, const forward::Options&)) {
@@ -270,6 +281,9 @@ TEST(Backward, RefusesByName) {
   EXPECT_EQ(refusal(gate, forward::gate_backward), "dup: wanted of a gate without up; expected NULL");
   AttentionProblem of = AttentionProblem::make();
   forward::AttentionBackwardRequest attention = of.request();
+  attention.dsinks = of.sinks.data();
+  EXPECT_EQ(refusal(attention, forward::attention_backward), "dsinks: the output buffer overlaps the input sinks");
+  attention = of.request();
   const std::vector<std::int64_t> overlapping{1, 6};
   attention.attention.kv.first_keys = overlapping;
   EXPECT_EQ(refusal(attention, forward::attention_backward),

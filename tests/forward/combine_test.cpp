@@ -71,6 +71,15 @@ TEST(Combine, RefusesByName) {
   const auto report = forward::combine({x.view(), weights, y.output()});
   ASSERT_FALSE(report);
   EXPECT_EQ(report.error().message, "weights: 5; expected one for each of 2 tokens' 3 experts");
+  std::vector<float> all(24);
+  const std::span<const float> six(all.data(), 6);
+  const forward::TensorOutput dx{all.data(), 12, 4};
+  const auto onto = forward::combine_backward({{x.view(), six, {}}, y.view(), {}, all.data()});
+  ASSERT_FALSE(onto);
+  EXPECT_EQ(onto.error().message, "dweights: the output buffer overlaps the input weights");
+  const auto both = forward::combine_backward({{x.view(), six, {}}, y.view(), dx, nullptr});
+  ASSERT_FALSE(both);
+  EXPECT_EQ(both.error().message, "dx: the output buffer overlaps the input weights");
 }
 
 }  // namespace
