@@ -14,6 +14,7 @@ namespace isologit::detail::tiles {
 namespace {
 
 std::int64_t parts_of(const EncodedWeight& weight) {
+  if (weight.encoding == Encoding::none) return 1;
   if (weight.encoding == Encoding::f64) return 3;
   return weight.product == F8Product::real && weight.scales.values.dtype == DType::f32 ? 2 : 1;
 }
@@ -27,9 +28,7 @@ double leading(double x) { return std::bit_cast<double>(std::bit_cast<std::uint6
 
 }  // namespace
 
-std::int64_t kernel_columns(const Head& head) {
-  return head.weight.cols * (head.encoded.encoding == Encoding::none ? 1 : parts_of(head.encoded));
-}
+std::int64_t kernel_columns(const Head& head) { return head.weight.cols * parts_of(head.encoded); }
 
 DType kernel_dtype(const Head& head) {
   if (head.encoded.encoding == Encoding::none) return head.weight.dtype;

@@ -28,9 +28,11 @@ class EncodedTiles {
  public:
   explicit EncodedTiles(const Head& head);
 
+  // Whether the weight is encoded. If not, kernels are given it and the hidden rows as they are.
   bool needed() const { return head_.encoded.encoding != Encoding::none; }
 
-  // The hidden rows that a kernel is to be given for these: one after another, repeated. Throws std::bad_alloc.
+  // The hidden rows that a kernel is to be given for these: themselves where a number is one element, else one after
+  // another, repeated. Throws std::bad_alloc.
   void take(const MatrixView& hidden, std::span<const std::int64_t> rows, int threads);
   const MatrixView& hidden() const { return repeated_; }
   const std::int64_t* row_ids(std::size_t begin) const { return ids_.data() + begin; }

@@ -30,9 +30,9 @@ void Tiles::take(std::span<const std::int64_t> rows) {
   rows_.assign(rows.begin(), rows.end());
   const auto count = static_cast<std::int64_t>(rows.size());
   const std::int64_t most = target_.block_rows();
-  if (encoded_.needed()) encoded_.take(hidden_, rows_, threads());
-  const MatrixView& hidden = encoded_.needed() ? encoded_.hidden() : hidden_;
-  const std::int64_t* ids = encoded_.needed() ? encoded_.row_ids(0) : rows_.data();
+  encoded_.take(hidden_, rows_, threads());
+  const MatrixView& hidden = encoded_.hidden();
+  const std::int64_t* ids = encoded_.row_ids(0);
   blocks_.resize(static_cast<std::size_t>((count + most - 1) / most));
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     const std::int64_t begin = static_cast<std::int64_t>(b) * most;
@@ -84,16 +84,16 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
 }
 
 void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, std::int64_t count) {
+  const kernels::Block rows{&encoded_.hidden(), encoded_.row_ids(block.begin), block.rows,
+                            block.prepared.as<std::byte>(), block.low_rank.data()};
+  auto* logits = own.logits.as<float>();
+  auto* scratch = own.scratch.as<std::byte>();
   if (encoded_.needed()) {
-    encoded_.logits(target_,
-                    {&encoded_.hidden(), encoded_.row_ids(block.begin), block.rows, block.prepared.as<std::byte>()},
-                    begin, count, own.decoded, own.logits.as<float>(), own.scratch.as<std::byte>(), own.counts);
-    return;
+    encoded_.logits(target_, rows, begin, count, own.decoded, logits, scratch, own.counts);
+  } else {
+    target_.logits(rows, {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, logits, scratch,
+                   own.counts);
   }
-  target_.logits(
-      {&hidden_, rows_.data() + block.begin, block.rows, block.prepared.as<std::byte>(), block.low_rank.data()},
-      {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, own.logits.as<float>(),
-      own.scratch.as<std::byte>(), own.counts);
 }
 
 void Tiles::transform(std::int64_t row, const RowTile& tile) const {
