@@ -101,11 +101,15 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 of_logits.register_autograd(_backward, setup_context=_setup)
 
 
-def temperatures_of(temperature: Any, device: torch.device) -> Tensor:
+def temperatures_of(temperature: Any, logits: Tensor) -> Tensor:
+    """[1] or [N]: a number, or one for each row of logits."""
     if _numbers.traced():
-        return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
-    with _numbers.usual_rounding():
-        return torch.as_tensor(temperature, dtype=torch.float32, device=device).detach()
+        temperatures = torch.as_tensor(temperature, dtype=torch.float32, device=logits.device).detach()
+    else:
+        with _numbers.usual_rounding():
+            temperatures = torch.as_tensor(temperature, dtype=torch.float32, device=logits.device).detach()
+    _of_logits.check_temperature(temperatures.numel(), temperatures.shape, logits.shape[:-1])
+    return temperatures.reshape(-1).contiguous()
 
 
 def run(
@@ -124,13 +128,11 @@ def run(
         rows = rows.contiguous()
     own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
     _inputs.require_one_device(logits=logits, temperature=own)
-    temperatures = temperatures_of(temperature, logits.device)
-    _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
+    temperatures = temperatures_of(temperature, logits)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None
     if token_ids is not None:
         ids = _inputs.token_ids_of(token_ids, logits)
         shape = (*lead, *ids.shape[1:])
         ids = ids if ids.ndim == 2 else ids[:, None]
-    temperatures = temperatures.reshape(-1).contiguous()
     return of_logits(rows, temperatures, ids, ignore_index, output, *running[:3]).reshape(shape)

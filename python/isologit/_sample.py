@@ -52,6 +52,20 @@ class SampleArgs(NamedTuple):
         return Samples.zeros(self.head.hidden)
 
 
+def draws_of(
+    hidden: Array, seed: Any, sequence_id: Any, position: Any, min_p: Any, top_k: Any, top_p: Any
+) -> tuple[Array, ...]:
+    """Those of SampleArgs, from what the caller gave for the rows of hidden."""
+    return (
+        _inputs.integers_per_row(seed, hidden, "seed", any_bits=True),
+        _inputs.integers_per_row(sequence_id, hidden, "sequence_id", any_bits=True),
+        _inputs.integers_per_row(position, hidden, "position"),
+        _inputs.per_row(min_p, hidden, "min_p"),
+        _inputs.integers_per_row(top_k, hidden, "top_k"),
+        _inputs.per_row(top_p, hidden, "top_p"),
+    )
+
+
 def set_draws(args: Any, request: Any) -> Array:
     """seeds, sequence_ids, positions and cuts of a tuple that has them. Returns what must outlive the call."""
     outside = args.positions[(args.positions < 0) | (args.positions >= 2**32)]
@@ -165,12 +179,7 @@ def sample(
     args = SampleArgs(
         head,
         SupportArgs.of(hidden, head.vocab_size, mask, kept, banned),
-        _inputs.integers_per_row(seed, hidden, "seed", any_bits=True),
-        _inputs.integers_per_row(sequence_id, hidden, "sequence_id", any_bits=True),
-        _inputs.integers_per_row(position, hidden, "position"),
-        _inputs.per_row(min_p, hidden, "min_p"),
-        _inputs.integers_per_row(top_k, hidden, "top_k"),
-        _inputs.per_row(top_p, hidden, "top_p"),
+        *draws_of(hidden, seed, sequence_id, position, min_p, top_k, top_p),
     )
     if args.head.by_operator():
         from isologit import _torch

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, is_grad_enabled
 
-from isologit import _cross_entropy, _inputs, _native, _numbers, _of_logits, _of_logits_torch
+from isologit import _cross_entropy, _inputs, _native, _numbers, _of_logits_torch
 from isologit._inputs import SupportArgs
-from isologit._sample import SampleArgs, Samples
+from isologit._sample import SampleArgs, Samples, draws_of
 from isologit._score import Scores, score_args
 from isologit._torch import check_accumulator
 from isologit.parallel import _rows
@@ -145,32 +145,9 @@ def score(
     (rows="same"), or with that of their own rows. Each has the gradient of its rows of the weight, and of its hidden
     states that of all of the vocabulary: it must not be summed over the group again.
     """
-    return _score_as("score", hidden, weight, token_ids, group=group, first_id=first_id, vocab_size=vocab_size,
-                     rows=rows, bias=bias, outputs=outputs, top_k=top_k, ignore_index=ignore_index,
-                     gradients=gradients, dweight_accumulate=dweight_accumulate, **options)  # fmt: skip
-
-
-def _score_as(
-    name: str,
-    hidden: Tensor,
-    weight: Any,
-    token_ids: Any,
-    *,
-    group: Any,
-    first_id: int | None,
-    vocab_size: int | None,
-    rows: str,
-    bias: Any,
-    outputs: Any,
-    top_k: int,
-    ignore_index: int,
-    gradients: str,
-    dweight_accumulate: Tensor | None,
-    **options: Any,
-) -> Scores:
-    options = _options(options, _SCORE, name)
+    options = _options(options, _SCORE, "score")
     own = local(weight, bias, first_id, vocab_size, group)
-    with Exchange(f"isologit.parallel.{name}", own.group) as exchange:
+    with Exchange("isologit.parallel.score", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         check_accumulator(dweight_accumulate, own.weight)
         ids = None if token_ids is None else _inputs.token_ids_of(token_ids, hidden)
@@ -247,14 +224,7 @@ def sample(
             vocab_size=prepared.vocab_size,
             **{**options, "temperature": prepared.temperature},
         )
-        draws = (
-            _inputs.integers_per_row(seed, hidden, "seed", any_bits=True),
-            _inputs.integers_per_row(sequence_id, hidden, "sequence_id", any_bits=True),
-            _inputs.integers_per_row(position, hidden, "position"),
-            _inputs.per_row(min_p, hidden, "min_p"),
-            _inputs.integers_per_row(top_k, hidden, "top_k"),
-            _inputs.per_row(top_p, hidden, "top_p"),
-        )
+        draws = draws_of(hidden, seed, sequence_id, position, min_p, top_k, top_p)
         gathered = [prepared.rows.gather_values(exchange, values) for values in draws]
         support = SupportArgs.of(prepared.hidden, head.vocab_size, mask, kept, banned)
         found = _sample(exchange, SampleArgs(head, support, *gathered), prepared.rows, own.first_id)
@@ -303,9 +273,7 @@ def _of_logits_as(
         lead, columns = logits.shape[:-1], logits.shape[-1]
         if vocab_size is None:
             vocab_size = sum(facts["own_columns"] for facts in exchange.agree(own_columns=columns))
-        temperatures = _of_logits_torch.temperatures_of(temperature, logits.device)
-        _of_logits.check_temperature(temperatures.numel(), temperatures.shape, lead)
-        temperatures = temperatures.reshape(-1).contiguous()
+        temperatures = _of_logits_torch.temperatures_of(temperature, logits)
         ids = None if token_ids is None else _inputs.token_ids_of(token_ids, logits)
         shape = lead if ids is None else (*lead, *ids.shape[1:])
         ids = ids if ids is None or ids.ndim == 2 else ids[:, None]

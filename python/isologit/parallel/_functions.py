@@ -76,7 +76,7 @@ class ScoreCall:
         everyone = exchange.agree(
             **facts_of_shard(head.weight.shape[0], first_id, head.vocab_size),
             **facts_of_head(head),
-            **checksums(**dict(zip(args.support._fields, args.support, strict=True)), token_ids=args.token_ids),
+            **checksums(**args.support._asdict(), token_ids=args.token_ids),
             outputs=list(args.outputs),
             top_k=args.top_k,
             ignore_index=args.ignore_index,
@@ -167,7 +167,7 @@ def sample(exchange: Exchange, args: SampleArgs, rows: Rows, first_id: int | Non
     everyone = exchange.agree(
         **facts_of_shard(head.weight.shape[0], first_id, head.vocab_size),
         **facts_of_head(head),
-        **checksums(**dict(zip(args.support._fields, args.support, strict=True))),
+        **checksums(**args.support._asdict()),
         **checksums(**{name: getattr(args, name) for name in args._fields[2:]}),
     )
     shard = place(exchange, everyone, head.vocab_size)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from isologit.parallel._exchange import Exchange
@@ -39,9 +38,3 @@ class Rows(NamedTuple):
             return tensor
         start = sum(self.counts[: self.rank])
         return tensor[start : start + self.counts[self.rank]]
-
-    def put(self, tensor: Tensor) -> Tensor:
-        """`own` back: zeros in the rows of the others."""
-        whole = torch.zeros(sum(self.counts), *tensor.shape[1:], dtype=tensor.dtype)
-        self.own(whole).copy_(tensor)
-        return whole
