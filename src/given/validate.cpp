@@ -104,9 +104,8 @@ Result<void> check_inputs(const Request& request, const Options& options, const 
   if (auto checked = check_temperatures(request); !checked) return checked;
   const base::Parties parties(options.peers, request.logits.cols);
   const std::int64_t vocab = parties.vocab_size();
-  if (parties.first_id() < 0 || parties.first_id() > vocab - request.logits.cols) {
-    return invalid(base::concat("peers: ids [", parties.first_id(), ", ", parties.first_id() + request.logits.cols,
-                                ") lie outside the vocabulary [0, ", vocab, ")"));
+  if (auto checked = tiles::validate_ids("peers", parties.first_id(), request.logits.cols, vocab); !checked) {
+    return checked;
   }
   return check_ids(request, vocab, needs_ids);
 }

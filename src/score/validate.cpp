@@ -61,9 +61,8 @@ Result<void> check_per_row_outputs(const ScoreRequest& request, std::int64_t voc
   const LogitsOutput& logits = request.logits;
   if (logits.data != nullptr) {
     if (split) return invalid("logits: asked for together with peers; expected a call of each party alone, of its ids");
-    if (logits.first_id < 0 || logits.count < 0 || logits.first_id > vocab_size - logits.count) {
-      return invalid(base::concat("logits: ", logits.count, " ids from ", logits.first_id,
-                                  " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
+    if (auto checked = tiles::validate_ids("logits", logits.first_id, logits.count, vocab_size); !checked) {
+      return checked;
     }
     if (auto checked = tiles::validate_stride("logits", rows, logits.count, logits.row_stride); !checked) {
       return checked;

@@ -108,6 +108,12 @@ Result<void> validate_stride(std::string_view name, std::int64_t rows, std::int6
                               "; expected at least ", cols, ", within the address space"));
 }
 
+Result<void> validate_ids(std::string_view name, std::int64_t first, std::int64_t count, std::int64_t vocab_size) {
+  if (first >= 0 && count >= 0 && vocab_size >= count && first <= vocab_size - count) return {};
+  return invalid(base::concat(name, ": ", count, " ids from ", first, " on; expected ids of the vocabulary [0, ",
+                              vocab_size, ")"));
+}
+
 namespace {
 
 Result<void> validate_lora(const Head& head) {
@@ -207,12 +213,7 @@ Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::in
   if (head.weight.cols != cols) {
     return invalid(base::concat("weight: rows of ", head.weight.cols, " elements; expected ", cols));
   }
-  const bool fits =
-      shard.first_id >= 0 && vocab_size >= head.vocab_size && shard.first_id <= vocab_size - head.vocab_size;
-  if (!fits) {
-    return invalid(base::concat("shard: ", head.vocab_size, " ids from ", shard.first_id,
-                                " on; expected ids of the vocabulary [0, ", vocab_size, ")"));
-  }
+  if (auto checked = validate_ids("shard", shard.first_id, head.vocab_size, vocab_size); !checked) return checked;
   const Transforms& own = head.transforms;
   const bool same = own.has_softcap == transforms.has_softcap && own.scale_kind == transforms.scale_kind &&
                     (!own.has_softcap || own.softcap == transforms.softcap) &&

@@ -25,6 +25,8 @@ Result<void> validate_threads(int threads);
 Result<void> validate_per_row(std::string_view name, std::int64_t per_row, std::int64_t rows);
 // Of an output whose rows must not overlap: the stride between them.
 Result<void> validate_stride(std::string_view name, std::int64_t rows, std::int64_t cols, std::int64_t row_stride);
+// That ids [first, first + count) are of the vocabulary. Any numbers may come in.
+Result<void> validate_ids(std::string_view name, std::int64_t first, std::int64_t count, std::int64_t vocab_size);
 
 // A block of a head [vocab_size, cols]: its shape, its place, its transforms.
 Result<void> validate_shard(const Shard& shard, std::int64_t vocab_size, std::int64_t cols,

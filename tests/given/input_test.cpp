@@ -1,4 +1,6 @@
 // What is refused, and in which words; empty and ignored rows; cancelling.
+#include <limits>
+
 #include "given/support.hpp"
 #include "oracle/values.hpp"
 
@@ -66,6 +68,22 @@ TEST(GivenInput, IsChecked) {
   expect_refused("threads: -1", [](Call& c) { c.options.threads = -1; });
   expect_refused(
       "kernel: 'none' is unknown", [](Call& c) { c.options.kernel = "none"; }, StatusCode::unsupported);
+}
+
+// A sum or difference of these numbers may not be taken as it comes.
+TEST(GivenInput, PlacesOutsideTheVocabulary) {
+  constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const std::pair<std::int64_t, std::int64_t> places[] = {{0, 2},         {-1, 9},     {7, 9},      {kMost, 9},
+                                                          {kMost, kMost}, {0, kLeast}, {kLeast, 9}, {kLeast, kMost}};
+  for (const auto& [first_id, vocab_size] : places) {
+    const std::string message = "peers: 3 ids from " + std::to_string(first_id) +
+                                " on; expected ids of the vocabulary [0, " + std::to_string(vocab_size) + ")";
+    expect_refused(message, [&](Call& c) {
+      c.request.log_softmax = nullptr;
+      c.options.peers = {first_id, vocab_size, [](const auto&, auto&) { return false; }};
+    });
+  }
 }
 
 TEST(GivenInput, ProgressMayCancel) {
