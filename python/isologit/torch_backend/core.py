@@ -30,9 +30,8 @@ def logits_of_pairs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor, ids: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """The logits of hidden[rows[i]] and weight[ids[i]], [n], on their device. `rows` ascend."""
-    rows_on_cpu, ids_on_cpu = rows.cpu(), ids.cpu()
     found = torch.empty(len(rows), dtype=dtype)
-    several, counts = rows_on_cpu.unique_consecutive(return_counts=True)
+    several, counts = rows.cpu().unique_consecutive(return_counts=True)
     operands = hidden[several.to(hidden.device)].cpu()
     first = 0
     for row, count in enumerate(counts.tolist()):
@@ -40,7 +39,7 @@ def logits_of_pairs(
         head = head_of(operands[row : row + 1], weight[chosen].cpu(), None if bias is None else bias[chosen].cpu())
         found[first : first + count] = _logits.run(_logits.LogitsArgs(head, dtype))[0][0]
         first += count
-    assert first == len(ids_on_cpu)
+    assert first == len(ids)
     return found.to(hidden.device)
 
 

@@ -74,9 +74,8 @@ def logits(hidden: Rows, weight: Rows, bias: Bias | None, dtype: torch.dtype) ->
     del error, exact
     rows, ids = open_.nonzero(as_tuple=True)
     fallbacks = 0
-    step = max(1, limits.PAIRS // (size + 1))
-    for first in range(0, len(rows), step):
-        n, v = rows[first : first + step], ids[first : first + step]
+    for some in limits.slices(len(rows), limits.PAIRS // (size + 1)):
+        n, v = rows[some], ids[some]
         found, decided = _by_pairs(hidden, weight, bias, n, v, magnitude[n, v], dtype)
         left = (~decided).nonzero()[:, 0]
         if len(left):

@@ -9,9 +9,9 @@ from isologit import _inputs, _native
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
-from isologit.torch_backend import backward, blocks, core, folds, order, transforms
+from isologit._torch import fingerprint
+from isologit.torch_backend import backward, blocks, core, folds, limits, order, transforms
 from isologit.torch_backend.blocks import Counter, Whole
-from isologit.torch_backend.rounding import DIGITS
 
 _HEAD = frozenset(
     "hidden weight bias temperatures vocab_size softcap scale divide transform_order arithmetic threads processors "
@@ -33,8 +33,6 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
     for name in ("hidden", "weight", "bias"):
         if (operand := getattr(head, name)) is not None:
             _inputs.dtype_code(operand, name)
-            if operand.dtype not in DIGITS:
-                raise NotImplementedError(f"{name}: dtype is {operand.dtype}, which kernel 'torch' does not take yet")
     if head.arithmetic != "exact":
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(
@@ -57,7 +55,7 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     cold = temperatures == 1
     # The temperature is the last step of some rows and none of others: what is rounded to the type differs.
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
-        for part in blocks.slices(len(rows), blocks.MOST_ROWS):
+        for part in limits.slices(len(rows), blocks.MOST_ROWS):
             _logits_of(head, out, rows[part], temperatures, counter)
     report(counts, len(temperatures), counter, 0)
     return out, counts
@@ -77,8 +75,6 @@ def _logits_of(head: HeadArgs, out: Tensor, rows: Tensor, temperatures: Tensor, 
 
 
 def score(*flat: Any) -> tuple[Tensor, ...]:
-    from isologit._torch import fingerprint
-
     _native.arithmetic_code(flat[-2], "gradients")
     args = ScoreArgs.of(flat)
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
