@@ -237,6 +237,15 @@ def test_what_is_refused():
         isologit.score(hidden, weight, outputs=["lse"], kept=[[41]] * 5, kernel="torch")
 
 
+@pytest.mark.parametrize("rows", [0, 2])
+def test_rows_without_elements_are_refused_as_by_the_library(rows):
+    for kernel in ("", "torch"):
+        with pytest.raises(ValueError, match=rf"hidden: shape \[{rows}, 0\]; expected at least 0 rows and 1 column"):
+            isologit.logits(torch.ones(rows, 0), torch.ones(3, 0), kernel=kernel)
+        with pytest.raises(ValueError, match=rf"hidden: shape \[{rows}, 0\]; expected at least 0 rows and 1 column"):
+            isologit.score(torch.ones(rows, 0), torch.ones(3, 0), outputs=["lse"], kernel=kernel)
+
+
 def test_tensors_of_any_device_have_fakes():
     with FakeTensorMode():  # has devices that the machine lacks
         for device in ("cuda", "xpu"):

@@ -62,6 +62,8 @@ def scores_of_row(
 def check_head(head: HeadArgs, temperatures: Tensor, zero: bool = False) -> None:
     """What the core says of the head's numbers, by a call without rows; and of temperatures, which are one a row."""
     rows, size = head.weight.shape
+    if size == 0:
+        raise ValueError(f"hidden: shape {list(head.hidden.shape)}; expected at least 0 rows and 1 column")
     one = torch.empty(0, 1)
     bias = None if head.bias is None else torch.empty(head.bias.shape[0], dtype=head.bias.dtype)
     plain = head._replace(
