@@ -101,8 +101,8 @@ def of_logits(*args: Any) -> Tensor:
         ids = None if token_ids is None else token_ids[rows]
         sure = _fill(result[rows], z, ids, ignore_index, output)
         left = rows.start + (~sure).nonzero()[:, 0]
-        for few in limits.slices(len(left), limits.ROWS // (8 * logits.shape[1])):
-            result[left[few]] = _of_core(left[few], *args).to(result.device)
+        if len(left):
+            result[left] = _of_core(left, *args).to(result.device)
     return result
 
 

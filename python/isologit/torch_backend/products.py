@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, given: Tensor) -> "Rows":
         values = given.double()
-        # At most 2^20 elements: their squares, within 2^±298, are summed with an error below 2^-32 of the sum.
+        # Of up to 2^22 elements the squares, within 2^±298, are summed with an error below 2^-31 of the sum.
         norm = torch.linalg.vector_norm(values, dim=-1) * (1 + 2.0**-30)
         return cls(given, values, norm, lowest_bit(least_of(given), given.dtype))
 

@@ -10,7 +10,7 @@ from isologit._inputs import HeadArgs, SupportArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
 from isologit._torch import fingerprint
-from isologit.torch_backend import backward, blocks, core, folds, limits, order, transforms
+from isologit.torch_backend import backward, blocks, core, folds, order, products, transforms
 from isologit.torch_backend.blocks import Counter, Whole
 
 _HEAD = frozenset(
@@ -55,23 +55,21 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     cold = temperatures == 1
     # The temperature is the last step of some rows and none of others: what is rounded to the type differs.
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
-        for part in limits.slices(len(rows), blocks.MOST_ROWS):
+        for part in blocks.row_slices(len(rows), head.hidden.shape[1]):
             _logits_of(head, out, rows[part], temperatures, counter)
     report(counts, len(temperatures), counter, 0)
     return out, counts
 
 
 def _logits_of(head: HeadArgs, out: Tensor, rows: Tensor, temperatures: Tensor, counter: Counter) -> None:
-    """Rows that all have a temperature, or none."""
+    """A few rows that all have a temperature, or none."""
     there, steps = rows.to(out.device), transforms.steps_of(head)
-    hidden, divisors = head.hidden[there], temperatures[rows][:, None].to(out.device)
-    warm = len(rows) > 0 and bool(temperatures[rows[0]] != 1)
-    for part in blocks.row_slices(len(rows), hidden.shape[1]):
-        prepared = blocks.products.Rows.of(hidden[part])
-        for ids in blocks.id_slices(head, part.stop - part.start):
-            operands = blocks.weight_of(head, ids)
-            z = blocks.transformed(prepared, *operands, steps, torch.float32 if warm else out.dtype, counter)
-            out[there[part], ids] = transforms.divided(z, divisors[part], out.dtype) if warm else z
+    divisors, warm = temperatures[rows][:, None].to(out.device), bool(temperatures[rows[0]] != 1)
+    hidden = products.Rows.of(head.hidden[there])
+    for ids in blocks.id_slices(head, len(rows)):
+        operands = blocks.weight_of(head, ids)
+        z = blocks.transformed(hidden, *operands, steps, torch.float32 if warm else out.dtype, counter)
+        out[there, ids] = transforms.divided(z, divisors, out.dtype) if warm else z
 
 
 def score(*flat: Any) -> tuple[Tensor, ...]:
