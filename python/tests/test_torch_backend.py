@@ -127,7 +127,9 @@ def everything(**options):
     upstream = random(37)
     upstream[5] = 0
     gradients = torch.autograd.grad([scored.logprobs, scored.entropy], [hidden, weight], [upstream, upstream])
-    return [x for x in (*scored[:-1], *gradients)]
+    some_divided = torch.tensor([1, 0.7]).repeat(19)[:37]
+    logits = isologit.logits(hidden, weight, softcap=3.0, temperature=some_divided, dtype=torch.bfloat16, **options)
+    return [logits, *scored[:-1], *gradients]
 
 
 def test_blocks_change_no_bit(monkeypatch):
