@@ -168,24 +168,25 @@ def matrix(array: Array, name: str) -> _native.Matrix:
 
 
 class HeadArgs(NamedTuple):
-    """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]."""
+    """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]. The defaults
+    are a head without transforms and addition, for the best kernel."""
 
     hidden: Array
     weight: Array
     bias: Array | None
     temperatures: Array
     vocab_size: int
-    softcap: float | None
-    scale: float | None
-    divide: float | None
-    transform_order: str
-    arithmetic: str
-    threads: int
-    processors: list[int]
-    kernel: str
-    lora_a: Array | None
-    lora_b: Array | None
-    lora_scale: float
+    softcap: float | None = None
+    scale: float | None = None
+    divide: float | None = None
+    transform_order: str = "softcap_first"
+    arithmetic: str = "exact"
+    threads: int = 0
+    processors: Sequence[int] = ()
+    kernel: str = ""
+    lora_a: Array | None = None
+    lora_b: Array | None = None
+    lora_scale: float = 0.0
 
     @classmethod
     def of(
@@ -215,7 +216,7 @@ class HeadArgs(NamedTuple):
         temperatures = per_row(temperature, hidden, "temperature")
         transforms = (softcap, scale, divide, transform_order)
         options = _checked_options(*transforms, arithmetic, threads, processors, kernel)
-        head = cls(hidden, hidden, None, temperatures, 0, *options, None, None, 0.0)
+        head = cls(hidden, hidden, None, temperatures, 0, *options)
         return head.with_weight(weight, bias, vocab_size, dtype, lora)._replace(hidden=rows)
 
     def with_weight(
@@ -358,13 +359,13 @@ def run_options(threads: Any, processors: Any, kernel: Any) -> tuple[int, list[i
 
 
 class SupportArgs(NamedTuple):
-    """mask [1, V] or [N, V], or lists of ids."""
+    """mask [1, V] or [N, V], or lists of ids; by default all ids."""
 
-    mask: Array | None
-    kept_offsets: Array | None
-    kept_ids: Array | None
-    banned_offsets: Array | None
-    banned_ids: Array | None
+    mask: Array | None = None
+    kept_offsets: Array | None = None
+    kept_ids: Array | None = None
+    banned_offsets: Array | None = None
+    banned_ids: Array | None = None
 
     @classmethod
     def of(

@@ -164,9 +164,8 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
         return g[there[place.rows]][:, place.ids].float().double()
 
     temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
-    support = SupportArgs(*(None,) * len(SupportArgs._fields))
-    sizes = _sizes(head, support, places)
-    problem = _Problem(head, support, places, temperatures, sizes, head.softcap is not None, dz)
+    sizes = _sizes(head, SupportArgs(), places)
+    problem = _Problem(head, SupportArgs(), places, temperatures, sizes, head.softcap is not None, dz)
     return _make(problem, wanted)
 
 

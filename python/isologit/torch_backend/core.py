@@ -14,16 +14,10 @@ from isologit import _logits, _native, _score
 from isologit._inputs import HeadArgs, SupportArgs
 from isologit._score import Results, ScoreArgs
 
-_PLAIN = {"softcap": None, "scale": None, "divide": None, "transform_order": "softcap_first"}
-_NO_LORA = {"lora_a": None, "lora_b": None, "lora_scale": 0.0}
-_RUNNING = {"arithmetic": "exact", "threads": 0, "processors": [], "kernel": ""}
-
 
 def head_of(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, temperature: float = 1.0) -> HeadArgs:
     """Of tensors on the CPU, for the core's best kernel."""
-    options = {**_PLAIN, **_RUNNING, **_NO_LORA}
-    options |= {"temperatures": torch.full((1,), temperature), "vocab_size": weight.shape[0]}
-    return HeadArgs(hidden=hidden, weight=weight, bias=bias, **options)
+    return HeadArgs(hidden, weight, bias, torch.full((1,), temperature), weight.shape[0])
 
 
 def logits_of_pairs(
@@ -54,7 +48,7 @@ def scores_of_row(
 ) -> Results:
     """All that `args` asks for, of one row of f32 logits [V] before temperature; mask [V], token_ids [] or [K]."""
     head = head_of(torch.ones(1, 1), logits.cpu().reshape(-1, 1), temperature=temperature)
-    support = SupportArgs(None if mask is None else mask.cpu().reshape(1, -1), None, None, None, None)
+    support = SupportArgs(None if mask is None else mask.cpu().reshape(1, -1))
     ids = None if token_ids is None else token_ids.cpu()[None].contiguous()
     return _score.run(args._replace(head=head, support=support, token_ids=ids, summaries=False))
 
@@ -64,15 +58,10 @@ def check_head(head: HeadArgs, temperatures: Tensor, zero: bool = False) -> None
     rows, size = head.weight.shape
     if size == 0:
         raise ValueError(f"hidden: shape {list(head.hidden.shape)}; expected at least 0 rows and 1 column")
-    one = torch.empty(0, 1)
     bias = None if head.bias is None else torch.empty(head.bias.shape[0], dtype=head.bias.dtype)
-    plain = head._replace(
-        hidden=one,
-        weight=torch.empty(rows, 1),
-        bias=bias,
-        temperatures=torch.ones(1),
-        **_RUNNING,
-    )
+    plain = head_of(torch.empty(0, 1), torch.empty(rows, 1), bias)
+    numbers = ("vocab_size", "softcap", "scale", "divide", "transform_order")
+    plain = plain._replace(**{name: getattr(head, name) for name in numbers})
     assert size == head.hidden.shape[1]
     _logits.run(_logits.LogitsArgs(plain, torch.float32))
     check_temperatures(temperatures, zero)

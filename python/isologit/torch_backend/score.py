@@ -51,7 +51,7 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     _native.arithmetic_code(flat[-2], "gradients")
     args = LogitsArgs.of(flat)
     head, (out, counts), counter = args.head, args.zeros(), Counter()
-    temperatures = checked(head, SupportArgs(*(None,) * 5))
+    temperatures = checked(head, SupportArgs())
     cold = temperatures == 1
     # The temperature is the last step of some rows and none of others: what is rounded to the type differs.
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
