@@ -41,19 +41,10 @@ def is_f8(weight: Any) -> bool:
     return f8 is not None and isinstance(weight, f8.F8Weight)
 
 
-def refuse_autograd_of_f8(hidden: Array, bias: Array | None) -> None:
-    if not is_tensor(hidden):
-        return
-    if _numbers.traced():
-        raise NotImplementedError(
-            "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
-        )
-    wanted = any(leaf is not None and leaf.requires_grad for leaf in (hidden, bias))
-    if wanted and sys.modules["torch"].is_grad_enabled():
-        raise NotImplementedError(
-            "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
-            "torch.no_grad(), or operands without (detach())"
-        )
+def wants_gradient(*tensors: Any) -> bool:
+    """Whether autograd wants one of what is made of these tensors; None is none of them."""
+    required = any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return required and sys.modules["torch"].is_grad_enabled()
 
 
 def dtype_name(array: Array) -> str:
@@ -228,7 +219,7 @@ class HeadArgs(NamedTuple):
         bias = None if bias is None else as_floats(bias, dtype)
         if is_f8(weight):
             _require_one_kind(hidden=self.hidden, weight=weight.values, scale=weight.scale, bias=bias)
-            refuse_autograd_of_f8(self.hidden, bias)
+            weight.refuse_autograd(self.hidden, bias)
         else:
             weight = as_floats(weight, dtype)
             _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
@@ -263,8 +254,9 @@ class HeadArgs(NamedTuple):
         return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:
-        require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
-        weight = self.weight.values if is_f8(self.weight) else self.weight
+        f8 = self.weight if is_f8(self.weight) else None
+        weight = self.weight if f8 is None else f8.values
+        require_cpu(hidden=self.hidden, weight=weight, bias=self.bias)
         if not rows_are_adjacent(weight):
             strides = f"{list(weight.stride())}" if is_tensor(weight) else f"{weight.strides} bytes"
             raise ValueError(
@@ -272,14 +264,14 @@ class HeadArgs(NamedTuple):
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
         transforms = (self.softcap, self.scale, self.divide, self.transform_order)
-        encoded = is_f8(self.weight) or dtype_name(self.weight) == "float64"
-        view = _native.Matrix() if encoded else matrix(self.weight, "weight")
-        head = native_head(view, self.bias, self.vocab_size, *transforms)
-        if is_f8(self.weight):
-            self.weight.set_native(head)
-        elif encoded:
-            head.weight = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
-            head.encoded, head.encoding = pointer(weight), _native.F64
+        if f8 is None and dtype_name(weight) != "float64":
+            head = native_head(matrix(weight, "weight"), self.bias, self.vocab_size, *transforms)
+        else:
+            view = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
+            head = native_head(view, self.bias, self.vocab_size, *transforms)
+            head.encoded, head.encoding = pointer(weight), _native.F64 if f8 is None else f8.encoding
+        if f8 is not None:
+            f8.set_scales(head)
         if self.lora_a is not None:
             require_cpu(**{"lora a": self.lora_a, "lora b": self.lora_b})
             head.lora = _native.Lora(matrix(self.lora_a, "lora a"), matrix(self.lora_b, "lora b"), self.lora_scale)
