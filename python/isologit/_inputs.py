@@ -1,4 +1,4 @@
-"""What callers give, numpy arrays or torch tensors of any shape: as rows, vectors and lists, and as the library's own.
+"""What callers give, numpy arrays or torch tensors of any shape: as rows and vectors, and as the library's own.
 
 The functions take either kind, and answer in it. Those that tensors pass on their way to an operator are traced by
 torch.compile.
@@ -350,85 +350,11 @@ def run_options(threads: Any, processors: Any, kernel: Any) -> tuple[int, list[i
     return _numbers.integer(threads, "threads", 0, MOST_THREADS), processor_numbers(processors), kernel
 
 
-class SupportArgs(NamedTuple):
-    """mask [1, V] or [N, V], or lists of ids; by default all ids."""
-
-    mask: Array | None = None
-    kept_offsets: Array | None = None
-    kept_ids: Array | None = None
-    banned_offsets: Array | None = None
-    banned_ids: Array | None = None
-
-    @classmethod
-    def of(
-        cls,
-        hidden: Array,
-        vocab_size: int,
-        mask: Array | None,
-        kept: Iterable[Sequence[int]] | None,
-        banned: Iterable[Sequence[int]] | None,
-    ) -> "SupportArgs":
-        """Of hidden [..., H]."""
-        if mask is not None and (kept is not None or banned is not None):
-            raise ValueError("mask and lists of ids are given; expected one or the other")
-        lead = tuple(hidden.shape[:-1])
-        if mask is not None:
-            require_one_device(hidden=hidden, mask=mask)
-            mask = mask if is_tensor(mask) else np.asarray(mask)
-            if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
-                raise ValueError(
-                    f"mask: {mask.dtype} {list(mask.shape)}; expected bool [{vocab_size}] or {[*lead, vocab_size]}, "
-                    "True where an id stays"
-                )
-            mask = mask.reshape(-1, vocab_size) if mask.ndim == 1 else mask.reshape(math.prod(lead), vocab_size)
-        lists = []
-        for name, of_rows in (("kept", kept), ("banned", banned)):
-            arrays = (None, None) if of_rows is None else _id_lists(of_rows, math.prod(lead), name)
-            if is_tensor(hidden) and of_rows is not None:
-                arrays = (beside(hidden, array) for array in arrays)
-            lists.extend(arrays)
-        return cls(mask, *lists)
-
-    def set_support(self, request: Any) -> Array | None:
-        """Returns the array that must outlive the call."""
-        if self.kept_offsets is not None:
-            request.kept = _native.IdLists(pointer(self.kept_offsets), pointer(self.kept_ids))
-        if self.banned_offsets is not None:
-            request.banned = _native.IdLists(pointer(self.banned_offsets), pointer(self.banned_ids))
-        if self.mask is None:
-            return None
-        mask = self.mask if rows_are_adjacent(self.mask) else contiguous(self.mask)
-        request.mask, request.mask_row_stride = pointer(mask), stride(mask) if mask.shape[0] > 1 else 0
-        return mask
-
-
-def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """offsets and ids of one list of ids a row; each list sorted, each id once."""
-    sorted_lists = [np.unique(_id_list(ids, f"{name}[{row}]")) for row, ids in enumerate(lists)]
-    if len(sorted_lists) != rows:
-        raise ValueError(f"{name}: {len(sorted_lists)} lists of ids; expected one for each of the {rows} rows")
-    offsets = np.zeros(rows + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
-    return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
-
-
-def _id_list(ids: Any, name: str) -> np.ndarray:
-    """One row's ids, of any type of integers, as int64."""
-    require_cpu(**{name: ids})
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"{name}: shape is {list(array.shape)}; expected a list of ids for each row")
-    if array.size == 0:
-        return array.astype(np.int64)  # an empty list has no type of its own
-    _require_integers(array, name)
-    return _as_int64(array, name)
-
-
 def contiguous(array: Array) -> Array:
     return array.contiguous() if is_tensor(array) else np.ascontiguousarray(array)
 
 
-def _require_integers(array: Array, name: str) -> None:
+def require_integers(array: Array, name: str) -> None:
     whole = dtype_name(array) in ("int64", "int32", "uint64") if is_tensor(array) else array.dtype.kind in "iu"
     if not whole:
         expected = "torch.int64" if is_tensor(array) else "integers"
@@ -444,7 +370,7 @@ def _require_real(array: Array, name: str) -> None:
         raise ValueError(f"{name}: dtype is {array.dtype}; expected numbers")
 
 
-def _as_int64(values: Array, name: str) -> Array:
+def as_int64(values: Array, name: str) -> Array:
     """Integers of any type; those of uint64 that int64 does not have are an error."""
     if dtype_name(values) != "uint64":
         return values
@@ -483,15 +409,15 @@ def per_row(value: Any, hidden: Array, name: str) -> Array:
 
 def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = False) -> Array:
     """One int64 for all rows, [1], or one for each, [N], of hidden [..., H]; any_bits: or the bits of a uint64."""
-    as_int64 = _bits if any_bits else _as_int64
+    of_64_bits = _bits if any_bits else as_int64
     if isinstance(value, (list, tuple)):
         value = beside(hidden, value)
     if not _is_array(value):
         most = 2**64 - 1 if any_bits else 2**63 - 1
         value = _numbers.integer(value, name, -(2**63), most)
         return _per_row(value - 2**64 if value >= 2**63 else value, hidden, "int64", name)
-    _require_integers(value, name)
-    return _per_row(as_int64(value, name), hidden, "int64", name)
+    require_integers(value, name)
+    return _per_row(of_64_bits(value, name), hidden, "int64", name)
 
 
 def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
@@ -519,8 +445,8 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
     require_one_device(hidden=hidden, **{name: token_ids})
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
-    _require_integers(token_ids, name)
-    token_ids = _as_int64(token_ids, name)
+    require_integers(token_ids, name)
+    token_ids = as_int64(token_ids, name)
     shape = tuple(token_ids.shape)
     if shape != lead and shape[:-1] != lead:
         raise ValueError(

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import isologit
 import isologit._torch  # registers the operators
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 
 VOCAB, SIZE, ROWS = 20, 8, 3
 generator = torch.Generator().manual_seed(11)

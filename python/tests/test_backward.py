@@ -16,7 +16,8 @@ from gradient_problem import ROWS, SIZE, VOCAB, dz_of, randn, random_mask, tenso
 
 import isologit  # noqa: E402
 import isologit._torch  # noqa: E402  (registers the operators)
-from isologit._inputs import HeadArgs, SupportArgs  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 from isologit._torch.fingerprint import fingerprint  # noqa: E402
 
 

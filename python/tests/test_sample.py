@@ -12,7 +12,8 @@ from mpmath import mp  # noqa: E402
 from mpmath.libmp import to_rational  # noqa: E402
 
 import isologit  # noqa: E402
-from isologit._inputs import HeadArgs, SupportArgs  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 
 ROWS, VOCAB, SIZE = 12, 40, 8
 RESULTS = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")

@@ -15,8 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import isologit  # noqa: E402
 import isologit._torch  # noqa: E402  (registers the operators)
-from isologit._inputs import HeadArgs, SupportArgs  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
 from isologit._score import OUTPUTS  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from isologit import _inputs, _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 from isologit._torch import fingerprint
 from isologit._torch.schema import HEAD, SUPPORT, operator
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from isologit import _devices, _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 from isologit._torch import backward, fingerprint
 from isologit.torch_backend import blocks, folds, limits, products, transforms
 from isologit.torch_backend.blocks import Counter

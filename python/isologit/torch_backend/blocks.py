@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 from isologit.torch_backend import limits, products, transforms
 from isologit.torch_backend.limits import slices
 from isologit.torch_backend.transforms import Step

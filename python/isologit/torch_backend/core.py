@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from isologit import _logits, _native, _score
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
 from isologit._score import Results, ScoreArgs
+from isologit._support import SupportArgs
 
 
 def head_of(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, temperature: float = 1.0) -> HeadArgs:

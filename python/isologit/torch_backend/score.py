@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from isologit import _inputs, _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
+from isologit._support import SupportArgs
 from isologit._torch import fingerprint
 from isologit.torch_backend import backward, blocks, core, folds, order, products, transforms
 from isologit.torch_backend.blocks import Counter, Whole
