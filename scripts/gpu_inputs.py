@@ -47,6 +47,23 @@ def _special(bits: Tensor) -> Tensor:
 
 
 FAMILIES = {"normal": _normal, "wild": _wild, "ties": _ties, "special": _special}
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+# vocabulary, depth, rows, type of hidden, type of weight, family, bias
+CASES = {
+    "model": (151936, 4096, 34, BF16, BF16, "normal", False),
+    "narrow": (32000, 896, 70, BF16, BF16, "normal", True),
+    "odd depth": (5003, 901, 70, BF16, BF16, "normal", True),
+    "wild": (8192, 2048, 70, BF16, BF16, "wild", False),
+    "ties": (8192, 1024, 70, BF16, BF16, "ties", True),
+    "special": (4096, 512, 70, BF16, BF16, "special", True),
+    "f16": (8192, 1024, 70, F16, F16, "normal", True),
+    "f16 ties": (4096, 512, 70, F16, F16, "ties", False),
+    "f32": (8192, 1024, 70, F32, F32, "normal", True),
+    "f32 wild": (4096, 1024, 70, F32, F32, "wild", False),
+    "bf16 under f32": (4096, 1024, 70, BF16, F32, "normal", True),
+    "f32 under bf16": (4096, 1024, 70, F32, BF16, "normal", True),
+}
+SMALL = {"small": (300, 136, 34, BF16, BF16, "wild", True), "small odd": (300, 133, 34, F32, F32, "ties", True)}
 
 
 def matrix(
@@ -64,6 +81,14 @@ def matrix(
         first = out[::3, :half].clone()
         out[::3, half : 2 * half] = -first if opposed else first
     return out
+
+
+def operands(case: tuple, device: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    vocab, depth, rows, hidden_type, weight_type, family, with_bias = case
+    weight = matrix(vocab, depth, 1, device, weight_type, family, opposed=True)
+    hidden = matrix(rows, depth, 2, device, hidden_type, family)
+    bias = matrix(1, vocab, 3, device, F32, family).view(-1) if with_bias else None
+    return hidden, weight, bias
 
 
 def checksums(logits: Tensor) -> list[int]:

@@ -17,9 +17,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
-from gpu_inputs import checksums, matrix  # noqa: E402
+from gpu_inputs import BF16, CASES, F16, F32, SMALL, checksums, matrix, operands  # noqa: E402
 
-BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 OUTPUTS = ["logprobs", "lse", "entropy", "argmax", "rank", "raw_logprobs", "sum_p2", "log_kept", "mean_logits"]
 
 
@@ -30,14 +29,12 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def check_logits(device: str, cases: dict) -> dict[str, bool]:
-    """cases as gpu_check has them, by name; against what the CPU recorded."""
+    """Cases by name; against what the CPU recorded."""
     import isologit
 
     digests, found = json.loads((ROOT / "gpu_digests.json").read_text()), {}
-    for name, (vocab, depth, rows, hidden_type, weight_type, family, with_bias) in cases.items():
-        weight = matrix(vocab, depth, 1, device, weight_type, family, opposed=True)
-        hidden = matrix(rows, depth, 2, device, hidden_type, family)
-        bias = matrix(1, vocab, 3, device, F32, family).view(-1) if with_bias else None
+    for name, case in cases.items():
+        hidden, weight, bias = operands(case, device)
         logits = isologit.logits(hidden, weight, bias=bias, kernel="torch")
         found[f"logits, {name}"] = checksums(logits) == digests[name]
     return found
@@ -103,17 +100,10 @@ def check(device: str, cases: dict) -> bool:
     return right
 
 
-CASES = {
-    "special": (4096, 512, 70, BF16, BF16, "special", True),
-    "f16 ties": (4096, 512, 70, F16, F16, "ties", False),
-    "f32 wild": (4096, 1024, 70, F32, F32, "wild", False),
-    "bf16 under f32": (4096, 1024, 70, BF16, F32, "normal", True),
-    "small": (300, 136, 34, BF16, BF16, "wild", True),
-    "small odd": (300, 133, 34, F32, F32, "ties", True),
-}
+_FEW = SMALL | {name: CASES[name] for name in ("special", "f16 ties", "f32 wild", "bf16 under f32")}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="")
     device = parser.parse_args().device or str(torch.accelerator.current_accelerator())
-    sys.exit(0 if check(device, CASES) else 1)
+    sys.exit(0 if check(device, _FEW) else 1)

@@ -33,9 +33,14 @@ class Device(NamedTuple):
     told: str
 
 
+def best_kernel() -> _native.Kernel:
+    """The one of the library that exact calls take by default."""
+    return next(kernel for kernel in _native.kernels() if kernel.chosen and kernel.arithmetic == "exact")
+
+
 def devices() -> list[Device]:
     """The CPU, and the others that torch sees. Each of these is tested, as at its first use."""
-    best = next(kernel for kernel in _native.kernels() if kernel.chosen and kernel.arithmetic == "exact")
+    best = best_kernel()
     found = [Device("cpu", best.instruction_set, best.name, "", "")]
     try:
         import torch

@@ -70,13 +70,24 @@ class F8Weight:
     shape = property(lambda self: self.values.shape)
     ndim = 2
 
-    def set_native(self, head: _native.Head) -> None:
-        """As the weight of a head."""
-        _inputs.require_cpu(weight=self.values, scale=self.scale)
-        row_stride = _inputs.stride(self.values)
-        head.weight = _native.Matrix(None, *self.values.shape, row_stride, _native.F32)
-        head.encoded, head.encoding, head.f8_product = _inputs.pointer(self.values), self.encoding, self.product
-        head.f8_scales = _inputs.matrix(self.scale, "scale")
+    def refuse_autograd(self, hidden: Array, bias: Array | None) -> None:
+        """Of a call with these operands."""
+        if not _inputs.is_tensor(hidden):
+            return
+        if _numbers.traced():
+            raise NotImplementedError(
+                "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
+            )
+        if _inputs.wants_gradient(hidden, bias):
+            raise NotImplementedError(
+                "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
+                "torch.no_grad(), or operands without (detach())"
+            )
+
+    def set_scales(self, head: _native.Head) -> None:
+        """Of a head whose encoded weight are the values, and how these are multiplied."""
+        _inputs.require_cpu(scale=self.scale)
+        head.f8_scales, head.f8_product = _inputs.matrix(self.scale, "scale"), self.product
         head.f8_block_rows, head.f8_block_cols = self.block
         head.f8_first_row = self.first_row
 

@@ -1,4 +1,4 @@
-"""What callers give, numpy arrays or torch tensors of any shape: as rows, vectors and lists, and as the library's own.
+"""What callers give, numpy arrays or torch tensors of any shape: as rows and vectors, and as the library's own.
 
 The functions take either kind, and answer in it. Those that tensors pass on their way to an operator are traced by
 torch.compile.
@@ -41,19 +41,10 @@ def is_f8(weight: Any) -> bool:
     return f8 is not None and isinstance(weight, f8.F8Weight)
 
 
-def refuse_autograd_of_f8(hidden: Array, bias: Array | None) -> None:
-    if not is_tensor(hidden):
-        return
-    if _numbers.traced():
-        raise NotImplementedError(
-            "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
-        )
-    wanted = any(leaf is not None and leaf.requires_grad for leaf in (hidden, bias))
-    if wanted and sys.modules["torch"].is_grad_enabled():
-        raise NotImplementedError(
-            "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
-            "torch.no_grad(), or operands without (detach())"
-        )
+def wants_gradient(*tensors: Any) -> bool:
+    """Whether autograd wants one of what is made of these tensors; None is none of them."""
+    required = any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    return required and sys.modules["torch"].is_grad_enabled()
 
 
 def dtype_name(array: Array) -> str:
@@ -168,24 +159,25 @@ def matrix(array: Array, name: str) -> _native.Matrix:
 
 
 class HeadArgs(NamedTuple):
-    """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]."""
+    """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]. The defaults
+    are a head without transforms and addition, for the best kernel."""
 
     hidden: Array
     weight: Array
     bias: Array | None
     temperatures: Array
     vocab_size: int
-    softcap: float | None
-    scale: float | None
-    divide: float | None
-    transform_order: str
-    arithmetic: str
-    threads: int
-    processors: list[int]
-    kernel: str
-    lora_a: Array | None
-    lora_b: Array | None
-    lora_scale: float
+    softcap: float | None = None
+    scale: float | None = None
+    divide: float | None = None
+    transform_order: str = "softcap_first"
+    arithmetic: str = "exact"
+    threads: int = 0
+    processors: Sequence[int] = ()
+    kernel: str = ""
+    lora_a: Array | None = None
+    lora_b: Array | None = None
+    lora_scale: float = 0.0
 
     @classmethod
     def of(
@@ -215,7 +207,7 @@ class HeadArgs(NamedTuple):
         temperatures = per_row(temperature, hidden, "temperature")
         transforms = (softcap, scale, divide, transform_order)
         options = _checked_options(*transforms, arithmetic, threads, processors, kernel)
-        head = cls(hidden, hidden, None, temperatures, 0, *options, None, None, 0.0)
+        head = cls(hidden, hidden, None, temperatures, 0, *options)
         return head.with_weight(weight, bias, vocab_size, dtype, lora)._replace(hidden=rows)
 
     def with_weight(
@@ -227,7 +219,7 @@ class HeadArgs(NamedTuple):
         bias = None if bias is None else as_floats(bias, dtype)
         if is_f8(weight):
             _require_one_kind(hidden=self.hidden, weight=weight.values, scale=weight.scale, bias=bias)
-            refuse_autograd_of_f8(self.hidden, bias)
+            weight.refuse_autograd(self.hidden, bias)
         else:
             weight = as_floats(weight, dtype)
             _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
@@ -262,8 +254,9 @@ class HeadArgs(NamedTuple):
         return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:
-        require_cpu(hidden=self.hidden, weight=self.weight, bias=self.bias)
-        weight = self.weight.values if is_f8(self.weight) else self.weight
+        f8 = self.weight if is_f8(self.weight) else None
+        weight = self.weight if f8 is None else f8.values
+        require_cpu(hidden=self.hidden, weight=weight, bias=self.bias)
         if not rows_are_adjacent(weight):
             strides = f"{list(weight.stride())}" if is_tensor(weight) else f"{weight.strides} bytes"
             raise ValueError(
@@ -271,14 +264,14 @@ class HeadArgs(NamedTuple):
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
         transforms = (self.softcap, self.scale, self.divide, self.transform_order)
-        encoded = is_f8(self.weight) or dtype_name(self.weight) == "float64"
-        view = _native.Matrix() if encoded else matrix(self.weight, "weight")
-        head = native_head(view, self.bias, self.vocab_size, *transforms)
-        if is_f8(self.weight):
-            self.weight.set_native(head)
-        elif encoded:
-            head.weight = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
-            head.encoded, head.encoding = pointer(weight), _native.F64
+        if f8 is None and dtype_name(weight) != "float64":
+            head = native_head(matrix(weight, "weight"), self.bias, self.vocab_size, *transforms)
+        else:
+            view = _native.Matrix(None, *weight.shape, stride(weight), _native.F32)
+            head = native_head(view, self.bias, self.vocab_size, *transforms)
+            head.encoded, head.encoding = pointer(weight), _native.F64 if f8 is None else f8.encoding
+        if f8 is not None:
+            f8.set_scales(head)
         if self.lora_a is not None:
             require_cpu(**{"lora a": self.lora_a, "lora b": self.lora_b})
             head.lora = _native.Lora(matrix(self.lora_a, "lora a"), matrix(self.lora_b, "lora b"), self.lora_scale)
@@ -357,85 +350,11 @@ def run_options(threads: Any, processors: Any, kernel: Any) -> tuple[int, list[i
     return _numbers.integer(threads, "threads", 0, MOST_THREADS), processor_numbers(processors), kernel
 
 
-class SupportArgs(NamedTuple):
-    """mask [1, V] or [N, V], or lists of ids."""
-
-    mask: Array | None
-    kept_offsets: Array | None
-    kept_ids: Array | None
-    banned_offsets: Array | None
-    banned_ids: Array | None
-
-    @classmethod
-    def of(
-        cls,
-        hidden: Array,
-        vocab_size: int,
-        mask: Array | None,
-        kept: Iterable[Sequence[int]] | None,
-        banned: Iterable[Sequence[int]] | None,
-    ) -> "SupportArgs":
-        """Of hidden [..., H]."""
-        if mask is not None and (kept is not None or banned is not None):
-            raise ValueError("mask and lists of ids are given; expected one or the other")
-        lead = tuple(hidden.shape[:-1])
-        if mask is not None:
-            require_one_device(hidden=hidden, mask=mask)
-            mask = mask if is_tensor(mask) else np.asarray(mask)
-            if dtype_name(mask) != "bool" or tuple(mask.shape) not in ((vocab_size,), (*lead, vocab_size)):
-                raise ValueError(
-                    f"mask: {mask.dtype} {list(mask.shape)}; expected bool [{vocab_size}] or {[*lead, vocab_size]}, "
-                    "True where an id stays"
-                )
-            mask = mask.reshape(-1, vocab_size) if mask.ndim == 1 else mask.reshape(math.prod(lead), vocab_size)
-        lists = []
-        for name, of_rows in (("kept", kept), ("banned", banned)):
-            arrays = (None, None) if of_rows is None else _id_lists(of_rows, math.prod(lead), name)
-            if is_tensor(hidden) and of_rows is not None:
-                arrays = (beside(hidden, array) for array in arrays)
-            lists.extend(arrays)
-        return cls(mask, *lists)
-
-    def set_support(self, request: Any) -> Array | None:
-        """Returns the array that must outlive the call."""
-        if self.kept_offsets is not None:
-            request.kept = _native.IdLists(pointer(self.kept_offsets), pointer(self.kept_ids))
-        if self.banned_offsets is not None:
-            request.banned = _native.IdLists(pointer(self.banned_offsets), pointer(self.banned_ids))
-        if self.mask is None:
-            return None
-        mask = self.mask if rows_are_adjacent(self.mask) else contiguous(self.mask)
-        request.mask, request.mask_row_stride = pointer(mask), stride(mask) if mask.shape[0] > 1 else 0
-        return mask
-
-
-def _id_lists(lists: Iterable[Sequence[int]], rows: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """offsets and ids of one list of ids a row; each list sorted, each id once."""
-    sorted_lists = [np.unique(_id_list(ids, f"{name}[{row}]")) for row, ids in enumerate(lists)]
-    if len(sorted_lists) != rows:
-        raise ValueError(f"{name}: {len(sorted_lists)} lists of ids; expected one for each of the {rows} rows")
-    offsets = np.zeros(rows + 1, dtype=np.int64)
-    np.cumsum([len(ids) for ids in sorted_lists], out=offsets[1:])
-    return offsets, np.concatenate([np.empty(0, dtype=np.int64), *sorted_lists])
-
-
-def _id_list(ids: Any, name: str) -> np.ndarray:
-    """One row's ids, of any type of integers, as int64."""
-    require_cpu(**{name: ids})
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise ValueError(f"{name}: shape is {list(array.shape)}; expected a list of ids for each row")
-    if array.size == 0:
-        return array.astype(np.int64)  # an empty list has no type of its own
-    _require_integers(array, name)
-    return _as_int64(array, name)
-
-
 def contiguous(array: Array) -> Array:
     return array.contiguous() if is_tensor(array) else np.ascontiguousarray(array)
 
 
-def _require_integers(array: Array, name: str) -> None:
+def require_integers(array: Array, name: str) -> None:
     whole = dtype_name(array) in ("int64", "int32", "uint64") if is_tensor(array) else array.dtype.kind in "iu"
     if not whole:
         expected = "torch.int64" if is_tensor(array) else "integers"
@@ -451,7 +370,7 @@ def _require_real(array: Array, name: str) -> None:
         raise ValueError(f"{name}: dtype is {array.dtype}; expected numbers")
 
 
-def _as_int64(values: Array, name: str) -> Array:
+def as_int64(values: Array, name: str) -> Array:
     """Integers of any type; those of uint64 that int64 does not have are an error."""
     if dtype_name(values) != "uint64":
         return values
@@ -490,15 +409,15 @@ def per_row(value: Any, hidden: Array, name: str) -> Array:
 
 def integers_per_row(value: Any, hidden: Array, name: str, any_bits: bool = False) -> Array:
     """One int64 for all rows, [1], or one for each, [N], of hidden [..., H]; any_bits: or the bits of a uint64."""
-    as_int64 = _bits if any_bits else _as_int64
+    of_64_bits = _bits if any_bits else as_int64
     if isinstance(value, (list, tuple)):
         value = beside(hidden, value)
     if not _is_array(value):
         most = 2**64 - 1 if any_bits else 2**63 - 1
         value = _numbers.integer(value, name, -(2**63), most)
         return _per_row(value - 2**64 if value >= 2**63 else value, hidden, "int64", name)
-    _require_integers(value, name)
-    return _per_row(as_int64(value, name), hidden, "int64", name)
+    require_integers(value, name)
+    return _per_row(of_64_bits(value, name), hidden, "int64", name)
 
 
 def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
@@ -526,8 +445,8 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
     require_one_device(hidden=hidden, **{name: token_ids})
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
-    _require_integers(token_ids, name)
-    token_ids = _as_int64(token_ids, name)
+    require_integers(token_ids, name)
+    token_ids = as_int64(token_ids, name)
     shape = tuple(token_ids.shape)
     if shape != lead and shape[:-1] != lead:
         raise ValueError(

@@ -112,10 +112,9 @@ def logits(
     if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
         from isologit._torch import cuda
 
-        asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "dtype": dtype}
-        asked |= {"arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
-        asked["dweight_accumulate"] = dweight_accumulate
-        if lora is None and cuda.makes(hidden, weight, bias, **asked):
+        asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "lora": lora}
+        asked |= {"dtype": dtype, "arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
+        if cuda.makes(hidden, weight, bias, **asked, dweight_accumulate=dweight_accumulate):
             return cuda.logits(hidden, weight, bias, vocab_size)
     head = HeadArgs.of(
         hidden,

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from isologit import _inputs, _native
 from isologit._docstrings import documented
-from isologit._inputs import Array, HeadArgs, Lora, SupportArgs
+from isologit._inputs import Array, HeadArgs, Lora
+from isologit._support import SupportArgs
 
 
 class Samples(NamedTuple):

@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import isologit
 import isologit._torch  # registers the operators
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 
 VOCAB, SIZE, ROWS = 20, 8, 3
 generator = torch.Generator().manual_seed(11)
@@ -91,11 +93,10 @@ def devices():
             told = "hidden on cuda" if name == "hidden" else f"{word} is on cuda"
             yield f"{name} on cuda", partial(call, elsewhere), ValueError, told
     raw = torch.ops.isologit.score
-    transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
-    head = (None, torch.ones(1), VOCAB, *transforms, *running, *no_lora, *(None,) * 5)
+    head = HeadArgs(HIDDEN, WEIGHT.to("meta"), None, torch.ones(1), VOCAB)
     yield (
         "operands of an operator on two devices",
-        lambda: raw(HIDDEN, WEIGHT.to("meta"), *head, IDS, -100, ["logprobs"], 0, False, "fast", None),
+        lambda: raw(*head, *SupportArgs(), IDS, -100, ["logprobs"], 0, False, "fast", None),
         ValueError,
         "expected one device",
     )

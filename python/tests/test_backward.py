@@ -16,7 +16,8 @@ from gradient_problem import ROWS, SIZE, VOCAB, dz_of, randn, random_mask, tenso
 
 import isologit  # noqa: E402
 import isologit._torch  # noqa: E402  (registers the operators)
-from isologit._inputs import HeadArgs, SupportArgs  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 from isologit._torch.fingerprint import fingerprint  # noqa: E402
 
 
@@ -133,8 +134,7 @@ COUNTS = torch.zeros(len(isologit.Report._fields), dtype=torch.int64)  # of the 
 
 def head_args(hidden, weight, bias=None, temperatures=None):
     temperatures = torch.ones(1) if temperatures is None else temperatures
-    transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
-    return (hidden, weight, bias, temperatures, weight.shape[0], *transforms, *running, *no_lora)
+    return HeadArgs(hidden, weight, bias, temperatures, weight.shape[0])
 
 
 def test_backward_uses_what_forward_summed():
@@ -148,18 +148,18 @@ def test_backward_uses_what_forward_summed():
 def test_opcheck():
     hidden, weight, bias, ids = tensors(torch.float32, torch.float32, torch.float32)
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
-    no_support = (None,) * 5
+    no_support = SupportArgs()
     head = head_args(hidden, weight, bias)
     outputs = ["logprobs", "entropy", "lse"]
     torch.library.opcheck(score, (*head, *no_support, ids, -100, outputs, 3, True, "exact", None))
-    masked = (random_mask(), None, None, None, None)
+    masked = SupportArgs(random_mask())
     several = (*head_args(hidden, weight, temperatures=torch.rand(ROWS) + 0.5), *masked, torch.stack([ids, ids], 1))
     torch.library.opcheck(score, (*several, -100, ["logprobs"], 0, True, "fast", None))
     torch.library.opcheck(logits, (*head, torch.bfloat16, "fast", None))
 
     frozen = head_args(hidden.detach(), weight.detach(), bias.detach())
     no_summaries = torch.full((ROWS + 1, 5), math.nan, dtype=torch.float64)
-    no_summaries[-1] = fingerprint(HeadArgs(*frozen), SupportArgs(*no_support), ids)
+    no_summaries[-1] = fingerprint(frozen, no_support, ids)
     nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0), no_summaries)
     upstream = (ids, *nothing, COUNTS, -100, randn(ROWS), randn(ROWS, seed=1), None, None, None)
     ops = torch.ops.isologit

@@ -14,6 +14,7 @@ from expected import round_once, same_bits  # noqa: E402
 from gradient_problem import ROWS, dz_of, randn, random_mask, tensors  # noqa: E402
 
 import isologit  # noqa: E402
+import isologit._torch.losses  # noqa: E402  (registers the operators)
 from isologit._cross_entropy import LossOptions, reduced_losses  # noqa: E402
 from isologit._rounding import sum_of_products  # noqa: E402
 

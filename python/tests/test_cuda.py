@@ -70,6 +70,13 @@ def test_what_it_does_not_make_goes_to_the_torch_backend(library, option):
     assert not hasattr(library, "given")
 
 
+def test_a_low_rank_addition_does_not_go_to_the_library(library):
+    lora = torch.empty(1, 8, device="cuda"), torch.empty(5, 1, device="cuda"), 1.0
+    with pytest.raises(NotImplementedError, match="lora a is on cuda"):
+        isologit.logits(*tensors(), lora=lora)
+    assert not hasattr(library, "given")
+
+
 def test_gradients_go_to_the_torch_backend(library):
     hidden, weight = tensors()
     weight.requires_grad_()

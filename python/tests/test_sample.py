@@ -12,6 +12,8 @@ from mpmath import mp  # noqa: E402
 from mpmath.libmp import to_rational  # noqa: E402
 
 import isologit  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 
 ROWS, VOCAB, SIZE = 12, 40, 8
 RESULTS = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")
@@ -167,9 +169,7 @@ def test_torch():
     trained = isologit.sample(hidden.requires_grad_(), weight, **options)
     assert not any(getattr(trained, name).requires_grad for name in RESULTS) and torch.equal(trained.ids, wanted.ids)
     one, ones = torch.zeros(1, dtype=torch.int64), torch.ones(1)
-    transforms, running, no_lora = (None, None, None, "softcap_first"), ("exact", 0, [], ""), (None, None, 0.0)
-    head_args = (hidden.detach(), weight, None, ones, VOCAB, *transforms, *running, *no_lora)
-    args = (*head_args, *(None,) * 5, one, one, one, ones * 0.1, one, ones)
+    args = (*HeadArgs(hidden.detach(), weight, None, ones, VOCAB), *SupportArgs(), one, one, one, ones * 0.1, one, ones)
     torch.library.opcheck(torch.ops.isologit.sample.default, args)
 
 

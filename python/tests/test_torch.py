@@ -15,7 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import isologit  # noqa: E402
 import isologit._torch  # noqa: E402  (registers the operators)
+from isologit._inputs import HeadArgs  # noqa: E402
 from isologit._score import OUTPUTS  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -304,21 +306,27 @@ def test_autocast_and_precision_switches_are_ignored_and_left():
 
 def test_opcheck():
     hidden, weight, ids = head()
-    mask = torch.rand(6, 48) < 0.5
     score, logits = torch.ops.isologit.score.default, torch.ops.isologit.logits.default
-    no_transforms, no_lora = (None, None, None, "softcap_first"), (None, None, 0.0)
-    plain = (hidden, weight, None, torch.tensor([0.7]), 50, *no_transforms, "exact", 0, [], "", *no_lora)
-    all_ids = (None,) * 5
+    plain, all_ids = HeadArgs(hidden, weight, None, torch.tensor([0.7]), 50), SupportArgs()
     everything = list(OUTPUTS)
     torch.library.opcheck(score, (*plain, *all_ids, ids, -100, everything, 3, True, "fast", None))
-    several = ids.reshape(6, 1).repeat(1, 2)
-    running = ("exact", 1, [0], "portable")
-    running += (torch.rand(2, hidden.shape[1]), torch.rand(50, 2), 0.5)
-    other = (hidden, weight, torch.zeros(50), torch.rand(6) + 0.5, 48, 30.0, 2.0, None, "scale_first", *running)
-    masked = (mask, None, None, None, None)
-    torch.library.opcheck(score, (*other, *masked, several, -1, ["logprobs"], 0, False, "fast", None))
+    torch.library.opcheck(score, (*with_all_options(), "fast", None))
     torch.library.opcheck(score, (*plain, *all_ids, None, -100, ["lse", "argmax"], 0, False, "fast", None))
     torch.library.opcheck(logits, (*plain, torch.bfloat16, "fast", None))
+
+
+def test_opcheck_of_a_low_rank_addition():
+    lora = {"lora_a": torch.rand(2, 24), "lora_b": torch.rand(50, 2), "lora_scale": 0.5}
+    torch.library.opcheck(torch.ops.isologit.score.default, (*with_all_options(**lora), "fast", None))
+
+
+def with_all_options(**lora):
+    """Arguments of isologit::score, but for gradients."""
+    hidden, weight, ids = head()
+    transforms, running = (30.0, 2.0, None, "scale_first"), ("exact", 1, [0], "portable")
+    other = HeadArgs(hidden, weight, torch.zeros(50), torch.rand(6) + 0.5, 48, *transforms, *running, **lora)
+    masked = SupportArgs(torch.rand(6, 48) < 0.5)
+    return *other, *masked, ids.reshape(6, 1).repeat(1, 2), -1, ["logprobs"], 0, False
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

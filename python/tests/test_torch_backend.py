@@ -127,7 +127,9 @@ def everything(**options):
     upstream = random(37)
     upstream[5] = 0
     gradients = torch.autograd.grad([scored.logprobs, scored.entropy], [hidden, weight], [upstream, upstream])
-    return [x for x in (*scored[:-1], *gradients)]
+    some_divided = torch.tensor([1, 0.7]).repeat(19)[:37]
+    logits = isologit.logits(hidden, weight, softcap=3.0, temperature=some_divided, dtype=torch.bfloat16, **options)
+    return [logits, *scored[:-1], *gradients]
 
 
 def test_blocks_change_no_bit(monkeypatch):
@@ -235,6 +237,15 @@ def test_what_is_refused():
         isologit.score(hidden.float().numpy(), weight.float().numpy(), outputs=["lse"], kernel="torch")
     with pytest.raises(ValueError, match="kept: 41; expected ids of the vocabulary"):
         isologit.score(hidden, weight, outputs=["lse"], kept=[[41]] * 5, kernel="torch")
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_rows_without_elements_are_refused_as_by_the_library(rows):
+    for kernel in ("", "torch"):
+        with pytest.raises(ValueError, match=rf"hidden: shape \[{rows}, 0\]; expected at least 0 rows and 1 column"):
+            isologit.logits(torch.ones(rows, 0), torch.ones(3, 0), kernel=kernel)
+        with pytest.raises(ValueError, match=rf"hidden: shape \[{rows}, 0\]; expected at least 0 rows and 1 column"):
+            isologit.score(torch.ones(rows, 0), torch.ones(3, 0), outputs=["lse"], kernel=kernel)
 
 
 def test_tensors_of_any_device_have_fakes():

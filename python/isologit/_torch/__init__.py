@@ -44,8 +44,7 @@ def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
 
 def _has_gradient(head: HeadArgs) -> bool:
     """Whether autograd wants one of what is made of this head."""
-    leaves = (head.hidden, head.weight, head.bias, head.lora_a, head.lora_b)
-    wanted = torch.is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+    wanted = _inputs.wants_gradient(head.hidden, head.weight, head.bias, head.lora_a, head.lora_b)
     if wanted and head.lora_a is not None:
         raise NotImplementedError(
             "lora: an operand requires a gradient, and isologit makes none through a low-rank addition: expected "

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from isologit import _inputs, _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 from isologit._torch import fingerprint
 from isologit._torch.schema import HEAD, SUPPORT, operator
 
@@ -124,10 +125,17 @@ def _flat_f32(upstream: Tensor) -> Tensor:
     return upstream.to(torch.float32).contiguous()
 
 
+def rows_that_count(upstream: Upstream, hidden: Tensor) -> Tensor:
+    """[N], those that are not ignored."""
+    if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
+        return upstream.token_ids != upstream.ignore_index
+    return hidden.new_ones(hidden.shape[0], dtype=torch.bool)
+
+
 def ids_and_upstream(upstream: Upstream, counts: Tensor) -> tuple[Tensor, Tensor]:
     """All ids [N, n] that have an upstream, token_ids and top-k ones, and these upstreams.
 
-    `counts` [N] tells the rows that are not ignored. What contributes nothing has an upstream of 0 rather than an id to
+    `counts` [N] are the rows_that_count. What contributes nothing has an upstream of 0 rather than an id to
     ignore, since ignore_index may be an id of the vocabulary, and top-k ids may hold it.
     """
     ids, values = [], []
@@ -143,7 +151,7 @@ def ids_and_upstream(upstream: Upstream, counts: Tensor) -> tuple[Tensor, Tensor
         ids.append(upstream.top_k_ids.clamp(min=0))
         values.append(upstream.d_top_k.masked_fill(past | ~counts[:, None], 0))
     if not ids:
-        return torch.empty(rows, 0, dtype=torch.int64), torch.empty(rows, 0)
+        return counts.new_empty(rows, 0, dtype=torch.int64), counts.new_empty(rows, 0, dtype=torch.float32)
     return torch.cat(ids, 1).contiguous(), _flat_f32(torch.cat(values, 1))
 
 
@@ -154,9 +162,7 @@ def run_score(*flat: Any, peers: _native.PeersCalls | None = None) -> tuple[Tens
         return _run(head, wanted, upstream.counts, _native.BackwardRequest())
     if upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
-    counts = torch.ones(rows, dtype=torch.bool)
-    if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
-        counts = upstream.token_ids != upstream.ignore_index
+    counts = rows_that_count(upstream, head.hidden)
     ids, d_logprobs = ids_and_upstream(upstream, counts)
     request = _native.BackwardRequest(ids_per_row=ids.shape[1], has_ignore_index=1, ignore_index=-1)
     if ids.shape[1] > 0:

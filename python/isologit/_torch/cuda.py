@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _cuda
+from isologit import _cuda, _inputs
 
 LIBRARY = Path(__file__).resolve().parent.parent / "libisologit_cuda.so"
 
@@ -23,7 +23,7 @@ def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> 
     """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
     if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
         return False
-    return not torch.is_grad_enabled() or not any(t is not None and t.requires_grad for t in (hidden, weight, bias))
+    return not _inputs.wants_gradient(hidden, weight, bias)
 
 
 def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from isologit import _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 
 _WORDS = (torch.int64, torch.int32, torch.int16, torch.int8)
 _ROW_FACTOR = 0x9E3779B97F4A7C15 - 2**64  # makes of a row's number a factor of its own, so that the order is seen

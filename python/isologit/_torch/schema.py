@@ -28,9 +28,7 @@ def operator(name: str, schema: str, run: Callable, fake: Callable, mutates: tup
     made = torch.library.custom_op(f"isologit::{name}", by_device, mutates_args=mutates, schema=schema)
 
     def on_one_device(*arguments: Any) -> Any:
-        devices = {argument.device for argument in arguments if isinstance(argument, torch.Tensor)}
-        if len(devices) > 1:
-            raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
+        torch_backend.device_of(arguments)
         return fake(*arguments)
 
     made.register_fake(on_one_device)

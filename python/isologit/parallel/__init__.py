@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, is_grad_enabled
 
 from isologit import _cross_entropy, _inputs, _native, _numbers, _of_logits_torch
-from isologit._inputs import SupportArgs
 from isologit._sample import SampleArgs, Samples, draws_of
 from isologit._score import Scores, score_args
+from isologit._support import SupportArgs
 from isologit._torch import check_accumulator
 from isologit.parallel import _rows
 from isologit.parallel._exchange import Exchange, ParallelError

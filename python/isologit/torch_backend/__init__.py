@@ -23,15 +23,29 @@ self_test    what is looked at before a device is used
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-NAME = "torch"
+from isologit import _native
 
 
 def takes(arguments: tuple[Any, ...]) -> bool:
     """Whether a call of an operator is one for this backend: by a tensor's device, or by the name of the kernel."""
-    elsewhere = (argument.device.type != "cpu" for argument in arguments if isinstance(argument, Tensor))
-    return any(elsewhere) or any(isinstance(argument, str) and argument == NAME for argument in arguments)
+    for argument in arguments:  # at every call of every operator
+        if isinstance(argument, Tensor):
+            if not argument.is_cpu:
+                return True
+        elif isinstance(argument, str) and argument == _native.TORCH:
+            return True
+    return False
+
+
+def device_of(arguments: tuple[Any, ...]) -> torch.device | None:
+    """That of the tensors among an operator's arguments, if there are any; an error if they are on several."""
+    devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
+    if len(devices) > 1:
+        raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
+    return devices.pop() if devices else None
 
 
 def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:

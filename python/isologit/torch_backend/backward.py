@@ -7,14 +7,17 @@ of one shape alone, rows being filled up with zeros, after a look whether all ro
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from isologit import _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit import _devices, _native
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
+from isologit._torch import backward, fingerprint
 from isologit.torch_backend import blocks, folds, limits, products, transforms
 from isologit.torch_backend.blocks import Counter
 from isologit.torch_backend.rounding import rounded
@@ -82,7 +85,7 @@ class _Problem(NamedTuple):
 
     def id_slices(self) -> Iterator[slice]:
         """Depends on the head alone."""
-        return blocks.slices(self.head.vocab_size, min(_IDS, limits.OPERAND // self.head.weight.shape[1]))
+        return limits.slices(self.head.vocab_size, min(_IDS, limits.OPERAND // self.head.weight.shape[1]))
 
     def hidden(self, rows: slice) -> products.Rows:
         return products.Rows.of(self.head.hidden[self.places[rows].to(self.head.hidden.device)])
@@ -125,18 +128,15 @@ def _slope(x: Tensor) -> Tensor:
 
 
 def score_backward(*flat: Any) -> tuple[Tensor, ...]:
-    from isologit._torch import backward, fingerprint
-
     head, support, upstream, wanted = backward.split(flat, HeadArgs, SupportArgs, backward.Upstream, backward.Wanted)
     rows = head.hidden.shape[0]
     if rows > 0 and upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
     if wanted.gradients == "exact":
-        return _by_core(backward.run_score, flat, summaries=upstream.summaries, counts=upstream.counts)
-    counts = torch.ones(rows, dtype=torch.bool, device=head.hidden.device)
-    if upstream.token_ids is not None and upstream.token_ids.dim() == 1:
-        counts = upstream.token_ids != upstream.ignore_index
-    given = _upstream_of(backward, upstream, counts)
+        upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
+        return _by_core(backward.run_score, wanted, head, support, upstream)
+    support = blocks.with_lists_on_cpu(support)
+    given = _upstream_of(upstream, backward.rows_that_count(upstream, head.hidden))
     places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
     temperatures = head.temperatures.cpu().expand(rows)
     there = places.to(head.hidden.device)
@@ -149,17 +149,15 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
         return _dz(place, Summary.unpacked(summary[place.rows]), given.of(place.rows))
 
     problem = _Problem(head, support, places, temperatures[places], _sizes(head, support, places), True, dz)
-    return _make(problem, backward.outputs(head, wanted), wanted, backward.mark)
+    return _make(problem, wanted)
 
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
-    from isologit._torch import backward
-
     head, upstream, wanted = backward.split(flat, HeadArgs, backward.LogitsUpstream, backward.Wanted)
     if wanted.gradients == "exact":
-        return _by_core(backward.run_logits, flat, counts=upstream.counts)
+        return _by_core(backward.run_logits, wanted, head, upstream._replace(counts=_counts_of_core()))
     g = upstream.d_logits
-    places = torch.cat([(g[rows] != 0).any(1) for rows in blocks.slices(g.shape[0], _ROWS)] or [g.new_empty(0)])
+    places = torch.cat([(g[rows] != 0).any(1) for rows in limits.slices(g.shape[0], _ROWS)] or [g.new_empty(0)])
     places = places.nonzero()[:, 0].cpu()
     there = places.to(g.device)
 
@@ -167,36 +165,35 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
         return g[there[place.rows]][:, place.ids].float().double()
 
     temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
-    support = SupportArgs(*(None,) * len(SupportArgs._fields))
-    sizes = _sizes(head, support, places)
-    problem = _Problem(head, support, places, temperatures, sizes, head.softcap is not None, dz)
-    return _make(problem, backward.outputs(head, wanted), wanted, backward.mark)
+    sizes = _sizes(head, SupportArgs(), places)
+    problem = _Problem(head, SupportArgs(), places, temperatures, sizes, head.softcap is not None, dz)
+    return _make(problem, wanted)
 
 
-def _by_core(run: Callable[..., Any], flat: tuple[Any, ...], **own: Tensor) -> tuple[Tensor, ...]:
-    """The library's gradients of copies on the CPU; a buffer among them is copied back. `own` are tensors that mean
-    something to this backend alone: summaries, and counts, which name the kernel."""
-    best = next(k for k in _native.kernels() if k.chosen and k.arithmetic == "exact")
+def _counts_of_core() -> Tensor:
+    """What names the library's best kernel to its backward: counts and summaries of this backend say nothing there."""
     counts = torch.zeros(len(_native.Report._fields), dtype=torch.int64)
-    counts[0] = _native.kernel_names().index(best.name)
-    instead = {id(own["counts"]): counts}
-    if "summaries" in own:
-        instead[id(own["summaries"])] = torch.empty(0, dtype=torch.float64)
-    buffer = flat[-2] if isinstance(flat[-2], Tensor) else None
-    copies = []
-    for value in flat:
-        if isinstance(value, Tensor):
-            value = instead.get(id(value), value.cpu())
-        copies.append("" if isinstance(value, str) and value == _native.TORCH else value)
+    counts[0] = _native.kernel_names().index(_devices.best_kernel().name)
+    return counts
+
+
+def _by_core(run: Callable[..., Any], wanted: backward.Wanted, *parts: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The library's gradients of copies on the CPU; a buffer among them is copied back."""
+    device = parts[0].hidden.device
+    copies = tuple(part._make(map(_on_cpu, part)) for part in (*parts, wanted))
     try:
-        found = run(*copies)
+        found = run(*itertools.chain.from_iterable(copies))
     finally:
-        if buffer is not None:
-            buffer.copy_(copies[-2])
-    return tuple(x.to(flat[0].device) for x in found)
+        if isinstance(wanted.dweight, Tensor):
+            wanted.dweight.copy_(copies[-1].dweight)
+    return tuple(x.to(device) for x in found)
 
 
-def _upstream_of(backward: Any, upstream: Any, counts: Tensor) -> _Upstream:
+def _on_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _upstream_of(upstream: backward.Upstream, counts: Tensor) -> _Upstream:
     ids, logprobs = backward.ids_and_upstream(upstream, counts)
     columns = []
     for name in ("d_lse", "d_entropy", "d_mean_logits"):
@@ -204,7 +201,7 @@ def _upstream_of(backward: Any, upstream: Any, counts: Tensor) -> _Upstream:
         there = values is not None and values.numel() == len(counts)
         values = values.float().masked_fill(~counts, 0) if there else torch.zeros_like(counts, dtype=torch.float32)
         columns.append(values.reshape(-1, 1).double())
-    return _Upstream(ids.to(counts.device), logprobs.to(counts.device).double(), *columns)
+    return _Upstream(ids, logprobs.double(), *columns)
 
 
 def _summaries(head: HeadArgs, support: SupportArgs, places: Tensor, temperatures: Tensor) -> Tensor:
@@ -218,7 +215,7 @@ def _sizes(head: HeadArgs, support: SupportArgs, places: Tensor) -> Tensor:
     device, sizes = head.hidden.device, torch.full((len(places), 1), float(head.vocab_size), dtype=torch.float64)
     sizes = sizes.to(device)
     if any(x is not None for x in support):
-        for part in blocks.slices(len(places), limits.ROWS // head.vocab_size):
+        for part in limits.slices(len(places), limits.ROWS // head.vocab_size):
             kept = blocks.kept_of(support, places[part], slice(0, head.vocab_size), device)
             sizes[part] = kept.sum(1, keepdim=True).double()
     return sizes
@@ -249,8 +246,9 @@ def _dz(place: _Place, s: Summary, up: _Upstream) -> Tensor:
     return dz if place.kept is None else torch.where(place.kept, dz, 0.0)
 
 
-def _make(problem: _Problem, results: tuple[Tensor, ...], wanted: Any, mark: Callable[..., None]) -> tuple[Tensor, ...]:
-    """Fills dhidden, dweight and dbias, or a buffer in the place of dweight."""
+def _make(problem: _Problem, wanted: backward.Wanted) -> tuple[Tensor, ...]:
+    """dhidden, dweight and dbias, or what is added to a buffer in the place of dweight."""
+    results = backward.outputs(problem.head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
     if accumulate:
         _check_apart(wanted.dweight, problem.head)
@@ -265,7 +263,7 @@ def _make(problem: _Problem, results: tuple[Tensor, ...], wanted: Any, mark: Cal
                 _make_dweight(problem, dweight if accumulate or wanted.dweight else None, accumulate, results[-1])
             except BaseException as error:
                 if accumulate:
-                    mark(dweight, error)
+                    backward.mark(dweight, error)
                 raise
     return results
 
@@ -296,7 +294,7 @@ def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:
             dz = problem.block(rows, ids, hidden, weight)
             dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count))
             step = _GROUP if _summed_alike(dz.device, dz.shape[1], size) else 1
-            for some in blocks.slices(len(dz), step):
+            for some in limits.slices(len(dz), step):
                 total[some] += dz[some] @ weight.values
         places = problem.places[rows].to(dhidden.device)
         dhidden[places] = rounded(total[:count], dhidden.dtype)
@@ -316,7 +314,7 @@ def _make_dweight(problem: _Problem, dweight: Tensor | None, accumulate: bool, d
     for ids in problem.id_slices():
         weight = products.Rows.of(head.weight[ids])
         total, total_bias = torch.zeros_like(weight.values), 0.0
-        for rows in blocks.slices(len(problem.places), min(_ROWS, limits.OPERAND // head.weight.shape[1])):
+        for rows in limits.slices(len(problem.places), min(_ROWS, limits.OPERAND // head.weight.shape[1])):
             hidden = problem.hidden(rows)
             dz = problem.block(rows, ids, hidden, weight)
             if dweight is not None:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
+from isologit._support import SupportArgs
 from isologit.torch_backend import limits, products, transforms
+from isologit.torch_backend.limits import slices
 from isologit.torch_backend.transforms import Step
 
 MOST_ROWS = 1024
@@ -22,12 +24,6 @@ class Counter:
     def add(self, result: tuple[Tensor, int]) -> Tensor:
         self.fallbacks += result[1]
         return result[0]
-
-
-def slices(count: int, step: int) -> Iterator[slice]:
-    step = max(1, step)
-    for first in range(0, count, step):
-        yield slice(first, min(first + step, count))
 
 
 def row_slices(rows: int, size: int) -> Iterator[slice]:
@@ -83,7 +79,7 @@ def whole_rows(
     head: HeadArgs, support: SupportArgs, places: Tensor, temperatures: Tensor, counter: Counter
 ) -> Iterator[Whole]:
     """The rows of these places, a few at a time. places and temperatures [N] are on the CPU."""
-    device, vocab_size = head.hidden.device, head.vocab_size
+    device, vocab_size, support = head.hidden.device, head.vocab_size, with_lists_on_cpu(support)
     steps, warm = transforms.steps_of(head), bool((temperatures != 1).any())
     each = vocab_size * (4 + 4 * warm + any(x is not None for x in support))
     for part in slices(len(places), min(MOST_ROWS, limits.ROWS // each)):
@@ -100,8 +96,15 @@ def whole_rows(
         yield Whole(there, before, last, kept, temperatures[chosen])
 
 
+def with_lists_on_cpu(support: SupportArgs) -> SupportArgs:
+    """A mask stays where it is."""
+    lists = {name: ids.cpu() for name, ids in support._asdict().items() if name != "mask" and ids is not None}
+    return support._replace(**lists)
+
+
 def kept_of(support: SupportArgs, rows: Tensor, ids: slice, device: torch.device) -> Tensor | None:
-    """Which of these ids are in the support of the rows, [1, v] or [n, v]; None: all. `rows` are on the CPU."""
+    """Which of these ids are in the support of the rows, [1, v] or [n, v]; None: all. `rows` and lists are on the
+    CPU."""
     if support.mask is not None:
         mask = support.mask[:, ids]
         return mask if mask.shape[0] == 1 else mask[rows.to(device)]
@@ -117,7 +120,6 @@ def kept_of(support: SupportArgs, rows: Tensor, ids: slice, device: torch.device
 
 def _listed(offsets: Tensor, listed: Tensor, rows: Tensor, ids: slice, device: torch.device) -> tuple[Tensor, Tensor]:
     """Places in a matrix of these rows and ids."""
-    offsets, listed = offsets.cpu(), listed.cpu()
     lists = [listed[offsets[row] : offsets[row + 1]] for row in rows.tolist()]
     numbers = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(one) for one in lists]))
     found = torch.cat(lists) - ids.start

@@ -11,28 +11,22 @@ import torch
 from torch import Tensor
 
 from isologit import _logits, _native, _score
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
 from isologit._score import Results, ScoreArgs
-
-_PLAIN = {"softcap": None, "scale": None, "divide": None, "transform_order": "softcap_first"}
-_NO_LORA = {"lora_a": None, "lora_b": None, "lora_scale": 0.0}
-_RUNNING = {"arithmetic": "exact", "threads": 0, "processors": [], "kernel": ""}
+from isologit._support import SupportArgs
 
 
 def head_of(hidden: Tensor, weight: Tensor, bias: Tensor | None = None, temperature: float = 1.0) -> HeadArgs:
     """Of tensors on the CPU, for the core's best kernel."""
-    options = {**_PLAIN, **_RUNNING, **_NO_LORA}
-    options |= {"temperatures": torch.full((1,), temperature), "vocab_size": weight.shape[0]}
-    return HeadArgs(hidden=hidden, weight=weight, bias=bias, **options)
+    return HeadArgs(hidden, weight, bias, torch.full((1,), temperature), weight.shape[0])
 
 
 def logits_of_pairs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor, ids: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """The logits of hidden[rows[i]] and weight[ids[i]], [n], on their device. `rows` ascend."""
-    rows_on_cpu, ids_on_cpu = rows.cpu(), ids.cpu()
     found = torch.empty(len(rows), dtype=dtype)
-    several, counts = rows_on_cpu.unique_consecutive(return_counts=True)
+    several, counts = rows.cpu().unique_consecutive(return_counts=True)
     operands = hidden[several.to(hidden.device)].cpu()
     first = 0
     for row, count in enumerate(counts.tolist()):
@@ -40,7 +34,7 @@ def logits_of_pairs(
         head = head_of(operands[row : row + 1], weight[chosen].cpu(), None if bias is None else bias[chosen].cpu())
         found[first : first + count] = _logits.run(_logits.LogitsArgs(head, dtype))[0][0]
         first += count
-    assert first == len(ids_on_cpu)
+    assert first == len(ids)
     return found.to(hidden.device)
 
 
@@ -55,7 +49,7 @@ def scores_of_row(
 ) -> Results:
     """All that `args` asks for, of one row of f32 logits [V] before temperature; mask [V], token_ids [] or [K]."""
     head = head_of(torch.ones(1, 1), logits.cpu().reshape(-1, 1), temperature=temperature)
-    support = SupportArgs(None if mask is None else mask.cpu().reshape(1, -1), None, None, None, None)
+    support = SupportArgs(None if mask is None else mask.cpu().reshape(1, -1))
     ids = None if token_ids is None else token_ids.cpu()[None].contiguous()
     return _score.run(args._replace(head=head, support=support, token_ids=ids, summaries=False))
 
@@ -63,15 +57,12 @@ def scores_of_row(
 def check_head(head: HeadArgs, temperatures: Tensor, zero: bool = False) -> None:
     """What the core says of the head's numbers, by a call without rows; and of temperatures, which are one a row."""
     rows, size = head.weight.shape
-    one = torch.empty(0, 1)
+    if size == 0:
+        raise ValueError(f"hidden: shape {list(head.hidden.shape)}; expected at least 0 rows and 1 column")
     bias = None if head.bias is None else torch.empty(head.bias.shape[0], dtype=head.bias.dtype)
-    plain = head._replace(
-        hidden=one,
-        weight=torch.empty(rows, 1),
-        bias=bias,
-        temperatures=torch.ones(1),
-        **_RUNNING,
-    )
+    plain = head_of(torch.empty(0, 1), torch.empty(rows, 1), bias)
+    numbers = ("vocab_size", "softcap", "scale", "divide", "transform_order")
+    plain = plain._replace(**{name: getattr(head, name) for name in numbers})
     assert size == head.hidden.shape[1]
     _logits.run(_logits.LogitsArgs(plain, torch.float32))
     check_temperatures(temperatures, zero)

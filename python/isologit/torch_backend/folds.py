@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from isologit.torch_backend import limits
-from isologit.torch_backend.blocks import slices
+from isologit.torch_backend.limits import slices
 from isologit.torch_backend.rounding import odd_pair, rounded, two_sum
 from isologit.torch_backend.transforms import FUNCTION_ERROR
 

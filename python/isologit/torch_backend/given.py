@@ -18,7 +18,7 @@ _DRAWS = ("seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p")
 
 
 def _row_slices(logits: Tensor) -> Iterator[slice]:
-    return blocks.slices(logits.shape[0], limits.ROWS // (8 * max(1, logits.shape[1])))
+    return limits.slices(logits.shape[0], limits.ROWS // (8 * max(1, logits.shape[1])))
 
 
 def _of_rows(values: Tensor, rows: slice | Tensor) -> Tensor:
@@ -96,13 +96,13 @@ def of_logits(*args: Any) -> Tensor:
         if warm:
             z, given = torch.empty_like(z, memory_format=torch.contiguous_format), z
             divisors = _of_rows(temperatures, rows)[:, None]
-            for part in blocks.slices(z.shape[1], folds.columns(len(z))):
+            for part in limits.slices(z.shape[1], folds.columns(len(z))):
                 z[:, part] = transforms.divided(given[:, part], divisors)
         ids = None if token_ids is None else token_ids[rows]
         sure = _fill(result[rows], z, ids, ignore_index, output)
         left = rows.start + (~sure).nonzero()[:, 0]
-        for few in blocks.slices(len(left), limits.ROWS // (8 * logits.shape[1])):
-            result[left[few]] = _of_core(left[few], *args).to(result.device)
+        if len(left):
+            result[left] = _of_core(left, *args).to(result.device)
     return result
 
 
@@ -111,7 +111,7 @@ def _fill(result: Tensor, z: Tensor, ids: Tensor | None, ignore_index: int, outp
     sums = folds.sums(z, None)
     sure = sums.sure
     if output == "log_softmax":
-        for part in blocks.slices(z.shape[1], folds.columns(len(z))):
+        for part in limits.slices(z.shape[1], folds.columns(len(z))):
             result[:, part], proven = folds.logprobs(z[:, part], sums)
             sure &= proven.all(1)
         return sure

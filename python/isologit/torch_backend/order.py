@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from isologit.torch_backend.blocks import slices
 from isologit.torch_backend.folds import columns
+from isologit.torch_backend.limits import slices
 
 _OUTSIDE = -(2**63)  # below the key of any logit
 

@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, given: Tensor) -> "Rows":
         values = given.double()
-        # At most 2^20 elements: their squares, within 2^±298, are summed with an error below 2^-32 of the sum.
+        # Of up to 2^22 elements the squares, within 2^±298, are summed with an error below 2^-31 of the sum.
         norm = torch.linalg.vector_norm(values, dim=-1) * (1 + 2.0**-30)
         return cls(given, values, norm, lowest_bit(least_of(given), given.dtype))
 
@@ -74,9 +74,8 @@ def logits(hidden: Rows, weight: Rows, bias: Bias | None, dtype: torch.dtype) ->
     del error, exact
     rows, ids = open_.nonzero(as_tuple=True)
     fallbacks = 0
-    step = max(1, limits.PAIRS // (size + 1))
-    for first in range(0, len(rows), step):
-        n, v = rows[first : first + step], ids[first : first + step]
+    for some in limits.slices(len(rows), limits.PAIRS // (size + 1)):
+        n, v = rows[some], ids[some]
         found, decided = _by_pairs(hidden, weight, bias, n, v, magnitude[n, v], dtype)
         left = (~decided).nonzero()[:, 0]
         if len(left):

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from isologit import _numbers
+from isologit import _numbers, torch_backend
 from isologit.torch_backend import backward, given, score, self_test
 
 _OPERATORS = {
@@ -27,10 +26,7 @@ _OPERATORS = {
 
 def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
     """isologit::operator of these arguments, on the device of its tensors."""
-    devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
-    if len(devices) > 1:
-        raise ValueError(f"operands are on {', '.join(sorted(map(str, devices)))}; expected one device")
-    device = devices.pop()
+    device = torch_backend.device_of(arguments)
     with contextlib.ExitStack() as surroundings:
         surroundings.enter_context(torch.no_grad())
         surroundings.enter_context(torch.autocast(device.type, enabled=False))

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from isologit import _inputs, _native
-from isologit._inputs import HeadArgs, SupportArgs
+from isologit._inputs import HeadArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
-from isologit.torch_backend import backward, blocks, core, folds, order, transforms
+from isologit._support import SupportArgs
+from isologit._torch import fingerprint
+from isologit.torch_backend import backward, blocks, core, folds, order, products, transforms
 from isologit.torch_backend.blocks import Counter, Whole
-from isologit.torch_backend.rounding import DIGITS
 
 _HEAD = frozenset(
     "hidden weight bias temperatures vocab_size softcap scale divide transform_order arithmetic threads processors "
@@ -33,8 +34,6 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
     for name in ("hidden", "weight", "bias"):
         if (operand := getattr(head, name)) is not None:
             _inputs.dtype_code(operand, name)
-            if operand.dtype not in DIGITS:
-                raise NotImplementedError(f"{name}: dtype is {operand.dtype}, which kernel 'torch' does not take yet")
     if head.arithmetic != "exact":
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(
@@ -53,32 +52,28 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     _native.arithmetic_code(flat[-2], "gradients")
     args = LogitsArgs.of(flat)
     head, (out, counts), counter = args.head, args.zeros(), Counter()
-    temperatures = checked(head, SupportArgs(*(None,) * 5))
+    temperatures = checked(head, SupportArgs())
     cold = temperatures == 1
     # The temperature is the last step of some rows and none of others: what is rounded to the type differs.
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
-        for part in blocks.slices(len(rows), blocks.MOST_ROWS):
+        for part in blocks.row_slices(len(rows), head.hidden.shape[1]):
             _logits_of(head, out, rows[part], temperatures, counter)
     report(counts, len(temperatures), counter, 0)
     return out, counts
 
 
 def _logits_of(head: HeadArgs, out: Tensor, rows: Tensor, temperatures: Tensor, counter: Counter) -> None:
-    """Rows that all have a temperature, or none."""
+    """A few rows that all have a temperature, or none."""
     there, steps = rows.to(out.device), transforms.steps_of(head)
-    hidden, divisors = head.hidden[there], temperatures[rows][:, None].to(out.device)
-    warm = len(rows) > 0 and bool(temperatures[rows[0]] != 1)
-    for part in blocks.row_slices(len(rows), hidden.shape[1]):
-        prepared = blocks.products.Rows.of(hidden[part])
-        for ids in blocks.id_slices(head, part.stop - part.start):
-            operands = blocks.weight_of(head, ids)
-            z = blocks.transformed(prepared, *operands, steps, torch.float32 if warm else out.dtype, counter)
-            out[there[part], ids] = transforms.divided(z, divisors[part], out.dtype) if warm else z
+    divisors, warm = temperatures[rows][:, None].to(out.device), bool(temperatures[rows[0]] != 1)
+    hidden = products.Rows.of(head.hidden[there])
+    for ids in blocks.id_slices(head, len(rows)):
+        operands = blocks.weight_of(head, ids)
+        z = blocks.transformed(hidden, *operands, steps, torch.float32 if warm else out.dtype, counter)
+        out[there, ids] = transforms.divided(z, divisors, out.dtype) if warm else z
 
 
 def score(*flat: Any) -> tuple[Tensor, ...]:
-    from isologit._torch import fingerprint
-
     _native.arithmetic_code(flat[-2], "gradients")
     args = ScoreArgs.of(flat)
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
