@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace isologit::detail::backward {
 namespace {
@@ -28,15 +29,62 @@ void multiply_wide(const PackedRows& left, const PackedPanel& panel, std::int64_
   }
 }
 
+void multiply_parts_wide(const PackedRows& left, const PackedPanel& panel, std::int64_t row, double* c) {
+  const char* groups = left.groups.as<char>();
+  const auto* elements = reinterpret_cast<const char*>(panel.elements);
+  double sums[kernels::kPartColumns] = {};
+  for (std::int64_t k = 0; k < left.depth; ++k) {
+    const double a = kernels::part_of_rows(groups, row, k);
+    for (std::int64_t j = 0; j < panel.columns; ++j) sums[j] += a * kernels::part_of_panel(elements, k, j);
+  }
+  for (std::int64_t j = 0; j < panel.columns; ++j) c[j] += sums[j] * left.unit[static_cast<std::size_t>(row)];
+}
+
+void multiply_parts(const PackedRows& left, const PackedPanel& panel, double* c, std::int64_t stride) {
+  const bool plain = !std::isnan(panel.greatest);
+  if (plain) {
+    left.parts->multiply(left.groups.as<char>(), left.greatest.data(), left.unit.data(), left.rows, left.depth,
+                         reinterpret_cast<const char*>(panel.elements), panel.columns, c, stride);
+  }
+  for (std::int64_t row = 0; row < left.rows; ++row) {
+    if (plain && !std::isnan(left.greatest[static_cast<std::size_t>(row)])) continue;
+    multiply_parts_wide(left, panel, row, c + row * stride);
+  }
+}
+
 }  // namespace
+
+std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts) {
+  const std::int64_t group = parts != nullptr ? kernels::kPartRows : kernels::kGroupRows;
+  return (rows + group - 1) / group * group;
+}
+
+PackedRows::PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops)
+    : parts(part_loops),
+      groups(static_cast<std::size_t>(padded_rows(most_rows, part_loops) * kernels::kDepth) * sizeof(float)),
+      greatest(static_cast<std::size_t>(padded_rows(most_rows, part_loops))),
+      unit(static_cast<std::size_t>(padded_rows(most_rows, part_loops)), 1.0) {
+  static_assert(kernels::kPartGroupBytes == kernels::kPartRows * kernels::kDepth * sizeof(float));
+}
+
+float pack_panel(const kernels::BackwardLoops& kernels, const kernels::PartLoops* parts, const void* const* rows,
+                 DType dtype, std::int64_t depth, std::int64_t count, float* panel) {
+  if (parts == nullptr) return std::bit_cast<float>(kernels.pack(rows, dtype, depth, count, panel));
+  const bool plain = parts->pack_panel(rows, depth, count, reinterpret_cast<char*>(panel));
+  return plain ? 1.0F : std::numeric_limits<float>::quiet_NaN();
+}
 
 void PackedRows::pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
                       std::int64_t depth_count) {
   rows = row_count;
   depth = depth_count;
+  if (parts != nullptr) {
+    parts->pack_rows(from, row_stride, depth_stride, rows, depth, groups.as<char>(), greatest.data(), unit.data());
+    return;
+  }
   for (std::int64_t g = 0; g < groups_of(rows); ++g) {
     const std::int64_t held = std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows);
-    float* to = groups.data() + g * kernels::kGroupRows * kernels::kDepth;
+    float* to = groups.as<float>() + g * kernels::kGroupRows * kernels::kDepth;
     for (std::int64_t i = 0; i < kernels::kGroupRows; ++i) {
       std::uint32_t most = 0;
       const float* element = from + (g * kernels::kGroupRows + i) * row_stride;
@@ -53,6 +101,7 @@ void PackedRows::pack(const float* from, std::int64_t row_stride, std::int64_t d
 }
 
 void PackedRows::scale() {
+  if (parts != nullptr) return;
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto at = static_cast<std::size_t>(row);
     unit[at] = 1;
@@ -60,8 +109,8 @@ void PackedRows::scale() {
     if (usual || greatest[at] == 0 || !std::isfinite(greatest[at])) continue;
     const int exponent = std::ilogb(greatest[at]);
     const double factor = std::ldexp(1.0, -exponent);
-    float* element =
-        groups.data() + row / kernels::kGroupRows * kernels::kGroupRows * kernels::kDepth + row % kernels::kGroupRows;
+    float* element = groups.as<float>() + row / kernels::kGroupRows * kernels::kGroupRows * kernels::kDepth +
+                     row % kernels::kGroupRows;
     for (std::int64_t k = 0; k < depth; ++k, element += kernels::kGroupRows) {
       *element = static_cast<float>(static_cast<double>(*element) * factor);
     }
@@ -72,6 +121,7 @@ void PackedRows::scale() {
 
 void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
               std::int64_t stride) {
+  if (left.parts != nullptr) return multiply_parts(left, panel, c, stride);
   alignas(64) float block[kernels::kGroupRows * kernels::kMostColumns];
   for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
     const std::int64_t first = g * kernels::kGroupRows;
