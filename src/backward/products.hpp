@@ -32,8 +32,9 @@ struct PackedRows {
   // parts: null to keep elements in f32.
   PackedRows(std::int64_t most_rows, const kernels::PartLoops* parts);
 
-  // Element (row, k) is from[row * row_stride + k * depth_stride], one of the strides being 1.
-  void pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
+  // Element (row, k) is from[row * row_step + k * depth_step], one of the steps being 1; `multiply` may read them
+  // again.
+  void pack(const float* from, std::int64_t row_step, std::int64_t depth_step, std::int64_t row_count,
             std::int64_t depth_count);
 
   // Brings rows so great or small that their products might leave f32's range (derivatives of tokens that are next to
@@ -45,8 +46,11 @@ struct PackedRows {
   const kernels::PartLoops* parts;
   std::int64_t rows = 0;
   std::int64_t depth = 0;
+  const float* source = nullptr;
+  std::int64_t row_stride = 0;
+  std::int64_t depth_stride = 0;
   base::AlignedBuffer groups;
-  std::vector<float> greatest;  // magnitude in each row, NaN where there is one
+  std::vector<float> greatest;  // magnitude in each row, NaN where there is one or where scaling loses an element
   std::vector<double> unit;     // the power of two that a row's elements count in, 1 unless scaled
 };
 

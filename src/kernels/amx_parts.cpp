@@ -46,7 +46,7 @@ inline V load(const void* from) {
   return value;
 }
 
-// The two parts of x as the upper halves of words. Rows that are not finite are cut off, which makes no infinity.
+// The two parts of a finite x as the upper halves of words.
 struct Parts {
   Words hi;
   Words lo;
@@ -54,19 +54,13 @@ struct Parts {
 
 inline Words nearest(Words bits) { return (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000; }
 
-inline Parts split(Floats x, bool finite) {
-  const auto bits = as<Words>(x);
-  if (finite) {
-    const Words hi = nearest(bits);
-    return {hi, nearest(as<Words>(x - as<Floats>(hi)))};
-  }
-  const Words special = (bits & 0x7F800000) == 0x7F800000;
-  const Words nan = special & ((bits & 0x7FFFFF) != 0);
-  const Words hi = (bits & 0xFFFF0000) | (nan & 0x00400000);
-  return {hi, nearest(as<Words>(x - as<Floats>(hi))) & ~special};
+inline Parts split(Floats x) {
+  const Words hi = nearest(as<Words>(x));
+  return {hi, nearest(as<Words>(x - as<Floats>(hi)))};
 }
 
-// Two exact factors whose product is 2^-e, e the exponent of the greatest magnitude; 1 for rows that stay as they are.
+// Two exact factors whose product is 2^-e, e the exponent of the greatest magnitude; 1 for rows that are 0 or not
+// finite.
 struct Factors {
   float first = 1;
   float second = 1;
@@ -101,11 +95,10 @@ void pack_long_row(const float* from, std::int64_t depth, char* to, float* great
   std::uint32_t all = 0;
   for (int lane = 0; lane < 16; ++lane) all = std::max(all, most[lane]);
   const Factors factors = scale(all, greatest, unit);
-  const bool finite = !std::isnan(*greatest);
   for (std::int64_t s = 0; s < kSteps; ++s, to += kStepBytes) {
     const float* step = terms + s * kPartStep;
-    const Parts low = split(load<Floats>(step) * factors.first * factors.second, finite);
-    const Parts high = split(load<Floats>(step + 16) * factors.first * factors.second, finite);
+    const Parts low = split(load<Floats>(step) * factors.first * factors.second);
+    const Parts high = split(load<Floats>(step + 16) * factors.first * factors.second);
     const auto halves = [](Words a, Words b) {
       return __builtin_shufflevector(as<Halves>(a), as<Halves>(b), 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27,
                                      29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63);
@@ -157,14 +150,12 @@ void pack_wide_rows(const float* from, std::int64_t depth_stride, std::int64_t r
   }
   Floats first = {};
   Floats second = {};
-  bool finite = true;
   for (int lane = 0; lane < 16; ++lane) {
     float own_greatest = 0;
     double own_unit = 1;
     const Factors factors = scale(most[lane], &own_greatest, &own_unit);
     first[lane] = factors.first;
     second[lane] = factors.second;
-    finite = finite && !std::isnan(own_greatest);
     if (lane >= rows) continue;
     greatest[lane] = own_greatest;
     unit[lane] = own_unit;
@@ -174,8 +165,8 @@ void pack_wide_rows(const float* from, std::int64_t depth_stride, std::int64_t r
     Words lo[16];
     for (std::int64_t pair = 0; pair < 16; ++pair) {
       const std::int64_t k = s * kPartStep + 2 * pair;
-      const Parts even = split(as<Floats>(terms(k)) * first * second, finite);
-      const Parts odd = split(as<Floats>(terms(k + 1)) * first * second, finite);
+      const Parts even = split(as<Floats>(terms(k)) * first * second);
+      const Parts odd = split(as<Floats>(terms(k + 1)) * first * second);
       hi[pair] = even.hi >> 16 | odd.hi;
       lo[pair] = even.lo >> 16 | odd.lo;
     }

@@ -10,6 +10,7 @@
 // real one, makes that 2^-16.2.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -32,8 +33,8 @@ struct PartLoops {
 
   // Packs rows of A, element (row, k) being from[row * row_stride + k * depth_stride], one of these strides 1; from[]
   // may be read up to a multiple of kPartRows rows where row_stride is 1. Each row is brought to [1, 2) by a power of
-  // two, unit[row]; greatest[row] is its greatest magnitude then, 0 if all are 0. A row that is not finite stays as it
-  // is, its unit is 1 and its greatest NaN; its hi are cut off, not rounded.
+  // two, unit[row]; greatest[row] is its greatest magnitude then, 0 if all are 0. Of a row that is
+  // not finite greatest is NaN, and its parts are of no use.
   void (*pack_rows)(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t rows,
                     std::int64_t depth, char* groups, float* greatest, double* unit);
 
@@ -42,25 +43,13 @@ struct PartLoops {
                    const char* panel, std::int64_t columns, double* c, std::int64_t stride);
 };
 
-inline double bf16_at(const char* at) {
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, at, sizeof bits);
-  const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
-  float value = 0;
-  std::memcpy(&value, &wide, sizeof value);
-  return static_cast<double>(value);
-}
-
-// hi + lo of an element of packed rows, and an element of a panel.
-inline double part_of_rows(const char* groups, std::int64_t row, std::int64_t k) {
-  const std::int64_t r = row % kPartRows;
-  const char* hi = groups + row / kPartRows * kPartGroupBytes + k / kPartStep * 4096 + r / 16 * 1024 + r % 16 * 64 +
-                   k % kPartStep * 2;
-  return bf16_at(hi) + bf16_at(hi + 2048);
-}
-inline double part_of_panel(const char* panel, std::int64_t k, std::int64_t column) {
-  return bf16_at(panel + k / kPartStep * 2048 + column / 16 * 1024 + k % kPartStep / 2 * 64 + column % 16 * 4 +
-                 k % 2 * 2);
+// An element of a panel.
+inline float element_of_panel(const char* panel, std::int64_t k, std::int64_t column) {
+  std::uint16_t half = 0;
+  std::memcpy(&half,
+              panel + k / kPartStep * 2048 + column / 16 * 1024 + k % kPartStep / 2 * 64 + column % 16 * 4 + k % 2 * 2,
+              sizeof half);
+  return std::bit_cast<float>(static_cast<std::uint32_t>(half) << 16);
 }
 
 }  // namespace isologit::detail::kernels
