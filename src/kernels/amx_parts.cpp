@@ -19,6 +19,7 @@
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
+namespace parts {
 namespace {
 
 using Floats = float __attribute__((vector_size(64)));
@@ -276,10 +277,11 @@ void multiply(const char* groups, const float* greatest, const double* unit, std
 constexpr PartLoops kPartLoops{pack_panel, pack_rows, multiply};
 
 }  // namespace
+}  // namespace parts
 
 Loops amx_loops() {
   Loops loops = avx512_loops();
-  loops.parts = &kPartLoops;
+  loops.parts = &parts::kPartLoops;
   return loops;
 }
 
