@@ -48,8 +48,8 @@ class Backward {
     clear();
     if (rows_.active().empty()) return report_;
     Derivatives derivatives(head_, request_, rows_, target_, loops_, exact_, threads_, parties_);
-    WeightSums weight(head_, request_, rows_.active(), loops_, exact_, threads_);
-    HiddenSums hidden(head_, request_, rows_.active(), loops_, exact_, threads_, parties_);
+    WeightSums weight(head_, request_, rows_.active(), target_, exact_, threads_);
+    HiddenSums hidden(head_, request_, rows_.active(), target_, exact_, threads_, parties_);
     const double first_pass = request_.summaries.empty() ? 0.3 : 0;
     span(0, first_pass);
     if (!derivatives.normalize(progress())) return cancelled();

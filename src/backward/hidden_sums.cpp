@@ -28,10 +28,11 @@ std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + 
 }  // namespace
 
 HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-                       const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties)
+                       const kernels::Target& target, bool exact, int threads, const base::Parties& parties)
     : head_(head),
       rows_(rows),
-      loops_(loops),
+      loops_(target.backward_loops()),
+      parts_(parts_for(target.part_loops(), exact, head.weight.dtype)),
       exact_(exact),
       threads_(threads),
       parties_(parties),
@@ -39,8 +40,8 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
       columns_(head.weight.cols),
       stride_(columns_ + kPadding),
       row_blocks_(blocks_of(static_cast<std::int64_t>(rows.size()), kRows)),
-      block_rows_(groups_of(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_)) * kernels::kGroupRows) {
-  if (!output_.wanted() || loops == nullptr) return;
+      block_rows_(padded_rows(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_), parts_)) {
+  if (!output_.wanted() || loops_ == nullptr) return;
   const std::size_t elements = rows.size() * static_cast<std::size_t>(stride_);
   high_.assign(elements, 0);
   if (exact) {
@@ -51,7 +52,7 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
   for (int i = 0; i < threads; ++i) {
     workers_.push_back({base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
                         base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
-                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops->columns))});
+                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops_->columns))});
   }
 }
 
@@ -60,7 +61,7 @@ void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* 
   const std::int64_t id = first * kChunk;
   const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kernels::kDepth)};
   const std::int64_t lefts = strip.pieces * row_blocks_;
-  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_);
+  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_, parts_);
   base::parallel_for(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
   base::parallel_for(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
     add_block(workers_[static_cast<std::size_t>(worker)], strip, i % row_blocks_, i / row_blocks_ * kBlockColumns);
@@ -142,8 +143,9 @@ void HiddenSums::pack_weight(Packing& own, std::int64_t first, std::int64_t dept
   for (std::int64_t p = 0; p * width < count; ++p) {
     const void* from[kernels::kDepth];
     for (std::int64_t k = 0; k < depth; ++k) from[k] = rows + (k * kBlockColumns + p * width) * size;
-    own.greatest[static_cast<std::size_t>(p)] = std::bit_cast<float>(loops_->pack(
-        from, dtype, depth, std::min(width, count - p * width), own.panels.as<float>() + p * kernels::kDepth * width));
+    own.greatest[static_cast<std::size_t>(p)] =
+        pack_panel(*loops_, parts_, from, dtype, depth, std::min(width, count - p * width),
+                   own.panels.as<float>() + p * kernels::kDepth * width);
   }
 }
 

@@ -13,15 +13,15 @@
 #include "base/aligned.hpp"
 #include "base/parties.hpp"
 #include "exact/superaccumulator.hpp"
-#include "kernels/backward_loops.hpp"
+#include "kernels/target.hpp"
 
 namespace isologit::detail::backward {
 
 class HiddenSums {
  public:
-  // loops: null to leave every element open. Throws std::bad_alloc.
+  // A target without loops leaves every element open. Throws std::bad_alloc.
   HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-             const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties);
+             const kernels::Target& target, bool exact, int threads, const base::Parties& parties);
 
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
   void add_strip(std::int64_t first, std::int64_t count, const float* dz);
@@ -72,6 +72,7 @@ class HiddenSums {
   const Head& head_;
   std::span<const ActiveRow> rows_;
   const kernels::BackwardLoops* loops_;
+  const kernels::PartLoops* parts_;  // of fast sums
   bool exact_;
   int threads_;
   const base::Parties& parties_;

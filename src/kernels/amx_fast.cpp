@@ -207,7 +207,7 @@ struct Bf16Sums : Panel<Floats> {
 }  // namespace
 
 const Target& amx_fast_target(const Entry& entry) {
-  return only<F32Target<Bf16Sums>, k_amx_fast_shape>(entry, avx512_loops());
+  return only<F32Target<Bf16Sums>, k_amx_fast_shape>(entry, amx_loops());
 }
 
 }  // namespace isologit::detail::kernels

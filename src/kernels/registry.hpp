@@ -36,9 +36,11 @@ namespace isologit::detail::kernels {
 ISOLOGIT_TARGETS(ISOLOGIT_TARGET_SHAPE)
 #undef ISOLOGIT_TARGET_SHAPE
 
-// The loops of these targets, which others hold too. Those of avx512 only where the processor has it.
+// The loops of these targets, which others hold too. Those of avx512 only where the processor has it, those of amx,
+// which are avx512's and products of parts, where it has AMX-BF16.
 Loops portable_loops();
 Loops avx512_loops();
+Loops amx_loops();
 
 namespace {
 

@@ -22,6 +22,7 @@
 #include "kernels/fold_loops.hpp"
 #include "kernels/forward_loops.hpp"
 #include "kernels/low_rank.hpp"
+#include "kernels/part_loops.hpp"
 
 namespace isologit::detail::kernels {
 
@@ -75,8 +76,9 @@ struct Entry {
 // What a target holds beside its tiles.
 struct Loops {
   const FoldLoops& fold;
-  const BackwardLoops* backward;  // null: the reference has none, it settles everything by definition
-  const ForwardLoops* forward;    // likewise
+  const BackwardLoops* backward;     // null: the reference has none, it settles everything by definition
+  const ForwardLoops* forward;       // likewise
+  const PartLoops* parts = nullptr;  // null where no instruction multiplies bf16; panels as wide as those of `backward`
 };
 
 class Target {
@@ -110,6 +112,7 @@ class Target {
   const FoldLoops& fold_loops() const { return loops_.fold; }
   const BackwardLoops* backward_loops() const { return loops_.backward; }
   const ForwardLoops* forward_loops() const { return loops_.forward; }
+  const PartLoops* part_loops() const { return loops_.parts; }
 
  private:
   const Entry& entry_;

@@ -23,6 +23,7 @@ static bool emulated_request_amx() { return true; }
 
 #include "kernels/amx.cpp"
 #include "kernels/amx_fast.cpp"
+#include "kernels/amx_parts.cpp"
 #include "kernels/avx512.cpp"
 #define cpu emulated_cpu
 #define request_amx emulated_request_amx
