@@ -102,7 +102,8 @@ struct DigitSums : Panel<Doubles> {
     Panel::prepare(row, dtype, size, index, rows, block);
     if (rows < kDigitsFrom || size > kMostSize) return;
     auto* digits = reinterpret_cast<char*>(block + digits_at(rows, size)) + index / kSide * steps_of(size) * kStepBytes;
-    pack_row(row, dtype, size, reinterpret_cast<DigitRow*>(block + rows_at(rows, size))[index],
+    pack_row(row, dtype, size, greatest_of(row, dtype, size),
+             reinterpret_cast<DigitRow*>(block + rows_at(rows, size))[index],
              [&](std::int64_t step, const __m512i(&values)[kDigits]) {
                store_column(digits + step * kStepBytes, index % kSide, values);
              });
@@ -115,27 +116,20 @@ struct DigitSums : Panel<Doubles> {
     }
   }
 
-  template <class See>
   static std::int64_t sums(const double* block, std::int64_t rows, const WeightTile& tile, double* sums,
-                           double* scratch, See&& see) {
+                           double* scratch, Magnitudes& see) {
     const std::int64_t size = tile.weight->cols;
     if (rows >= kDigitsFrom && size <= kMostSize) {
       const Hidden hidden(block, rows, size);
       const Scratch own(scratch, rows, size);
       std::int64_t outside_hidden = 0;
       std::int64_t outside_weight = 0;
-      const bool fit = hidden.fits(rows, outside_hidden) && pack_weight(tile, own, outside_weight);
+      const bool fit = hidden.fits(rows, outside_hidden) && pack_weight(tile, own, outside_weight, see);
       if (fit) {
         multiply(hidden, rows, tile.count, size, own);
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, hidden, rows, tile, own, sums);
         if (outside_hidden > 0) add_outside_hidden(hidden, rows, tile, own, sums);
-        exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
-          for (std::int64_t j = 0; j < tile.count; ++j) {
-            see.template operator()<kDType>(j, static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j)),
-                                            size);
-          }
-        });
         return 1 + outside_hidden + outside_weight;
       }
     }
@@ -230,12 +224,15 @@ struct DigitSums : Panel<Doubles> {
   }
 
   // False when a row has no digits.
-  static bool pack_weight(const WeightTile& tile, const Scratch& own, std::int64_t& outside) {
+  static bool pack_weight(const WeightTile& tile, const Scratch& own, std::int64_t& outside, Magnitudes& magnitudes) {
     const std::int64_t size = tile.weight->cols;
+    const DType dtype = tile.weight->dtype;
     for (std::int64_t j = 0; j < tile.count; ++j) {
+      const char* from = static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j));
+      exact::with_dtype(dtype, [&]<DType kDType>() { magnitudes.operator()<kDType>(j, from, size); });
       char* to = own.digits + j / kSide * steps_of(size) * kStepBytes + j % kSide * kStep;
       DigitRow& row = own.rows[j];
-      pack_row(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, size, row,
+      pack_row(from, dtype, size, magnitudes.rows[j].of(dtype), row,
                [&](std::int64_t step, const __m512i(&values)[kDigits]) {
                  for (std::int64_t d = 0; d < kDigits; ++d) {
                    _mm512_storeu_si512(to + step * kStepBytes + d * kTileBytes, values[d]);
@@ -269,11 +266,23 @@ struct DigitSums : Panel<Doubles> {
 
   static void to_doubles(const Hidden& hidden, std::int64_t rows, std::int64_t weight_rows, const Scratch& own,
                          double* sums) {
-    for (std::int64_t r = 0; r < rows; ++r) {
+    double weight_units[kTile] = {};
+    for (std::int64_t j = 0; j < weight_rows; ++j) weight_units[j] = own.rows[j].unit;
+    for (std::int64_t r = 0; r < rows; r += 8) {
       const std::int64_t* totals = own.totals + r / kSide * kTile * kSide + r % kSide;
-      const double unit = hidden.rows[r].unit;
-      for (std::int64_t j = 0; j < weight_rows; ++j) {
-        sums[r * kTile + j] = static_cast<double>(totals[j * kSide]) * (unit * own.rows[j].unit);
+      for (std::int64_t j = 0; j < weight_rows; j += 8) {
+        __m512d values[8];
+        for (std::int64_t i = 0; i < 8; ++i) {
+          values[i] = _mm512_cvtepi64_pd(_mm512_loadu_si512(totals + (j + i) * kSide));
+        }
+        transpose(values);
+        const __m512d units = _mm512_loadu_pd(weight_units + j);
+#pragma GCC unroll 8
+        for (std::int64_t i = 0; i < 8; ++i) {
+          if (r + i >= rows) break;
+          const __m512d unit = _mm512_mul_pd(_mm512_set1_pd(hidden.rows[r + i].unit), units);
+          _mm512_storeu_pd(sums + (r + i) * kTile + j, _mm512_mul_pd(values[i], unit));
+        }
       }
     }
   }

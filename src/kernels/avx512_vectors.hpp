@@ -24,6 +24,26 @@ inline __m512d add_pairs(__m512d a, __m512d b) {
   return _mm512_add_pd(_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
 }
 
+// v[i][j] becomes v[j][i].
+inline void transpose(__m512d (&v)[8]) {
+  __m512d quarters[8];  // [odd column][pair of rows], each a pair of rows in its lanes
+  for (int i = 0; i < 4; ++i) {
+    quarters[i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+    quarters[i + 4] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
+  }
+  for (int odd = 0; odd < 2; ++odd) {
+    const __m512d* q = quarters + 4 * odd;
+    const __m512d even_01 = _mm512_shuffle_f64x2(q[0], q[1], 0x88);
+    const __m512d even_23 = _mm512_shuffle_f64x2(q[2], q[3], 0x88);
+    const __m512d odd_01 = _mm512_shuffle_f64x2(q[0], q[1], 0xDD);
+    const __m512d odd_23 = _mm512_shuffle_f64x2(q[2], q[3], 0xDD);
+    v[odd] = _mm512_shuffle_f64x2(even_01, even_23, 0x88);
+    v[odd + 2] = _mm512_shuffle_f64x2(odd_01, odd_23, 0x88);
+    v[odd + 4] = _mm512_shuffle_f64x2(even_01, even_23, 0xDD);
+    v[odd + 6] = _mm512_shuffle_f64x2(odd_01, odd_23, 0xDD);
+  }
+}
+
 struct Doubles {
   using Element = double;
   using V = __m512d;
