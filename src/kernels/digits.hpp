@@ -38,9 +38,8 @@ struct DigitRow {
   bool fits;             // false where more than kMostOutside elements are outside: then nothing else holds
   Outside list[kMostOutside];
 
-  bool holds(double x) const {
-    const double i = x / unit;  // exact
-    return i >= -0x1p23 && i < 0x1p23 && i == static_cast<double>(static_cast<std::int64_t>(i));
+  bool lists(std::int32_t place) const {
+    return std::any_of(list, list + outside, [&](const Outside& one) { return one.at == place; });
   }
 };
 
