@@ -321,6 +321,6 @@ struct DigitSums : Panel<Doubles> {
 
 }  // namespace
 
-const Target& amx_target(const Entry& entry) { return only<F64Target<DigitSums>, k_amx_shape>(entry, avx512_loops()); }
+const Target& amx_target(const Entry& entry) { return only<F64Target<DigitSums>, k_amx_shape>(entry, amx_loops()); }
 
 }  // namespace isologit::detail::kernels

@@ -39,6 +39,10 @@ ISOLOGIT_TARGETS(ISOLOGIT_TARGET_SHAPE)
 // The loops of these targets, which others hold too. Those of avx512 only where the processor has it.
 Loops portable_loops();
 Loops avx512_loops();
+Loops amx_loops();  // those with AMX's first pass for bf16 results
+
+// The passes for bf16 results; where the processor has their instructions.
+const Bf16Pass& amx_bf16_pass();
 
 namespace {
 

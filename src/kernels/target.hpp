@@ -19,6 +19,7 @@
 #include "isologit/kernels.hpp"
 #include "isologit/status.hpp"
 #include "kernels/backward_loops.hpp"
+#include "kernels/bf16_pass.hpp"
 #include "kernels/fold_loops.hpp"
 #include "kernels/forward_loops.hpp"
 #include "kernels/low_rank.hpp"
@@ -75,8 +76,9 @@ struct Entry {
 // What a target holds beside its tiles.
 struct Loops {
   const FoldLoops& fold;
-  const BackwardLoops* backward;  // null: the reference has none, it settles everything by definition
-  const ForwardLoops* forward;    // likewise
+  const BackwardLoops* backward;   // null: the reference has none, it settles everything by definition
+  const ForwardLoops* forward;     // likewise
+  const Bf16Pass* bf16 = nullptr;  // null: the processor has no products of bf16
 };
 
 class Target {
@@ -110,6 +112,7 @@ class Target {
   const FoldLoops& fold_loops() const { return loops_.fold; }
   const BackwardLoops* backward_loops() const { return loops_.backward; }
   const ForwardLoops* forward_loops() const { return loops_.forward; }
+  const Bf16Pass* bf16_pass() const { return loops_.bf16; }
 
  private:
   const Entry& entry_;
