@@ -295,11 +295,11 @@ struct Bf16Results {
     std::int64_t k = 0;
     for (; k + 4 * kStep <= size; k += 4 * kStep) {
       for (std::int64_t i = 0; i < 4; ++i) __builtin_prefetch(next + 2 * k + i * 64);
-      const __m512 four = multiply_add_pairs(pairs_at(a, b, k), load(a, k + kStep), load(b, k + kStep));
-      const __m512 next =
+      const __m512 first = multiply_add_pairs(pairs_at(a, b, k), load(a, k + kStep), load(b, k + kStep));
+      const __m512 second =
           multiply_add_pairs(pairs_at(a, b, k + 2 * kStep), load(a, k + 3 * kStep), load(b, k + 3 * kStep));
-      add(four, sums[0], sums[1]);
-      add(next, sums[2], sums[3]);
+      add(first, sums[0], sums[1]);
+      add(second, sums[2], sums[3]);
     }
     for (; k < size; k += kStep) {
       const std::int64_t left = size - k;
