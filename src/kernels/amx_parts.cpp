@@ -279,10 +279,6 @@ constexpr PartLoops kPartLoops{pack_panel, pack_rows, multiply};
 }  // namespace
 }  // namespace parts
 
-Loops amx_loops() {
-  Loops loops = avx512_loops();
-  loops.parts = &parts::kPartLoops;
-  return loops;
-}
+const PartLoops& amx_part_loops() { return parts::kPartLoops; }
 
 }  // namespace isologit::detail::kernels

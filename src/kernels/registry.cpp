@@ -23,14 +23,24 @@ std::string needs_avx2() {
 }
 std::string needs_avx512() { return base::cpu().avx512 ? "" : "the processor has no AVX-512 (F, BW, DQ, VL)"; }
 std::string needs_tiles() { return base::request_amx() ? "" : "the system refuses leave to use the AMX tiles"; }
+std::string needs_amx_int8() {
+  return base::cpu().avx512 && base::cpu().amx_int8 ? needs_tiles() : "the processor has no AMX-INT8";
+}
 std::string needs_amx_bf16() {
   return base::cpu().avx512 && base::cpu().amx_bf16 ? needs_tiles() : "the processor has no AMX-BF16";
 }
-// The gradients of both kernels are made by AMX-BF16.
-std::string needs_amx_int8() { return base::cpu().amx_int8 ? needs_amx_bf16() : "the processor has no AMX-INT8"; }
 #endif
 
 }  // namespace
+
+#if defined(__x86_64__)
+Loops amx_loops() {
+  Loops loops = avx512_loops();
+  if (base::cpu().amx_bf16) loops.parts = &amx_part_loops();
+  if (base::cpu().amx_bf16 && base::cpu().avx512_bf16) loops.bf16 = &amx_bf16_pass();
+  return loops;
+}
+#endif
 
 Target::~Target() = default;
 

@@ -19,6 +19,7 @@
 #include "isologit/kernels.hpp"
 #include "isologit/status.hpp"
 #include "kernels/backward_loops.hpp"
+#include "kernels/bf16_pass.hpp"
 #include "kernels/fold_loops.hpp"
 #include "kernels/forward_loops.hpp"
 #include "kernels/low_rank.hpp"
@@ -78,7 +79,8 @@ struct Loops {
   const FoldLoops& fold;
   const BackwardLoops* backward;     // null: the reference has none, it settles everything by definition
   const ForwardLoops* forward;       // likewise
-  const PartLoops* parts = nullptr;  // null where no instruction multiplies bf16; panels as wide as those of `backward`
+  const PartLoops* parts = nullptr;  // null: no instruction multiplies bf16; panels are as wide as those of `backward`
+  const Bf16Pass* bf16 = nullptr;    // likewise
 };
 
 class Target {
@@ -113,6 +115,7 @@ class Target {
   const BackwardLoops* backward_loops() const { return loops_.backward; }
   const ForwardLoops* forward_loops() const { return loops_.forward; }
   const PartLoops* part_loops() const { return loops_.parts; }
+  const Bf16Pass* bf16_pass() const { return loops_.bf16; }
 
  private:
   const Entry& entry_;
