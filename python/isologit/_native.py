@@ -353,7 +353,7 @@ class Partial:
 
     def finish_round(self) -> bool:
         finished = c_int32()
-        call(_library.isologit_partial_finish_round, self._handle, finished)
+        self._calls.call(_library.isologit_partial_finish_round, self._handle, finished)
         return bool(finished.value)
 
     def counts(self) -> list[int]:
