@@ -137,6 +137,11 @@ def logits(
         from isologit import _torch
 
         result, counts = _torch.logits(head, dtype, gradients, dweight_accumulate)
+    elif head.differentiates_f8():
+        from isologit._torch import f8
+
+        _inputs.refuse_gradients(dweight_accumulate)
+        result, counts = f8.logits(LogitsArgs(head, _result_dtype(hidden, dtype)), gradients)
     else:
         _inputs.refuse_gradients(dweight_accumulate)
         result, counts = run(LogitsArgs(head, _result_dtype(hidden, dtype)))
