@@ -1,5 +1,7 @@
 """A low-rank addition to the weight: one real number with it, in every function that takes a head."""
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -318,3 +320,24 @@ def test_the_torch_backend_refuses_it() -> None:
     hidden, weight = torch.ones(2, 3), torch.ones(5, 3)
     with pytest.raises(NotImplementedError, match="lora_a is given, which kernel 'torch' does not take"):
         isologit.logits(hidden, weight, lora=(torch.ones(1, 3), torch.ones(5, 1), 1.0), kernel="torch")
+
+
+def test_the_torch_backend_refuses_it_before_it_looks_at_the_device() -> None:
+    # A thread that torch makes in a mode that flushes keeps it, and the device is refused from then on.
+    code = """
+import torch, isologit
+torch.set_num_threads(4)
+torch.set_flush_denormal(True)
+torch.ones(1 << 20).add_(1)
+torch.set_flush_denormal(False)
+hidden, weight = torch.ones(2, 3), torch.ones(5, 3)
+for own in ({}, {"lora": (torch.ones(1, 3), torch.ones(5, 1), 1.0)}):
+    try:
+        isologit.logits(hidden, weight, kernel="torch", **own)
+    except NotImplementedError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    device, operand = done.stdout.splitlines()
+    assert "a thread of torch flushes subnormal numbers" in device
+    assert "lora_a is given, which kernel 'torch' does not take" in operand
