@@ -96,8 +96,8 @@ NotImplementedError
 MemoryError
     No memory for the sums of the rows.""",
     "gradient": """\
-Differentiable in hidden, weight, bias and the factors of lora, through logprobs, entropy, lse, mean_logits and top_k_logprobs: with upstream
-gradients a of logprobs at ids t, b of lse, c of entropy and d of mean_logits,
+Differentiable in hidden, weight, bias and the factors of lora, through logprobs, entropy, lse, mean_logits and
+top_k_logprobs: with upstream gradients a of logprobs at ids t, b of lse, c of entropy and d of mean_logits,
 dz_v = a ([v = t] - p_v) + b p_v - c p_v (ln p_v + H) + d / |S| over S and 0 outside, times the slopes of the
 transforms: the real number, rounded once to f32. Other results are constants.""",
 }

@@ -102,7 +102,8 @@ def logits(
 
     Notes
     -----
-    Differentiable in hidden, weight, bias and the factors of lora: dz_v is the upstream gradient; then the slopes of the transforms.
+    Differentiable in hidden, weight, bias and the factors of lora: dz_v is the upstream gradient; then the slopes of
+    the transforms.
 
     Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
     go to libisologit_cuda.so where that lies in the package's folder and what is asked for is in f32, without
