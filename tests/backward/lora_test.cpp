@@ -321,6 +321,36 @@ TEST(Lora, Cancellation) {
   expect_fast(made, "cancellation");
 }
 
+// Sums a hair above a midpoint, 1 + 2^-24 + 2^-60 - 2^-62, of factors whose last bit decides.
+TEST(Lora, TheLastBitsOfAFactorDecide) {
+  const oracle::DotShape shape{2, 3, 3, DType::f32, DType::f32, {}};
+  Adapted made{{}, Factor(2, 3, DType::f32), Factor(3, 2, DType::f32), 1.0, true};
+  made.problem.data = oracle::make_dot(shape, DotFamily::constant, 1);
+  const float wide[] = {1, 0x1p-12F, 0x1p-30F};
+  const float small[] = {0x1p-62F, 0, 0};
+  for (std::int64_t k = 0; k < 3; ++k) {
+    const std::size_t at = size(k);
+    oracle::encode(DType::f32, made.problem.data.hidden.data(), at, wide[k]);
+    oracle::encode(DType::f32, made.problem.data.hidden.data(), 3 + at, small[k]);
+    made.problem.data.hidden_values[at] = static_cast<double>(wide[k]);
+    made.problem.data.hidden_values[3 + at] = static_cast<double>(small[k]);
+    made.a.set(0, k, static_cast<double>(wide[k]));
+    made.a.set(1, k, static_cast<double>(small[k]));
+    made.b.set(k, 0, static_cast<double>(wide[k]));
+    made.b.set(k, 1, k == 0 ? -1 : 0);
+    for (std::size_t v = 0; v < 3; ++v) {
+      oracle::encode(DType::f32, made.problem.data.weight.data(), 3 * at + v, 0);
+      made.problem.data.weight_values[3 * at + v] = 0;
+    }
+  }
+  made.problem.d_logits = {wide[0], wide[1], wide[2], -1, 0, 0};
+  const Found right = right_of(made).gradients;
+  EXPECT_EQ(right.dhidden[0], 1 + 0x1p-23F);
+  EXPECT_EQ(right.da[0], 1 + 0x1p-23F);
+  EXPECT_EQ(right.db[0], 1 + 0x1p-23F);
+  expect_exact(made, "last bits");
+}
+
 TEST(Lora, WhatIsNotFinite) {
   const auto changed = [](const auto& change) {
     Adapted made = with_dz(17);
