@@ -51,7 +51,7 @@ Outcome<void> print(const std::string& text) {
 }
 
 Outcome<void> put_out(Ending& ending) {
-  if (const auto unchanged = io::check_read_files(); !unchanged) return failure(unchanged.error());
+  if (const auto unchanged = io::ReadFiles::of_process().check(); !unchanged) return failure(unchanged.error());
   if (ending.file) {
     if (const auto complete = ending.file->complete(); !complete) return failure(complete.error());
   }
@@ -71,7 +71,7 @@ Outcome<std::optional<io::NewFile>> begin_output(const std::optional<std::string
   if (!output) return std::nullopt;
   const Result<io::Destination> destination = io::find_destination(*output);
   if (!destination) return failure(fmt::format("--output: {}", destination.error().message));
-  if (destination->replaced && io::was_read(*destination->replaced)) {
+  if (destination->replaced && io::ReadFiles::of_process().contain(*destination->replaced)) {
     return usage_error(fmt::format("--output: '{}' is the input or a file of the model; name another file", *output));
   }
   if (is_inside(destination->folder, model_folder) ||

@@ -14,7 +14,7 @@ WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::sp
     : request_(request),
       rows_(rows),
       loops_(target.backward_loops()),
-      parts_(parts_for(target.part_loops(), exact, request.hidden.dtype)),
+      part_loops_(parts_for(target.part_loops(), exact, request.hidden.dtype)),
       exact_(exact),
       vocab_(head.vocab_size),
       columns_(head.weight.cols),
@@ -24,7 +24,7 @@ WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::sp
   pack_hidden(threads);
   workers_.resize(static_cast<std::size_t>(threads));
   for (Accumulators& worker : workers_) {
-    for (std::int64_t i = 0; i < depth_pieces(); ++i) worker.pieces.emplace_back(kChunk, parts_);
+    for (std::int64_t i = 0; i < depth_pieces(); ++i) worker.pieces.emplace_back(kChunk, part_loops_);
     worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? loops_->columns : kernels::kMostColumns)));
     if (exact) worker.low.resize(worker.high.size());
     if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
@@ -63,7 +63,7 @@ void WeightSums::pack_hidden(int threads) {
       }
       float* to = hidden_.as<float>() + (piece * panels + p) * kernels::kDepth * width;
       greatest_[static_cast<std::size_t>(piece * panels + p)] =
-          pack_panel(*loops_, parts_, from, dtype, depth, held, to);
+          pack_panel(*loops_, part_loops_, from, dtype, depth, held, to);
       for (std::int64_t k = 0; exact_ && k < depth; ++k) {
         for (std::int64_t j = 0; j < held; ++j) {
           const auto x = static_cast<double>(to[k * width + j]);

@@ -46,7 +46,7 @@ class WeightSums {
   const BackwardRequest& request_;
   std::span<const ActiveRow> rows_;
   const kernels::BackwardLoops* loops_;
-  const kernels::PartLoops* parts_;  // of fast sums
+  const kernels::PartLoops* part_loops_;  // of fast sums
   bool exact_;
   std::int64_t vocab_;
   std::int64_t columns_;  // H

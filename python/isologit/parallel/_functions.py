@@ -101,7 +101,7 @@ class ScoreCall:
         with Exchange(f"{self.exchange.what}, backward", self.exchange.group) as exchange:
             upstream = self._agreed(exchange, upstream, wanted[0])
             buffer = self.dweight_accumulate if wanted[1] else None
-            wants = (self.gradients, wanted[0], wanted[1] if buffer is None else buffer, wanted[2])
+            wants = (self.gradients, wanted[0], wanted[1] if buffer is None else buffer, wanted[2], False, False)
             args, results = self.args, self.results
             made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
             found = backward.run_score(
@@ -113,7 +113,7 @@ class ScoreCall:
                 *wants,
                 peers=exchange.peers(self.shard.first_id, self.shard.vocab_size),
             )
-        dhidden, *dweight, dbias = found
+        dhidden, *dweight, dbias, _, _ = found
         return self.rows.own(dhidden), dweight[0] if dweight else None, dbias
 
     def _agreed(
