@@ -6,26 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ |= {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",  # the tensors are tiny
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "TORCHDYNAMO_DISABLE": "1",  # compiling vLLM's small helpers would take longer than the run
-}
-
 import torch
+from configuration import MODEL, NEW_TOKENS, Run
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 
-MODEL = Path(__file__).parents[1] / "tiny-qwen3"
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-PROMPT_TOKENS, NEW_TOKENS = 8, 16
 
 torch.cpu._init_amx()  # vLLM 0.32 forgets it for models as small as this one
 
@@ -40,10 +29,10 @@ class Rollout(NamedTuple):
 
 
 class Engine:
-    """vLLM with an option of isologit's, or with another of its own. `rollouts` counts the batches that it has made."""
+    """vLLM as a run wants it. `rows`: how many rows of logits isologit has made in it."""
 
-    def __init__(self, option: dict[str, Any] | None, head_dtype: str | None = None) -> None:
-        self._isologit = option is not None
+    def __init__(self, run: Run) -> None:
+        self._isologit = bool(run.scope)
         self._folder = Path(tempfile.mkdtemp(prefix="grpo-"))
         for name in FILES:  # not captured.safetensors: vLLM loads every such file that it finds
             shutil.copy(MODEL / name, self._folder)
@@ -54,10 +43,11 @@ class Engine:
             dtype="bfloat16",
             enforce_eager=True,
             max_model_len=64,
-            hf_overrides={"head_dtype": head_dtype} if head_dtype else {},
-            additional_config={} if option is None else {"isologit": option},
+            use_tqdm_on_load=False,
+            hf_overrides={"head_dtype": "float32"} if run.f32 else {},
+            additional_config={"isologit": {"scope": run.scope}} if run.scope else {},
         )
-        self.rollouts = 0
+        self.rows = 0
 
     def stop(self) -> None:
         self._llm.llm_engine.engine_core.shutdown()
@@ -68,6 +58,8 @@ class Engine:
         """Writes the model's weights into those of the engine, in place."""
         weights = [(name, tensor) for name, tensor in model.state_dict().items() if name != "lm_head.weight"]  # tied
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        if not self._isologit:
+            self._llm.collective_rpc(pack_head_again)
         self._llm.reset_prefix_cache()
 
     def roll_out(self, prompt_ids: list[list[int]]) -> Rollout:
@@ -78,17 +70,19 @@ class Engine:
         outputs = self._llm.generate([{"prompt_token_ids": ids} for ids in prompt_ids], params, use_tqdm=False)
         completions = [output.outputs[0] for output in outputs]
         ids = [list(one.token_ids) for one in completions]
-        reported = [
-            [returned[token].logprob for token, returned in zip(one.token_ids, one.logprobs, strict=True)]
-            for one in completions
-        ]
+        reported = torch.tensor(
+            [
+                [returned[token].logprob for token, returned in zip(one.token_ids, one.logprobs, strict=True)]
+                for one in completions
+            ]
+        )
         made = self._rows() - before
-        expect_made(made, sum(map(len, ids)) if self._isologit else 0, "rows of vLLM's logits")
-        self.rollouts += 1
-        return Rollout(prompt_ids, ids, torch.tensor(reported), self._states(ids, torch.tensor(reported)))
+        expect_made(made, reported.numel() if self._isologit else 0, "rows of vLLM's logits")
+        self.rows += made
+        return Rollout(prompt_ids, ids, reported, self._states(ids, reported))
 
     def _rows(self) -> int:
-        """How many rows of logits isologit has made in the engine."""
+        """How many rows of logits isologit has made since the engine began."""
         (state,) = self._llm.collective_rpc("isologit_state")
         if state["on"] != self._isologit:
             raise RuntimeError(f"isologit in vLLM: {state}; expected it to be {'on' if self._isologit else 'off'}")
@@ -106,6 +100,13 @@ class Engine:
         ):
             raise RuntimeError("the rows that were captured are not those of the completions that the engine returned")
         return rows["hidden_states"][order].unflatten(0, reported.shape)
+
+
+def pack_head_again(worker: Any) -> None:
+    """vLLM's own head multiplies a packed copy of its weight, and a tied one is left as it was by reload_weights."""
+    for module in worker.get_model().modules():
+        if isinstance(module, VocabParallelEmbedding):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def expect_made(made: int, expected: int, what: str) -> None:
