@@ -11,10 +11,16 @@
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
 // element. Loads for these nine: three tiles of the weight, five of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
-// Measured on 16 processors of a Xeon with AMX (docs/performance.md): 256 rows at 122 GFLOP/s a core, a quarter of what
-// the nine products alone do. Fewer rows are bound by taking the weight apart: digits and f64 sums, in ms (V=151936, a
-// thread), 8 rows 112 and 71, 12 rows 123 and 125, 14 rows 125 and 131 for H=1024; 12 rows 453 and 477, 14 rows 484 and
-// 623 for H=4096.
+// Measured on 16 processors of a Xeon with AMX (docs/performance.md), before what follows: 256 rows at 122 GFLOP/s a
+// core, a quarter of what the nine products alone do. A profile of 16 rows then showed the weight waited for while its
+// greatest elements were looked for, and the sums made doubles and certified one by one. Now rows are read ahead by a
+// whole row and, while tiles multiply, by a tile; bf16 is taken apart sixteen bits at a time (predicted: 18 cycles of
+// two ports for 64 elements, where there were 30); what follows the products is done in vectors; a level is left alone
+// for two products. One thread, logits of V=151936, H=1024, before and after in turns, ms: 16 rows 129 and 81, 64 rows
+// 250 and 176, 256 rows 838 and 604. Half of what is left at 16 rows is waiting for the weight.
+//
+// Digits and f64 sums, one thread, ms: 4 rows 73 and 58, 5 rows 72 and 70, 6 rows 76 and 75, 8 rows 78 and 87, 12 rows
+// 82 and 138.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -130,9 +136,8 @@ struct DigitSums : Panel<Doubles> {
       const Scratch own(scratch, rows, size);
       std::int64_t outside_hidden = 0;
       std::int64_t outside_weight = 0;
-      const bool fit = hidden.fits(rows, outside_hidden) && pack_weight(tile, own, outside_weight, see);
+      const bool fit = hidden.fits(rows, outside_hidden) && multiply(hidden, rows, tile, own, outside_weight, see);
       if (fit) {
-        multiply(hidden, rows, tile, own);
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, rows, tile, own, sums);
         if (outside_hidden > 0) add_outside_hidden(hidden, rows, tile, own, sums);
@@ -165,7 +170,8 @@ struct DigitSums : Panel<Doubles> {
 
  private:
   static constexpr auto kRowSize = static_cast<std::int64_t>(sizeof(DigitRow) / sizeof(double));
-  static constexpr std::int64_t kColumns = 256;  // of the weight, kept for the hidden elements outside
+  static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of digits of a block, half of an L2
+  static constexpr std::int64_t kColumns = 256;       // of the weight, kept for the hidden elements outside
 
   // In doubles.
   static std::int64_t digits_size(std::int64_t rows, std::int64_t size) {
@@ -229,14 +235,15 @@ struct DigitSums : Panel<Doubles> {
     }
   }
 
-  // False when a row has no digits.
-  static bool pack_weight(const WeightTile& tile, const Scratch& own, std::int64_t& outside, Magnitudes& magnitudes) {
+  // Rows [begin, end) of the tile. False when one has no digits.
+  static bool pack_weight(const WeightTile& tile, std::int64_t begin, std::int64_t end, const Scratch& own,
+                          std::int64_t& outside, Magnitudes& magnitudes) {
     const std::int64_t size = tile.weight->cols;
     const DType dtype = tile.weight->dtype;
-    for (std::int64_t j = 0; j < tile.count; ++j) {
+    for (std::int64_t j = begin; j < end; ++j) {
       const char* from = static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j));
       exact::with_dtype(dtype, [&]<DType kDType>() { magnitudes.operator()<kDType>(j, from, size); });
-      char* to = own.digits + j / kSide * steps_of(size) * kStepBytes + j % kSide * kStep;
+      char* to = own.digits + (j - begin) / kSide * steps_of(size) * kStepBytes + j % kSide * kStep;
       DigitRow& row = own.rows[j];
       pack_row(from, dtype, size, magnitudes.rows[j].of(dtype), row,
                [&](std::int64_t step, const __m512i(&values)[kDigits]) {
@@ -250,21 +257,35 @@ struct DigitSums : Panel<Doubles> {
     return true;
   }
 
-  static void multiply(const Hidden& hidden, std::int64_t rows, const WeightTile& tile, const Scratch& own) {
-    const std::int64_t steps = steps_of(tile.weight->cols);
-    const std::int64_t weight_groups = groups_of(tile.count);
-    NextTile next(tile);
+  // Takes the tile apart and multiplies it, sixteen of its rows at a time where the block's digits stay in L2 for all
+  // of them. False when a row has no digits.
+  static bool multiply(const Hidden& hidden, std::int64_t rows, const WeightTile& tile, const Scratch& own,
+                       std::int64_t& outside, Magnitudes& magnitudes) {
     std::memset(own.totals, 0, static_cast<std::size_t>(groups_of(rows) * kSide * kTile) * sizeof(std::int64_t));
+    const std::int64_t part = groups_of(rows) * hidden.group_bytes <= kMostKept ? kSide : kTile;
+    for (std::int64_t begin = 0; begin < tile.count; begin += part) {
+      const std::int64_t end = std::min(begin + part, tile.count);
+      if (!pack_weight(tile, begin, end, own, outside, magnitudes)) return false;
+      multiply_part(hidden, rows, {tile.weight, tile.bias, tile.first + begin, end - begin}, own,
+                    own.totals + begin * kSide);
+    }
+    return true;
+  }
+
+  static void multiply_part(const Hidden& hidden, std::int64_t rows, const WeightTile& part, const Scratch& own,
+                            std::int64_t* totals) {
+    const std::int64_t steps = steps_of(part.weight->cols);
+    NextTile next(part);
     memory_is_needed();
     const TileRegisters registers;
     alignas(64) Levels levels;
     for (std::int64_t first = 0; first < steps; first += kSteps) {
       const std::int64_t count = std::min(kSteps, steps - first);
       for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        for (std::int64_t w = 0; w < weight_groups; ++w) {
+        for (std::int64_t w = 0; w < groups_of(part.count); ++w) {
           multiply_steps(own.digits + (w * steps + first) * kStepBytes, hidden.digits(g) + first * kStepBytes, count,
                          levels, next);
-          add_levels(levels, own.totals + (g * kTile + w * kSide) * kSide);
+          add_levels(levels, totals + (g * kTile + w * kSide) * kSide);
         }
       }
     }

@@ -91,6 +91,7 @@ TEST(Digits, OfSmallAndGreatRows) {
     expect_whole(elements, 0);
   }
   expect_whole(std::vector<float>(65, 0.0F), 0);
+  expect_whole(std::vector<float>(65, -0.0F), 0);
   expect_whole({std::numeric_limits<float>::max()}, 1);  // 24 bits, the sign apart
   expect_whole({-std::numeric_limits<float>::denorm_min()}, 0);
 }
