@@ -44,6 +44,47 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, i
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);
 
+/* What a head says of given ids and of each row: CONTRACT.md 3 over the whole vocabulary, each result rounded once.
+ * Of logits [N, V] only a block is ever in memory. Pointers to numbers of rows are to memory of the device. */
+typedef struct isologit_cuda_score_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_matrix hidden; /* [N, H], H at most 2^20 */
+  isologit_matrix weight; /* [V, H] */
+  isologit_vector bias;   /* [V], or none */
+  int64_t vocab_size;     /* 1 to weight.rows */
+  int32_t has_softcap;    /* these five as in isologit_head */
+  float softcap;
+  int32_t scale_kind;
+  float scale;
+  int32_t transform_order;
+  const float* temperatures; /* each above 0 and finite; they are not looked at */
+  int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
+  const int64_t* token_ids;  /* [N, ids_per_row]; NULL: none */
+  int64_t ids_per_row;       /* 0 to 4096 */
+  int64_t ignore_index;
+  float* logprobs;      /* [N, ids_per_row]; each of the results may be NULL */
+  float* chosen_logits; /* [N, ids_per_row], after all transforms; 0 for ignored ids */
+  float* lse;           /* [N] */
+  float* entropy;       /* [N] */
+  float* sum_p2;        /* [N] */
+  int64_t* argmax;      /* [N] */
+  /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer; compute such a call by
+   * another kernel), and how many ids were neither of the vocabulary nor ignore_index, whose results are NaN. */
+  uint32_t* status;
+  void* workspace;       /* at a multiple of 16 */
+  size_t workspace_size; /* in bytes; at least isologit_cuda_score_workspace */
+} isologit_cuda_score_request;
+
+/* The bytes of workspace: at most 2^28 for H up to 65536, whatever the number of rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(int64_t rows, int64_t cols, int32_t dtype,
+                                                                int64_t vocab_size, int64_t ids_per_row, size_t* bytes,
+                                                                char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message,
+                                                      size_t message_size);
+
 /* Computes on the device what the proofs take for granted and waits for it: once for each device before its first use,
  * outside of captures. ISOLOGIT_UNSUPPORTED when its arithmetic is not what they need. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size);

@@ -46,6 +46,40 @@ isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits
           r.workspace};
 }
 
+isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          {r.has_softcap != 0 ? r.softcap : 0.0F, r.scale_kind, r.scale, r.transform_order == ISOLOGIT_SCALE_FIRST,
+           r.temperature_count == 0 ? nullptr : r.temperatures, r.temperature_count == 1},
+          r.token_ids,
+          static_cast<int>(r.ids_per_row),
+          r.ignore_index,
+          r.logprobs,
+          r.chosen_logits,
+          r.lse,
+          r.entropy,
+          r.sum_p2,
+          r.argmax,
+          reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
+          r.workspace};
+}
+
+// Whether it is one this library knows.
+template <class Request>
+isologit_status check_size(const Request* request, char* message, size_t message_size) {
+  if (request == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "request is NULL", message, message_size);
+  if (request->struct_size == sizeof *request) return ISOLOGIT_OK;
+  return say(ISOLOGIT_INVALID_ARGUMENT,
+             "request.struct_size is " + std::to_string(request->struct_size) + "; this library knows " +
+                 std::to_string(sizeof *request),
+             message, message_size);
+}
+
 }  // namespace
 
 extern "C" {
@@ -60,13 +94,8 @@ isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32
 }
 
 isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message, size_t message_size) {
-  if (request == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "request is NULL", message, message_size);
-  if (request->struct_size != sizeof *request) {
-    return say(ISOLOGIT_INVALID_ARGUMENT,
-               "request.struct_size is " + std::to_string(request->struct_size) + "; this library knows " +
-                   std::to_string(sizeof *request),
-               message, message_size);
-  }
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
   const std::string wrong = isologit::detail::cuda::check_request(*request);
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
@@ -78,6 +107,30 @@ isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request
                             : own.weight.type == ISOLOGIT_F16 ? isologit::detail::cuda::launch_f16(own, stream)
                                                               : isologit::detail::cuda::launch_f32(own, stream);
   return say(error, "launching the kernels of logits", message, message_size);
+}
+
+isologit_status isologit_cuda_score_workspace(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size,
+                                              int64_t ids_per_row, size_t* bytes, char* message, size_t message_size) {
+  const std::string wrong = isologit::detail::cuda::check_score_shape(rows, cols, dtype, vocab_size, ids_per_row);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes = static_cast<size_t>(
+      isologit::detail::cuda::score_plan(rows, cols, dtype, static_cast<int>(vocab_size), static_cast<int>(ids_per_row))
+          .bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message, size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const cudaError_t error =
+      isologit::detail::cuda::launch_score(kernels_request(*request), static_cast<cudaStream_t>(request->stream));
+  return say(error, "launching the kernels of scores", message, message_size);
 }
 
 isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size) {

@@ -1,15 +1,14 @@
 #include "cuda/check_request.hpp"
 
+#include <cmath>
 #include <cstdint>
 
-#include "cuda/logits.cuh"
+#include "cuda/score.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
 
 std::string number(std::int64_t x) { return std::to_string(x); }
-
-std::int64_t element_size(std::int32_t dtype) { return dtype == ISOLOGIT_F32 ? 4 : 2; }
 
 std::string check_dtype(const std::string& name, std::int32_t dtype) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return {};
@@ -33,14 +32,72 @@ std::string check_matrix(const std::string& name, const isologit_matrix& matrix)
   return check_address(name + ".data", matrix.data, element_size(matrix.dtype));
 }
 
-std::string check_bias(const isologit_cuda_logits_request& request) {
-  const auto& bias = request.bias;
+std::string check_bias(const isologit_vector& bias, std::int64_t weight_rows) {
   if (bias.data == nullptr && bias.size == 0) return {};
   if (auto wrong = check_dtype("bias", bias.dtype); !wrong.empty()) return wrong;
-  if (bias.size != request.weight.rows) {
-    return "bias has " + number(bias.size) + " elements, but weight has " + number(request.weight.rows) + " rows";
+  if (bias.size != weight_rows) {
+    return "bias has " + number(bias.size) + " elements, but weight has " + number(weight_rows) + " rows";
   }
   return check_address("bias.data", bias.data, element_size(bias.dtype));
+}
+
+std::string check_vocab(std::int64_t vocab_size) {
+  // As many tiles of rows as a grid may have in its second direction.
+  constexpr std::int64_t kMostVocab = std::int64_t{65535} * 64;
+  if (vocab_size <= kMostVocab) return {};
+  return "vocab_size is " + number(vocab_size) + "; the CUDA kernels take at most " + number(kMostVocab);
+}
+
+// What both requests have.
+template <class Request>
+std::string check_operands(const Request& request) {
+  if (auto wrong = check_matrix("hidden", request.hidden); !wrong.empty()) return wrong;
+  if (auto wrong = check_hidden(request.hidden.rows, request.hidden.cols, request.hidden.dtype); !wrong.empty())
+    return wrong;
+  if (auto wrong = check_matrix("weight", request.weight); !wrong.empty()) return wrong;
+  if (request.weight.cols != request.hidden.cols) {
+    return "weight has " + number(request.weight.cols) + " columns, but hidden has " + number(request.hidden.cols);
+  }
+  if (request.vocab_size < 1 || request.vocab_size > request.weight.rows) {
+    return "vocab_size is " + number(request.vocab_size) + "; it must be from 1 to weight.rows, " +
+           number(request.weight.rows);
+  }
+  if (auto wrong = check_vocab(request.vocab_size); !wrong.empty()) return wrong;
+  return check_bias(request.bias, request.weight.rows);
+}
+
+std::string check_workspace(const void* workspace, std::size_t size, std::int64_t need, const std::string& said_by) {
+  if (auto wrong = check_address("workspace", workspace, 16); !wrong.empty()) return wrong;
+  if (size >= static_cast<std::size_t>(need)) return {};
+  return "workspace_size is " + std::to_string(size) + "; " + said_by + " says " + number(need);
+}
+
+bool is_positive(float x) { return x > 0 && std::isfinite(x); }
+
+std::string check_numbers(const isologit_cuda_score_request& request) {
+  if (request.has_softcap != 0 && !is_positive(request.softcap)) {
+    return "softcap is " + std::to_string(request.softcap) + "; it must be above 0 and finite";
+  }
+  const bool multiplies = request.scale_kind == ISOLOGIT_SCALE_MULTIPLY;
+  if (!multiplies && request.scale_kind != ISOLOGIT_SCALE_NONE && request.scale_kind != ISOLOGIT_SCALE_DIVIDE) {
+    return "scale_kind is " + number(request.scale_kind) + ", which is none of ISOLOGIT_SCALE_NONE (0), " +
+           "ISOLOGIT_SCALE_MULTIPLY (1) and ISOLOGIT_SCALE_DIVIDE (2)";
+  }
+  if (multiplies && (request.scale == 0 || !std::isfinite(request.scale))) {
+    return "scale is " + std::to_string(request.scale) + "; it must be finite and not 0";
+  }
+  if (request.scale_kind == ISOLOGIT_SCALE_DIVIDE && !is_positive(request.scale)) {
+    return "scale is " + std::to_string(request.scale) + "; a divisor must be above 0 and finite";
+  }
+  if (request.transform_order != ISOLOGIT_SOFTCAP_FIRST && request.transform_order != ISOLOGIT_SCALE_FIRST) {
+    return "transform_order is " + number(request.transform_order) +
+           ", which is neither ISOLOGIT_SOFTCAP_FIRST (0) nor ISOLOGIT_SCALE_FIRST (1)";
+  }
+  const std::int64_t count = request.temperature_count;
+  if (count != 0 && count != 1 && count != request.hidden.rows) {
+    return "temperature_count is " + number(count) + "; it must be 0, 1 or hidden.rows, " + number(request.hidden.rows);
+  }
+  return count == 0 ? std::string() : check_address("temperatures", request.temperatures, 4);
 }
 
 }  // namespace
@@ -54,37 +111,47 @@ std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtyp
   return {};
 }
 
+std::string check_score_shape(std::int64_t rows, std::int64_t cols, std::int32_t dtype, std::int64_t vocab_size,
+                              std::int64_t ids_per_row) {
+  if (auto wrong = check_hidden(rows, cols, dtype); !wrong.empty()) return wrong;
+  if (vocab_size < 1) return "vocab_size is " + number(vocab_size) + ", less than 1";
+  if (auto wrong = check_vocab(vocab_size); !wrong.empty()) return wrong;
+  if (ids_per_row >= 0 && ids_per_row <= kMostIds) return {};
+  return "ids_per_row is " + number(ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+}
+
 std::string check_request(const isologit_cuda_logits_request& request) {
-  if (auto wrong = check_matrix("hidden", request.hidden); !wrong.empty()) return wrong;
-  if (auto wrong = check_hidden(request.hidden.rows, request.hidden.cols, request.hidden.dtype); !wrong.empty())
-    return wrong;
-  if (auto wrong = check_matrix("weight", request.weight); !wrong.empty()) return wrong;
-  if (request.weight.cols != request.hidden.cols) {
-    return "weight has " + number(request.weight.cols) + " columns, but hidden has " + number(request.hidden.cols);
-  }
-  if (request.vocab_size < 1 || request.vocab_size > request.weight.rows) {
-    return "vocab_size is " + number(request.vocab_size) + "; it must be from 1 to weight.rows, " +
-           number(request.weight.rows);
-  }
-  // As many tiles of rows as a grid may have in its second direction.
-  constexpr std::int64_t kMostVocab = std::int64_t{65535} * 64;
-  if (request.vocab_size > kMostVocab) {
-    return "vocab_size is " + number(request.vocab_size) + "; the CUDA kernels take at most " + number(kMostVocab);
-  }
-  if (auto wrong = check_bias(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
   if (auto wrong = check_address("logits", request.logits, 4); !wrong.empty()) return wrong;
   if (request.logits_stride < request.vocab_size) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);
   }
-  if (auto wrong = check_address("workspace", request.workspace, 16); !wrong.empty()) return wrong;
-  const auto need = workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype).bytes;
-  if (request.workspace_size < static_cast<std::size_t>(need)) {
-    return "workspace_size is " + std::to_string(request.workspace_size) + "; isologit_cuda_logits_workspace says " +
-           number(need);
+  return check_workspace(request.workspace, request.workspace_size,
+                         workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype).bytes,
+                         "isologit_cuda_logits_workspace");
+}
+
+std::string check_request(const isologit_cuda_score_request& request) {
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  const auto& hidden = request.hidden;
+  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
+      !wrong.empty())
+    return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
+  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
+    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+           number(request.ids_per_row) + "; give both or neither";
   }
-  return {};
+  if (request.token_ids == nullptr && (request.logprobs != nullptr || request.chosen_logits != nullptr)) {
+    return "logprobs and chosen_logits need token_ids, which is NULL";
+  }
+  if (hidden.rows == 0) return {};
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  const ScorePlan plan = score_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
+                                    static_cast<int>(request.ids_per_row));
+  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_score_workspace");
 }
 
 }  // namespace isologit::detail::cuda

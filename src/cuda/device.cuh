@@ -40,6 +40,10 @@ class DeviceLauncher {
     error_ = cudaGetLastError();
   }
 
+  // Of what else was put on the stream.
+  void note(cudaError_t error) {
+    if (error_ == cudaSuccess) error_ = error;
+  }
   cudaError_t error() const { return error_; }
 
  private:

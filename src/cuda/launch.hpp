@@ -1,14 +1,21 @@
-// The device code behind the C interface, one function a type of weight.
+// The device code behind the C interface; what depends on the weight's type, a function for each.
 #pragma once
 
 #include <cuda_runtime.h>
 
-#include "cuda/logits.cuh"
+#include "cuda/score.cuh"
 
 namespace isologit::detail::cuda {
 
 cudaError_t launch_bf16(const LogitsRequest& request, cudaStream_t stream);
 cudaError_t launch_f16(const LogitsRequest& request, cudaStream_t stream);
 cudaError_t launch_f32(const LogitsRequest& request, cudaStream_t stream);
+
+// Of hidden rows that are prepared.
+cudaError_t prepared_bf16(const Product& p, int hidden_type, cudaStream_t stream);
+cudaError_t prepared_f16(const Product& p, int hidden_type, cudaStream_t stream);
+cudaError_t prepared_f32(const Product& p, int hidden_type, cudaStream_t stream);
+
+cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

@@ -35,23 +35,24 @@ inline constexpr int kMostDepth = 1 << 20;  // the bounds of certificate.cuh hol
 struct Workspace {
   std::int64_t rows, depth, plane, words_bytes, bytes;
 };
-inline Workspace workspace_of(std::int64_t rows, std::int64_t size, int hidden_type) {
-  const auto up = [](std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; };
+inline std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
+inline Workspace workspace_of(std::int64_t rows, std::int64_t size, int hidden_type,
+                              std::int64_t most_rows = kRowsAtOnce) {
   Workspace w;
-  w.rows = up(rows < kRowsAtOnce ? rows : kRowsAtOnce, kRowGroup);
-  w.depth = up(size, kDepthGroup);
+  w.rows = round_up(rows < most_rows ? rows : most_rows, kRowGroup);
+  w.depth = round_up(size, kDepthGroup);
   w.plane = w.rows * w.depth;
   w.words_bytes = w.plane * 4 * (hidden_type == kF32 ? 2 : 1);
   w.bytes = w.words_bytes + w.rows * static_cast<std::int64_t>(sizeof(RowFacts));
   return w;
 }
 
+inline std::int64_t element_size(int type) { return type == kF32 ? 4 : 2; }
+
 // Whether every chunk of eight elements can be loaded in 16-byte pieces.
-template <class E>
-bool is_aligned(const Operand& weight, int size) {
+inline bool is_aligned(const Operand& weight, int size) {
   const auto address = reinterpret_cast<std::uintptr_t>(weight.data);
-  const auto stride = weight.stride * static_cast<std::int64_t>(sizeof(typename E::Bits));
-  return address % 16 == 0 && stride % 16 == 0 && size % 8 == 0;
+  return address % 16 == 0 && weight.stride * element_size(weight.type) % 16 == 0 && size % 8 == 0;
 }
 
 template <class Kernel, class Launcher>
@@ -102,31 +103,45 @@ void launch_products(Launcher& launcher, const Product& p, bool aligned) {
   }
 }
 
+// Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape.
+template <class Launcher>
+Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
+                 int size, void* workspace, const Workspace& space) {
+  auto* words = static_cast<std::uint32_t*>(workspace);
+  auto* facts = reinterpret_cast<RowFacts*>(static_cast<char*>(workspace) + space.words_bytes);
+  const int depth = static_cast<int>(space.depth);
+  const bool by_halves = rows <= kSplitRows && is_aligned(weight, size);
+  const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
+  launcher.template launch<Prepare<typename Launcher::template Block<8>>>(
+      (rows + kRowGroup - 1) / kRowGroup * kRowGroup, 1,
+      Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
+  return {weight.data, weight.stride, nullptr,   kBf16,       rows,  0,       size,
+          words,       depth,         by_halves, space.plane, facts, nullptr, 0};
+}
+
+// The logits of prepared rows of this type of hidden, settled.
+template <class Launcher, class E>
+void launch_prepared(Launcher& launcher, const Product& p, int hidden_type) {
+  const bool aligned = is_aligned({p.weight, p.weight_stride, sizeof(typename E::Bits) == 4 ? kF32 : kBf16}, p.size);
+  if (hidden_type == kF32) {
+    launch_products<Launcher, E, true>(launcher, p, aligned);
+  } else {
+    launch_products<Launcher, E, false>(launcher, p, aligned);
+  }
+}
+
 template <class Launcher, class E>
 void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   const Workspace space = workspace_of(r.rows, r.size, r.hidden.type);
-  auto* words = static_cast<std::uint32_t*>(r.workspace);
-  auto* facts = reinterpret_cast<RowFacts*>(static_cast<char*>(r.workspace) + space.words_bytes);
-  const std::int64_t element = r.hidden.type == kF32 ? 4 : 2;
-  const bool aligned = is_aligned<E>(r.weight, r.size);
   for (std::int64_t first = 0; first < r.rows; first += kRowsAtOnce) {
-    const std::int64_t left = r.rows - first;
-    const int rows = static_cast<int>(left < kRowsAtOnce ? left : kRowsAtOnce);
-    const int depth = static_cast<int>(space.depth);
-    const bool by_halves = aligned && rows <= kSplitRows;
-    using Eight = typename Launcher::template Block<8>;
-    const void* hidden = static_cast<const char*>(r.hidden.data) + first * r.hidden.stride * element;
-    launcher.template launch<Prepare<Eight>>(
-        (rows + kRowGroup - 1) / kRowGroup * kRowGroup, 1,
-        Preparation{hidden, r.hidden.stride, r.hidden.type, rows, r.size, depth, by_halves, words, space.plane, facts});
-    float* logits = r.logits + first * r.logits_stride;
-    const Product p{r.weight.data, r.weight.stride, r.bias,    r.bias_type, rows,  r.vocab, r.size,
-                    words,         depth,           by_halves, space.plane, facts, logits,  r.logits_stride};
-    if (r.hidden.type == kF32) {
-      launch_products<Launcher, E, true>(launcher, p, aligned);
-    } else {
-      launch_products<Launcher, E, false>(launcher, p, aligned);
-    }
+    const int rows = static_cast<int>(r.rows - first < kRowsAtOnce ? r.rows - first : kRowsAtOnce);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, space);
+    p.bias = r.bias;
+    p.bias_type = r.bias_type;
+    p.vocab = r.vocab;
+    p.logits = r.logits + first * r.logits_stride;
+    p.logits_stride = r.logits_stride;
+    launch_prepared<Launcher, E>(launcher, p, r.hidden.type);
   }
 }
 

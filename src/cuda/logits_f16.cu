@@ -11,4 +11,10 @@ cudaError_t launch_f16(const LogitsRequest& request, cudaStream_t stream) {
   return launcher.error();
 }
 
+cudaError_t prepared_f16(const Product& p, int hidden_type, cudaStream_t stream) {
+  DeviceLauncher launcher(stream);
+  launch_prepared<DeviceLauncher, F16>(launcher, p, hidden_type);
+  return launcher.error();
+}
+
 }  // namespace isologit::detail::cuda

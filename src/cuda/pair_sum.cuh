@@ -1,8 +1,8 @@
 // Sums of exact products in pairs of doubles, with a bound of their error.
 #pragma once
 
-#include "cuda/bits.cuh"
 #include "cuda/certificate.cuh"
+#include "cuda/pairs.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -14,15 +14,6 @@ struct PairSum {
   std::uint32_t specials;
 };
 ISOLOGIT_DEVICE PairSum empty_pair_sum() { return {0.0, 0.0, 0.0, kNoBit, 0}; }
-
-// s becomes the rounded sum of s and x, and what rounding took is returned (Knuth).
-ISOLOGIT_DEVICE double two_sum(double& s, double x) {
-  const double sum = s + x;
-  const double part = sum - s;
-  const double error = (s - (sum - part)) + (x - part);
-  s = sum;
-  return error;
-}
 
 ISOLOGIT_DEVICE void add_product(PairSum& to, double product) {
   const double magnitude = fabs(product);
@@ -42,15 +33,6 @@ ISOLOGIT_DEVICE void merge(PairSum& to, const PairSum& from) {
   to.m += from.m;
   to.lowest = from.lowest < to.lowest ? from.lowest : to.lowest;
   to.specials |= from.specials;
-}
-
-// a + b rounded once to f32. The sum is first rounded to odd in f64, which keeps on which side of every f32 number and
-// midpoint it lies.
-ISOLOGIT_DEVICE float round_sum(double a, double b) {
-  const double rest = two_sum(a, b);
-  auto bits = bit_cast<std::uint64_t>(a);
-  if (rest != 0 && (bits & 1U) == 0) bits += (rest > 0) == (a > 0) ? std::uint64_t{1} : ~std::uint64_t{0};
-  return round_once(bit_cast<double>(bits));
 }
 
 // The logit that a sum of `terms` products proves, or the mark of an open one.

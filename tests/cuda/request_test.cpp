@@ -5,7 +5,7 @@
 #include <string>
 
 #include "cuda/check_request.hpp"
-#include "cuda/logits.cuh"
+#include "cuda/score.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
@@ -65,6 +65,63 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
     mistake.make(request);
     const std::string said = check_request(request);
     EXPECT_EQ(said.substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
+isologit_cuda_score_request good_score() {
+  const auto logits = good();
+  isologit_cuda_score_request r = {};
+  r.struct_size = sizeof r;
+  r.hidden = logits.hidden;
+  r.weight = logits.weight;
+  r.bias = logits.bias;
+  r.vocab_size = logits.vocab_size;
+  r.has_softcap = 1;
+  r.softcap = 30.0F;
+  r.scale_kind = ISOLOGIT_SCALE_MULTIPLY;
+  r.scale = -2.0F;
+  r.temperatures = reinterpret_cast<float*>(memory);
+  r.temperature_count = 2;
+  r.token_ids = reinterpret_cast<std::int64_t*>(memory);
+  r.ids_per_row = 1;
+  r.logprobs = reinterpret_cast<float*>(memory);
+  r.status = reinterpret_cast<std::uint32_t*>(memory);
+  r.workspace = memory;
+  r.workspace_size = static_cast<std::size_t>(score_plan(r.hidden.rows, r.hidden.cols, r.hidden.dtype, 3, 1).bytes);
+  return r;
+}
+
+TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
+  EXPECT_EQ(check_request(good_score()), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_score_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"hidden.dtype is 3", [](auto& r) { r.hidden.dtype = 3; }},
+      {"vocab_size is 4", [](auto& r) { r.vocab_size = 4; }},
+      {"softcap is 0.0", [](auto& r) { r.softcap = 0; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"scale is 0.0", [](auto& r) { r.scale = 0; }},
+      {"scale is -2.000000; a divisor", [](auto& r) { r.scale_kind = ISOLOGIT_SCALE_DIVIDE; }},
+      {"transform_order is 2", [](auto& r) { r.transform_order = 2; }},
+      {"temperature_count is 3", [](auto& r) { r.temperature_count = 3; }},
+      {"temperatures is NULL", [](auto& r) { r.temperatures = nullptr; }},
+      {"ids_per_row is 4097", [](auto& r) { r.ids_per_row = 4097; }},
+      {"token_ids is NULL and ids_per_row is 1", [](auto& r) { r.token_ids = nullptr; }},
+      {"logprobs and chosen_logits need token_ids",
+       [](auto& r) {
+         r.token_ids = nullptr;
+         r.ids_per_row = 0;
+       }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good_score();
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }
 }
 

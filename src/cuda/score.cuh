@@ -1,0 +1,97 @@
+// Which kernels make scores, in which order, and what memory they share. Logits are made a block of the vocabulary at a
+// time, in a tile that the next block overwrites; of each stretch of it a sum stays. How much is made at a time changes
+// no bit: sums are of stretches, and what decides is proven of their numbers.
+#pragma once
+
+#include "cuda/finish.cuh"
+#include "cuda/logits.cuh"
+
+namespace isologit::detail::cuda {
+
+struct ScoreRequest {
+  Operand hidden, weight;
+  const void* bias;  // or null
+  int bias_type;
+  std::int64_t rows;
+  int vocab, size;
+  Transforms transforms;
+  const std::int64_t* ids;  // or null
+  int ids_per_row;
+  std::int64_t ignored;
+  float* logprobs;
+  float* chosen_logits;
+  float* lse;
+  float* entropy;
+  float* sum_p2;
+  std::int64_t* argmax;
+  Status* status;
+  void* workspace;
+};
+
+inline constexpr int kMostIds = 4096;  // of a row
+// Of words of hidden rows, of a tile, and of sums; with kMostIds logits of 1024 rows it stays below 256 MiB where 64
+// hidden rows do (65536 columns).
+inline constexpr std::int64_t kPartBytes = std::int64_t{1} << 26;
+
+// Where what lies in a workspace.
+struct ScorePlan {
+  Workspace prepared;
+  std::int64_t rows;  // at a time
+  int stretches, tile_columns;
+  std::int64_t tile_at, sums_at, chosen_at, bytes;
+};
+inline ScorePlan score_plan(std::int64_t rows, std::int64_t size, int hidden_type, int vocab, int ids_per_row) {
+  ScorePlan plan;
+  plan.stretches = (vocab + kStretch - 1) / kStretch;
+  const std::int64_t word_bytes = round_up(size, kDepthGroup) * (hidden_type == kF32 ? 8 : 4);
+  const std::int64_t sum_bytes = plan.stretches * static_cast<std::int64_t>(sizeof(RowSum));
+  const std::int64_t fit = kPartBytes / (word_bytes > sum_bytes ? word_bytes : sum_bytes) / kRowGroup * kRowGroup;
+  const std::int64_t most = fit < kRowGroup ? kRowGroup : fit < kRowsAtOnce ? fit : kRowsAtOnce;
+  plan.prepared = workspace_of(rows, size, hidden_type, most);
+  plan.rows = rows < most ? rows : most;
+  const std::int64_t columns = kPartBytes / 4 / (plan.rows > 0 ? plan.rows : 1) / kStretch * kStretch;
+  plan.tile_columns = static_cast<int>(columns < vocab ? columns : vocab);
+  plan.tile_at = round_up(plan.prepared.bytes, 16);
+  plan.sums_at = round_up(plan.tile_at + plan.rows * plan.tile_columns * 4, 16);
+  plan.chosen_at = plan.sums_at + plan.rows * sum_bytes;
+  plan.bytes = plan.chosen_at + plan.rows * ids_per_row * 4;
+  return plan;
+}
+
+// make(product) launches the kernels of logits of this weight's type.
+template <class Launcher, class Make>
+void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const ScorePlan& plan, Make make) {
+  char* const memory = static_cast<char*>(r.workspace);
+  auto* const tile = reinterpret_cast<float*>(memory + plan.tile_at);
+  auto* const sums = reinterpret_cast<RowSum*>(memory + plan.sums_at);
+  auto* const chosen = reinterpret_cast<float*>(memory + plan.chosen_at);
+  using Eight = typename Launcher::template Block<8>;
+  using Four = typename Launcher::template Block<4>;
+  for (std::int64_t first = 0; first < r.rows; first += plan.rows) {
+    const int rows = static_cast<int>(r.rows - first < plan.rows ? r.rows - first : plan.rows);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, plan.prepared);
+    p.logits = tile;
+    p.bias_type = r.bias_type;
+    for (int v = 0; v < r.vocab; v += plan.tile_columns) {
+      p.vocab = r.vocab - v < plan.tile_columns ? r.vocab - v : plan.tile_columns;
+      p.logits_stride = p.vocab;
+      p.weight = static_cast<const char*>(r.weight.data) + v * r.weight.stride * element_size(r.weight.type);
+      if (r.bias != nullptr) p.bias = static_cast<const char*>(r.bias) + v * element_size(r.bias_type);
+      make(p);
+      const Folding fold{tile, p.vocab,        v,     p.vocab,       r.transforms, first,
+                         sums, plan.stretches, r.ids, r.ids_per_row, chosen,       r.status};
+      const int stretches = (p.vocab + kStretch - 1) / kStretch;
+      if (shape) {
+        launcher.template launch<Fold<Eight, true>>(stretches, rows, fold);
+      } else {
+        launcher.template launch<Fold<Eight, false>>(stretches, rows, fold);
+      }
+    }
+    launcher.template launch<Finish<Four>>(
+        (rows + Four::kWarps - 1) / Four::kWarps, 1,
+        Finishing{rows, plan.stretches, r.vocab, first, sums, r.ids, r.ids_per_row, r.ignored, chosen, r.logprobs,
+                  r.chosen_logits, r.lse, r.entropy, r.sum_p2, r.argmax, r.status});
+  }
+}
+
+}  // namespace isologit::detail::cuda

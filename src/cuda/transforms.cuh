@@ -1,0 +1,57 @@
+// What follows the product: softcap, scale or divisor, and temperature, each one rounding of the exact function of the
+// f32 number before it.
+#pragma once
+
+#include "cuda/pairs.cuh"
+
+namespace isologit::detail::cuda {
+
+enum : int { kNoFactor = 0, kScale = 1, kDivide = 2 };  // isologit_scale_kind's values
+struct Transforms {
+  float softcap;  // 0: none
+  int factor_kind;
+  float factor;
+  bool factor_first;
+  const float* temperatures;  // one for all rows, or one a row; or null
+  bool one_temperature;
+
+  ISOLOGIT_DEVICE float temperature_of(std::int64_t row) const {
+    if (temperatures == nullptr) return 1.0F;
+    return temperatures[one_temperature ? 0 : row];
+  }
+};
+
+// c tanh(z / c) = c (-t / (2 + t)), t = e^(-2 |z| / c) - 1, of which nothing cancels. The quotient, t, the sum, the
+// quotient and the product are within 2^-93 together. It is rational at 0 alone, so that a wide enough interval always
+// shows it; this one leaves a number in 2^60 open.
+ISOLOGIT_DEVICE float softcapped(float z, float cap) {
+  const double size = fabs(static_cast<double>(z));
+  const double c = static_cast<double>(cap);
+  if (!(size > 0.0)) return z;  // NaN too
+  Pair value = {c, -c * 0x1p-100};
+  if (size < 40.0 * c) {  // else it is the cap less a 2^-114th of it or less
+    const Pair t = exp_less_one(divide({-2.0 * size, 0.0}, {c, 0.0}));
+    value = multiply(divide(negative(t), add({2.0, 0.0}, t)), {c, 0.0});
+  }
+  const double error = value.hi * 0x1p-90;
+  const float low = round_sum(value.hi, value.lo - error);
+  const float high = round_sum(value.hi, value.lo + error);
+  if (low != high) return open_mark();
+  return z < 0 ? -low : low;
+}
+
+// A logit from its product; or the mark of an open one.
+ISOLOGIT_DEVICE float transformed(const Transforms& steps, float z, float temperature) {
+  const auto scaled = [&] {
+    if (steps.factor_kind == kScale) z = z * steps.factor;
+    if (steps.factor_kind == kDivide) z = z / steps.factor;
+  };
+  if (steps.factor_first) scaled();
+  if (steps.softcap != 0.0F) z = softcapped(z, steps.softcap);
+  if (is_open(z)) return z;
+  if (!steps.factor_first) scaled();
+  z = z / temperature;
+  return z != z ? quiet_nan() : z + 0.0F;
+}
+
+}  // namespace isologit::detail::cuda
