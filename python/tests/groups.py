@@ -108,6 +108,43 @@ def own_rows(group, size, rank):
     check(torch.equal(drawn.ids, expected.ids[rows]), "draws of own rows")
 
 
+def blocks_of_ranks(rank, size):
+    """Ranks with three blocks, one and two."""
+    bounds = ([0, 3, 3, 9], [9, 20], [20, 21, 30])[rank]
+    weights = [WEIGHT[f:n].clone().requires_grad_() for f, n in zip(bounds, bounds[1:], strict=False)]
+    hidden, whole, everything = HIDDEN.clone().requires_grad_(), HIDDEN.clone().requires_grad_(), WEIGHT.clone()
+    got = parallel.linear_logprobs(hidden, weights if rank != 1 else weights[0], IDS, gradients="exact")
+    expected = isologit.linear_logprobs(whole, everything.requires_grad_(), IDS, gradients="exact")
+    check(torch.equal(got.logprobs, expected.logprobs), "logprobs of blocks")
+    got.logprobs.sum().backward()
+    expected.logprobs.sum().backward()
+    check(torch.equal(hidden.grad, whole.grad), "dhidden of blocks")
+    dweight = torch.cat([weight.grad for weight in weights])
+    check(torch.equal(dweight, everything.grad[bounds[0] : bounds[-1]]), "dweight of blocks")
+    drawn = parallel.sample(hidden, weights, **DRAWS, top_p=0.9)
+    check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, **DRAWS, top_p=0.9).ids), "draws of blocks")
+    return "right"
+
+
+def a_block_fails(rank, size):
+    """The second of a rank, after the first has handed in its state."""
+    weights = [WEIGHT[rank * 10 : rank * 10 + 4], WEIGHT[rank * 10 + 4 : rank * 10 + 10]]
+    run, failing = isologit._score.run, rank == 1
+
+    def one(args, peers):
+        if failing and args.head.weight.shape[0] == 6:
+            raise MemoryError("no memory")
+        return run(args, peers)
+
+    isologit._score.run = one
+    parallel.linear_logprobs(HIDDEN, weights, IDS)
+
+
+def sharded_on_h(rank, size):
+    mesh = init_device_mesh("cpu", (size,))
+    parallel.linear_logprobs(HIDDEN, distribute_tensor(WEIGHT, mesh, [Shard(1)]), IDS)
+
+
 def given_logits(group, size, rank):
     logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
     for kind in ("even", "reversed"):
@@ -160,11 +197,9 @@ def sharded(rank, size):
     check(torch.equal(got.logprobs, expected), "a DTensor")
     got.logprobs.sum().backward()
     check(torch.equal(weight.grad.full_tensor(), whole.grad), "the gradient of a DTensor")
-    for placement in (Shard(1), Replicate()):
-        other = distribute_tensor(WEIGHT, mesh, [placement])
-        with contextlib.suppress(NotImplementedError):
-            parallel.linear_logprobs(HIDDEN, other, IDS)
-            check(False, placement)
+    with contextlib.suppress(NotImplementedError):
+        parallel.linear_logprobs(HIDDEN, distribute_tensor(WEIGHT, mesh, [Replicate()]), IDS)
+        check(False, "a DTensor that is not split")
     module = torch.nn.Linear(WEIGHT.shape[1], VOCAB, bias=False, dtype=torch.bfloat16)
     with torch.no_grad():
         module.weight.copy_(WEIGHT)

@@ -25,11 +25,18 @@ OVERLAP = (
 )
 CAP = f"ParallelError: {CALL}: softcap is 31.0 on rank 2 and 30.0 on rank 0{ALIKE}"
 NO_MEMORY = f"ParallelError: {CALL}: rank 1 failed: MemoryError: no memory"
+SHARD_1 = (
+    "NotImplementedError: weight is a DTensor [30, 12] with placements ('Shard(dim=1)',) over a mesh of [3]; expected "
+    "Shard(0) over one dimension of the mesh and Replicate over the others: weight.redistribute(placements=...) makes "
+    "that"
+)
 TOLD = {  # of each rank
     "another_shape": [f"ParallelError: {CALL}: rank 1 failed: ValueError: {SHAPE}", f"ValueError: {SHAPE}", 0],
     "split_on_h": [H_SPLIT] * 3,
+    "sharded_on_h": [SHARD_1] * 3,
     "overlap": [OVERLAP] * 3,
     "another_cap": [CAP] * 3,
+    "a_block_fails": [NO_MEMORY, "MemoryError: no memory", NO_MEMORY],
     "fails_within": [NO_MEMORY, "MemoryError: no memory", NO_MEMORY],
 }
 WORDS = {  # of every rank that lives
@@ -54,7 +61,7 @@ def run(*scenarios):
 
 @pytest.fixture(scope="module")
 def found():
-    return run("sharded", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
+    return run("sharded", "blocks_of_ranks", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
 
 
 def test_the_contracts_bits_at_every_number_of_ranks():
@@ -63,6 +70,10 @@ def test_the_contracts_bits_at_every_number_of_ranks():
 
 def test_weights_that_say_where_they_lie(found):
     assert [rank.get("returned", rank) for rank in found["sharded"]] == ["right"] * 3
+
+
+def test_ranks_with_several_blocks(found):
+    assert [rank.get("returned", rank) for rank in found["blocks_of_ranks"]] == ["right"] * 3
 
 
 def test_adapters_of_trainers(found):
