@@ -241,24 +241,41 @@ def adapters(rank, size):
 
 
 def bytes_of_rows(rank, size):
-    """What this rank hands to a collective, for a row of logprobs and of its backward."""
+    """What this rank hands to collectives for a row more, of each call; for a vocabulary of 100 and of 4000 ids."""
     sent = []
     all_gather = _exchange.Exchange._all_gather
     _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
-    found = []
-    for vocab in (100, 4000):
-        for rows in (100, 300):
-            generator = torch.Generator().manual_seed(2)
-            hidden = torch.randn(rows, 8, generator=generator).requires_grad_()
-            ids = torch.randint(0, vocab, (rows,), generator=generator)
-            weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
-            del sent[:]
-            logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients="exact").logprobs
-            ahead = sum(sent)
-            logprobs.sum().backward()
-            found.append([ahead, sum(sent) - ahead])
-    few, more, few_wide, more_wide = found
-    return [(more[i] - few[i]) / 200 for i in (0, 1)], [(more_wide[i] - few_wide[i]) / 200 for i in (0, 1)]
+
+    def backward(hidden, weight, ids, gradients):
+        logprobs = parallel.linear_logprobs(hidden.requires_grad_(), weight, ids, gradients=gradients).logprobs
+        del sent[:]
+        logprobs.sum().backward()
+
+    def sample(hidden, weight, **cuts):
+        parallel.sample(hidden, weight, seed=1, sequence_id=torch.arange(len(hidden)), position=0, **cuts)
+
+    calls = {
+        "logprobs": lambda h, w, ids: parallel.linear_logprobs(h, w, ids),
+        "top-8": lambda h, w, ids: parallel.score(h, w, outputs=(), top_k=8),
+        "exact backward": lambda h, w, ids: backward(h, w, ids, "exact"),
+        "fast backward": lambda h, w, ids: backward(h, w, ids, "fast"),
+        "sample": lambda h, w, ids: sample(h, w),
+        "sample of top-8": lambda h, w, ids: sample(h, w, top_k=8),
+    }
+    found = {}
+    for name, call in calls.items():
+        for vocab in (100, 4000):
+            totals = []
+            for rows in (100, 300):
+                generator = torch.Generator().manual_seed(2)
+                hidden = torch.randn(rows, 8, generator=generator)
+                ids = torch.randint(0, vocab, (rows,), generator=generator)
+                weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
+                del sent[:]
+                call(hidden, weight, ids)
+                totals.append(sum(sent))
+            found.setdefault(name, []).append((totals[1] - totals[0]) / 200)
+    return found
 
 
 def another_shape(rank, size):
