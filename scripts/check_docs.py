@@ -28,13 +28,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "@@check-docs@@"
 
-# Times, processors and threads. Where a page shows text that one of these matches, other text that it matches will do.
+# Times, processors and threads, and how many logits a kernel had to settle again. Where a page shows text that one of these matches, other text that it matches will do.
 VARYING = [
     r"[0-9.]+ s\b",
     r'"seconds": [0-9.e-]+',
     r"\bkernel +\w+, threads \d+",
     r'"kernel": "\w+"',
     r'"threads": \d+',
+    r'"logit_fallbacks": \d+',
+    r"\d+ logits by exact accumulation",
     r"[0-9.]+ [kMG]B more",
     r" +-?[1-9]\.\d\de-\d\d",  # differences of floats; a 0 does not differ
     r'"working_bytes": \d+',
