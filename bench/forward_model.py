@@ -1,7 +1,8 @@
 """Tokens a second of a model of Transformers, stock and with isologit's body: prefill, decode and a training step.
 
 Random weights in the shape of Qwen3-0.6B with a few layers; the head is left out, and what is told is of the layers
-alone. The two take turns, so that both see the same machine. Run it where isologit and transformers are installed:
+alone. The two take turns, so that both see the same machine. Run it where isologit and transformers are installed
+(5.24: the outputs of 5.19 have no `cache`):
 python bench/forward_model.py [--layers N] [--tokens N] [--decoded N] [--batch N] [--rounds N]
 """
 

@@ -1,9 +1,4 @@
 // The isologit command: runs what the command line asks for and puts out what that gave.
-#include <fmt/format.h>
-
-#include <exception>
-#include <new>
-
 #include "cli/output.hpp"
 #include "cli/python_verbs.hpp"
 #include "cli/signals.hpp"
@@ -17,14 +12,10 @@ constexpr Verb kVerbs[] = {{"score", score_verb},  {"sample", sample_verb},   {"
                            {"verify", verify_verb}};
 
 int run(int argc, char** argv) {
-  try {
-    if (is_python_verb(argc, argv)) return end_run(tl::unexpected(become_python(argc, argv)));
-    return end_run(run_command_line(kVerbs, argc, argv));
-  } catch (const std::bad_alloc&) {
-    return end_run(failure("out of memory"));
-  } catch (const std::exception& error) {
-    return end_run(failure(fmt::format("unexpected: {}", error.what())));
-  }
+  return end_run(caught([=]() -> Outcome<Ending> {
+    if (is_python_verb(argc, argv)) return tl::unexpected(become_python(argc, argv));
+    return run_command_line(kVerbs, argc, argv);
+  }));
 }
 
 }  // namespace

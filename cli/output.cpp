@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <exception>
 #include <filesystem>
+#include <new>
 #include <system_error>
 
 #include "cli/signals.hpp"
@@ -39,6 +41,7 @@ bool is_file_of(const struct stat& file, const std::string& folder) {
 }
 
 int report(const Failure& problem) {
+  if (problem.message.empty()) return problem.exit_code;  // another process tells it
   std::fputs(fmt::format("isologit: {}\n", problem.message).c_str(), stderr);
   return problem.exit_code;
 }
@@ -51,7 +54,7 @@ Outcome<void> print(const std::string& text) {
 }
 
 Outcome<void> put_out(Ending& ending) {
-  if (const auto unchanged = io::check_read_files(); !unchanged) return failure(unchanged.error());
+  if (const auto unchanged = io::ReadFiles::of_process().check(); !unchanged) return failure(unchanged.error());
   if (ending.file) {
     if (const auto complete = ending.file->complete(); !complete) return failure(complete.error());
   }
@@ -71,7 +74,7 @@ Outcome<std::optional<io::NewFile>> begin_output(const std::optional<std::string
   if (!output) return std::nullopt;
   const Result<io::Destination> destination = io::find_destination(*output);
   if (!destination) return failure(fmt::format("--output: {}", destination.error().message));
-  if (destination->replaced && io::was_read(*destination->replaced)) {
+  if (destination->replaced && io::ReadFiles::of_process().contain(*destination->replaced)) {
     return usage_error(fmt::format("--output: '{}' is the input or a file of the model; name another file", *output));
   }
   if (is_inside(destination->folder, model_folder) ||
@@ -82,6 +85,16 @@ Outcome<std::optional<io::NewFile>> begin_output(const std::optional<std::string
   Result<io::NewFile> file = io::NewFile::create(*destination);
   if (!file) return failure(fmt::format("--output: {}", file.error().message));
   return std::move(*file);
+}
+
+Outcome<Ending> caught(const std::function<Outcome<Ending>()>& run) {
+  try {
+    return run();
+  } catch (const std::bad_alloc&) {
+    return failure("out of memory");
+  } catch (const std::exception& error) {
+    return failure(fmt::format("unexpected: {}", error.what()));
+  }
 }
 
 int end_run(Outcome<Ending> ending) {

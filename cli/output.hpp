@@ -2,6 +2,7 @@
 // nothing was written.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -21,6 +22,9 @@ struct Ending {
 // may not be an input that was opened, nor lie in the model's folder.
 Outcome<std::optional<io::NewFile>> begin_output(const std::optional<std::string>& output,
                                                  const std::string& model_folder);
+
+// What run() gives, or what it throws as a failure.
+Outcome<Ending> caught(const std::function<Outcome<Ending>()>& run);
 
 // Puts out what was made: the text, and then, once that is told, the file. Gives the exit code.
 int end_run(Outcome<Ending> ending);

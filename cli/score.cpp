@@ -8,11 +8,15 @@
 #include <optional>
 #include <span>
 
+#include "cli/digest.hpp"
+#include "cli/ranks.hpp"
 #include "cli/run_with_progress.hpp"
 #include "cli/score_report.hpp"
 #include "cli/verbs.hpp"
 #include "io/captured.hpp"
 #include "io/safetensors_writer.hpp"
+#include "isologit/kernels.hpp"
+#include "isologit/version.hpp"
 
 namespace isologit::detail::cli {
 
@@ -71,8 +75,8 @@ Outcome<ScoreJob> make_job(const ScoreArguments& arguments, const RowOptions& op
   return job;
 }
 
-Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArguments& arguments,
-                        const ScoreOptions& options) {
+Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArguments& arguments, ScoreOptions options,
+                        Ranks& ranks) {
   Scores scores;
   const std::size_t rows = job.rows.count();
   const auto room = [rows](auto& values, std::size_t per_row = 1) {
@@ -105,9 +109,15 @@ Outcome<Scores> compute(const Head& head, const ScoreJob& job, const ScoreArgume
     request.top_k_ids = room(scores.top_k_ids, static_cast<std::size_t>(arguments.top_k));
     request.top_k_logprobs = room(scores.top_k_logprobs, static_cast<std::size_t>(arguments.top_k));
   }
-  const auto call = [&](const ScoreOptions& with_progress) { return score(head, request, with_progress); };
+  options.peers = ranks.peers(head);
+  const Head part = ranks.part_of(head);
+  const auto call = [&](const ScoreOptions& with_progress) { return score(part, request, with_progress); };
   const auto done = run_with_progress(options, call, scores.report, scores.seconds);
   if (!done) return tl::unexpected(done.error());
+  const Outcome<std::int64_t> fallbacks = ranks.sum(scores.report.logit_fallbacks);
+  if (!fallbacks) return tl::unexpected(fallbacks.error());
+  scores.report.logit_fallbacks = *fallbacks;
+  scores.ranks = ranks.size();
   return scores;
 }
 
@@ -137,7 +147,40 @@ Outcome<void> write(io::NewFile& file, const ScoreArguments& arguments, const Sc
   return {};
 }
 
-Outcome<Ending> run(const ScoreArguments& arguments) {
+// What must be the same on all processes of mpirun: the rows, what is asked of them, and the head but for its weight.
+std::string same_on_all(const ScoreArguments& arguments, const RowOptions& options, const ScoreJob& job,
+                        const Head& head) {
+  Digest digest;
+  const auto add = [&](const auto& values) { digest.add(std::as_bytes(std::span(values))); };
+  const auto hidden_bytes =
+      static_cast<std::size_t>(job.rows.hidden.rows * job.rows.hidden.cols) * dtype_size(job.rows.hidden.dtype);
+  digest.add({static_cast<const std::byte*>(job.rows.hidden.data), hidden_bytes});
+  add(job.token_ids);
+  add(job.given.ids);
+  add(job.rows.temperatures);
+  for (const io::ListedIds* lists : {&job.support.kept, &job.support.banned}) {
+    add(lists->offsets);
+    add(lists->ids);
+  }
+  const Transforms& steps = head.transforms;
+  std::string kernel = "any exact one";  // but the reference, which takes other rounds
+  for (const KernelInfo& one : kernels()) {
+    const ScoreOptions& asked = options.compute;
+    if (one.arithmetic != asked.arithmetic || (asked.kernel.empty() ? !one.chosen : one.name != asked.kernel)) continue;
+    if (one.arithmetic == Arithmetic::fast || one.name == "reference") kernel = one.name;
+  }
+  return fmt::format(
+      "{} rows {} dtype {} per row {} ids {} {} vocabulary {} softcap {} {} scale {} {} order {} top {} with "
+      "{} output {} kernel {} lora {} {} product {} rows {}",
+      ISOLOGIT_VERSION, job.rows.count(), dtype_name(job.rows.hidden.dtype), job.given.per_row, job.support.ids.begin,
+      job.support.ids.end, head.vocab_size, steps.has_softcap, steps.softcap, static_cast<int>(steps.scale_kind),
+      steps.scale, static_cast<int>(steps.order), arguments.top_k, fmt::join(arguments.with, ","),
+      arguments.output.has_value(), kernel, head.lora.a.rows, head.lora.scale, static_cast<int>(head.encoded.product),
+      digest.text());
+}
+
+// The first of the processes of mpirun has an output file.
+Outcome<Ending> run(const ScoreArguments& arguments, Ranks& ranks) {
   const Outcome<RowOptions> options = parse(arguments);
   if (!options) return tl::unexpected(options.error());
   const Outcome<io::Checkpoint> checkpoint = open_model(arguments);
@@ -147,15 +190,30 @@ Outcome<Ending> run(const ScoreArguments& arguments) {
   const Outcome<ScoreJob> job = make_job(arguments, *options, *captured, *checkpoint);
   if (!job) return tl::unexpected(job.error());
 
-  Outcome<std::optional<io::NewFile>> output = begin_output(arguments.output, checkpoint->directory);
+  const auto own_output = ranks.first() ? arguments.output : std::nullopt;
+  Outcome<std::optional<io::NewFile>> output = begin_output(own_output, checkpoint->directory);
   if (!output) return tl::unexpected(output.error());
-  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->compute);
+  if (ranks.several()) {
+    const std::string same = same_on_all(arguments, *options, *job, checkpoint->head);
+    if (const auto agreed = ranks.agree(same, "rows, head or options"); !agreed) return tl::unexpected(agreed.error());
+  }
+  const Outcome<Scores> scores = compute(checkpoint->head, *job, arguments, options->compute, ranks);
   if (!scores) return tl::unexpected(scores.error());
   if (*output) {
     if (const auto written = write(**output, arguments, *job, *scores); !written)
       return tl::unexpected(written.error());
   }
+  if (!ranks.first()) return Ending{};
   return Ending{score_report(arguments, *checkpoint, *job, *scores), std::move(*output)};
+}
+
+Outcome<Ending> run_on_all(const ScoreArguments& arguments) {
+  Outcome<Ranks> ranks = Ranks::join();
+  if (!ranks) return tl::unexpected(ranks.error());
+  Outcome<Ending> ending = caught([&] { return run(arguments, *ranks); });
+  const Outcome<void> own = ending ? Outcome<void>() : tl::unexpected(ending.error());
+  if (const Outcome<void> all = ranks->end(own); !all) return tl::unexpected(all.error());
+  return ending;
 }
 
 constexpr const char* kFooter =
@@ -189,7 +247,7 @@ VerbRun score_verb(Options& options) {
   options.list("--with", "NAMES", arguments->with, {"raw_logprobs", "sum_p2", "log_kept"},
                "Also write these: raw_logprobs, sum_p2, log_kept");
   options.footer(kFooter);
-  return [arguments] { return run(*arguments); };
+  return [arguments] { return run_on_all(*arguments); };
 }
 
 }  // namespace isologit::detail::cli

@@ -48,6 +48,7 @@ std::string as_json(const Report& of) {
       {"digest", of.digest}};
   const std::string support = of.job.support.text(of.checkpoint.head.vocab_size);
   if (!support.empty()) json["support"] = support;
+  if (of.scores.ranks > 1) json["ranks"] = of.scores.ranks;
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
@@ -80,6 +81,7 @@ std::string as_table(const Report& of) {
                                     report.logit_fallbacks, report.undecided_rows)}};
   const std::string support = job.support.text(of.checkpoint.head.vocab_size);
   if (!support.empty()) fields.emplace_back("support", support);
+  if (of.scores.ranks > 1) fields.emplace_back("ranks", fmt::format("{}", of.scores.ranks));
   if (of.arguments.output) fields.emplace_back("output", *of.arguments.output);
   fields.emplace_back("", "");
   fields.emplace_back("mean logprob", value(&Summary::mean));

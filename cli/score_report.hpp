@@ -33,6 +33,7 @@ struct Scores {
   std::vector<std::int64_t> argmax, rank, top_k_ids;
   ScoreReport report;
   double seconds = 0;
+  int ranks = 1;  // processes of mpirun that the vocabulary was split over
 };
 
 inline constexpr std::int64_t kIgnore = -100;

@@ -246,6 +246,9 @@ void backward(Input& input) {
   gradient(request.dhidden, n, operands.size);
   gradient(request.dweight, operands.vocab, operands.size);
   gradient(request.dbias, 1, operands.vocab);
+  const std::int64_t most_rank = std::min(operands.size, operands.vocab);
+  gradient(request.dlora_a, most_rank, operands.size);
+  gradient(request.dlora_b, operands.vocab, most_rank);
   isologit_backward_options options{};
   options.has_arithmetic = 1;
   options.arithmetic = ISOLOGIT_EXACT;

@@ -1,5 +1,5 @@
-// Gradients of logits, log-probabilities, lse and entropy with respect to hidden, weight and bias, by recomputing
-// tiles of logits: no [N, V] array is made. Definitions: CONTRACT.md 5.
+// Gradients of logits, log-probabilities, lse and entropy with respect to hidden, weight, bias and the factors of a
+// low-rank addition, by recomputing tiles of logits: no [N, V] array is made. Definitions: CONTRACT.md 5.
 #pragma once
 
 #include <cstdint>
@@ -57,8 +57,11 @@ struct BackwardRequest {
   std::span<const RowSummary> summaries;
 
   GradientOutput dhidden;  // [N, H]
-  GradientOutput dweight;  // [V, H]: rows of the vocabulary only; later rows of a padded weight are not written
+  GradientOutput dweight;  // [V, H]: rows of the vocabulary only; later rows of a padded weight are not written. Not of
+                           // a weight of f8, whose numbers are fixed
   GradientOutput dbias;    // [V]
+  GradientOutput dlora_a;  // [r, H], of the head's low-rank addition
+  GradientOutput dlora_b;  // [V, r], rows of the vocabulary only
 };
 
 struct BackwardOptions {
@@ -71,7 +74,8 @@ struct BackwardOptions {
   // cancels the call. What the outputs then hold is of no use, buffers that were accumulated into included.
   std::function<bool(double)> progress;
   // Of a vocabulary that is split, beside any upstream but d_logits. dhidden is the sum over all parties: the exact
-  // one, or in fast arithmetic in the order of their ids. dweight and dbias are those of a party's own rows.
+  // one, or in fast arithmetic in the order of their ids, and so is dlora_a; all parties ask for these or none.
+  // dweight, dbias and dlora_b are those of a party's own rows.
   std::optional<Peers> peers;
 };
 

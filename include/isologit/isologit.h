@@ -81,9 +81,9 @@ typedef struct isologit_head {
   float scale;             /* multiply: finite and not 0; divide: above 0 and finite */
   int32_t transform_order; /* which of softcap and scale comes first */
 
-  /* A weight of another type: weight.data is NULL then, and weight has the shape and the row stride, in elements. It
-   * has no backward pass. Of f8, element (r, c) stands for its value times f8_scales(floor((f8_first_row + r) /
-   * f8_block_rows), floor(c / f8_block_cols)), the real product or this rounded once to bf16. */
+  /* A weight of another type: weight.data is NULL then, and weight has the shape and the row stride, in elements. One
+   * of f8 is frozen: it has no dweight. Of f8, element (r, c) stands for its value times f8_scales(floor((f8_first_row
+   * + r) / f8_block_rows), floor(c / f8_block_cols)), the real product or this rounded once to bf16. */
   const void* encoded;
   int32_t encoding;
   int32_t f8_product;
@@ -257,6 +257,9 @@ typedef struct isologit_backward_request {
   const float* d_mean_logits; /* N, as d_lse */
   const uint8_t* mask;        /* as in isologit_score_request */
   int64_t mask_row_stride;
+
+  isologit_gradient dlora_a; /* [r, H], of the head's low-rank addition */
+  isologit_gradient dlora_b; /* [vocab_size, r] */
 } isologit_backward_request;
 
 typedef struct isologit_backward_options {
@@ -305,8 +308,8 @@ isologit_status isologit_score(const isologit_head* head, const isologit_score_r
                                const isologit_score_options* options, isologit_score_report* report, char* message,
                                size_t message_size);
 
-/* Gradients of hidden, weight and bias. options and report may be NULL. When it fails, output buffers may hold anything
- * and the report is left alone. */
+/* Gradients of hidden, weight, bias and a low-rank addition. options and report may be NULL. When it fails, output
+ * buffers may hold anything and the report is left alone. */
 isologit_status isologit_backward(const isologit_head* head, const isologit_backward_request* request,
                                   const isologit_backward_options* options, isologit_backward_report* report,
                                   char* message, size_t message_size);

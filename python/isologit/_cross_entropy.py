@@ -115,9 +115,9 @@ def linear_cross_entropy(
 
     Notes
     -----
-    Differentiable in hidden, weight and bias. With upstream g of a row's loss (g / n for a mean of n rows), that of its
-    logprob is -(1 - label_smoothing) g, of its lse label_smoothing g + 2 z_loss lse g, and of its mean_logits
-    -label_smoothing g, every one of these rounded once to f32; the rest is as in `score`.
+    Differentiable in hidden, weight, bias and the factors of lora. With upstream g of a row's loss (g / n for a mean of
+    n rows), that of its logprob is -(1 - label_smoothing) g, of its lse label_smoothing g + 2 z_loss lse g, and of its
+    mean_logits -label_smoothing g, every one of these rounded once to f32; the rest is as in `score`.
     """
     return losses_by(
         score,

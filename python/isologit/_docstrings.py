@@ -17,7 +17,7 @@ hidden : numpy.ndarray or torch.Tensor, [..., H]
     "weight": """\
 weight : as hidden, [V, H]
     The head's weight, of any of these types. Read in place, never copied, at each call anew: the elements of a row must
-    be adjacent. Without gradients also float64, and an F8Weight.""",
+    be adjacent. Also float64, whose gradient is the f32 number, and an F8Weight, which is frozen.""",
     "bias": """\
 bias : as hidden, [V], optional
     Added to the exact sum before it is rounded.""",
@@ -37,8 +37,7 @@ vocab_size : int, default V
     "lora": """\
 lora : (a, b, scale), optional
     A low-rank addition: a [r, H] and b [V, r], each as hidden, and a float, finite. The weight stands for
-    weight + scale b a over the reals; no product of them is rounded. Without gradients: under torch.no_grad() where an
-    operand requires one.""",
+    weight + scale b a over the reals; no product of them is rounded. Not beside float64 and an F8Weight.""",
     "support": """\
 mask : bool, [V] or [..., V], optional
     True where an id stays in the support S of the distribution. The default is the whole vocabulary.
@@ -97,8 +96,8 @@ NotImplementedError
 MemoryError
     No memory for the sums of the rows.""",
     "gradient": """\
-Differentiable in hidden, weight and bias, through logprobs, entropy, lse, mean_logits and top_k_logprobs: with upstream
-gradients a of logprobs at ids t, b of lse, c of entropy and d of mean_logits,
+Differentiable in hidden, weight, bias and the factors of lora, through logprobs, entropy, lse, mean_logits and
+top_k_logprobs: with upstream gradients a of logprobs at ids t, b of lse, c of entropy and d of mean_logits,
 dz_v = a ([v = t] - p_v) + b p_v - c p_v (ln p_v + H) + d / |S| over S and 0 outside, times the slopes of the
 transforms: the real number, rounded once to f32. Other results are constants.""",
 }

@@ -18,9 +18,10 @@ _PRODUCTS = {"real": _native.F8_REAL, "bf16": _native.F8_BF16}
 
 
 class F8Weight:
-    """A weight of f8 [V, H] for `score`, `linear_logprobs`, `logits`, `sample` and `partial`, without gradients.
+    """A weight of f8 [V, H] for `score`, `linear_logprobs`, `linear_cross_entropy`, `logits`, `sample` and `partial`.
 
-    Each number stands for its value times its scale. It is decoded a tile at a time, never as a whole.
+    Each number stands for its value times its scale. It is decoded a tile at a time, never as a whole. It is frozen:
+    gradients are those of hidden and bias, outside of torch.compile.
 
     Parameters
     ----------
@@ -70,18 +71,10 @@ class F8Weight:
     shape = property(lambda self: self.values.shape)
     ndim = 2
 
-    def refuse_autograd(self, hidden: Array, bias: Array | None) -> None:
-        """Of a call with these operands."""
-        if not _inputs.is_tensor(hidden):
-            return
+    def refuse_graphs(self) -> None:
         if _numbers.traced():
             raise NotImplementedError(
                 "weight: an F8Weight under torch.compile; expected a call outside of what is compiled"
-            )
-        if _inputs.wants_gradient(hidden, bias):
-            raise NotImplementedError(
-                "weight: an F8Weight, which has no backward pass, beside an operand that requires a gradient; expected "
-                "torch.no_grad(), or operands without (detach())"
             )
 
     def set_scales(self, head: _native.Head) -> None:

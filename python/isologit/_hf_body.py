@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from isologit import _experts as experts
 from isologit import forward
 from isologit._torch import packing
 
@@ -165,35 +166,18 @@ def _router(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _experts_of(kind: str) -> Callable:
-    def experts(self: Any, x: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        def expert(rows: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-            gate, up = forward.linear(rows, gate_up).chunk(2, dim=-1)
-            return forward.linear(forward.gate(gate, up, kind=kind), down)
+    def of_tokens(self: Any, x: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        made = experts.outputs(x, top_k_index, experts.gated(kind), self.gate_up_proj, self.down_proj)
+        return forward.combine(made, top_k_weights)
 
-        return _combined(x, top_k_index, top_k_weights, expert, self.gate_up_proj, self.down_proj)
-
-    return experts
+    return of_tokens
 
 
 def _gpt_oss_experts(self: Any, x: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
-    def expert(rows: Tensor, gate_up: Tensor, bias: Tensor, down: Tensor, down_bias: Tensor) -> Tensor:
-        both = forward.linear(rows, gate_up.t(), bias)
-        options = {"kind": "clamped_swish", "alpha": self.alpha, "limit": self.limit}
-        return forward.linear(forward.gate(both[..., ::2], both[..., 1::2], **options), down.t(), down_bias)
-
-    weights = (self.gate_up_proj, self.gate_up_proj_bias, self.down_proj, self.down_proj_bias)
-    return _combined(x, router_indices, routing_weights, expert, *weights)
-
-
-def _combined(x: Tensor, chosen: Tensor, weights: Tensor, expert: Callable, *parameters: Tensor) -> Tensor:
-    """The experts' outputs for x [tokens, dim], weighted and summed. chosen, weights: [tokens, experts of a token];
-    expert(rows, *its parameters)."""
-    order = chosen.reshape(-1).argsort(stable=True)
-    rows = forward.spread(x, chosen.shape[1]).flatten(0, 1)[order]
-    counts = chosen.reshape(-1).bincount(minlength=parameters[0].shape[0]).tolist()
-    parts = zip(rows.split(counts), *(parameter.unbind() for parameter in parameters), strict=True)
-    made = [expert(own, *of_one) for own, *of_one in parts if own.shape[0] > 0]
-    return forward.combine(torch.cat(made)[order.argsort()].unflatten(0, chosen.shape), weights)
+    gate_up, down = (weight.transpose(1, 2) for weight in (self.gate_up_proj, self.down_proj))
+    expert = experts.clamped(self.alpha, self.limit)
+    made = experts.outputs(x, router_indices, expert, gate_up, self.gate_up_proj_bias, down, self.down_proj_bias)
+    return forward.combine(made, routing_weights)
 
 
 class _Angles(NamedTuple):

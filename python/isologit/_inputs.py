@@ -219,7 +219,7 @@ class HeadArgs(NamedTuple):
         bias = None if bias is None else as_floats(bias, dtype)
         if is_f8(weight):
             _require_one_kind(hidden=self.hidden, weight=weight.values, scale=weight.scale, bias=bias)
-            weight.refuse_autograd(self.hidden, bias)
+            weight.refuse_graphs()
         else:
             weight = as_floats(weight, dtype)
             _require_one_kind(hidden=self.hidden, weight=weight, bias=bias)
@@ -280,6 +280,10 @@ class HeadArgs(NamedTuple):
     def by_operator(self) -> bool:
         """Whether the call goes through one of torch's operators, with autograd and torch.compile."""
         return is_tensor(self.hidden) and not is_f8(self.weight)
+
+    def differentiates_f8(self) -> bool:
+        """Whether autograd wants something through a weight that no operator takes."""
+        return is_f8(self.weight) and is_tensor(self.hidden) and wants_gradient(self.hidden, self.bias)
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")
@@ -460,5 +464,6 @@ def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Arra
 def refuse_gradients(dweight_accumulate: Any) -> None:
     if dweight_accumulate is not None:
         raise TypeError(
-            "dweight_accumulate is given; expected None beside numpy arrays and an F8Weight, which have no backward"
+            "dweight_accumulate is given; expected None beside numpy arrays, which have no gradients, and an F8Weight, "
+            "which is frozen"
         )

@@ -102,7 +102,8 @@ def logits(
 
     Notes
     -----
-    Differentiable in hidden, weight and bias: dz_v is the upstream gradient; then the slopes of the transforms.
+    Differentiable in hidden, weight, bias and the factors of lora: dz_v is the upstream gradient; then the slopes of
+    the transforms.
 
     Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
     go to libisologit_cuda.so where that lies in the package's folder and what is asked for is in f32, without
@@ -137,6 +138,11 @@ def logits(
         from isologit import _torch
 
         result, counts = _torch.logits(head, dtype, gradients, dweight_accumulate)
+    elif head.differentiates_f8():
+        from isologit._torch import f8
+
+        _inputs.refuse_gradients(dweight_accumulate)
+        result, counts = f8.logits(LogitsArgs(head, _result_dtype(hidden, dtype)), gradients)
     else:
         _inputs.refuse_gradients(dweight_accumulate)
         result, counts = run(LogitsArgs(head, _result_dtype(hidden, dtype)))

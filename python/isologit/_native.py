@@ -3,6 +3,7 @@
 ctypes releases the GIL for the time of a call. Pointers go in as integers; the caller keeps alive what they point to.
 """
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -10,6 +11,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -327,6 +329,35 @@ def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Runn
     return _counts_of(report)
 
 
+class _Ending(weakref.ref):
+    """Of an owner of a handle; `end` calls what ends the handle when it is first asked for an element."""
+
+    __slots__ = ("end",)
+
+
+_endings: set[_Ending] = set()
+_due: deque[_Ending] = deque()  # whose owners are gone
+
+
+def _end_what_is_due() -> None:
+    """May be stopped anywhere, by a signal's handler that raises, and called from any thread: what is left, or done
+    again, changes nothing."""
+    for ending in tuple(_due):
+        next(ending.end, None)
+        with contextlib.suppress(ValueError):
+            _due.remove(ending)
+        _endings.discard(ending)
+
+
+def _end_with(owner: object, end: Callable[[c_void_p], None], handle: c_void_p) -> None:
+    """end(handle) when nothing refers to the owner any more. A signal's handler may raise in any finalizer, which then
+    does not go on; but the appending is no Python, in which handlers run, and the next finalizer ends the handle."""
+    weakref.finalize(owner, _end_what_is_due)  # comes after what is set up later
+    ending = _Ending(owner, _due.append)
+    ending.end = map(end, iter([handle]))
+    _endings.add(ending)
+
+
 class Partial:
     """isologit_partial. The caller keeps alive what the request points to."""
 
@@ -335,7 +366,7 @@ class Partial:
         self._calls = Interruptible(options, running)
         self._handle = c_void_p()
         # Before there is one: a signal's handler may raise as soon as there is.
-        weakref.finalize(self, _library.isologit_partial_end, self._handle)
+        _end_with(self, _library.isologit_partial_end, self._handle)
         call(_library.isologit_partial_begin, whole, request, options, self._handle)
 
     def absorb(self, shard: Head, first_id: int) -> None:
@@ -353,7 +384,7 @@ class Partial:
 
     def finish_round(self) -> bool:
         finished = c_int32()
-        call(_library.isologit_partial_finish_round, self._handle, finished)
+        self._calls.call(_library.isologit_partial_finish_round, self._handle, finished)
         return bool(finished.value)
 
     def counts(self) -> list[int]:

@@ -135,6 +135,8 @@ class BackwardRequest(Sized):
         ("dbias", Gradient),
         *pointers("summaries", "d_mean_logits"),
         *_MASK,
+        ("dlora_a", Gradient),
+        ("dlora_b", Gradient),
     ]
 
 

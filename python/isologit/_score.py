@@ -262,6 +262,11 @@ def score(
         from isologit import _torch
 
         results = _torch.score(args, gradients, dweight_accumulate)
+    elif args.head.differentiates_f8():
+        from isologit._torch import f8
+
+        _inputs.refuse_gradients(dweight_accumulate)
+        results = f8.score(args, gradients)
     else:
         _inputs.refuse_gradients(dweight_accumulate)
         results = run(args)

@@ -2,7 +2,7 @@
 
 import contextlib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,6 +55,9 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
 
     A few random rows are first put through the former head, and through the model's last steps: NotImplementedError if
     what comes of them differs by more than rounding allows from what the LMHead gives, and the model is as it was.
+
+    A head that PEFT has wrapped with LoRA stays in its place and makes its logits by the LMHead, of the real number
+    base + scale b a; it trains, and an adapter that is disabled, merged or chosen later is followed.
     """
     if scope not in ("head", "model"):
         raise ValueError(f"scope is {scope!r}; expected 'head' or 'model'")
@@ -66,13 +69,15 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
             _hf_body.uninstall(model)
             raise
     former = model.get_output_embeddings()
+    if hasattr(former, "base_layer") and hasattr(former, "lora_A"):
+        return _install_adapted(model, former)
     _check_replaceable(former)
     head = _head_for(model, former)
     with _as_it_is(model):
         _prove_head(former, head)
         model.set_output_embeddings(head)
         try:
-            _prove_last_steps(model, head)
+            _prove_last_steps(model, head, head)
         except BaseException:
             model.set_output_embeddings(former)
             raise
@@ -84,6 +89,9 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
 def uninstall(model: nn.Module) -> None:
     """Restores the head that `install` replaced, with the parameters that the model has now."""
     head = model.get_output_embeddings()
+    if isinstance(_head_of(head), _AdaptedHead):
+        del head.forward
+        return
     former = getattr(head, "_former", None)
     if former is None:
         raise ValueError(
@@ -138,11 +146,61 @@ def lora_of(layer: nn.Module) -> tuple[Tensor, Tensor, float]:
     return layer.lora_A[names[0]].weight, layer.lora_B[names[0]].weight, float(layer.scaling[names[0]])
 
 
+class _AdaptedHead(LMHead):
+    """Of a layer that PEFT has wrapped and keeps: what the layer has at each call."""
+
+    def __init__(self, layer: nn.Module, vocab_size: int, **transforms: Any) -> None:
+        nn.Module.__init__(self)
+        object.__setattr__(self, "_layer", layer)  # not a submodule of its own method
+        options = {"softcap": None, "scale": None, "divide": None, "transform_order": "softcap_first", **transforms}
+        for name, value in {**options, "vocab_size": vocab_size, "gradients": "fast"}.items():
+            setattr(self, name, value)
+
+    weight = property(lambda self: self._layer.base_layer.weight)
+    bias = property(lambda self: self._layer.base_layer.bias)
+
+    @property
+    def lora(self) -> tuple[Tensor, Tensor, float] | None:
+        if self._layer.disable_adapters and self._layer.merged:
+            raise NotImplementedError("lora: the adapters are merged and disabled; call unmerge() first")
+        if self._layer.disable_adapters or self._layer.merged:
+            return None
+        return lora_of(self._layer)
+
+
+def _head_of(layer: Any) -> Any:
+    return getattr(vars(layer).get("forward"), "__self__", None)
+
+
+def _install_adapted(model: nn.Module, layer: nn.Module) -> LMHead:
+    if isinstance(_head_of(layer), _AdaptedHead):
+        raise ValueError(
+            "the model's head has an isologit.nn.LMHead already; isologit.hf.uninstall restores the former one"
+        )
+    _check_replaceable(layer.base_layer)
+    _check_hooks(layer)
+    head = _head_for(model, layer.base_layer, lambda base, **options: _AdaptedHead(layer, **options))
+    with _as_it_is(model):
+        lora_of(layer)  # refuses what is more than a product
+        _prove_head(layer, head)
+        layer.forward = head.forward
+        try:
+            _prove_last_steps(model, head, layer)
+        except BaseException:
+            del layer.forward
+            raise
+    return head
+
+
 def _vocab_size(model: nn.Module, former: nn.Linear) -> int:
     return min(model.config.get_text_config(decoder=True).vocab_size, former.weight.shape[0])
 
 
-def _head_for(model: nn.Module, former: nn.Linear) -> LMHead:
+def _plain_head(former: nn.Linear, **options: Any) -> LMHead:
+    return LMHead(former.weight, former.bias, **options)
+
+
+def _head_for(model: nn.Module, former: nn.Linear, make: Callable[..., LMHead] = _plain_head) -> LMHead:
     bias = getattr(model, "final_logits_bias", None)
     if isinstance(bias, Tensor) and bool(bias.any()):
         raise NotImplementedError(
@@ -150,7 +208,7 @@ def _head_for(model: nn.Module, former: nn.Linear) -> LMHead:
         )
     config = model.config
     families = _families.families_of(config, type(model).__name__) or _families.families_of(config)
-    head = LMHead(former.weight, former.bias, vocab_size=_vocab_size(model, former), **_transforms(families, config))
+    head = make(former, vocab_size=_vocab_size(model, former), **_transforms(families, config))
     return head.train(former.training)
 
 
@@ -163,9 +221,8 @@ def _check_replaceable(former: Any) -> None:
         )
     if hasattr(former, "base_layer") or hasattr(former, "modules_to_save"):
         raise NotImplementedError(
-            f"the model's head is {name}, an adapter of PEFT around the head; leave the head out of target_modules and "
-            "modules_to_save, merge it first (merge_and_unload, which rounds), or score with isologit.nn.LMHead(layer."
-            "base_layer.weight, lora=isologit.hf.lora_of(layer))"
+            f"the model's head is {name}, an adapter of PEFT around the head that is not LoRA; leave the head out of "
+            "target_modules and modules_to_save, or merge it first (merge_and_unload, which rounds)"
         )
     if parametrize.is_parametrized(former):
         raise NotImplementedError(
@@ -183,13 +240,17 @@ def _check_replaceable(former: Any) -> None:
             f"the model's head is {name} with a forward of its own, which an LMHead would leave out; expected that of "
             "torch.nn.Linear (accelerate's is removed by accelerate.hooks.remove_hook_from_module)"
         )
+    _check_hooks(former)
+    if former.weight.is_meta:
+        raise NotImplementedError("the model's head is on the meta device, without values; load them first")
+
+
+def _check_hooks(former: nn.Module) -> None:
     if former._forward_hooks or former._forward_pre_hooks or former._backward_hooks or former._backward_pre_hooks:
         raise NotImplementedError(
             "the model's head has hooks, which would not see what the LMHead's logprobs are made of; remove them, and "
             "register them on the head that isologit.hf.install returns if its forward is enough"
         )
-    if former.weight.is_meta:
-        raise NotImplementedError("the model's head is on the meta device, without values; load them first")
 
 
 @contextlib.contextmanager
@@ -226,13 +287,18 @@ def _refuse_if_off(ours: Tensor, theirs: Tensor, bound: Tensor, what: str) -> No
         )
 
 
-def _prove_head(former: nn.Linear, head: LMHead) -> None:
-    weight = former.weight
+def _prove_head(former: nn.Module, head: LMHead) -> None:
+    weight = head.weight
     rows = _random_rows((4, weight.shape[1]), weight)
     ours, theirs = head(rows).double(), former(rows).double()[:, : head.vocab_size]
     terms = rows.double().abs() @ weight[: head.vocab_size].double().abs().mT
-    # Theirs is a sum in f32, in some order, rounded to its type.
-    bound = 4 * torch.finfo(weight.dtype).eps * ours.abs().amax() + 2.0**-18 * terms
+    # Theirs is a sum in f32, in some order, rounded to its type; of an adapter both of its products are.
+    eps = torch.finfo(weight.dtype).eps
+    bound = 4 * eps * ours.abs().amax() + 2.0**-18 * terms
+    if head.lora is not None:
+        a, b, scale = head.lora
+        inner = rows.double().abs() @ a.double().abs().mT
+        bound = bound + 8 * eps * abs(scale) * (inner @ b[: head.vocab_size].double().abs().mT)
     _refuse_if_off(ours, theirs, bound, "the former head gives other logits of random rows")
 
 
@@ -249,8 +315,8 @@ def _inputs(model: nn.Module) -> list[dict[str, Tensor]]:
     ]
 
 
-def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
-    """Runs the model with random rows in the place of what its head is given."""
+def _prove_last_steps(model: nn.Module, head: LMHead, module: nn.Module) -> None:
+    """Runs the model with random rows in the place of what its head, that module, is given."""
     seen: list[Tensor] = []
 
     def replace(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -263,7 +329,7 @@ def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
     reasons = []
     for inputs in _inputs(model):
         seen.clear()
-        hook = head.register_forward_pre_hook(replace)
+        hook = module.register_forward_pre_hook(replace)
         try:
             theirs = model(**inputs).logits
             break
@@ -278,7 +344,7 @@ def _prove_last_steps(model: nn.Module, head: LMHead) -> None:
         )
     if len(seen) != 1:
         raise NotImplementedError(f"{type(model).__name__} calls its head {len(seen)} times; expected once")
-    own = {"bias": head.bias, "vocab_size": head.vocab_size}
+    own = {"bias": head.bias, "vocab_size": head.vocab_size, "lora": head.lora}
     own |= {"softcap": head.softcap, "scale": head.scale, "divide": head.divide}
     own["transform_order"] = head.transform_order
     ours = logits(seen[0], head.weight, dtype=torch.float32, **own).double()

@@ -17,7 +17,7 @@ class LMHead(nn.Module):
 
     `weight` [V, H] may be another module's parameter (tied). `forward` gives the logits without the transforms, since
     models apply theirs after the head; `logprobs` applies them. Rows from `vocab_size` on are padding: no logits.
-    `lora` is a low-rank addition (a, b, scale), of the parameters of an adapter: everything has it, without gradients.
+    `lora` is a low-rank addition (a, b, scale), of the parameters of an adapter: everything has it, and it trains.
     """
 
     def __init__(

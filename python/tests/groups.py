@@ -108,6 +108,43 @@ def own_rows(group, size, rank):
     check(torch.equal(drawn.ids, expected.ids[rows]), "draws of own rows")
 
 
+def blocks_of_ranks(rank, size):
+    """Ranks with three blocks, one and two."""
+    bounds = ([0, 3, 3, 9], [9, 20], [20, 21, 30])[rank]
+    weights = [WEIGHT[f:n].clone().requires_grad_() for f, n in zip(bounds, bounds[1:], strict=False)]
+    hidden, whole, everything = HIDDEN.clone().requires_grad_(), HIDDEN.clone().requires_grad_(), WEIGHT.clone()
+    got = parallel.linear_logprobs(hidden, weights if rank != 1 else weights[0], IDS, gradients="exact")
+    expected = isologit.linear_logprobs(whole, everything.requires_grad_(), IDS, gradients="exact")
+    check(torch.equal(got.logprobs, expected.logprobs), "logprobs of blocks")
+    got.logprobs.sum().backward()
+    expected.logprobs.sum().backward()
+    check(torch.equal(hidden.grad, whole.grad), "dhidden of blocks")
+    dweight = torch.cat([weight.grad for weight in weights])
+    check(torch.equal(dweight, everything.grad[bounds[0] : bounds[-1]]), "dweight of blocks")
+    drawn = parallel.sample(hidden, weights, **DRAWS, top_p=0.9)
+    check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, **DRAWS, top_p=0.9).ids), "draws of blocks")
+    return "right"
+
+
+def a_block_fails(rank, size):
+    """The second of a rank, after the first has handed in its state."""
+    weights = [WEIGHT[rank * 10 : rank * 10 + 4], WEIGHT[rank * 10 + 4 : rank * 10 + 10]]
+    run, failing = isologit._score.run, rank == 1
+
+    def one(args, peers):
+        if failing and args.head.weight.shape[0] == 6:
+            raise MemoryError("no memory")
+        return run(args, peers)
+
+    isologit._score.run = one
+    parallel.linear_logprobs(HIDDEN, weights, IDS)
+
+
+def sharded_on_h(rank, size):
+    mesh = init_device_mesh("cpu", (size,))
+    parallel.linear_logprobs(HIDDEN, distribute_tensor(WEIGHT, mesh, [Shard(1)]), IDS)
+
+
 def given_logits(group, size, rank):
     logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
     for kind in ("even", "reversed"):
@@ -160,11 +197,9 @@ def sharded(rank, size):
     check(torch.equal(got.logprobs, expected), "a DTensor")
     got.logprobs.sum().backward()
     check(torch.equal(weight.grad.full_tensor(), whole.grad), "the gradient of a DTensor")
-    for placement in (Shard(1), Replicate()):
-        other = distribute_tensor(WEIGHT, mesh, [placement])
-        with contextlib.suppress(NotImplementedError):
-            parallel.linear_logprobs(HIDDEN, other, IDS)
-            check(False, placement)
+    with contextlib.suppress(NotImplementedError):
+        parallel.linear_logprobs(HIDDEN, distribute_tensor(WEIGHT, mesh, [Replicate()]), IDS)
+        check(False, "a DTensor that is not split")
     module = torch.nn.Linear(WEIGHT.shape[1], VOCAB, bias=False, dtype=torch.bfloat16)
     with torch.no_grad():
         module.weight.copy_(WEIGHT)
@@ -206,24 +241,41 @@ def adapters(rank, size):
 
 
 def bytes_of_rows(rank, size):
-    """What this rank hands to a collective, for a row of logprobs and of its backward."""
+    """What this rank hands to collectives for a row more, of each call; for a vocabulary of 100 and of 4000 ids."""
     sent = []
     all_gather = _exchange.Exchange._all_gather
     _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
-    found = []
-    for vocab in (100, 4000):
-        for rows in (100, 300):
-            generator = torch.Generator().manual_seed(2)
-            hidden = torch.randn(rows, 8, generator=generator).requires_grad_()
-            ids = torch.randint(0, vocab, (rows,), generator=generator)
-            weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
-            del sent[:]
-            logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients="exact").logprobs
-            ahead = sum(sent)
-            logprobs.sum().backward()
-            found.append([ahead, sum(sent) - ahead])
-    few, more, few_wide, more_wide = found
-    return [(more[i] - few[i]) / 200 for i in (0, 1)], [(more_wide[i] - few_wide[i]) / 200 for i in (0, 1)]
+
+    def backward(hidden, weight, ids, gradients):
+        logprobs = parallel.linear_logprobs(hidden.requires_grad_(), weight, ids, gradients=gradients).logprobs
+        del sent[:]
+        logprobs.sum().backward()
+
+    def sample(hidden, weight, **cuts):
+        parallel.sample(hidden, weight, seed=1, sequence_id=torch.arange(len(hidden)), position=0, **cuts)
+
+    calls = {
+        "logprobs": lambda h, w, ids: parallel.linear_logprobs(h, w, ids),
+        "top-8": lambda h, w, ids: parallel.score(h, w, outputs=(), top_k=8),
+        "exact backward": lambda h, w, ids: backward(h, w, ids, "exact"),
+        "fast backward": lambda h, w, ids: backward(h, w, ids, "fast"),
+        "sample": lambda h, w, ids: sample(h, w),
+        "sample of top-8": lambda h, w, ids: sample(h, w, top_k=8),
+    }
+    found = {}
+    for name, call in calls.items():
+        for vocab in (100, 4000):
+            totals = []
+            for rows in (100, 300):
+                generator = torch.Generator().manual_seed(2)
+                hidden = torch.randn(rows, 8, generator=generator)
+                ids = torch.randint(0, vocab, (rows,), generator=generator)
+                weight = torch.randn(vocab // size, 8, generator=generator.manual_seed(rank))
+                del sent[:]
+                call(hidden, weight, ids)
+                totals.append(sum(sent))
+            found.setdefault(name, []).append((totals[1] - totals[0]) / 200)
+    return found
 
 
 def another_shape(rank, size):

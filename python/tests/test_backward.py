@@ -75,9 +75,9 @@ def test_frozen_halves_are_skipped():
     # What is not wanted is not made at all.
     for wanted in itertools.product([False, True], repeat=3):
         made = torch.ops.isologit.logits_backward(
-            *head_args(hidden, weight, bias), COUNTS, randn(ROWS, VOCAB), "fast", *wanted
+            *head_args(hidden, weight, bias), COUNTS, randn(ROWS, VOCAB), "fast", *wanted, False, False
         )
-        assert [tensor.numel() > 0 for tensor in made] == list(wanted)
+        assert [tensor.numel() > 0 for tensor in made] == [*wanted, False, False]
 
 
 # Buffers and tied weights
@@ -163,10 +163,10 @@ def test_opcheck():
     nothing = (torch.empty(0, dtype=torch.int64), torch.empty(0), no_summaries)
     upstream = (ids, *nothing, COUNTS, -100, randn(ROWS), randn(ROWS, seed=1), None, None, None)
     ops = torch.ops.isologit
-    for wanted in ((True, True, True), (False, True, False)):
+    for wanted in ((True, True, True, False, False), (False, True, False, False, False)):
         torch.library.opcheck(ops.score_backward.default, (*frozen, *no_support, *upstream, "fast", *wanted))
         torch.library.opcheck(ops.logits_backward.default, (*frozen, COUNTS, randn(ROWS, VOCAB), "fast", *wanted))
-    into = ("exact", True, torch.zeros(VOCAB, SIZE), True)
+    into = ("exact", True, torch.zeros(VOCAB, SIZE), True, False, False)
     torch.library.opcheck(ops.score_backward_into.default, (*frozen, *no_support, *upstream, *into))
     torch.library.opcheck(ops.logits_backward_into.default, (*frozen, COUNTS, randn(ROWS, VOCAB), *into))
 

@@ -51,7 +51,7 @@ def test_backward_refuses_an_operand_that_was_written_to_unseen(name, change):
     kept = of[name].detach().clone()
     CHANGES[change](of[name])
     assert not torch.equal(of[name], kept)
-    told = {"token_ids": "the support or token_ids", "mask": "the support or token_ids"}.get(name, name)
+    told = {"token_ids": "the support, token_ids or lora", "mask": "the support, token_ids or lora"}.get(name, name)
     for loss in losses:
         with pytest.raises(ValueError, match=f"{told}: written to since the forward pass"):
             loss.backward(retain_graph=True)

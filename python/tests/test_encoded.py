@@ -113,16 +113,75 @@ def test_f64(hidden):
     assert torch.equal(torch.from_numpy(of_numpy), isologit.linear_logprobs(hidden, numbers, [1, 2, 3]).logprobs)
 
 
-def test_no_gradients(hidden):
+def gradients_of(call, hidden, bias, weight):
+    """Of hidden and bias, exact; and dz, by the head whose weight is 1 on the diagonal and that has the same logits."""
+    leaf, own_bias = hidden.clone().requires_grad_(), bias.clone().requires_grad_()
+    call(leaf, weight, bias=own_bias, gradients="exact").backward()
+    z = isologit.logits(hidden, weight, bias=bias).detach().requires_grad_()
+    call(z, torch.eye(VOCAB), gradients="exact").backward()
+    return leaf.grad, own_bias.grad, z.grad
+
+
+def rounded_products(dz, weight, dtype):
+    """dz times a weight of fractions."""
+    return torch.tensor(
+        [
+            [
+                expected.round_once(sum(Fraction(x) * w for x, w in zip(row, column, strict=True)), dtype)
+                for column in zip(*weight, strict=True)
+            ]
+            for row in dz.double().tolist()
+        ],
+        dtype=dtype,
+    )
+
+
+TRAINING = {
+    "logprobs": lambda *given, **own: isologit.linear_logprobs(*given, [1, 69, 3], **own).logprobs.sum(),
+    "entropy": lambda *given, **own: isologit.score(*given, outputs=("entropy",), **own).entropy.sum(),
+    "top-k": lambda *given, **own: isologit.score(*given, outputs=("lse",), top_k=3, **own).top_k_logprobs.sum(),
+    "loss": lambda *given, **own: isologit.linear_cross_entropy(*given, [1, 69, 3], z_loss=0.01, **own),
+    "logits": lambda *given, **own: (isologit.logits(*given, **own) * torch.arange(VOCAB)).sum(),
+}
+
+
+@pytest.mark.parametrize("what", TRAINING)
+def test_gradients_through_f8(hidden, what):
+    values, scales = some_f8(torch.float8_e4m3fn), some_scales(3, 3)
+    weight = isologit.F8Weight(values, scales, block=(32, 16))
+    bias = torch.randn(VOCAB, generator=torch.Generator().manual_seed(6))
+    dhidden, dbias, dz = gradients_of(TRAINING[what], hidden, bias, weight)
+    right = rounded_products(dz, products(values, scales, 32, 16), torch.bfloat16)
+    assert expected.same_bits(dhidden, right)
+    sums = [expected.round_once(sum(map(Fraction, column))) for column in zip(*dz.double().tolist(), strict=True)]
+    assert dbias.tolist() == sums
+    leaf = hidden.float().requires_grad_()
+    TRAINING[what](leaf, weight, bias=bias).backward()
+    norms = isologit.logits(torch.eye(SIZE), weight).norm(dim=0)
+    assert (leaf.grad - right.float()).abs().max() <= 2.0**-7 * (dz.abs() @ norms).max()
+
+
+def test_gradients_of_f64(hidden):
+    weight = torch.randn(VOCAB, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    fractions = [[Fraction(w) for w in row] for row in weight.tolist()]
+    dhidden, _, dz = gradients_of(TRAINING["logprobs"], hidden, torch.zeros(VOCAB), weight)
+    assert expected.same_bits(dhidden, rounded_products(dz, fractions, torch.bfloat16))
+    right = rounded_products(dz.T, [[Fraction(h) for h in row] for row in hidden.double().tolist()], torch.float32)
+    assert weight.grad.dtype == torch.float64 and torch.equal(weight.grad, right.double())
+
+
+def test_a_weight_of_f8_is_frozen(hidden):
     weight = isologit.F8Weight(some_f8(torch.float8_e4m3fn), 0.5)
     leaf = hidden.clone().requires_grad_()
-    with pytest.raises(NotImplementedError, match="an F8Weight, which has no backward pass"):
-        isologit.linear_logprobs(leaf, weight, [1, 2, 3])
-    with torch.no_grad():
-        assert isologit.linear_logprobs(leaf, weight, [1, 2, 3]).logprobs.shape == (ROWS,)
-    scored = isologit.linear_logprobs(leaf, torch.ones(VOCAB, SIZE, dtype=torch.float64), [1, 2, 3])
-    with pytest.raises(NotImplementedError, match="f64 has no backward pass"):
+    with pytest.raises(TypeError, match="dweight_accumulate is given; expected None .* an F8Weight, which is frozen"):
+        isologit.linear_logprobs(leaf, weight, [1, 2, 3], dweight_accumulate=torch.zeros(VOCAB, SIZE))
+    scored = isologit.linear_logprobs(leaf, weight, [1, 2, 3])
+    weight.scale.fill_(0.25)
+    with pytest.raises(ValueError, match="weight: written to since the forward pass"):
         scored.logprobs.sum().backward()
+    with pytest.raises(ValueError, match="gradients is 'good'"):
+        isologit.logits(leaf, weight, gradients="good")
+    assert isologit.sample(leaf, weight, seed=1, sequence_id=0, position=0).ids.shape == (ROWS,)
 
 
 @pytest.mark.parametrize(

@@ -280,8 +280,16 @@ def test_install_leaves_random_numbers_and_modes_as_they_were():
 
 
 def test_a_bias_of_the_logits():
-    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16,
-             "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": VOCAB}
+    sizes = {
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "vocab_size": VOCAB,
+    }
     model = transformers.BartForConditionalGeneration(transformers.BartConfig(**sizes)).eval()
     isologit.hf.install(model)
     isologit.hf.uninstall(model)
@@ -299,3 +307,81 @@ def test_a_head_of_ones_own():
         hidden = torch.randn(2, 24)
         # Rows from vocab_size on are padding.
         assert same_bits(head(hidden), expected.logits(hidden, embedding.weight)[:, :48])
+
+
+def adapted(tied=False, **options):
+    """A model whose head PEFT has wrapped, with b not 0; and that layer."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=3, lora_alpha=7, target_modules=["lm_head", "q_proj"], **options)
+    model = peft.get_peft_model(tiny("Gemma2", tied=tied), config)
+    layer = model.get_output_embeddings()
+    with torch.no_grad():
+        layer.lora_B["default"].weight.normal_()
+    return model, layer
+
+
+def test_a_head_that_peft_has_wrapped_is_one_real_number_with_its_adapter():
+    model, layer = adapted()
+    names = list(model.state_dict())
+    hidden = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(3)).bfloat16()
+    head = isologit.hf.install(model)
+    lora = (layer.lora_A["default"].weight, layer.lora_B["default"].weight, 7 / 3)
+    plain = {"vocab_size": VOCAB, "lora": lora}
+    assert list(model.state_dict()) == names and model.get_output_embeddings() is layer
+    with torch.no_grad():
+        assert same_bits(layer(hidden), isologit.logits(hidden, layer.base_layer.weight, **plain))
+        wanted = isologit.linear_logprobs(hidden, layer.base_layer.weight, IDS[:, :3], softcap=2.0, **plain).logprobs
+        assert same_bits(head.logprobs(hidden, IDS[:, :3]).logprobs, wanted)
+        assert model(input_ids=IDS).logits.shape == (*IDS.shape, VOCAB)
+        with model.disable_adapter():
+            assert same_bits(layer(hidden), isologit.logits(hidden, layer.base_layer.weight))
+        model.merge_adapter()
+        assert same_bits(layer(hidden), isologit.logits(hidden, layer.base_layer.weight))
+        model.unmerge_adapter()
+    with pytest.raises(ValueError, match="has an isologit.nn.LMHead already"):
+        isologit.hf.install(model)
+    isologit.hf.uninstall(model)
+    assert (
+        "forward" not in vars(layer)
+        and same_bits(layer(hidden), layer(hidden))
+        and layer(hidden).dtype != torch.float32
+    )
+
+
+def test_the_adapter_of_the_head_trains():
+    model, layer = adapted()
+    head = isologit.hf.install(model.train())
+    hidden = body(model.base_model.model)
+    loss = head.cross_entropy(hidden, IDS)
+    loss.backward()
+    trained = [
+        parameter for name, parameter in model.named_parameters() if "lm_head" in name and parameter.requires_grad
+    ]
+    assert len(trained) == 2 and all(parameter.grad.any() for parameter in trained)
+    lora = tuple(parameter.detach().clone().requires_grad_() for parameter in trained)
+    isologit.linear_cross_entropy(
+        hidden, layer.base_layer.weight, IDS, softcap=2.0, vocab_size=VOCAB, lora=(*lora, 7 / 3)
+    ).backward()
+    assert all(same_bits(a.grad, b.grad) for a, b in zip(trained, lora, strict=True))
+    model(input_ids=IDS, labels=IDS).loss.backward()  # through the model's own loss too
+
+
+@pytest.mark.parametrize(("options", "why"), [({"use_dora": True}, "DoRA"), ({"lora_bias": True}, "bias of its own")])
+def test_adapters_that_are_more_than_a_product_are_refused(options, why):
+    model, layer = adapted(**options)
+    with pytest.raises(NotImplementedError, match=why):
+        isologit.hf.install(model)
+    assert "forward" not in vars(layer)
+
+
+def test_an_adapted_head_that_does_more_is_refused():
+    model, layer = adapted()
+    layer.register_forward_hook(lambda *_: None)
+    with pytest.raises(NotImplementedError, match="hooks"):
+        isologit.hf.install(model)
+    model, layer = adapted()
+    layer.scaling["default"] = 1.0
+    own = type(layer).forward
+    layer.forward = lambda x: 2 * own(layer, x)
+    with pytest.raises(NotImplementedError, match="other logits of random rows"):
+        isologit.hf.install(model)

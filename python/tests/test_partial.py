@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("ml_dtypes")
 from test_score import ROWS, SIZE, TEMPERATURES, TOP_K, VOCAB, as_numpy, head, same, wanted_of  # noqa: E402
 
 import isologit  # noqa: E402
+from isologit import _native  # noqa: E402
 from isologit._score import OUTPUTS  # noqa: E402
 from isologit.partial import PartialScore  # noqa: E402
 
@@ -171,3 +173,36 @@ def test_what_is_given_lives_as_long_as_it_is_needed():
         party.absorb(weight)
         assert party.finish_round()
         assert same(party.scores().lse, [np.float32(n * SIZE + np.log(20.0))] * 2)
+
+
+def test_a_handler_that_raises_in_a_finalizer_loses_no_memory(monkeypatch):
+    """A signal's handler may raise wherever Python runs, as a trace function may."""
+    ended, unraisable, end = [], [], _native._library.isologit_partial_end
+
+    def recorded(handle):
+        ended.append(handle.value)
+        end(handle)
+
+    monkeypatch.setattr(_native._library, "isologit_partial_end", recorded)
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    class Interruption(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interruption
+
+    def partial():
+        return PartialScore(np.ones((1, 2), np.float32), vocab_size=3, outputs=("lse",))
+
+    score = partial()
+    former = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        del score
+    finally:
+        sys.settrace(former)
+    assert not ended and unraisable[0].exc_type is Interruption
+    score = partial()
+    del score
+    assert len(ended) == len(set(ended)) == 2

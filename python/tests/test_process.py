@@ -177,3 +177,23 @@ def test_a_fork_scores_with_threads_of_its_own():
     for child in children:
         child.join(timeout=60)
         assert child.exitcode == 0
+
+
+def test_a_handler_that_raises_while_a_partial_score_finishes_is_heard():
+    # Rows enough that finish_round, which the library asks every 50 ms whether to go on, takes longer than that.
+    code = """
+import signal, numpy as np, isologit.partial
+class Stop(Exception): pass
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+hidden = np.ones((1 << 19, 1), np.float32)
+score = isologit.partial.PartialScore(hidden, vocab_size=2, outputs=("entropy", "sum_p2", "lse"), threads=1)
+score.absorb(np.array([[1], [2]], np.float32))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+try:
+    score.finish_round()
+except Stop:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")

@@ -343,9 +343,10 @@ def test_the_page_has_the_table():
 
 def test_the_engines_are_tested_in_the_version_of_the_table():
     pinned = pathlib.Path("scripts/test_engines").read_text()
-    for key in ("vllm", "sglang"):
+    for key in ("vllm", "sglang", "trl"):
         package = _table.PACKAGES[key]
         assert f"{package.distribution}=={package.tested}\n" in pinned
+    assert f'"{_table.LLAMA_CPP.distribution}=={_table.LLAMA_CPP.tested}"' in pathlib.Path("scripts/test").read_text()
 
 
 def rows_of_status():

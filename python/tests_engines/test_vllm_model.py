@@ -5,12 +5,15 @@ and batches; that each operator is right is shown against the oracle.
 """
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from vllm import SamplingParams, TokensPrompt
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
 from isologit import hf
+from isologit.integrations.vllm import _experts
 
 transformers = pytest.importorskip("transformers")
 
@@ -35,17 +38,46 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
 CONFIGS = {
     "gemma2": ("Gemma2Config", {"sliding_window": 9, "query_pre_attn_scalar": 32}),
     "gemma3": ("Gemma3TextConfig", {"sliding_window": 9, "query_pre_attn_scalar": 32}),
+    "gpt_oss": (
+        "GptOssConfig",
+        {
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "sliding_window": 9,
+            "swiglu_limit": 1.5,
+            "rope_parameters": YARN | {"beta_fast": 4.0, "beta_slow": 1.0, "truncate": False},
+        },
+    ),
     "llama": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "mistral": ("MistralConfig", {"sliding_window": 9}),
     "phi3": ("Phi3Config", {"hidden_size": 128, "partial_rotary_factor": 0.5}),
     "qwen2": ("Qwen2Config", {"hidden_size": 128, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", {}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {
+            "moe_intermediate_size": 32,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [1],
+            "rope_parameters": YARN | {"attention_factor": 1.25},
+        },
+    ),
 }
 ON = {"isologit": {"scope": "model"}}
-SERVED = {"enable_prefix_caching": True, "enable_chunked_prefill": True, "max_num_batched_tokens": 32, "block_size": 32}
+SERVED = {
+    "enable_prefix_caching": True,
+    "enable_chunked_prefill": True,
+    "long_prefill_token_threshold": 24,
+    "max_num_batched_tokens": 320,
+    "max_num_seqs": 300,
+    "block_size": 32,
+}
 
 
 def make(name, folder):
@@ -105,6 +137,42 @@ def test_the_same_bits(both):
         assert torch.equal(reported(output), recomputed(exact, output))
 
 
+def test_three_hundred_rows_in_one_step(both):
+    engine, exact, _ = both
+    ids = torch.randint(3, 300, (300, 1), generator=torch.Generator().manual_seed(2))
+    params = SamplingParams(temperature=1.0, max_tokens=3, logprobs=0, ignore_eos=True, detokenize=False)
+    asked = [TokensPrompt(prompt_token_ids=row) for row in ids.tolist()]
+    before = engine.collective_rpc("isologit_state")[0]
+    outputs = engine.generate(asked, params, use_tqdm=False)
+    after = engine.collective_rpc("isologit_state")[0]
+    assert (after["calls"] - before["calls"], after["rows"] - before["rows"]) == (3, 900)
+    drawn = torch.tensor([output.outputs[0].token_ids for output in outputs])
+    with torch.no_grad():
+        hidden = exact.base_model(input_ids=torch.cat([ids, drawn[:, :-1]], 1), use_cache=False).last_hidden_state
+        right = exact.get_output_embeddings().logprobs(hidden, drawn).logprobs.float()
+    assert torch.equal(torch.stack([reported(output) for output in outputs]), right)
+
+
+def test_many_samplers_at_once(both):
+    """Logprobs are those of the model's logits, whatever the requests beside it ask of theirs."""
+    engine, exact, _ = both
+    generator = torch.Generator().manual_seed(3)
+    ids = [torch.randint(3, 300, (1 + n % 6,), generator=generator).tolist() for n in range(44)]
+    kinds = [
+        {"temperature": 0.7, "top_p": 0.8},
+        {"temperature": 1.3, "top_k": 7, "seed": 5},
+        {"temperature": 0.0},
+        {"temperature": 1.0, "min_p": 0.02, "presence_penalty": 0.5, "repetition_penalty": 1.2},
+    ]
+    params = [
+        SamplingParams(max_tokens=3 + n % 5, logprobs=n % 3, ignore_eos=True, detokenize=False, **kinds[n % 4])
+        for n in range(44)
+    ]
+    outputs = engine.generate([TokensPrompt(prompt_token_ids=row) for row in ids], params, use_tqdm=False)
+    for output in outputs:
+        assert torch.equal(reported(output), recomputed(exact, output))
+
+
 def test_stock_differs(both):
     """What is compared is not so coarse that stock models would agree too."""
     engine, _, model = both
@@ -115,19 +183,43 @@ def test_stock_differs(both):
     assert not torch.equal(reported(output), recomputed(stock, output))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "qwen3_moe"])
 def test_two_ranks(start, tmp_path, name):
     model = make(name, tmp_path)
     hf.install(model, scope="model")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
         ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+        ranks |= {"enable_expert_parallel": True} if name == "qwen3_moe" else {}
         engine = start(tmp_path, {"isologit": {"scope": "model", "threads": 1}}, skip_tokenizer_init=True, **ranks)
         assert [state["scope"] for state in engine.collective_rpc("isologit_state")] == ["model", "model"]
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts()]
         params = SamplingParams(temperature=1.0, max_tokens=6, logprobs=0, ignore_eos=True, detokenize=False)
         for output in engine.generate(asked, params, use_tqdm=False):
             assert torch.equal(reported(output), recomputed(model, output))
+
+
+def test_experts_that_are_not_known_are_refused():
+    def unknown(**changes):
+        ranks = {"dp_size": 1, "tp_size": 1, "enable_eplb": False, "is_sequence_parallel": False}
+        given = {"shared_experts": None, "routed_scaling_factor": 1.0, "activation": MoEActivation.SILU, **changes}
+        method = object.__new__(_experts.ExactExpertsMethod)
+        return _experts.unknown(
+            SimpleNamespace(
+                routed_experts=SimpleNamespace(quant_method=method, activation=given["activation"]),
+                moe_config=SimpleNamespace(
+                    moe_parallel_config=SimpleNamespace(**{name: given.get(name, ranks[name]) for name in ranks})
+                ),
+                shared_experts=given["shared_experts"],
+                routed_scaling_factor=given["routed_scaling_factor"],
+            )
+        )
+
+    assert unknown() == ""
+    assert "set enable_expert_parallel" in unknown(tp_size=2)
+    assert "is balanced over ranks" in unknown(dp_size=2) and "is balanced over ranks" in unknown(enable_eplb=True)
+    assert "has shared experts" in unknown(shared_experts=object())
+    assert "gates by gelu" in unknown(activation=MoEActivation.GELU)
 
 
 def test_what_is_not_known_is_refused(start, tmp_path):

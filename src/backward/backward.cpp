@@ -8,6 +8,7 @@
 
 #include "backward/derivatives.hpp"
 #include "backward/hidden_sums.hpp"
+#include "backward/lora_sums.hpp"
 #include "backward/weight_sums.hpp"
 #include "base/asking.hpp"
 #include "base/cpu.hpp"
@@ -48,27 +49,37 @@ class Backward {
     clear();
     if (rows_.active().empty()) return report_;
     Derivatives derivatives(head_, request_, rows_, target_, loops_, exact_, threads_, parties_);
-    WeightSums weight(head_, request_, rows_.active(), loops_, exact_, threads_);
-    HiddenSums hidden(head_, request_, rows_.active(), loops_, exact_, threads_, parties_);
+    WeightSums weight(head_, request_, rows_.active(), target_, exact_, threads_);
+    HiddenSums hidden(head_, request_, rows_.active(), target_, exact_, threads_, parties_);
+    const Sums how = loops_ == nullptr ? Sums::defined : exact_ ? Sums::certified : Sums::fast;
+    LoraASums lora_a(head_, request_, rows_.active(), how, threads_, parties_);
+    LoraBSums lora_b(head_, request_, rows_.active(), how, threads_);
     const double first_pass = request_.summaries.empty() ? 0.3 : 0;
     span(0, first_pass);
     if (!derivatives.normalize(progress())) return cancelled();
     span(first_pass, 1);
     const bool finished = strips(derivatives, [&](std::int64_t first, std::int64_t count, const float* strip) {
       const std::int64_t stride = report_.rows * kChunk;
-      base::parallel_for(threads_, count,
-                         [&](int worker, std::int64_t i) { weight.add_chunk(worker, first + i, strip + i * stride); });
+      base::parallel_for(threads_, count, [&](int worker, std::int64_t i) {
+        weight.add_chunk(worker, first + i, strip + i * stride);
+        lora_b.add_chunk(first + i, strip + i * stride);
+      });
       hidden.add_strip(first, count, strip);
+      lora_a.add_strip(first, count, strip);
     });
     if (!finished) return stopped(derivatives);
     derivatives.share_tops();
     if (const std::int64_t row = derivatives.mismatch(true); row >= 0) return contradicted(row);
     hidden.share();
+    lora_a.share();
+    lora_a.finish();
+    hidden.add_low_rank(lora_a.g());
     std::vector<HiddenSums::Open> open = hidden.finish();
     if (!settle(derivatives, hidden, open)) return cancelled();
     report_.logit_fallbacks += derivatives.logit_fallbacks();
     report_.derivative_fallbacks = derivatives.fallbacks();
-    report_.sum_fallbacks = weight.fallbacks() + static_cast<std::int64_t>(open.size());
+    report_.sum_fallbacks =
+        weight.fallbacks() + lora_a.fallbacks() + lora_b.fallbacks() + static_cast<std::int64_t>(open.size());
     return report_;
   }
 
@@ -106,6 +117,8 @@ class Backward {
     if (!rows_.active().empty()) return;
     zero(request_.dweight, head_.vocab_size, head_.weight.cols);
     zero(request_.dbias, 1, head_.vocab_size);
+    zero(request_.dlora_a, head_.lora.a.rows, head_.weight.cols);
+    zero(request_.dlora_b, head_.vocab_size, head_.lora.a.rows);
   }
 
   // The progress callback sees [from, to) of the whole for what comes next.

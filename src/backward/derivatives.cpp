@@ -9,6 +9,7 @@
 #include "base/parties.hpp"
 #include "base/thread_pool.hpp"
 #include "exact/element.hpp"
+#include "exact/encoded.hpp"
 #include "fold/pair_sums.hpp"
 
 namespace isologit::detail::backward {
@@ -19,6 +20,19 @@ bool all_finite(const void* data, DType dtype, std::int64_t count) {
     if (!std::isfinite(exact::load_element(data, dtype, i))) return false;
   }
   return true;
+}
+
+bool all_finite(const MatrixView& matrix, std::int64_t row) {
+  return all_finite(exact::row_data(matrix, row), matrix.dtype, matrix.cols);
+}
+
+// Whether the weight's row and that of a low-rank addition's b are.
+bool is_finite(const Head& head, std::int64_t id) {
+  if (head.lora.a.rows > 0 && !all_finite(head.lora.b, id)) return false;
+  if (head.encoded.encoding == Encoding::none) return all_finite(head.weight, id);
+  std::vector<double> numbers(static_cast<std::size_t>(head.weight.cols));
+  exact::decode_row(head, id, numbers.data());
+  return std::all_of(numbers.begin(), numbers.end(), [](double x) { return std::isfinite(x); });
 }
 
 }  // namespace
@@ -45,10 +59,11 @@ Derivatives::Derivatives(const Head& head, const BackwardRequest& request, const
   // Finite operands make no NaN, so a dense upstream can do without the first pass. (Sums in f32 may overflow.)
   std::atomic<bool> finite = head.bias.data == nullptr || all_finite(head.bias.data, head.bias.dtype, head.vocab_size);
   base::parallel_for(threads, head.vocab_size, [&](int, std::int64_t v) {
-    if (finite && !all_finite(exact::row_data(head.weight, v), head.weight.dtype, head.weight.cols)) finite = false;
+    if (finite && !is_finite(head, v)) finite = false;
   });
+  for (std::int64_t j = 0; j < head.lora.a.rows; ++j) finite = finite && all_finite(head.lora.a, j);
   for (const ActiveRow& row : rows.active()) {
-    finite = finite && all_finite(exact::row_data(request.hidden, row.index), request.hidden.dtype, head.weight.cols);
+    finite = finite && all_finite(request.hidden, row.index);
   }
   finite_ = finite;
 }

@@ -1,6 +1,8 @@
 #include "backward/hidden_sums.hpp"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -8,6 +10,8 @@
 #include "base/asking.hpp"
 #include "base/parties.hpp"
 #include "base/thread_pool.hpp"
+#include "exact/ball.hpp"
+#include "exact/encoded.hpp"
 #include "exact/two_sum.hpp"
 #include "tiles/tiles.hpp"
 
@@ -25,22 +29,32 @@ constexpr std::size_t kSharedElements = std::size_t{1} << 20;
 
 std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
+// Whether products of it keep their relative precision in f32 arithmetic.
+bool is_normal(double x, float near) { return x == near || (std::isfinite(near) && std::fabs(near) >= 0x1p-126F); }
+
+// Any thread may set it.
+void set(std::uint8_t& flag) { std::atomic_ref(flag).store(1, std::memory_order_relaxed); }
+
 }  // namespace
 
 HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-                       const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties)
+                       const kernels::Target& target, bool exact, int threads, const base::Parties& parties)
     : head_(head),
       rows_(rows),
-      loops_(loops),
+      loops_(target.backward_loops()),
+      part_loops_(parts_for(target.part_loops(), exact || head.encoded.encoding != Encoding::none, head.weight.dtype)),
       exact_(exact),
       threads_(threads),
       parties_(parties),
       output_(request.dhidden),
       columns_(head.weight.cols),
       stride_(columns_ + kPadding),
+      parts_(exact ? exact::parts_of(head.encoded) : 1),
+      open_rows_(rows.size(), 0),
+      open_columns_(static_cast<std::size_t>(columns_), 0),
       row_blocks_(blocks_of(static_cast<std::int64_t>(rows.size()), kRows)),
-      block_rows_(groups_of(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_)) * kernels::kGroupRows) {
-  if (!output_.wanted() || loops == nullptr) return;
+      block_rows_(padded_rows(blocks_of(static_cast<std::int64_t>(rows.size()), row_blocks_), part_loops_)) {
+  if (!output_.wanted() || loops_ == nullptr) return;
   const std::size_t elements = rows.size() * static_cast<std::size_t>(stride_);
   high_.assign(elements, 0);
   if (exact) {
@@ -51,7 +65,7 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
   for (int i = 0; i < threads; ++i) {
     workers_.push_back({base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
                         base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
-                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops->columns))});
+                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops_->columns))});
   }
 }
 
@@ -60,7 +74,7 @@ void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* 
   const std::int64_t id = first * kChunk;
   const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kernels::kDepth)};
   const std::int64_t lefts = strip.pieces * row_blocks_;
-  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_);
+  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_, part_loops_);
   base::parallel_for(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
   base::parallel_for(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
     add_block(workers_[static_cast<std::size_t>(worker)], strip, i % row_blocks_, i / row_blocks_ * kBlockColumns);
@@ -83,6 +97,12 @@ std::int64_t HiddenSums::rows_of(std::int64_t row_block) const {
 void HiddenSums::pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block) {
   PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
   left.pack(dz_of(strip, piece, row_block), kChunk, 1, rows_of(row_block), depth_of(strip, piece));
+  // The parts of an element that is not 0 may be, and 0 times infinity is NaN.
+  for (std::int64_t r = 0; parts_ > 1 && r < rows_of(row_block); ++r) {
+    if (std::isinf(left.greatest[static_cast<std::size_t>(r)])) {
+      set(open_rows_[static_cast<std::size_t>(row_block * block_rows_ + r)]);
+    }
+  }
   if (!exact_) left.scale();
 }
 
@@ -91,10 +111,11 @@ void HiddenSums::add_block(Packing& own, const Strip& strip, std::int64_t row_bl
   const std::int64_t columns = std::min(kBlockColumns, columns_ - first_column);
   const std::int64_t width = loops_->columns;
   if (exact_ && first_column == 0) add_row_squares(strip, row_block);
-  for (std::int64_t piece = 0; piece < strip.pieces; ++piece) {
+  for (std::int64_t i = 0; i < strip.pieces * parts_; ++i) {
+    const std::int64_t piece = i / parts_;
     const std::int64_t depth = depth_of(strip, piece);
     const PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
-    pack_weight(own, strip.first_id + piece * kernels::kDepth, depth, first_column, columns);
+    pack_weight(own, i % parts_, strip.first_id + piece * kernels::kDepth, depth, first_column, columns);
     if (exact_ && row_block == 0) add_column_squares(own, depth, first_column, columns);
     for (std::int64_t p = 0; p * width < columns; ++p) {
       const float* elements = own.panels.as<float>() + p * kernels::kDepth * width;
@@ -128,22 +149,41 @@ void HiddenSums::add_row_squares(const Strip& strip, std::int64_t row_block) {
   }
 }
 
-void HiddenSums::pack_weight(Packing& own, std::int64_t first, std::int64_t depth, std::int64_t column,
-                             std::int64_t count) const {
+void HiddenSums::decode_part(std::int64_t part, std::int64_t id, std::int64_t column, std::int64_t count, float* to) {
+  double numbers[kBlockColumns];
+  exact::decode(head_, id, column, count, numbers);
+  for (std::int64_t k = 0; k < count; ++k) {
+    std::array<float, 3> parts = {static_cast<float>(numbers[k])};
+    const bool fits = exact_ ? exact::split(numbers[k], parts_, parts.data(), 1)
+                             : !std::isfinite(numbers[k]) || is_normal(numbers[k], parts[0]);
+    if (!fits) set(open_columns_[static_cast<std::size_t>(column + k)]);
+    to[k] = fits ? parts[static_cast<std::size_t>(part)] : 0;
+  }
+}
+
+void HiddenSums::pack_weight(Packing& own, std::int64_t part, std::int64_t first, std::int64_t depth,
+                             std::int64_t column, std::int64_t count) {
   const std::int64_t width = loops_->columns;
-  const DType dtype = head_.weight.dtype;
+  const bool encoded = head_.encoded.encoding != Encoding::none;
+  const DType dtype = encoded ? DType::f32 : head_.weight.dtype;
   const auto size = static_cast<std::int64_t>(dtype_size(dtype));
   // Copied first: what lies a power of two apart in memory would not stay in the caches from one panel to the next.
   char* rows = own.rows.as<char>();
   for (std::int64_t k = 0; k < depth; ++k) {
+    char* to = rows + k * kBlockColumns * size;
+    if (encoded) {
+      decode_part(part, first + k, column, count, reinterpret_cast<float*>(to));
+      continue;
+    }
     const char* row = static_cast<const char*>(exact::row_data(head_.weight, first + k)) + column * size;
-    std::memcpy(rows + k * kBlockColumns * size, row, static_cast<std::size_t>(count * size));
+    std::memcpy(to, row, static_cast<std::size_t>(count * size));
   }
   for (std::int64_t p = 0; p * width < count; ++p) {
     const void* from[kernels::kDepth];
     for (std::int64_t k = 0; k < depth; ++k) from[k] = rows + (k * kBlockColumns + p * width) * size;
-    own.greatest[static_cast<std::size_t>(p)] = std::bit_cast<float>(loops_->pack(
-        from, dtype, depth, std::min(width, count - p * width), own.panels.as<float>() + p * kernels::kDepth * width));
+    own.greatest[static_cast<std::size_t>(p)] =
+        pack_panel(*loops_, part_loops_, from, dtype, depth, std::min(width, count - p * width),
+                   own.panels.as<float>() + p * kernels::kDepth * width);
   }
 }
 
@@ -197,9 +237,72 @@ void HiddenSums::share() {
       return read;
     });
   }
+  share_what_is_open();
   if (!exact_) return;
   share_squares(row_squares_);
   share_squares(column_squares_);
+}
+
+void HiddenSums::share_what_is_open() {
+  base::ByteWriter own;
+  own.put(parts_);
+  for (std::vector<std::uint8_t>* flags : {&open_rows_, &open_columns_}) {
+    for (const std::uint8_t flag : *flags) own.put(flag);
+  }
+  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
+    std::int64_t parts = 0;
+    if (!bytes.get_count(parts)) return false;
+    parts_ = std::max(parts_, parts);
+    for (std::vector<std::uint8_t>* flags : {&open_rows_, &open_columns_}) {
+      std::uint8_t other = 0;
+      for (std::uint8_t& flag : *flags) {
+        if (!bytes.get(other)) return false;
+        flag |= other;
+      }
+    }
+    return true;
+  });
+}
+
+void HiddenSums::add_low_rank(const FactorTable& g) {
+  if (!output_.wanted() || g.rank == 0) return;
+  g_ = &g;
+  if (loops_ == nullptr) return;
+  const MatrixView& view = head_.lora.a;
+  std::vector<float> a(static_cast<std::size_t>(g.rank * columns_));
+  for (std::int64_t i = 0; i < g.rank * columns_; ++i) {
+    const std::int64_t column = i % columns_;
+    const float element = exact::load_element(exact::row_data(view, i / columns_), view.dtype, column);
+    a[static_cast<std::size_t>(i)] = element;
+    // Some parts of g may be 0, and 0 times infinity is NaN.
+    if (exact_ && !std::isfinite(element)) open_columns_[static_cast<std::size_t>(column)] = 1;
+    if (exact_) column_squares_[static_cast<std::size_t>(column)] += static_cast<double>(element) * element;
+  }
+  base::parallel_for(threads_, static_cast<std::int64_t>(rows_.size()),
+                     [&](int, std::int64_t row) { add_low_rank(g, a, static_cast<std::size_t>(row)); });
+}
+
+void HiddenSums::add_low_rank(const FactorTable& g, const std::vector<float>& a, std::size_t row) {
+  double* high = &high_[row * static_cast<std::size_t>(stride_)];
+  for (std::int64_t j = 0; j < g.rank; ++j) {
+    const WideFactor& factor = g.at(row, j);
+    const float* elements = &a[static_cast<std::size_t>(j * columns_)];
+    if (!factor.plain) {
+      open_rows_[row] = 1;
+    } else if (!exact_) {
+      for (std::int64_t k = 0; k < columns_; ++k) high[k] += factor.near * static_cast<double>(elements[k]);
+    } else {
+      double* low = &low_[row * static_cast<std::size_t>(stride_)];
+      for (const double part : factor.parts) {
+        for (std::int64_t k = 0; k < columns_; ++k) {
+          const exact::TwoSum sum = exact::two_sum(high[k], part * static_cast<double>(elements[k]));
+          high[k] = sum.high;
+          low[k] += sum.low;
+        }
+      }
+      row_squares_[row] += factor.near * factor.near * (1 + 0x1p-20);
+    }
+  }
 }
 
 void HiddenSums::share_squares(std::vector<double>& squares) const {
@@ -221,33 +324,46 @@ void HiddenSums::share(std::vector<Open>& open) const {
   base::ByteWriter own;
   for (Open& element : open) {
     element.sum.write(own);
+    exact::write({element.wide, {}}, own);
     element.sum = {};
+    element.wide = {};
   }
   parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
-    return std::all_of(open.begin(), open.end(), [&](Open& element) { return element.sum.add_read(bytes); });
+    return std::all_of(open.begin(), open.end(), [&](Open& element) {
+      exact::Ball wide;
+      if (!element.sum.add_read(bytes) || !exact::read(bytes, wide)) return false;
+      element.wide = exact::add(element.wide, wide.middle);
+      return true;
+    });
   });
 }
 
 std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
-  const std::int64_t terms = parties_.vocab_size() + merged_;
+  const std::int64_t terms = parties_.vocab_size() * parts_ + merged_ + (g_ == nullptr ? 0 : g_->rank) * 3;
+  const bool any_open = std::find(open_columns_.begin(), open_columns_.end(), 1) != open_columns_.end();
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     base::go_on_or_throw();
-    if (loops_ != nullptr && !exact_) {
+    if (loops_ != nullptr && !exact_ && !any_open && open_rows_[r] == 0) {
       output_.store_row(*loops_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
       continue;
     }
     for (std::int64_t k = 0; k < columns_; ++k) {
       const std::size_t at = r * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(k);
-      if (loops_ == nullptr) {
-        open.push_back({r, k, {}});
+      if (loops_ == nullptr || is_open(r, k)) {
+        open.push_back({r, k, {}, {}});
+      } else if (!exact_) {
+        const double sum = output_.before(rows_[r].index, k) + high_[at];
+        output_.store(rows_[r].index, k, exact::narrow(sum, output_.dtype()));
       } else {
-        // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
-        const double reach =
-            std::sqrt(row_squares_[r]) * std::sqrt(column_squares_[static_cast<std::size_t>(k)]) * (1 + 0x1p-10);
-        const double error = two_sum_error(terms, reach);
-        if (!output_.store_certified(rows_[r].index, k, high_[at], low_[at], error)) open.push_back({r, k, {}});
+        // Cauchy and Schwarz, a row counting once for each part; the factor covers the roundings of the squares and
+        // roots.
+        const double reach = std::sqrt(row_squares_[r] * static_cast<double>(parts_ + 2)) *
+                             std::sqrt(column_squares_[static_cast<std::size_t>(k)]) * (1 + 0x1p-10);
+        double error = two_sum_error(terms, reach);
+        if (g_ != nullptr) error += reach * 0x1p-69;  // what the parts of g leave out
+        if (!output_.store_certified(rows_[r].index, k, high_[at], low_[at], error)) open.push_back({r, k, {}, {}});
       }
     }
   }
@@ -264,6 +380,12 @@ void HiddenSums::add_strip(std::vector<Open>& open, std::span<const std::size_t>
       const std::int64_t begin = (first + c) * kChunk;
       const float* dz = strip + c * row_stride + row * kChunk;
       for (std::int64_t j = 0; j < std::min(kChunk, head_.vocab_size - begin); ++j) {
+        if (head_.encoded.encoding != Encoding::none) {
+          double w = 0;
+          exact::decode(head_, begin + j, element.column, 1, &w);
+          add_wide(element, dz[j], w);
+          continue;
+        }
         const float w =
             exact::load_element(exact::row_data(head_.weight, begin + j), head_.weight.dtype, element.column);
         element.sum.add(static_cast<double>(dz[j]) * static_cast<double>(w));
@@ -272,12 +394,40 @@ void HiddenSums::add_strip(std::vector<Open>& open, std::span<const std::size_t>
   });
 }
 
+void HiddenSums::add_wide(Open& element, float dz, double weight) {
+  const auto d = static_cast<double>(dz);
+  float parts[3];
+  if (!std::isfinite(dz) || !std::isfinite(weight)) {
+    element.sum.add(d * weight);
+  } else if (exact::split(weight, 3, parts, 1)) {
+    for (const float part : parts) element.sum.add(d * static_cast<double>(part));
+  } else if (dz != 0) {
+    element.wide = exact::add(element.wide,
+                              exact::multiply(exact::BigFloat::from_double(d), exact::BigFloat::from_double(weight)));
+  }
+}
+
 void HiddenSums::finish(std::vector<Open>& open) const {
   for (Open& element : open) {
     base::go_on_or_throw();
     const std::int64_t index = rows_[element.row].index;
-    element.sum.add(output_.before(index, element.column));
-    output_.store(index, element.column, element.sum.round(exact::format_of(output_.dtype())));
+    const exact::Format& format = exact::format_of(output_.dtype());
+    const double before = output_.before(index, element.column);
+    if (g_ == nullptr && element.wide.is_zero()) {
+      element.sum.add(before);
+      output_.store(index, element.column, element.sum.round(format));
+      continue;
+    }
+    DefinedSum sum;
+    sum.add(element.sum.finite());
+    sum.add(element.wide);
+    sum.add_special(element.sum.special());
+    for (std::int64_t j = 0; g_ != nullptr && j < g_->rank; ++j) {
+      const MatrixView& a = head_.lora.a;
+      sum.add(g_->at(element.row, j).exact,
+              static_cast<double>(exact::load_element(exact::row_data(a, j), a.dtype, element.column)));
+    }
+    output_.store(index, element.column, sum.round(before, format));
   }
 }
 

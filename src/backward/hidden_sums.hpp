@@ -1,27 +1,29 @@
 // dhidden: sums over the vocabulary for all rows, kept in f64 (fast) or in two f64 (exact) from strip to strip. Each
 // element belongs to one thread at a time and its terms come in ascending id, kDepth of them a piece, whatever
-// the strips are.
+// the strips are. An encoded weight enters as f32 numbers, of which each element is a sum; a low-rank addition as
+// further terms at the end. What neither fits is left open.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "backward/lora_sums.hpp"
 #include "backward/output.hpp"
 #include "backward/products.hpp"
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
 #include "base/parties.hpp"
 #include "exact/superaccumulator.hpp"
-#include "kernels/backward_loops.hpp"
+#include "kernels/target.hpp"
 
 namespace isologit::detail::backward {
 
 class HiddenSums {
  public:
-  // loops: null to leave every element open. Throws std::bad_alloc.
+  // A target without loops leaves every element open. Throws std::bad_alloc.
   HiddenSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-             const kernels::BackwardLoops* loops, bool exact, int threads, const base::Parties& parties);
+             const kernels::Target& target, bool exact, int threads, const base::Parties& parties);
 
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
   void add_strip(std::int64_t first, std::int64_t count, const float* dz);
@@ -29,11 +31,15 @@ class HiddenSums {
   // Puts the sums of all parties that share the vocabulary in the place of this one's, before finish().
   void share();
 
+  // Adds the terms of the head's low-rank addition, if it has one, after share(). g must outlive the object.
+  void add_low_rank(const FactorTable& g);
+
   // An element that is not written yet.
   struct Open {
     std::size_t row;
     std::int64_t column;
     exact::Sum sum;
+    exact::BigFloat wide;  // terms that the sum does not hold
   };
   // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...), share(open) and
   // finish(open).
@@ -51,6 +57,14 @@ class HiddenSums {
   };
 
   void share_squares(std::vector<double>& squares) const;
+  void share_what_is_open();
+  void add_low_rank(const FactorTable& g, const std::vector<float>& a, std::size_t row);
+  // Whether an element is to be made by the definition, whatever was summed.
+  bool is_open(std::size_t row, std::int64_t column) const {
+    return open_rows_[row] != 0 || open_columns_[static_cast<std::size_t>(column)] != 0;
+  }
+  // Adds dz times the encoded weight's element.
+  static void add_wide(Open& element, float dz, double weight);
 
   // A strip's dz, pieces of kDepth ids.
   struct Strip {
@@ -64,14 +78,18 @@ class HiddenSums {
   std::int64_t rows_of(std::int64_t row_block) const;
   void pack_dz(const Strip& strip, std::int64_t piece, std::int64_t row_block);
   void add_block(Packing& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column);
-  // Packs ids [first, first + depth) of the weight, columns [column, column + count), as panels.
-  void pack_weight(Packing& own, std::int64_t first, std::int64_t depth, std::int64_t column, std::int64_t count) const;
+  // Packs ids [first, first + depth) of the weight, columns [column, column + count), as panels. `part` of an encoded
+  // one; columns that the parts do not make up are left open.
+  void pack_weight(Packing& own, std::int64_t part, std::int64_t first, std::int64_t depth, std::int64_t column,
+                   std::int64_t count);
+  void decode_part(std::int64_t part, std::int64_t id, std::int64_t column, std::int64_t count, float* to);
   void add_row_squares(const Strip& strip, std::int64_t row_block);
   void add_column_squares(const Packing& own, std::int64_t depth, std::int64_t column, std::int64_t count);
 
   const Head& head_;
   std::span<const ActiveRow> rows_;
   const kernels::BackwardLoops* loops_;
+  const kernels::PartLoops* part_loops_;  // of fast sums
   bool exact_;
   int threads_;
   const base::Parties& parties_;
@@ -82,7 +100,10 @@ class HiddenSums {
   std::vector<double> low_;             // the same, exact only
   std::vector<double> row_squares_;     // of dz, exact only
   std::vector<double> column_squares_;  // of the weight, exact only
+  std::int64_t parts_;                  // f32 numbers that stand for an element of the weight
   std::int64_t merged_ = 0;             // sums of other parties that entered each of these
+  const FactorTable* g_ = nullptr;
+  std::vector<std::uint8_t> open_rows_, open_columns_;
   std::int64_t row_blocks_;
   std::int64_t block_rows_;
   std::vector<PackedRows> packed_dz_;  // a strip's dz packed, [piece][row block]

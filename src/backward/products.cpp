@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace isologit::detail::backward {
 namespace {
@@ -16,27 +17,75 @@ bool is_safe(float a, float b) {
   return product <= kMost && (product >= kLeast || a == 0 || b == 0);
 }
 
-void multiply_wide(const PackedRows& left, const PackedPanel& panel, std::int64_t columns, std::int64_t row,
-                   double* c) {
-  const float* a = left.group(row / kernels::kGroupRows) + row % kernels::kGroupRows;
-  for (std::int64_t j = 0; j < panel.columns; ++j) {
-    double sum = 0;
-    for (std::int64_t k = 0; k < left.depth; ++k) {
-      sum += static_cast<double>(a[k * kernels::kGroupRows]) * static_cast<double>(panel.elements[k * columns + j]);
+// From the elements as they were before packing, which neither a scale nor parts have touched.
+void multiply_wide(const PackedRows& left, const float* panel, std::int64_t width, std::int64_t columns,
+                   std::int64_t row, double* c) {
+  double sums[kernels::kMostColumns] = {};
+  for (std::int64_t k = 0; k < left.depth; ++k) {
+    const auto a = static_cast<double>(left.source[row * left.row_stride + k * left.depth_stride]);
+    for (std::int64_t j = 0; j < columns; ++j) sums[j] += a * static_cast<double>(panel[k * width + j]);
+  }
+  for (std::int64_t j = 0; j < columns; ++j) c[j] += sums[j];
+}
+
+void multiply_parts(const PackedRows& left, const PackedPanel& panel, double* c, std::int64_t stride) {
+  const auto* elements = reinterpret_cast<const char*>(panel.elements);
+  const bool plain = !std::isnan(panel.greatest);
+  if (plain) {
+    left.parts->multiply(left.groups.as<char>(), left.greatest.data(), left.unit.data(), left.rows, left.depth,
+                         elements, panel.columns, c, stride);
+  }
+  const auto is_done = [&](float greatest) { return plain && !std::isnan(greatest); };
+  const auto end = left.greatest.begin() + left.rows;
+  if (std::all_of(left.greatest.begin(), end, is_done)) return;
+  float wide[kernels::kDepth * kernels::kPartColumns];
+  for (std::int64_t k = 0; k < left.depth; ++k) {
+    for (std::int64_t j = 0; j < panel.columns; ++j) {
+      wide[k * kernels::kPartColumns + j] = kernels::element_of_panel(elements, k, j);
     }
-    c[j] += sum * left.unit[static_cast<std::size_t>(row)];
+  }
+  for (std::int64_t row = 0; row < left.rows; ++row) {
+    if (is_done(left.greatest[static_cast<std::size_t>(row)])) continue;
+    multiply_wide(left, wide, kernels::kPartColumns, panel.columns, row, c + row * stride);
   }
 }
 
 }  // namespace
 
-void PackedRows::pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
+std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts) {
+  const std::int64_t group = parts != nullptr ? kernels::kPartRows : kernels::kGroupRows;
+  return (rows + group - 1) / group * group;
+}
+
+PackedRows::PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops)
+    : parts(part_loops),
+      groups(static_cast<std::size_t>(padded_rows(most_rows, part_loops) * kernels::kDepth) * sizeof(float)),
+      greatest(static_cast<std::size_t>(padded_rows(most_rows, part_loops))),
+      unit(static_cast<std::size_t>(padded_rows(most_rows, part_loops)), 1.0) {
+  static_assert(kernels::kPartGroupBytes == kernels::kPartRows * kernels::kDepth * sizeof(float));
+}
+
+float pack_panel(const kernels::BackwardLoops& kernels, const kernels::PartLoops* parts, const void* const* rows,
+                 DType dtype, std::int64_t depth, std::int64_t count, float* panel) {
+  if (parts == nullptr) return std::bit_cast<float>(kernels.pack(rows, dtype, depth, count, panel));
+  const bool plain = parts->pack_panel(rows, depth, count, reinterpret_cast<char*>(panel));
+  return plain ? 1.0F : std::numeric_limits<float>::quiet_NaN();
+}
+
+void PackedRows::pack(const float* from, std::int64_t row_step, std::int64_t depth_step, std::int64_t row_count,
                       std::int64_t depth_count) {
   rows = row_count;
   depth = depth_count;
+  source = from;
+  row_stride = row_step;
+  depth_stride = depth_step;
+  if (parts != nullptr) {
+    parts->pack_rows(from, row_stride, depth_stride, rows, depth, groups.as<char>(), greatest.data(), unit.data());
+    return;
+  }
   for (std::int64_t g = 0; g < groups_of(rows); ++g) {
     const std::int64_t held = std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows);
-    float* to = groups.data() + g * kernels::kGroupRows * kernels::kDepth;
+    float* to = groups.as<float>() + g * kernels::kGroupRows * kernels::kDepth;
     for (std::int64_t i = 0; i < kernels::kGroupRows; ++i) {
       std::uint32_t most = 0;
       const float* element = from + (g * kernels::kGroupRows + i) * row_stride;
@@ -53,6 +102,7 @@ void PackedRows::pack(const float* from, std::int64_t row_stride, std::int64_t d
 }
 
 void PackedRows::scale() {
+  if (parts != nullptr) return;
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto at = static_cast<std::size_t>(row);
     unit[at] = 1;
@@ -60,18 +110,22 @@ void PackedRows::scale() {
     if (usual || greatest[at] == 0 || !std::isfinite(greatest[at])) continue;
     const int exponent = std::ilogb(greatest[at]);
     const double factor = std::ldexp(1.0, -exponent);
-    float* element =
-        groups.data() + row / kernels::kGroupRows * kernels::kGroupRows * kernels::kDepth + row % kernels::kGroupRows;
+    float* element = groups.as<float>() + row / kernels::kGroupRows * kernels::kGroupRows * kernels::kDepth +
+                     row % kernels::kGroupRows;
+    bool lost = false;  // an element that f32 does not hold so small
     for (std::int64_t k = 0; k < depth; ++k, element += kernels::kGroupRows) {
-      *element = static_cast<float>(static_cast<double>(*element) * factor);
+      const double scaled = static_cast<double>(*element) * factor;
+      lost = lost || (scaled != 0 && std::fabs(scaled) < 0x1p-126);
+      *element = static_cast<float>(scaled);
     }
-    greatest[at] = std::ldexp(greatest[at], -exponent);
+    greatest[at] = lost ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(greatest[at], -exponent);
     unit[at] = std::ldexp(1.0, exponent);
   }
 }
 
 void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
               std::int64_t stride) {
+  if (left.parts != nullptr) return multiply_parts(left, panel, c, stride);
   alignas(64) float block[kernels::kGroupRows * kernels::kMostColumns];
   for (std::int64_t g = 0; g < groups_of(left.rows); ++g) {
     const std::int64_t first = g * kernels::kGroupRows;
@@ -93,7 +147,7 @@ void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, con
     }
     for (std::int64_t i = 0; i < rows; ++i, to += stride) {
       if (!safe[i]) {
-        multiply_wide(left, panel, kernels.columns, first + i, to);
+        multiply_wide(left, panel.elements, kernels.columns, panel.columns, first + i, to);
         continue;
       }
       const double unit = left.unit[static_cast<std::size_t>(first + i)];

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/aligned.hpp"
 #include "isologit/view.hpp"
 #include "kernels/backward_loops.hpp"
+#include "kernels/part_loops.hpp"
 
 namespace isologit::detail::backward {
 
@@ -17,40 +19,56 @@ inline std::int64_t chunks_of(std::int64_t vocab) { return (vocab + kChunk - 1) 
 
 inline std::int64_t groups_of(std::int64_t rows) { return (rows + kernels::kGroupRows - 1) / kernels::kGroupRows; }
 
+// The loops that make fast sums of parts of bf16 (kernels/part_loops.hpp) for a B of that type; null for f32 sums.
+inline const kernels::PartLoops* parts_for(const kernels::PartLoops* parts, bool exact, DType dtype) {
+  return exact || dtype != DType::bf16 ? nullptr : parts;
+}
+
+// Rows in whole groups, as they are packed.
+std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts);
+
 // A piece of A: up to kDepth columns of any number of rows.
 struct PackedRows {
-  explicit PackedRows(std::int64_t most_rows)
-      : groups(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows * kernels::kDepth)),
-        greatest(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows)),
-        unit(static_cast<std::size_t>(groups_of(most_rows) * kernels::kGroupRows), 1.0) {}
+  // parts: null to keep elements in f32.
+  PackedRows(std::int64_t most_rows, const kernels::PartLoops* parts);
 
-  // Element (row, k) is from[row * row_stride + k * depth_stride].
-  void pack(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t row_count,
+  // Element (row, k) is from[row * row_step + k * depth_step], one of the steps being 1; `multiply` may read them
+  // again.
+  void pack(const float* from, std::int64_t row_step, std::int64_t depth_step, std::int64_t row_count,
             std::int64_t depth_count);
 
   // Brings rows so great or small that their products might leave f32's range (derivatives of tokens that are next to
-  // impossible) to [1, 2) by a power of two. For `multiply`; others take the elements as they are.
+  // impossible) to [1, 2) by a power of two. For `multiply`; others take the elements as they are. Parts always are.
   void scale();
 
-  const float* group(std::int64_t g) const { return groups.data() + g * kernels::kGroupRows * kernels::kDepth; }
+  const float* group(std::int64_t g) const { return groups.as<float>() + g * kernels::kGroupRows * kernels::kDepth; }
 
+  const kernels::PartLoops* parts;
   std::int64_t rows = 0;
   std::int64_t depth = 0;
-  std::vector<float> groups;
-  std::vector<float> greatest;  // magnitude in each row, NaN where there is one
+  const float* source = nullptr;
+  std::int64_t row_stride = 0;
+  std::int64_t depth_stride = 0;
+  base::AlignedBuffer groups;
+  std::vector<float> greatest;  // magnitude in each row, NaN where there is one or where scaling loses an element
   std::vector<double> unit;     // the power of two that a row's elements count in, 1 unless scaled
 };
 
 // One panel of a piece of B.
 struct PackedPanel {
-  const float* elements;
-  float greatest;
+  const float* elements;  // parts: a panel of kernels/part_loops.hpp
+  float greatest;         // parts: NaN unless it is plain
   std::int64_t columns;
 };
 
+// Packs `count` elements of each of `depth` rows as a panel of f32 or of parts, and returns its `greatest`.
+float pack_panel(const kernels::BackwardLoops& kernels, const kernels::PartLoops* parts, const void* const* rows,
+                 DType dtype, std::int64_t depth, std::int64_t count, float* panel);
+
 // c[row * stride + column] += A B, in f32 within the piece and f64 beyond it, where A is scaled. Each row's result
 // depends on that row alone. The products of the piece are within kDepth 2^-24 of sum |a||b|, as long as the
-// greatest |a| |b| of row and panel lies in [2^-120, 2^118]; outside that range they are summed in f64.
+// greatest |a| |b| of row and panel lies in [2^-120, 2^118]; outside that range they are summed in f64. Those of parts
+// keep the bound of kernels/part_loops.hpp; where it does not hold they are summed in f64 too.
 void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
               std::int64_t stride);
 

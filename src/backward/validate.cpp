@@ -27,16 +27,6 @@ Result<void> check_operands(const Head& head, const BackwardRequest& request, co
   if (auto checked = tiles::validate_shard(own, parties.vocab_size(), head.weight.cols, head.transforms); !checked) {
     return checked;
   }
-  if (head.lora.a.rows > 0) {
-    return fail(StatusCode::unsupported,
-                "lora: gradients through a low-rank addition are not made; expected a head without one");
-  }
-  if (head.encoded.encoding != Encoding::none) {
-    return fail(
-        StatusCode::unsupported,
-        base::concat("weight: ", encoding_name(head.encoded.encoding),
-                     " has no backward pass; expected bf16, f16 or f32. Decode the weight to one of them first"));
-  }
   if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   return tiles::validate_temperatures(request.temperatures, request.hidden.rows, false);
@@ -133,12 +123,26 @@ Result<void> check_stride(std::string_view name, const GradientOutput& output, s
 Result<void> check_outputs(const Head& head, const BackwardRequest& request) {
   const std::int64_t rows = request.hidden.rows;
   const std::int64_t columns = head.weight.cols;
+  const std::int64_t rank = head.lora.a.rows;
+  const Encoding encoding = head.encoded.encoding;
+  if (request.dweight.data != nullptr && encoding != Encoding::none && encoding != Encoding::f64) {
+    return fail(StatusCode::unsupported,
+                base::concat("dweight: the weight is ", encoding_name(encoding),
+                             ", whose numbers are fixed; expected no output for its gradient (a frozen weight)"));
+  }
+  if (rank == 0 && (request.dlora_a.data != nullptr || request.dlora_b.data != nullptr)) {
+    return invalid("dlora_a or dlora_b: given, but the head has no low-rank addition; expected neither");
+  }
   if (auto checked = check_stride("dhidden", request.dhidden, rows, columns); !checked) return checked;
   if (auto checked = check_stride("dweight", request.dweight, head.vocab_size, columns); !checked) return checked;
+  if (auto checked = check_stride("dlora_a", request.dlora_a, rank, columns); !checked) return checked;
+  if (auto checked = check_stride("dlora_b", request.dlora_b, head.vocab_size, rank); !checked) return checked;
   const auto floats = [](std::int64_t count) { return count * static_cast<std::int64_t>(sizeof(float)); };
   const std::array outputs = {range_of("dhidden", request.dhidden, rows, columns),
                               range_of("dweight", request.dweight, head.vocab_size, columns),
-                              range_of("dbias", request.dbias, 1, head.vocab_size)};
+                              range_of("dbias", request.dbias, 1, head.vocab_size),
+                              range_of("dlora_a", request.dlora_a, rank, columns),
+                              range_of("dlora_b", request.dlora_b, head.vocab_size, rank)};
   std::vector<tiles::Range> inputs = tiles::operand_ranges(head, request.hidden, request.temperatures, request.support);
   inputs.insert(inputs.end(),
                 {tiles::range_of("token_ids", request.token_ids),

@@ -10,21 +10,22 @@
 namespace isologit::detail::backward {
 
 WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-                       const kernels::BackwardLoops* loops, bool exact, int threads)
+                       const kernels::Target& target, bool exact, int threads)
     : request_(request),
       rows_(rows),
-      loops_(loops),
+      loops_(target.backward_loops()),
+      part_loops_(parts_for(target.part_loops(), exact, request.hidden.dtype)),
       exact_(exact),
       vocab_(head.vocab_size),
       columns_(head.weight.cols),
       weight_(request.dweight),
       bias_(request.dbias) {
-  if (!weight_.wanted() || loops == nullptr) return;
+  if (!weight_.wanted() || loops_ == nullptr) return;
   pack_hidden(threads);
   workers_.resize(static_cast<std::size_t>(threads));
   for (Accumulators& worker : workers_) {
-    worker.pieces.assign(static_cast<std::size_t>(depth_pieces()), PackedRows(kChunk));
-    worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? loops->columns : kernels::kMostColumns)));
+    for (std::int64_t i = 0; i < depth_pieces(); ++i) worker.pieces.emplace_back(kChunk, part_loops_);
+    worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? loops_->columns : kernels::kMostColumns)));
     if (exact) worker.low.resize(worker.high.size());
     if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
   }
@@ -62,7 +63,7 @@ void WeightSums::pack_hidden(int threads) {
       }
       float* to = hidden_.as<float>() + (piece * panels + p) * kernels::kDepth * width;
       greatest_[static_cast<std::size_t>(piece * panels + p)] =
-          std::bit_cast<float>(loops_->pack(from, dtype, depth, held, to));
+          pack_panel(*loops_, part_loops_, from, dtype, depth, held, to);
       for (std::int64_t k = 0; exact_ && k < depth; ++k) {
         for (std::int64_t j = 0; j < held; ++j) {
           const auto x = static_cast<double>(to[k * width + j]);

@@ -12,15 +12,15 @@
 #include "backward/upstream.hpp"
 #include "base/aligned.hpp"
 #include "exact/superaccumulator.hpp"
-#include "kernels/backward_loops.hpp"
+#include "kernels/target.hpp"
 
 namespace isologit::detail::backward {
 
 class WeightSums {
  public:
-  // loops: null to make every element by exact accumulation. Throws std::bad_alloc.
+  // A target without loops has every element made by exact accumulation. Throws std::bad_alloc.
   WeightSums(const Head& head, const BackwardRequest& request, std::span<const ActiveRow> rows,
-             const kernels::BackwardLoops* loops, bool exact, int threads);
+             const kernels::Target& target, bool exact, int threads);
 
   // dz [row][kChunk] of the ids of one chunk. Different workers may take different chunks at once.
   void add_chunk(int worker, std::int64_t chunk, const float* dz);
@@ -46,6 +46,7 @@ class WeightSums {
   const BackwardRequest& request_;
   std::span<const ActiveRow> rows_;
   const kernels::BackwardLoops* loops_;
+  const kernels::PartLoops* part_loops_;  // of fast sums
   bool exact_;
   std::int64_t vocab_;
   std::int64_t columns_;  // H

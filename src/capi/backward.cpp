@@ -20,6 +20,12 @@ Result<void> add_outputs(const isologit_backward_request& c, BackwardRequest& re
   if (!dweight) return tl::unexpected(dweight.error());
   const auto dbias = to_output(c.dbias, "dbias");
   if (!dbias) return tl::unexpected(dbias.error());
+  const auto dlora_a = to_output(c.dlora_a, "dlora_a");
+  if (!dlora_a) return tl::unexpected(dlora_a.error());
+  const auto dlora_b = to_output(c.dlora_b, "dlora_b");
+  if (!dlora_b) return tl::unexpected(dlora_b.error());
+  request.dlora_a = *dlora_a;
+  request.dlora_b = *dlora_b;
   request.dhidden = *dhidden;
   request.dweight = *dweight;
   request.dbias = *dbias;

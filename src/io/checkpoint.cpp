@@ -67,7 +67,7 @@ Result<void> fill_scales(Checkpoint& checkpoint, const HeadNames& names) {
   auto scales = checkpoint.files.load(names.scales);
   if (!scales) return tl::unexpected(scales.error());
   checkpoint.scales_name = names.scales;
-  return set_scales(*scales, module, checkpoint.config, head);
+  return set_scales(*scales, module, checkpoint.config, head, checkpoint.decoded_scales);
 }
 
 Result<VectorView> view_bias(const CheckpointFiles::Found& found, std::int64_t weight_rows) {
@@ -136,6 +136,7 @@ Result<Checkpoint> open_gguf(const std::string& path, const GivenHead* given) {
                         .weight_path = path,
                         .bias_name = {},
                         .scales_name = {},
+                        .decoded_scales = {},
                         .tied = head->tied,
                         .files = {},
                         .gguf = std::move(*file)};
@@ -180,6 +181,7 @@ Result<Checkpoint> open_checkpoint(const std::string& model, const std::optional
                           .weight_path = {},
                           .bias_name = {},
                           .scales_name = {},
+                          .decoded_scales = {},
                           .tied = false,
                           .files = std::move(*files),
                           .gguf = std::nullopt,

@@ -1,8 +1,10 @@
 // The head of a Hugging Face checkpoint or of a GGUF file, as views into mapped files.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/checkpoint_files.hpp"
 #include "io/hf_config.hpp"
@@ -13,13 +15,14 @@
 namespace isologit::detail::io {
 
 struct Checkpoint {
-  Head head;                // valid while this object, or what it was moved to, lives
-  HfConfig config;          // of a GGUF file: model_type is its architecture, and there is no family
-  std::string directory;    // of a GGUF file: the file
-  std::string weight_name;  // "lm_head.weight", or the embedding's name when tied
-  std::string weight_path;  // of the file that holds it
-  std::string bias_name;    // empty: no bias
-  std::string scales_name;  // of a weight of f8
+  Head head;                                  // valid while this object, or what it was moved to, lives
+  HfConfig config;                            // of a GGUF file: model_type is its architecture, and there is no family
+  std::string directory;                      // of a GGUF file: the file
+  std::string weight_name;                    // "lm_head.weight", or the embedding's name when tied
+  std::string weight_path;                    // of the file that holds it
+  std::string bias_name;                      // empty: no bias
+  std::string scales_name;                    // of a weight of f8
+  std::vector<std::uint16_t> decoded_scales;  // where the head's are not those of the file
   bool tied = false;
   CheckpointFiles files;
   std::optional<MappedFile> gguf;

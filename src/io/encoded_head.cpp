@@ -11,7 +11,7 @@ namespace isologit::detail::io {
 namespace {
 
 // Whose tensors of these names are what values are multiplied by.
-constexpr std::array<std::string_view, 3> known_methods{"fp8", "compressed-tensors", "fbgemm_fp8"};
+constexpr std::array<std::string_view, 4> known_methods{"fp8", "compressed-tensors", "fbgemm_fp8", "modelopt"};
 
 Encoding encoding_of(std::string_view dtype) {
   if (dtype == "F64") return Encoding::f64;
@@ -37,6 +37,16 @@ std::string why_not_known(std::string_view module, const HfConfig& config) {
   }
   if (!quantization.changes.empty()) return base::concat(quantization.changes, ", which is not known");
   return {};
+}
+
+// E8M0 holds 2^(bits - 127), and NaN as 255: all are bf16 numbers, 2^-127 a subnormal one.
+std::vector<std::uint16_t> bf16_of_e8m0(const Tensor& tensor) {
+  std::vector<std::uint16_t> numbers(element_count(tensor.shape).value_or(0));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const auto bits = std::to_integer<unsigned>(tensor.data[i]);
+    numbers[i] = static_cast<std::uint16_t>(bits == 0xFF ? 0x7FC0 : bits == 0 ? 0x0040 : bits << 7);
+  }
+  return numbers;
 }
 
 std::int64_t blocks_of(std::int64_t size, std::int64_t block) { return size / block + (size % block != 0 ? 1 : 0); }
@@ -81,10 +91,13 @@ void set_weight(const Tensor& tensor, Head& head) {
 }
 
 Result<void> set_scales(const CheckpointFiles::Found& scales, std::string_view module, const HfConfig& config,
-                        Head& head) {
-  const std::optional<DType> dtype = core_dtype(scales.tensor->dtype);
-  if (!dtype)
-    return refuse(scales, base::concat("dtype ", base::printable(scales.tensor->dtype), ", expected F32, BF16 or F16"));
+                        Head& head, std::vector<std::uint16_t>& decoded) {
+  const bool powers_of_two = scales.tensor->dtype == "F8_E8M0";
+  const std::optional<DType> dtype = powers_of_two ? DType::bf16 : core_dtype(scales.tensor->dtype);
+  if (!dtype) {
+    return refuse(
+        scales, base::concat("dtype ", base::printable(scales.tensor->dtype), ", expected F32, BF16, F16 or F8_E8M0"));
+  }
   if (const std::string why = why_not_known(module, config); !why.empty()) return refuse(scales, why);
   const std::vector<std::int64_t>& block = config.quantization->block;
   const std::optional<F8Scales> known = scales_of(scales.tensor->shape, block, head.weight);
@@ -97,7 +110,9 @@ Result<void> set_scales(const CheckpointFiles::Found& scales, std::string_view m
                                        head.weight.rows, ", ", head.weight.cols, "], expected ", wanted));
   }
   head.encoded.scales = *known;
+  if (powers_of_two) decoded = bf16_of_e8m0(*scales.tensor);
   head.encoded.scales.values.data = scales.tensor->data;
+  if (powers_of_two) head.encoded.scales.values.data = decoded.data();
   head.encoded.scales.values.dtype = *dtype;
   return {};
 }

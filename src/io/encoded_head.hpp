@@ -1,7 +1,9 @@
 // The weight of a head as a checkpoint stores it: of a type that kernels take, or encoded.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "io/checkpoint_files.hpp"
 #include "io/hf_config.hpp"
@@ -17,8 +19,8 @@ bool is_weight_dtype(std::string_view dtype);
 void set_weight(const Tensor& tensor, Head& head);
 
 // The scales of an f8 weight that was set, as the quantization of the configuration has them: one for all, one a row,
-// or one a block.
+// or one a block. Powers of two (F8_E8M0) become the same numbers in bf16, which `decoded` holds.
 Result<void> set_scales(const CheckpointFiles::Found& scales, std::string_view module, const HfConfig& config,
-                        Head& head);
+                        Head& head, std::vector<std::uint16_t>& decoded);
 
 }  // namespace isologit::detail::io

@@ -143,12 +143,24 @@ class Chooser {
                          " has, and may change what the head does. ", how_to_name_a_head())};
   }
 
+  // What an f8 head's inputs are divided by before they are rounded to f8 too.
+  Error rounds_hidden_states(std::string_view tensor) const {
+    return {StatusCode::unsupported,
+            base::concat(source_, ": tensor ", base::in_quotes(tensor),
+                         ": engines round the head's hidden states to f8 by this scale, which is another function than "
+                         "the head's weight has. ",
+                         how_to_name_a_head())};
+  }
+
   // What else lies inside of the head's module, and with a tied head inside of the embedding.
   Result<void> check_parts(const HeadNames& chosen) const {
     const std::string_view module = module_of(chosen.weight);
     for (std::string_view part : quantised_parts) {
       const std::string name = base::concat(module, ".", part);
       if (names_.contains(name)) return tl::unexpected(quantised_head(source_, module, base::in_quotes(name), config_));
+    }
+    if (const std::string name = base::concat(module, ".input_scale"); names_.contains(name)) {
+      return tl::unexpected(rounds_hidden_states(name));
     }
     const std::string head = base::concat(module_of(family_.head.empty() ? family_.embedding : family_.head), ".");
     const std::string own = base::concat(module, ".");

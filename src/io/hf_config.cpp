@@ -214,7 +214,15 @@ class ConfigReader {
       if (method->string() == nullptr) return wrong("quantization_config.quant_method", *method, "a string");
       quantization.method = *method->string();
     }
-    for (const char* key : {"modules_to_not_convert", "ignore"}) {
+    if (quantization.method == "modelopt") {
+      const JsonValue* algorithm = find_set(*value, "quant_algo");
+      const bool known = algorithm != nullptr && algorithm->string() != nullptr && *algorithm->string() == "FP8";
+      if (!known) {
+        quantization.changes = base::concat("quant_algo is ", algorithm == nullptr ? "absent" : describe(*algorithm),
+                                            ", expected \"FP8\" of modelopt");
+      }
+    }
+    for (const char* key : {"modules_to_not_convert", "ignore", "exclude_modules"}) {
       const JsonValue* modules = find_set(*value, key);
       if (modules == nullptr) continue;
       const std::string name = base::concat("quantization_config.", key);
@@ -242,12 +250,31 @@ class ConfigReader {
       if (weights == nullptr || weights->object() == nullptr) continue;
       const JsonValue* block = weights->find("block_structure");
       if (auto done = read_block("block_structure", block, quantization); !done) return done;
+      if (auto done = read_group(*weights, quantization); !done) return done;
     }
     if (const JsonValue* transforms = find_set(value, "transform_config")) {
       const bool none = transforms->object() != nullptr && transforms->object()->empty();
       if (!none) quantization.changes = base::concat("transform_config is ", describe(*transforms));
     }
     return {};
+  }
+
+  // Of compressed-tensors: as many elements of a row as group_size says share a scale. -1 is a whole row.
+  Result<void> read_group(const JsonValue& weights, Quantization& quantization) const {
+    const JsonValue* strategy = find_set(weights, "strategy");
+    if (strategy != nullptr && strategy->string() != nullptr && *strategy->string() == "tensor_group") {
+      quantization.changes = "strategy is \"tensor_group\", scales of scales";
+    }
+    const JsonValue* order = find_set(weights, "actorder");
+    const bool by_group = order != nullptr && (order->string() == nullptr || *order->string() == "group");
+    if (by_group) quantization.changes = base::concat("actorder is ", describe(*order));
+    const JsonValue* size = find_set(weights, "group_size");
+    if (size == nullptr) return {};
+    if (size->integer() == nullptr || (*size->integer() < 1 && *size->integer() != -1)) {
+      return wrong("quantization_config: group_size", *size, "an integer above 0, or -1");
+    }
+    if (*size->integer() == -1) return {};
+    return add_block("group_size", {1, *size->integer()}, quantization);
   }
 
   Result<void> read_block(std::string_view key, const JsonValue* value, Quantization& quantization) const {
@@ -259,6 +286,11 @@ class ConfigReader {
       if (size.integer() != nullptr && *size.integer() > 0) block.push_back(*size.integer());
     }
     if (pair == nullptr || pair->size() != 2 || block.size() != 2) return wrong(name, *value, "two integers above 0");
+    return add_block(key, std::move(block), quantization);
+  }
+
+  Result<void> add_block(std::string_view key, std::vector<std::int64_t> block, Quantization& quantization) const {
+    const std::string name = base::concat("quantization_config: ", key);
     if (!quantization.block.empty() && quantization.block != block) {
       return refuse(name, " is ", base::shape_text(block), " and elsewhere ", base::shape_text(quantization.block),
                     ", expected one block size");

@@ -17,8 +17,8 @@ namespace isologit::detail::io {
 
 struct Quantization {
   std::string method;                      // quant_method: "fp8", "gptq", ..., or empty
-  std::vector<std::string> not_converted;  // modules_to_not_convert and ignore, as written
-  std::vector<std::int64_t> block;         // weight_block_size or block_structure: [rows, columns], or empty
+  std::vector<std::string> not_converted;  // modules_to_not_convert, ignore and exclude_modules, as written
+  std::vector<std::int64_t> block;         // that share a scale: [rows, columns], or empty
   std::string changes;                     // what else it says is done to weights, in words; or empty
 
   // Whether the list leaves this module, such as "lm_head", as it was.

@@ -49,7 +49,7 @@ Result<MappedFile> MappedFile::open(const std::string& path) {
     void* address = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (address == MAP_FAILED) return system_failure(path, "map", errno);
     MappedFile file({static_cast<const std::byte*>(address), size});
-    note_read_file(path, status);
+    ReadFiles::of_process().note(path, status);
     return file;
   });
 }

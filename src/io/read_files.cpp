@@ -2,28 +2,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <mutex>
-#include <vector>
 
 #include "base/text.hpp"
 
 namespace isologit::detail::io {
 namespace {
-
-struct ReadFile {
-  std::string path;
-  struct stat status;
-};
-
-struct ReadFiles {
-  std::mutex mutex;
-  std::vector<ReadFile> files;
-};
-
-ReadFiles& all() {
-  static ReadFiles files;
-  return files;
-}
 
 bool same_file(const struct stat& a, const struct stat& b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
@@ -39,21 +22,25 @@ std::string difference(const struct stat& before, const struct stat& now) {
 
 }  // namespace
 
-void note_read_file(const std::string& path, const struct stat& status) {
-  const std::lock_guard lock(all().mutex);
-  const auto known = [&](const ReadFile& file) { return file.path == path && difference(file.status, status).empty(); };
-  if (std::none_of(all().files.begin(), all().files.end(), known)) all().files.push_back({path, status});
+ReadFiles& ReadFiles::of_process() {
+  static ReadFiles files;
+  return files;
 }
 
-bool was_read(const struct stat& status) {
-  const std::lock_guard lock(all().mutex);
-  return std::any_of(all().files.begin(), all().files.end(),
-                     [&](const ReadFile& file) { return same_file(file.status, status); });
+void ReadFiles::note(const std::string& path, const struct stat& status) {
+  const std::lock_guard lock(mutex_);
+  const auto known = [&](const File& file) { return file.path == path && difference(file.status, status).empty(); };
+  if (std::none_of(files_.begin(), files_.end(), known)) files_.push_back({path, status});
 }
 
-Result<void> check_read_files() {
-  const std::lock_guard lock(all().mutex);
-  for (const ReadFile& file : all().files) {
+bool ReadFiles::contain(const struct stat& status) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(files_.begin(), files_.end(), [&](const File& file) { return same_file(file.status, status); });
+}
+
+Result<void> ReadFiles::check() const {
+  const std::lock_guard lock(mutex_);
+  for (const File& file : files_) {
     struct stat now {};
     const std::string why =
         ::stat(file.path.c_str(), &now) != 0 ? base::errno_text(errno) : difference(file.status, now);

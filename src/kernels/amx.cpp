@@ -11,18 +11,26 @@
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
 // element. Loads for these nine: three tiles of the weight, five of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
-// Measured on 16 processors of a Xeon with AMX (docs/performance.md): 256 rows at 122 GFLOP/s a core, a quarter of what
-// the nine products alone do. Fewer rows are bound by taking the weight apart: digits and f64 sums, in ms (V=151936, a
-// thread), 8 rows 112 and 71, 12 rows 123 and 125, 14 rows 125 and 131 for H=1024; 12 rows 453 and 477, 14 rows 484 and
-// 623 for H=4096.
+// Measured on 16 processors of a Xeon with AMX (docs/performance.md), before what follows: 256 rows at 122 GFLOP/s a
+// core, a quarter of what the nine products alone do. A profile of 16 rows then showed the weight waited for while its
+// greatest elements were looked for, and the sums made doubles and certified one by one. Now rows are read ahead by a
+// whole row and, while tiles multiply, by a tile; bf16 is taken apart sixteen bits at a time (predicted: 18 cycles of
+// two ports for 64 elements, where there were 30); what follows the products is done in vectors; a level is left alone
+// for two products. One thread, logits of V=151936, H=1024, before and after in turns, ms: 16 rows 129 and 81, 64 rows
+// 250 and 176, 256 rows 838 and 604. Half of what is left at 16 rows is waiting for the weight.
+//
+// Digits and f64 sums, one thread, ms: 4 rows 73 and 58, 5 rows 72 and 70, 6 rows 76 and 75, 8 rows 78 and 87, 12 rows
+// 82 and 138.
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "kernels/amx_tiles.hpp"
 #include "kernels/digits.hpp"
 #include "kernels/f64_tile.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
@@ -31,29 +39,30 @@ namespace {
 constexpr std::int64_t kStepBytes = kDigits * kTileBytes;
 constexpr std::int64_t kSteps = 16;
 constexpr std::int64_t kLevels = 2 * kDigits - 1;  // sums of products by what they count, 2^0, 2^8, ... 2^32
+constexpr std::int64_t kLinesPerStep = 8;
 constexpr std::int64_t kMostSize = 65536;
 
 using Levels = std::int32_t[kLevels][kSide][kSide];
 
-// The nine products of one step. Tiles 0 to 4 are the levels, 5 holds weight digits, 6 and 7 hidden ones; the hidden
-// digits take turns so that the middle one is loaded once.
+// The nine products of one step. Tiles 0 to 4 are the levels, 5 and 6 hold weight digits, 7 hidden ones. A level takes
+// part in a product again only after two others at the least, so that none waits long for itself.
 inline void multiply_step(const char* weight, const char* hidden) {
   _tile_loadd(5, weight + 2 * kTileBytes, 64);
-  _tile_loadd(7, hidden + 2 * kTileBytes, 64);
-  _tile_loadd(6, hidden + kTileBytes, 64);
-  _tile_dpbssd(4, 5, 7);
-  _tile_dpbsud(3, 5, 6);
   _tile_loadd(7, hidden, 64);
   _tile_dpbsud(2, 5, 7);
-  _tile_loadd(5, weight + kTileBytes, 64);
-  _tile_dpbuud(1, 5, 7);
-  _tile_dpbuud(2, 5, 6);
+  _tile_loadd(7, hidden + kTileBytes, 64);
+  _tile_dpbsud(3, 5, 7);
+  _tile_loadd(6, weight, 64);
+  _tile_dpbuud(1, 6, 7);
+  _tile_loadd(6, weight + kTileBytes, 64);
+  _tile_dpbuud(2, 6, 7);
   _tile_loadd(7, hidden + 2 * kTileBytes, 64);
-  _tile_dpbusd(3, 5, 7);
+  _tile_dpbssd(4, 5, 7);
+  _tile_dpbusd(3, 6, 7);
   _tile_loadd(5, weight, 64);
   _tile_dpbusd(2, 5, 7);
-  _tile_dpbuud(1, 5, 6);
   _tile_loadd(7, hidden, 64);
+  _tile_dpbuud(1, 6, 7);
   _tile_dpbuud(0, 5, 7);
 }
 
@@ -65,9 +74,12 @@ inline void clear_levels() {
   _tile_zero(4);
 }
 
-void multiply_steps(const char* weight, const char* hidden, std::int64_t steps, Levels& levels) {
+void multiply_steps(const char* weight, const char* hidden, std::int64_t steps, Levels& levels, NextTile& next) {
   clear_levels();
-  for (std::int64_t s = 0; s < steps; ++s) multiply_step(weight + s * kStepBytes, hidden + s * kStepBytes);
+  for (std::int64_t s = 0; s < steps; ++s) {
+    next.fetch(kLinesPerStep);
+    multiply_step(weight + s * kStepBytes, hidden + s * kStepBytes);
+  }
   _tile_stored(0, levels[0], 64);
   _tile_stored(1, levels[1], 64);
   _tile_stored(2, levels[2], 64);
@@ -89,7 +101,7 @@ void add_levels(const Levels& levels, std::int64_t* totals) {
 // Sums as those of Panel<Doubles>, whose prepared block it keeps in front of its own.
 struct DigitSums : Panel<Doubles> {
   static constexpr std::int64_t kBlockRows = 256;
-  static constexpr std::int64_t kDigitsFrom = 12;  // from so many hidden rows on
+  static constexpr std::int64_t kDigitsFrom = 6;  // from so many hidden rows on
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
@@ -102,7 +114,8 @@ struct DigitSums : Panel<Doubles> {
     Panel::prepare(row, dtype, size, index, rows, block);
     if (rows < kDigitsFrom || size > kMostSize) return;
     auto* digits = reinterpret_cast<char*>(block + digits_at(rows, size)) + index / kSide * steps_of(size) * kStepBytes;
-    pack_row(row, dtype, size, reinterpret_cast<DigitRow*>(block + rows_at(rows, size))[index],
+    pack_row(row, dtype, size, greatest_of(row, dtype, size),
+             reinterpret_cast<DigitRow*>(block + rows_at(rows, size))[index],
              [&](std::int64_t step, const __m512i(&values)[kDigits]) {
                store_column(digits + step * kStepBytes, index % kSide, values);
              });
@@ -115,27 +128,19 @@ struct DigitSums : Panel<Doubles> {
     }
   }
 
-  template <class See>
   static std::int64_t sums(const double* block, std::int64_t rows, const WeightTile& tile, double* sums,
-                           double* scratch, See&& see) {
+                           double* scratch, Magnitudes& see) {
     const std::int64_t size = tile.weight->cols;
     if (rows >= kDigitsFrom && size <= kMostSize) {
       const Hidden hidden(block, rows, size);
       const Scratch own(scratch, rows, size);
       std::int64_t outside_hidden = 0;
       std::int64_t outside_weight = 0;
-      const bool fit = hidden.fits(rows, outside_hidden) && pack_weight(tile, own, outside_weight);
+      const bool fit = hidden.fits(rows, outside_hidden) && multiply(hidden, rows, tile, own, outside_weight, see);
       if (fit) {
-        multiply(hidden, rows, tile.count, size, own);
         to_doubles(hidden, rows, tile.count, own, sums);
-        if (outside_weight > 0) add_outside_weight(block, hidden, rows, tile, own, sums);
+        if (outside_weight > 0) add_outside_weight(block, rows, tile, own, sums);
         if (outside_hidden > 0) add_outside_hidden(hidden, rows, tile, own, sums);
-        exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
-          for (std::int64_t j = 0; j < tile.count; ++j) {
-            see.template operator()<kDType>(j, static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j)),
-                                            size);
-          }
-        });
         return 1 + outside_hidden + outside_weight;
       }
     }
@@ -165,7 +170,8 @@ struct DigitSums : Panel<Doubles> {
 
  private:
   static constexpr auto kRowSize = static_cast<std::int64_t>(sizeof(DigitRow) / sizeof(double));
-  static constexpr std::int64_t kColumns = 256;  // of the weight, kept for the hidden elements outside
+  static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of digits of a block, half of an L2
+  static constexpr std::int64_t kColumns = 256;       // of the weight, kept for the hidden elements outside
 
   // In doubles.
   static std::int64_t digits_size(std::int64_t rows, std::int64_t size) {
@@ -229,13 +235,17 @@ struct DigitSums : Panel<Doubles> {
     }
   }
 
-  // False when a row has no digits.
-  static bool pack_weight(const WeightTile& tile, const Scratch& own, std::int64_t& outside) {
+  // Rows [begin, end) of the tile. False when one has no digits.
+  static bool pack_weight(const WeightTile& tile, std::int64_t begin, std::int64_t end, const Scratch& own,
+                          std::int64_t& outside, Magnitudes& magnitudes) {
     const std::int64_t size = tile.weight->cols;
-    for (std::int64_t j = 0; j < tile.count; ++j) {
-      char* to = own.digits + j / kSide * steps_of(size) * kStepBytes + j % kSide * kStep;
+    const DType dtype = tile.weight->dtype;
+    for (std::int64_t j = begin; j < end; ++j) {
+      const char* from = static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j));
+      exact::with_dtype(dtype, [&]<DType kDType>() { magnitudes.operator()<kDType>(j, from, size); });
+      char* to = own.digits + (j - begin) / kSide * steps_of(size) * kStepBytes + j % kSide * kStep;
       DigitRow& row = own.rows[j];
-      pack_row(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, size, row,
+      pack_row(from, dtype, size, magnitudes.rows[j].of(dtype), row,
                [&](std::int64_t step, const __m512i(&values)[kDigits]) {
                  for (std::int64_t d = 0; d < kDigits; ++d) {
                    _mm512_storeu_si512(to + step * kStepBytes + d * kTileBytes, values[d]);
@@ -247,21 +257,35 @@ struct DigitSums : Panel<Doubles> {
     return true;
   }
 
-  static void multiply(const Hidden& hidden, std::int64_t rows, std::int64_t weight_rows, std::int64_t size,
-                       const Scratch& own) {
-    const std::int64_t steps = steps_of(size);
-    const std::int64_t weight_groups = groups_of(weight_rows);
+  // Takes the tile apart and multiplies it, sixteen of its rows at a time where the block's digits stay in L2 for all
+  // of them. False when a row has no digits.
+  static bool multiply(const Hidden& hidden, std::int64_t rows, const WeightTile& tile, const Scratch& own,
+                       std::int64_t& outside, Magnitudes& magnitudes) {
     std::memset(own.totals, 0, static_cast<std::size_t>(groups_of(rows) * kSide * kTile) * sizeof(std::int64_t));
+    const std::int64_t part = groups_of(rows) * hidden.group_bytes <= kMostKept ? kSide : kTile;
+    for (std::int64_t begin = 0; begin < tile.count; begin += part) {
+      const std::int64_t end = std::min(begin + part, tile.count);
+      if (!pack_weight(tile, begin, end, own, outside, magnitudes)) return false;
+      multiply_part(hidden, rows, {tile.weight, tile.bias, tile.first + begin, end - begin}, own,
+                    own.totals + begin * kSide);
+    }
+    return true;
+  }
+
+  static void multiply_part(const Hidden& hidden, std::int64_t rows, const WeightTile& part, const Scratch& own,
+                            std::int64_t* totals) {
+    const std::int64_t steps = steps_of(part.weight->cols);
+    NextTile next(part);
     memory_is_needed();
     const TileRegisters registers;
     alignas(64) Levels levels;
     for (std::int64_t first = 0; first < steps; first += kSteps) {
       const std::int64_t count = std::min(kSteps, steps - first);
       for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        for (std::int64_t w = 0; w < weight_groups; ++w) {
+        for (std::int64_t w = 0; w < groups_of(part.count); ++w) {
           multiply_steps(own.digits + (w * steps + first) * kStepBytes, hidden.digits(g) + first * kStepBytes, count,
-                         levels);
-          add_levels(levels, own.totals + (g * kTile + w * kSide) * kSide);
+                         levels, next);
+          add_levels(levels, totals + (g * kTile + w * kSide) * kSide);
         }
       }
     }
@@ -269,31 +293,41 @@ struct DigitSums : Panel<Doubles> {
 
   static void to_doubles(const Hidden& hidden, std::int64_t rows, std::int64_t weight_rows, const Scratch& own,
                          double* sums) {
-    for (std::int64_t r = 0; r < rows; ++r) {
+    double weight_units[kTile] = {};
+    for (std::int64_t j = 0; j < weight_rows; ++j) weight_units[j] = own.rows[j].unit;
+    for (std::int64_t r = 0; r < rows; r += 8) {
       const std::int64_t* totals = own.totals + r / kSide * kTile * kSide + r % kSide;
-      const double unit = hidden.rows[r].unit;
-      for (std::int64_t j = 0; j < weight_rows; ++j) {
-        sums[r * kTile + j] = static_cast<double>(totals[j * kSide]) * (unit * own.rows[j].unit);
-      }
-    }
-  }
-
-  // Weight elements outside times the hidden elements inside.
-  static void add_outside_weight(const double* block, const Hidden& hidden, std::int64_t rows, const WeightTile& tile,
-                                 const Scratch& own, double* sums) {
-    for (std::int64_t j = 0; j < tile.count; ++j) {
-      for (std::int64_t i = 0; i < own.rows[j].outside; ++i) {
-        const DigitRow::Outside& outside = own.rows[j].list[i];
-        const double* h = block + outside.at / kChunk * rows * kStride + outside.at % kChunk;
-        for (std::int64_t r = 0; r < rows; ++r) {
-          const double x = h[r * kStride];
-          if (hidden.rows[r].holds(x)) sums[r * kTile + j] += x * static_cast<double>(outside.value);
+      for (std::int64_t j = 0; j < weight_rows; j += 8) {
+        __m512d values[8];
+        for (std::int64_t i = 0; i < 8; ++i) {
+          values[i] = _mm512_cvtepi64_pd(_mm512_loadu_si512(totals + (j + i) * kSide));
+        }
+        transpose(values);
+        const __m512d units = _mm512_loadu_pd(weight_units + j);
+#pragma GCC unroll 8
+        for (std::int64_t i = 0; i < 8; ++i) {
+          if (r + i >= rows) break;
+          const __m512d unit = _mm512_mul_pd(_mm512_set1_pd(hidden.rows[r + i].unit), units);
+          _mm512_storeu_pd(sums + (r + i) * kTile + j, _mm512_mul_pd(values[i], unit));
         }
       }
     }
   }
 
-  // Hidden elements outside times all weight elements. Rows often share such channels (outliers), so a channel's
+  // Weight elements outside times all hidden elements.
+  static void add_outside_weight(const double* block, std::int64_t rows, const WeightTile& tile, const Scratch& own,
+                                 double* sums) {
+    for (std::int64_t j = 0; j < tile.count; ++j) {
+      for (std::int64_t i = 0; i < own.rows[j].outside; ++i) {
+        const DigitRow::Outside& outside = own.rows[j].list[i];
+        const double* h = block + outside.at / kChunk * rows * kStride + outside.at % kChunk;
+        const auto w = static_cast<double>(outside.value);
+        for (std::int64_t r = 0; r < rows; ++r) sums[r * kTile + j] += h[r * kStride] * w;
+      }
+    }
+  }
+
+  // Hidden elements outside times the weight elements inside. Rows often share such channels (outliers), so a channel's
   // weights are kept until another takes their place.
   static void add_outside_hidden(const Hidden& hidden, std::int64_t rows, const WeightTile& tile, const Scratch& own,
                                  double* sums) {
@@ -302,25 +336,34 @@ struct DigitSums : Panel<Doubles> {
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t i = 0; i < hidden.rows[r].outside; ++i) {
         const DigitRow::Outside& outside = hidden.rows[r].list[i];
+        const auto h = static_cast<double>(outside.value);
+        if (!std::isfinite(h)) {  // times the 0 that stands for an element outside it would be NaN
+          for (std::int64_t j = 0; j < tile.count; ++j) {
+            if (!own.rows[j].lists(outside.at)) sums[r * kTile + j] += h * element(tile, j, outside.at);
+          }
+          continue;
+        }
         const std::uint32_t place = static_cast<std::uint32_t>(outside.at) * 2654435761U >> 24;
         double* column = own.columns + place * kTile;
         if (kept[place] != outside.at) {
           kept[place] = outside.at;
           for (std::int64_t j = 0; j < tile.count; ++j) {
-            column[j] = static_cast<double>(
-                exact::load_element(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, outside.at));
+            column[j] = own.rows[j].lists(outside.at) ? 0 : element(tile, j, outside.at);
           }
         }
-        for (std::int64_t j = 0; j < tile.count; ++j) {
-          sums[r * kTile + j] += static_cast<double>(outside.value) * column[j];
-        }
+        for (std::int64_t j = 0; j < tile.count; ++j) sums[r * kTile + j] += h * column[j];
       }
     }
+  }
+
+  static double element(const WeightTile& tile, std::int64_t j, std::int64_t at) {
+    return static_cast<double>(
+        exact::load_element(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, at));
   }
 };
 
 }  // namespace
 
-const Target& amx_target(const Entry& entry) { return only<F64Target<DigitSums>, k_amx_shape>(entry, avx512_loops()); }
+const Target& amx_target(const Entry& entry) { return only<F64Target<DigitSums>, k_amx_shape>(entry, amx_loops()); }
 
 }  // namespace isologit::detail::kernels

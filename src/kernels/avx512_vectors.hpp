@@ -24,6 +24,53 @@ inline __m512d add_pairs(__m512d a, __m512d b) {
   return _mm512_add_pd(_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
 }
 
+// Quarter j of q[i] becomes quarter i of q[j].
+inline void transpose_quarters(__m512d (&q)[4]) {
+  const __m512d even_01 = _mm512_shuffle_f64x2(q[0], q[1], 0x88);
+  const __m512d even_23 = _mm512_shuffle_f64x2(q[2], q[3], 0x88);
+  const __m512d odd_01 = _mm512_shuffle_f64x2(q[0], q[1], 0xDD);
+  const __m512d odd_23 = _mm512_shuffle_f64x2(q[2], q[3], 0xDD);
+  q[0] = _mm512_shuffle_f64x2(even_01, even_23, 0x88);
+  q[1] = _mm512_shuffle_f64x2(odd_01, odd_23, 0x88);
+  q[2] = _mm512_shuffle_f64x2(even_01, even_23, 0xDD);
+  q[3] = _mm512_shuffle_f64x2(odd_01, odd_23, 0xDD);
+}
+
+// v[i][j] becomes v[j][i].
+inline void transpose(__m512d (&v)[8]) {
+  __m512d even[4];
+  __m512d odd[4];
+  for (int i = 0; i < 4; ++i) {
+    even[i] = _mm512_unpacklo_pd(v[2 * i], v[2 * i + 1]);
+    odd[i] = _mm512_unpackhi_pd(v[2 * i], v[2 * i + 1]);
+  }
+  transpose_quarters(even);
+  transpose_quarters(odd);
+  for (int i = 0; i < 4; ++i) {
+    v[2 * i] = even[i];
+    v[2 * i + 1] = odd[i];
+  }
+}
+
+inline void transpose(__m512 (&v)[16]) {
+  __m512d columns[4][4];  // [column of a quarter][four rows]
+  for (int i = 0; i < 4; ++i) {
+    const __m512* rows = v + 4 * i;
+    const __m512d low_01 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[0], rows[1]));
+    const __m512d low_23 = _mm512_castps_pd(_mm512_unpacklo_ps(rows[2], rows[3]));
+    const __m512d high_01 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[0], rows[1]));
+    const __m512d high_23 = _mm512_castps_pd(_mm512_unpackhi_ps(rows[2], rows[3]));
+    columns[0][i] = _mm512_unpacklo_pd(low_01, low_23);
+    columns[1][i] = _mm512_unpackhi_pd(low_01, low_23);
+    columns[2][i] = _mm512_unpacklo_pd(high_01, high_23);
+    columns[3][i] = _mm512_unpackhi_pd(high_01, high_23);
+  }
+  for (int c = 0; c < 4; ++c) {
+    transpose_quarters(columns[c]);
+    for (int i = 0; i < 4; ++i) v[4 * i + c] = _mm512_castpd_ps(columns[c][i]);
+  }
+}
+
 struct Doubles {
   using Element = double;
   using V = __m512d;

@@ -16,6 +16,7 @@
 #include "exact/element.hpp"
 #include "kernels/avx512_vectors.hpp"
 #include "kernels/magnitude.hpp"
+#include "kernels/prefetch.hpp"
 
 namespace isologit::detail::kernels {
 namespace {
@@ -37,11 +38,41 @@ struct DigitRow {
   bool fits;             // false where more than kMostOutside elements are outside: then nothing else holds
   Outside list[kMostOutside];
 
-  bool holds(double x) const {
-    const double i = x / unit;  // exact
-    return i >= -0x1p23 && i < 0x1p23 && i == static_cast<double>(static_cast<std::int64_t>(i));
+  bool lists(std::int32_t place) const {
+    return std::any_of(list, list + outside, [&](const Outside& one) { return one.at == place; });
   }
 };
+
+// The digits of 64 elements of bf16 in units of 2^unit, when all fit: sixteen-bit integers are shifted to their place,
+// the two lower digits and the highest one apart. An element is +-m 2^(e - 134), m in [128, 255], and inside the window
+// where e - 134 - unit is in [0, 15]; false where another one than +0 is not found to be. Holds for least <= unit <=
+// greatest: subnormal elements, and those that are not finite, are then outside.
+constexpr int kLeastShortUnit = 1 - 134;
+constexpr int kGreatestShortUnit = 254 - 15 - 134;
+inline bool short_digits(const char* from, int unit, __m512i (&digits)[kDigits]) {
+  const __m512i first = _mm512_set1_epi16(static_cast<std::int16_t>(134 + unit));
+  const __m512i last = _mm512_set1_epi16(static_cast<std::int16_t>(134 + unit + 16));
+  __m512i low[2];
+  __m512i high[2];
+  __m512i outside[2];
+  for (int i = 0; i < 2; ++i) {
+    const __m512i x = _mm512_loadu_si512(from + i * 64);
+    const __m512i exponent = _mm512_srli_epi16(_mm512_slli_epi16(x, 1), 8);
+    const __m512i shift = _mm512_sub_epi16(exponent, first);
+    const __m512i significand = _mm512_or_si512(_mm512_and_si512(x, _mm512_set1_epi16(0x7F)), _mm512_set1_epi16(0x80));
+    const __m512i sign = _mm512_srai_epi16(x, 15);
+    const __m512i m = _mm512_sub_epi16(_mm512_xor_si512(significand, sign), sign);
+    low[i] = _mm512_sllv_epi16(m, shift);
+    high[i] = _mm512_srav_epi16(m, _mm512_sub_epi16(last, exponent));
+    outside[i] = _mm512_min_epu16(x, _mm512_subs_epu16(shift, _mm512_set1_epi16(15)));
+  }
+  const __m512i byte = _mm512_set1_epi16(0xFF);
+  digits[0] = _mm512_packus_epi16(_mm512_and_si512(low[0], byte), _mm512_and_si512(low[1], byte));
+  digits[1] = _mm512_packus_epi16(_mm512_srli_epi16(low[0], 8), _mm512_srli_epi16(low[1], 8));
+  digits[2] = _mm512_packs_epi16(high[0], high[1]);
+  const __m512i any = _mm512_or_si512(outside[0], outside[1]);
+  return _mm512_test_epi16_mask(any, any) == 0;
+}
 
 // Sixteen elements as integers times 2^unit, 0 for those outside.
 inline __m512i integers(__m512 x, __m512 unit, __m512 minus_unit, __mmask16& inside) {
@@ -54,11 +85,16 @@ inline __m512i integers(__m512 x, __m512 unit, __m512 minus_unit, __mmask16& ins
 }
 
 // The digits of 64 integers, the lowest first. Within a digit's 64 bytes the elements stand in an order of their own,
-// the same for all rows.
+// the same for all rows: in each sixteen 8 of the first 32 elements and 8 of the others, as short_digits packs them.
 inline void take_apart(const __m512i (&integers)[4], __m512i (&digits)[kDigits]) {
   const __m512i by_digit = _mm512_set4_epi32(0x0F0B0703, 0x0E0A0602, 0x0D090501, 0x0C080400);
   __m512i v[4];
-  for (int i = 0; i < 4; ++i) v[i] = _mm512_shuffle_epi8(integers[i], by_digit);
+  for (int i = 0; i < 4; i += 2) {
+    const __m512i even = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0x88);
+    const __m512i odd = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0xDD);
+    v[i] = _mm512_shuffle_epi8(even, by_digit);
+    v[i + 1] = _mm512_shuffle_epi8(odd, by_digit);
+  }
   const __m512i low_01 = _mm512_unpacklo_epi32(v[0], v[1]);
   const __m512i low_23 = _mm512_unpacklo_epi32(v[2], v[3]);
   digits[0] = _mm512_unpacklo_epi64(low_01, low_23);
@@ -75,12 +111,20 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
   const __m512 minus_scale = _mm512_set1_ps(static_cast<float>(-unit));
   row.unit = std::ldexp(1.0, unit);
   row.outside = 0;
+  const std::int64_t ahead = std::max(kAhead, size * kSize);  // whole rows: each is looked through before it is packed
+  const bool is_short = kDType == DType::bf16 && unit >= kLeastShortUnit && unit <= kGreatestShortUnit;
   alignas(64) char tail[static_cast<std::size_t>(kStep * kSize)] = {};  // the last step's, where it is not whole
   for (std::int64_t k = 0; k < size; k += kStep) {
     const char* at = from + k * kSize;
+    for (std::int64_t line = 0; line < kStep * kSize; line += kLine) prefetch(at + line, ahead);
     if (size - k < kStep) {
       std::memcpy(tail, at, static_cast<std::size_t>((size - k) * kSize));
       at = tail;
+    }
+    __m512i digits[kDigits];
+    if (is_short && short_digits(at, unit, digits)) {
+      store(k / kStep, digits);
+      continue;
     }
     __m512i values[4];
     for (std::int64_t i = 0; i < 4; ++i) {
@@ -99,7 +143,6 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
         row.list[row.outside++] = outside;
       }
     }
-    __m512i digits[kDigits];
     take_apart(values, digits);
     store(k / kStep, digits);
   }
@@ -135,16 +178,14 @@ inline int best_unit(const void* row, DType dtype, std::int64_t size) {
   return best;
 }
 
+// `greatest` is the greatest magnitude of the row's elements.
 template <class Store>
-void pack_row(const void* from, DType dtype, std::int64_t size, DigitRow& row, Store&& store) {
+void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, DigitRow& row, Store&& store) {
   const auto pack = [&](int unit) {
     const auto* bytes = static_cast<const char*>(from);
     return exact::with_dtype(dtype,
                              [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
   };
-  GreatestMagnitude magnitude;
-  exact::with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(from), size); });
-  const double greatest = magnitude.of(dtype);
   const bool usual = std::isfinite(greatest) && greatest > 0;
   row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size));
 }

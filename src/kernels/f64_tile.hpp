@@ -42,6 +42,15 @@ inline double l1_bound(const void* row, DType dtype, std::int64_t count) {
   return sum * (1 + 0x1p-11);
 }
 
+// The `see` of sums (kernels/panel.hpp).
+struct Magnitudes {
+  template <DType kDType>
+  void operator()(std::int64_t j, const char* from, std::int64_t count) {
+    rows[j].see<kDType>(from, count);
+  }
+  GreatestMagnitude rows[kTile];
+};
+
 // A prepared block: per row the bound of the sum of magnitudes and the lowest set bit, then the rows as doubles.
 template <class Sums>
 class F64Target : public Target {
@@ -70,21 +79,20 @@ class F64Target : public Target {
     auto* sums = static_cast<double*>(scratch);
     double* greatest = sums + kTile * block.rows;
     double* units = greatest + kTile;
-    GreatestMagnitude magnitudes[kTile];
-    const auto see = [&]<DType kDType>(std::int64_t j, const char* from, std::int64_t count) {
-      magnitudes[j].see<kDType>(from, count);
-    };
+    Magnitudes magnitudes;
     std::int64_t depth = Sums::sums(static_cast<const double*>(block.prepared) + header(block.rows), block.rows, tile,
-                                    sums, units + kTile, see);
+                                    sums, units + kTile, magnitudes);
     for (std::int64_t j = 0; j < tile.count; ++j) {
-      greatest[j] = magnitudes[j].of(tile.weight->dtype);
+      greatest[j] = magnitudes.rows[j].of(tile.weight->dtype);
       units[j] = 0;
     }
     double greatest_b[kTile] = {};
     if (block.low_rank != nullptr) {
       add_low_rank(block, tile, sums);
       depth += tile.b->cols + 2;
-      for (std::int64_t j = 0; j < tile.count; ++j) greatest_b[j] = greatest_of(*tile.b, tile.first + j);
+      for (std::int64_t j = 0; j < tile.count; ++j) {
+        greatest_b[j] = greatest_of(exact::row_data(*tile.b, tile.first + j), tile.b->dtype, tile.b->cols);
+      }
     }
     round(block, tile, {sums, greatest, greatest_b, units, depth}, logits, counts);
   }
@@ -109,14 +117,6 @@ class F64Target : public Target {
     return static_cast<double>(exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j));
   }
 
-  static double greatest_of(const MatrixView& matrix, std::int64_t row) {
-    GreatestMagnitude magnitude;
-    exact::with_dtype(matrix.dtype, [&]<DType kDType>() {
-      magnitude.see<kDType>(static_cast<const char*>(exact::row_data(matrix, row)), matrix.cols);
-    });
-    return magnitude.of(matrix.dtype);
-  }
-
   void round(const Block& block, const WeightTile& tile, const Tile& x, float* logits, Counts& counts) const {
     // One more for the bias.
     const auto depth = static_cast<double>(x.depth + 1);
@@ -124,19 +124,31 @@ class F64Target : public Target {
     const auto* magnitudes = static_cast<const double*>(block.prepared);
     double biases[kTile];
     for (std::int64_t j = 0; j < tile.count; ++j) biases[j] = bias_of(tile, j);
+    // Element by element, so that compilers make vectors of it.
+    const auto reach_of = [&](std::int64_t r, std::int64_t j, double low_rank) {
+      // No partial sum is larger.
+      return magnitudes[r] * x.greatest[j] + std::fabs(biases[j]) + low_rank * x.greatest_b[j];
+    };
     for (std::int64_t r = 0; r < block.rows; ++r) {
       const double low_rank = block.low_rank == nullptr ? 0 : block.low_rank[r].reach;
+      const double* sums = x.sums + r * kTile;
+      float* low = logits + r * kTile;
+      float high[kTile];
       for (std::int64_t j = 0; j < tile.count; ++j) {
+        const double sum = sums[j] + biases[j];
+        // The latter for rounding the two ends.
+        const double error = gamma * reach_of(r, j, low_rank) + std::fabs(sum) * 0x1p-52;
+        low[j] = static_cast<float>(sum - error) + 0.0F;  // -0 becomes +0
+        high[j] = static_cast<float>(sum + error);
+      }
+      std::int32_t open = 0;
+      for (std::int64_t j = 0; j < tile.count; ++j) open |= low[j] == high[j] ? 0 : 1;
+      if (open == 0) continue;
+      for (std::int64_t j = 0; j < tile.count; ++j) {
+        if (low[j] == high[j]) continue;
         const double bias = biases[j];
-        const double sum = x.sums[r * kTile + j] + bias;
-        // No partial sum is larger.
-        const double reach = magnitudes[r] * x.greatest[j] + std::fabs(bias) + low_rank * x.greatest_b[j];
-        const double error = gamma * reach + std::fabs(sum) * 0x1p-52;  // the latter for rounding the two ends
-        const auto low = static_cast<float>(sum - error);
-        const auto high = static_cast<float>(sum + error);
-        float logit = low + 0.0F;  // -0 becomes +0
-        if (!(low == high)) logit = settle(block, r, tile, j, {sum, reach, bias, x.greatest[j]}, x.units[j], counts);
-        logits[r * kTile + j] = logit;
+        low[j] = settle(block, r, tile, j, {sums[j] + bias, reach_of(r, j, low_rank), bias, x.greatest[j]}, x.units[j],
+                        counts);
       }
     }
   }

@@ -86,6 +86,25 @@ inline HalfFloats narrow(Doubles x) {
 #endif
 }
 
+// Of a register's lanes, in pairs of pairs: one by one each would wait for the one before.
+template <class Vector, class Value, class Join>
+inline Value join_lanes(Vector vector, Value, Join join) {
+  constexpr std::size_t kLanes = sizeof(Vector) / sizeof(Value);
+  Value lanes[kLanes];
+  std::memcpy(lanes, &vector, sizeof lanes);
+  for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
+    for (std::size_t i = 0; i < half; ++i) lanes[i] = join(lanes[i], lanes[i + half]);
+  }
+  return lanes[0];
+}
+
+inline double sum_of(Doubles x) {
+  return join_lanes(x, 0.0, [](double a, double b) { return a + b; });
+}
+inline std::int32_t sum_of(Ints x) {
+  return join_lanes(x, 0, [](std::int32_t a, std::int32_t b) { return a + b; });
+}
+
 inline Scan scan(const float* logits, std::int64_t count) {
   const float nothing = -std::numeric_limits<float>::infinity();
   Floats greatest = Floats{} + nothing;
@@ -97,13 +116,7 @@ inline Scan scan(const float* logits, std::int64_t count) {
     nan |= z != z;
     above -= z > nothing;
   }
-  Scan result{nothing, false, 0};
-  for (int i = 0; i < kFloats; ++i) {
-    if (greatest[i] > result.greatest) result.greatest = greatest[i];
-    result.has_nan = result.has_nan || nan[i] != 0;
-    result.above_minus_inf += above[i];
-  }
-  return result;
+  return {join_lanes(greatest, 0.0F, [](float a, float b) { return b > a ? b : a; }), sum_of(nan) != 0, sum_of(above)};
 }
 
 // e^z in units of 2^scale; z >= floor, which keeps k - scale above -1002. `lift` is the exponent field's share of
@@ -137,13 +150,7 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
       squares[half] += term * term;
     }
   }
-  Sums result{0, 0, 0};
-  for (int i = 0; i < kWidth; ++i) {
-    result.mass += mass[0][i] + mass[1][i];
-    result.moment += moment[0][i] + moment[1][i];
-    result.squares += squares[0][i] + squares[1][i];
-  }
-  return result;
+  return {sum_of(mass[0] + mass[1]), sum_of(moment[0] + moment[1]), sum_of(squares[0] + squares[1])};
 }
 
 // A term is within 2^-50 and takes part in at most 21 additions (16 of a chain, 3 of chains, 2 of lanes, where a
@@ -159,10 +166,8 @@ inline double mass(const float* logits, std::int64_t count, int scale) {
       sum[c] += exp_scaled(select(z > lowest, z, broadcast(lowest)), lift);
     }
   }
-  double result = 0;
   for (int c = 1; c < kChains; ++c) sum[0] += sum[c];
-  for (int lane = 0; lane < kWidth; ++lane) result += sum[0][lane];
-  return result;
+  return sum_of(sum[0]);
 }
 
 inline std::int64_t count_above(const float* logits, std::int64_t count, float threshold, bool or_equal) {
@@ -175,7 +180,7 @@ inline std::int64_t count_above(const float* logits, std::int64_t count, float t
   } else {
     for (; i + kFloats <= count; i += kFloats) found -= load<Floats>(logits + i) > limit;
   }
-  for (int lane = 0; lane < kFloats; ++lane) total += found[lane];
+  total += sum_of(found);
   for (; i < count; ++i) total += or_equal ? logits[i] >= threshold : logits[i] > threshold;
   return total;
 }
@@ -185,8 +190,7 @@ inline bool any_not_below(const float* logits, std::int64_t count, float thresho
   Ints found = {};
   std::int64_t i = 0;
   for (; i + kFloats <= count; i += kFloats) found |= ~(load<Floats>(logits + i) < limit);
-  bool any = false;
-  for (int lane = 0; lane < kFloats; ++lane) any = any || found[lane] != 0;
+  bool any = sum_of(found) != 0;
   for (; i < count; ++i) any = any || !(logits[i] < threshold);
   return any;
 }

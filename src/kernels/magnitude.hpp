@@ -67,6 +67,12 @@ class GreatestMagnitude {
   Words lanes_ = {};  // in memory as chars it would go there at every step: GCC 12 takes the copy apart
 };
 
+inline double greatest_of(const void* row, DType dtype, std::int64_t count) {
+  GreatestMagnitude magnitude;
+  exact::with_dtype(dtype, [&]<DType kDType>() { magnitude.see<kDType>(static_cast<const char*>(row), count); });
+  return magnitude.of(dtype);
+}
+
 template <DType kDType>
 std::uint32_t lowest_bits(const char* from, std::int64_t count) {
   std::uint32_t least = 0xFFFFFFFF;

@@ -32,6 +32,7 @@
 #include <cstring>
 
 #include "exact/element.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/target.hpp"
 
 namespace isologit::detail::kernels {
@@ -40,8 +41,6 @@ namespace {
 constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
 constexpr std::int64_t kTile = 64;
-constexpr std::int64_t kLine = 64;       // bytes
-constexpr std::uintptr_t kAhead = 8192;  // bytes
 
 constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
 
@@ -214,13 +213,6 @@ struct Panel {
         multiply_rest<Vector::kHiddenRows - 1>(panel, block + r * kStride, padded, rows - r, sums + r * kTile + j);
       }
     }
-  }
-
-  // Rows are read a chunk at a time, too short for the processor's own prefetcher to get ahead: with this one row took
-  // 35 ms instead of 52 in f64 (avx512, avx2), 27 instead of 39 in f32 (V=151936, H=1024, a thread of a Xeon with AMX).
-  // 8 KB and 16 KB ahead do the same, 32 KB less. An address past the weight is not read.
-  static void prefetch(const char* weight) {
-    __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(weight) + kAhead));
   }
 
   // sums[r * kTile + j] += the sum of v[r][j].

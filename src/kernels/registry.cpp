@@ -33,6 +33,15 @@ std::string needs_amx_bf16() {
 
 }  // namespace
 
+#if defined(__x86_64__)
+Loops amx_loops() {
+  Loops loops = avx512_loops();
+  if (base::cpu().amx_bf16) loops.parts = &amx_part_loops();
+  if (base::cpu().amx_bf16 && base::cpu().avx512_bf16) loops.bf16 = &amx_bf16_pass();
+  return loops;
+}
+#endif
+
 Target::~Target() = default;
 
 std::span<const Entry> registry() {

@@ -19,9 +19,11 @@
 #include "isologit/kernels.hpp"
 #include "isologit/status.hpp"
 #include "kernels/backward_loops.hpp"
+#include "kernels/bf16_pass.hpp"
 #include "kernels/fold_loops.hpp"
 #include "kernels/forward_loops.hpp"
 #include "kernels/low_rank.hpp"
+#include "kernels/part_loops.hpp"
 
 namespace isologit::detail::kernels {
 
@@ -75,8 +77,10 @@ struct Entry {
 // What a target holds beside its tiles.
 struct Loops {
   const FoldLoops& fold;
-  const BackwardLoops* backward;  // null: the reference has none, it settles everything by definition
-  const ForwardLoops* forward;    // likewise
+  const BackwardLoops* backward;     // null: the reference has none, it settles everything by definition
+  const ForwardLoops* forward;       // likewise
+  const PartLoops* parts = nullptr;  // null: no instruction multiplies bf16; panels are as wide as those of `backward`
+  const Bf16Pass* bf16 = nullptr;    // likewise
 };
 
 class Target {
@@ -110,6 +114,8 @@ class Target {
   const FoldLoops& fold_loops() const { return loops_.fold; }
   const BackwardLoops* backward_loops() const { return loops_.backward; }
   const ForwardLoops* forward_loops() const { return loops_.forward; }
+  const PartLoops* part_loops() const { return loops_.parts; }
+  const Bf16Pass* bf16_pass() const { return loops_.bf16; }
 
  private:
   const Entry& entry_;

@@ -94,10 +94,18 @@ void write_logits(const LogitsOutput& output, const LogitRow& row, const LogitSo
   const std::int64_t end = std::min(row.first_id + row.count, output.first_id + output.count);
   const auto size = static_cast<std::int64_t>(dtype_size(output.dtype));
   char* to = static_cast<char*>(output.data) + row.row * output.row_stride * size;
+  if (output.dtype == DType::f32) {
+    for (std::int64_t id = begin; id < end; ++id) {
+      const float logit = row.logits[id - row.first_id];
+      const float value = std::isnan(logit) ? exact::quiet_nan() : logit;
+      std::memcpy(to + (id - output.first_id) * size, &value, sizeof value);
+    }
+    return;
+  }
   for (std::int64_t id = begin; id < end; ++id) {
     const float logit = row.logits[id - row.first_id];
     double value = static_cast<double>(std::isnan(logit) ? exact::quiet_nan() : logit);
-    if (output.dtype != DType::f32 && !std::isnan(logit)) {
+    if (!std::isnan(logit)) {
       value = on_midpoint(logit, output.dtype) ? last_step(id, row, source, output.dtype)
                                                : exact::narrow(value, output.dtype);
     }

@@ -5,6 +5,7 @@
 
 #include "base/cpu.hpp"
 #include "base/parties.hpp"
+#include "score/bf16_logits.hpp"
 #include "score/rounds.hpp"
 #include "score/validate.hpp"
 #include "tiles/call.hpp"
@@ -21,14 +22,18 @@ ScoreOptions uninterrupted(ScoreOptions options) {
 
 constexpr std::string_view kScoring = "scoring; nothing useful is in the output buffers";
 
+int threads_of(const ScoreOptions& options) {
+  return options.threads > 0 ? options.threads : detail::base::available_threads();
+}
+
 // Of a request that was validated. Throws std::bad_alloc.
 Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_size, std::int64_t cols,
                                                             const Transforms& transforms, const ScoreRequest& request,
                                                             const ScoreOptions& options) {
   const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
   if (!target) return tl::unexpected(target.error());
-  const int threads = options.threads > 0 ? options.threads : detail::base::available_threads();
-  return std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options, **target, threads);
+  return std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options, **target,
+                                                 threads_of(options));
 }
 
 }  // namespace
@@ -87,6 +92,11 @@ Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const S
     if (checked) checked = detail::score::validate(parties.vocab_size(), cols, head.transforms, request, own);
     if (checked) checked = detail::score::validate_overlap(head, request);
     if (!checked) return tl::unexpected(checked.error());
+    const auto target = detail::kernels::choose(own.kernel, own.arithmetic);
+    if (!target) return tl::unexpected(target.error());
+    if (detail::score::serves_bf16(head, request, own, **target)) {
+      return detail::score::bf16_logits(head, request, own, **target, threads_of(own));
+    }
     auto rounds = begin_rounds(parties.vocab_size(), cols, head.transforms, request, own);
     if (!rounds) return tl::unexpected(rounds.error());
     for (;;) {

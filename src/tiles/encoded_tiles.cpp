@@ -1,6 +1,5 @@
 #include "tiles/encoded_tiles.hpp"
 
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -13,22 +12,13 @@
 namespace isologit::detail::tiles {
 namespace {
 
-std::int64_t parts_of(const EncodedWeight& weight) {
-  if (weight.encoding == Encoding::none) return 1;
-  if (weight.encoding == Encoding::f64) return 3;
-  return weight.product == F8Product::real && weight.scales.values.dtype == DType::f32 ? 2 : 1;
-}
-
 bool is_bf16(const EncodedWeight& weight) {
   return weight.encoding != Encoding::f64 && weight.product == F8Product::bf16;
 }
 
-// The leading 24 bits of a finite number.
-double leading(double x) { return std::bit_cast<double>(std::bit_cast<std::uint64_t>(x) & ~std::uint64_t{0x1FFFFFFF}); }
-
 }  // namespace
 
-std::int64_t kernel_columns(const Head& head) { return head.weight.cols * parts_of(head.encoded); }
+std::int64_t kernel_columns(const Head& head) { return head.weight.cols * exact::parts_of(head.encoded); }
 
 DType kernel_dtype(const Head& head) {
   if (head.encoded.encoding == Encoding::none) return head.weight.dtype;
@@ -36,7 +26,7 @@ DType kernel_dtype(const Head& head) {
 }
 
 EncodedTiles::EncodedTiles(const Head& head)
-    : head_(head), parts_(parts_of(head.encoded)), dtype_(kernel_dtype(head)) {}
+    : head_(head), parts_(exact::parts_of(head.encoded)), dtype_(kernel_dtype(head)) {}
 
 void EncodedTiles::take(const MatrixView& hidden, std::span<const std::int64_t> rows, int threads) {
   given_ = &hidden;
@@ -71,20 +61,6 @@ void EncodedTiles::reserve(Tile& tile, std::int64_t tile_vocab) const {
   tile.special.resize(static_cast<std::size_t>(tile_vocab));
 }
 
-bool EncodedTiles::split(double number, std::int64_t k, float* row) const {
-  double rest = number;
-  for (std::int64_t p = 0; p < parts_; ++p) {
-    const double part = std::isfinite(rest) ? leading(rest) : rest;
-    const auto element = static_cast<float>(part);
-    row[p * head_.weight.cols + k] = element;
-    // Of one part an infinity or a NaN may be an element: those that the number was.
-    if (parts_ == 1 && !std::isfinite(number)) return true;
-    if (static_cast<double>(element) != part) return false;
-    rest -= part;  // exact: the bits that were cut off
-  }
-  return rest == 0;
-}
-
 bool EncodedTiles::store_row(const double* numbers, std::byte* to) const {
   const std::int64_t size = head_.weight.cols;
   if (dtype_ == DType::bf16) {
@@ -93,7 +69,7 @@ bool EncodedTiles::store_row(const double* numbers, std::byte* to) const {
   }
   auto* row = reinterpret_cast<float*>(to);
   for (std::int64_t k = 0; k < size; ++k) {
-    if (!split(numbers[k], k, row)) {
+    if (!exact::split(numbers[k], parts_, row + k, size)) {
       std::memset(to, 0, static_cast<std::size_t>(cols()) * sizeof(float));
       return false;
     }

@@ -54,8 +54,7 @@ class EncodedTiles {
 
  private:
   std::int64_t cols() const { return parts_ * head_.weight.cols; }
-  // False where the number is not the sum of its parts; they are then 0.
-  bool split(double number, std::int64_t k, float* row) const;
+  // False where a number is not the sum of its parts; all are then 0.
   bool store_row(const double* numbers, std::byte* to) const;
 
   Head head_;

@@ -110,8 +110,10 @@ void Tiles::transform(std::int64_t row, const RowTile& tile) const {
 
 bool Tiles::run(const std::function<void(int, const RowTile&)>& visit_row,
                 const std::function<bool(double)>& progress) {
-  const std::int64_t stride = target_.tile_vocab();
   const std::int64_t vocab = shard_.head.vocab_size;
+  const std::int64_t tiles = (vocab + target_.tile_vocab() - 1) / target_.tile_vocab();
+  // A thread goes through neighbouring tiles where there are many, so that kernels may fetch the next one's weight.
+  const std::int64_t stride = std::clamp<std::int64_t>(tiles / (64 * threads()), 1, 4) * target_.tile_vocab();
   return base::parallel_for(
       threads(), (vocab + stride - 1) / stride,
       [&](int worker, std::int64_t i) {

@@ -125,10 +125,11 @@ TEST(Fast, KeepsItsBoundOverSupports) {
 }
 
 // One row of the sums: g (a dense upstream of one logit per row) against hidden states of one element.
-Problem dense_column(const std::vector<float>& g, const std::vector<float>& hidden) {
+Problem dense_column(const std::vector<float>& g, const std::vector<float>& hidden, DType dtype = DType::f32) {
   const auto rows = static_cast<std::int64_t>(g.size());
-  Problem problem = make_problem({rows, 1, 1, DType::f32, DType::f32, {}}, DotFamily::normal, 1);
-  for (std::size_t i = 0; i < hidden.size(); ++i) oracle::encode(DType::f32, problem.data.hidden.data(), i, hidden[i]);
+  const std::int64_t cols = static_cast<std::int64_t>(hidden.size()) / rows;
+  Problem problem = make_problem({rows, 1, cols, dtype, dtype, {}}, DotFamily::normal, 1);
+  for (std::size_t i = 0; i < hidden.size(); ++i) oracle::encode(dtype, problem.data.hidden.data(), i, hidden[i]);
   problem.data.hidden_values.assign(hidden.begin(), hidden.end());
   problem.ids.clear();
   problem.d_logprobs.clear();
@@ -151,6 +152,33 @@ TEST(Fast, KeepsItsBoundFarFromOne) {
   expect_bounds(dense_column({0x1.3p59F, 0x1.5p59F, -0x1.1p50F}, {0x1.7p60F, 0x1.9p60F, 0x1.1p60F}), "near overflow");
   expect_bounds(dense_column({0x1.3p-100F, 0x1.5p-149F, -0x1.1p-101F}, {1.5F, 0x1.9p60F, -2.0F}), "small");
   expect_bounds(dense_column({0x1.3p100F, 0x1.5p-20F, -0x1.1p99F}, {1.5F, 0x1.9p10F, -2.0F}), "great");
+  expect_bounds(dense_column({0x1.3p120F, 0x1.5p-80F}, {0.0F, 0x1.9p10F}), "great beside a row of zeros");
+  expect_bounds(dense_column({1.0F, 0x1.5p-80F}, {0.0F, 0x1.9p-65F}), "small beside a row of zeros");
+}
+
+// What instructions of bf16 products take for 0, and what they must not be given: numbers that a row of zeros hides.
+TEST(Fast, KeepsItsBoundFarFromOneInBf16) {
+  const auto check = [](const std::vector<float>& g, const std::vector<float>& hidden, const char* what) {
+    expect_bounds(dense_column(g, hidden, DType::bf16), what);
+  };
+  check({1.0F, 0x1.5p-130F}, {0.0F, 0.0F, 1.0F, 0x1.5p1F}, "subnormal beside a row of zeros");
+  check({1.0F, -0x1p-110F}, {0.0F, 0.0F, 0x1p-20F, 0x1.5p-21F}, "a product below 2^-126 beside a row of zeros");
+  check({1.0F, 0x1.3p3F}, {0x1p-130F, 0x1.1p-127F, -0x1p-131F, 0x1p-128F}, "subnormal elements");
+  check({0x1.fffffep-120F, 0x1p-121F}, {0x1p100F, -0x1.5p99F, 0x1p101F, 0x1p98F}, "great elements, small upstreams");
+  check({0x1.fffffep120F, 0x1.234568p119F}, {0x1p-100F, -0x1.5p-99F, 0x1p-101F, 0x1p-98F}, "the other way round");
+  check({0x1.fffffep127F, -0x1.fffffep127F}, {1.5F, 1.0F, 1.5F, 0.75F}, "the greatest upstreams");
+  check({0x1.fffffep-126F, 0x1p-149F}, {1.5F, 1.0F, 1.5F, 0.75F}, "the least");
+  check({1.0F, 0x1p-30F, 0x1.8p-60F}, {0x1p-41F, 1.0F, 1.0F, 0x1p-41F, 0x1.8p49F, 0x1p50F}, "at the edges of plain");
+}
+
+// Each term of one sign, so that no cancellation hides a share of the bound, and parts that round as badly as they can.
+TEST(Fast, KeepsItsBoundWhereAllTermsAgree) {
+  for (const float g : {0x1.00fffep0F, 0x1.01p0F, 0x1.0101p0F, 0x1.fe01fep0F, 1.0F / 3.0F}) {
+    std::vector<float> hidden(300 * 40);
+    for (std::size_t i = 0; i < hidden.size(); ++i)
+      hidden[i] = i % 40 == 0 ? 1.0F + 0x1p-7F * static_cast<float>(i / 40 % 128) : 0.0F;
+    expect_bounds(dense_column(std::vector<float>(300, g), hidden, DType::bf16), fmt::format("upstream {}", g));
+  }
 }
 
 TEST(Fast, NearCertainRowsKeepRelativePrecision) {

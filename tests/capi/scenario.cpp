@@ -312,9 +312,10 @@ void make_backward(Scenario& s, Upstream upstream) {
   request.dhidden = gradient(s, kRows, kHidden);
   request.dweight = gradient(s, kVocab, kHidden);
   request.dbias = gradient(s, 1, kVocab);
+  request.dlora_a = gradient(s, kRank, kHidden);
+  request.dlora_b = gradient(s, kVocab, kRank);
   s.structures["isologit_backward_request"] = &request;
   add_head(s);
-  s.head.lora = {};  // has no gradients
   add_options(s, "isologit_backward_options", s.backward_options);
   add_report(s, "isologit_backward_report", s.backward_report);
   set_call(s, [&s](char* message, std::size_t size) {

@@ -1,7 +1,7 @@
 """Nothing compiled for an instruction set can be linked into code that runs without it.
 
 Looks at each such object as it was built, and compiled once more without optimisation, which inlines nothing: of the
-symbols that another file could link, only the functions that hand out targets and loops may be there.
+symbols that another file could link, only the functions that hand out targets, loops and passes may be there.
 
 usage: check_symbols.py COMPILE_COMMANDS_JSON
 """
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ALLOWED = re.compile(r"isologit::detail::kernels::\w+(_target\(.*|_loops\(\))$")
+ALLOWED = re.compile(r"isologit::detail::kernels::\w+(_target\(.*|_loops\(\)|_pass\(\))$")
 # No code: an empty object of the standard library, and the exception ABI's pointer to its one handler.
 NO_CODE = {("C", "std::ranges::lexicographical_compare"), ("V", "DW.ref.__gxx_personality_v0")}
 

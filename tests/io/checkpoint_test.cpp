@@ -1,6 +1,8 @@
+#include <cmath>
 #include <utility>
 
 #include "checkpoint_model.hpp"
+#include "exact/element.hpp"
 #include "io/weight_index.hpp"
 
 namespace isologit::detail::io {
@@ -229,6 +231,34 @@ TEST_F(F8CheckpointTest, Scales) {
   EXPECT_EQ(e5m2->head.encoded.encoding, Encoding::f8_e5m2);
 }
 
+TEST_F(F8CheckpointTest, ScalesOfGroupsAndOfModelopt) {
+  const std::string group =
+      R"({"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":{"num_bits":8,"type":"float",
+      "strategy":"group","group_size":1,"actorder":"static"}}}})";
+  expect_scales({"lm_head.weight_scale", "BF16", {4, 2}, "aabbccddeeffgghh"}, group, 1, 1);
+  expect_scales({"lm_head.weight_scale", "F32", {4, 1}, "aaaabbbbccccdddd"},
+                R"({"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":{"strategy":"channel",
+                "group_size":-1}}}})",
+                1, 0);
+  expect_scales({"lm_head.weight_scale", "F32", {}, "abcd"},
+                R"({"quant_method":"modelopt","quant_algo":"FP8","producer":{"name":"modelopt"}})", 0, 0);
+}
+
+TEST_F(F8CheckpointTest, ScalesThatArePowersOfTwo) {
+  auto opened = open_f8({"lm_head.weight_scale_inv", "F8_E8M0", {2, 2}, std::string("\x00\x7F\x80\xFF", 4)},
+                        R"({"quant_method":"fp8","weight_block_size":[3,1],"scale_fmt":"ue8m0"})");
+  ASSERT_TRUE(opened) << opened.error().message;
+  const Checkpoint checkpoint = std::move(*opened);  // the scales move with it
+  const F8Scales& scales = checkpoint.head.encoded.scales;
+  ASSERT_EQ(scales.values.dtype, DType::bf16);
+  EXPECT_EQ(scales.values.row_stride, 2);
+  const std::vector<float> expected = {0x1p-127F, 1, 2};
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(exact::load_element(scales.values.data, DType::bf16, static_cast<std::int64_t>(i)), expected[i]);
+  }
+  EXPECT_TRUE(std::isnan(exact::load_element(scales.values.data, DType::bf16, 3)));
+}
+
 TEST_F(F8CheckpointTest, RefusesWhatIsNotKnown) {
   const Part one{"lm_head.weight_scale", "F32", {}, "abcd"};
   EXPECT_FAILS(open({weight_}, config_with(R"({"quant_method":"fp8"})")), StatusCode::not_found,
@@ -240,8 +270,25 @@ TEST_F(F8CheckpointTest, RefusesWhatIsNotKnown) {
                "leaves lm_head as it was");
   EXPECT_FAILS(open_f8(one, R"({"quant_method":"compressed-tensors","transform_config":{"a":1}})"),
                StatusCode::unsupported, "transform_config is an object");
-  EXPECT_FAILS(open_f8({"lm_head.weight_scale", "F8_E8M0", {1}, "a"}, R"({"quant_method":"fp8"})"),
-               StatusCode::unsupported, "dtype F8_E8M0, expected F32, BF16 or F16");
+  EXPECT_FAILS(open_f8({"lm_head.weight_scale", "U8", {1}, "a"}, R"({"quant_method":"fp8"})"), StatusCode::unsupported,
+               "dtype U8, expected F32, BF16, F16 or F8_E8M0");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"modelopt","quant_algo":"NVFP4"})"), StatusCode::unsupported,
+               "quant_algo is \"NVFP4\", expected \"FP8\" of modelopt");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"modelopt"})"), StatusCode::unsupported, "quant_algo is absent");
+  EXPECT_FAILS(open_f8(one, R"({"quant_method":"modelopt","quant_algo":"FP8","exclude_modules":["lm_head"]})"),
+               StatusCode::unsupported, "leaves lm_head as it was");
+  const auto with_weights = [](const std::string& weights) {
+    return R"({"quant_method":"compressed-tensors","config_groups":{"group_0":{"weights":)" + weights + "}}}";
+  };
+  EXPECT_FAILS(open_f8(one, with_weights(R"({"strategy":"tensor_group"})")), StatusCode::unsupported,
+               "strategy is \"tensor_group\"");
+  EXPECT_FAILS(open_f8(one, with_weights(R"({"actorder":"group"})")), StatusCode::unsupported, "actorder is \"group\"");
+  for (const char* size : {"0", "-2", "1.5", "\"1\""}) {
+    EXPECT_FAILS(open_f8(one, with_weights(std::string(R"({"group_size":)") + size + "}")),
+                 StatusCode::invalid_argument, "group_size", "expected an integer above 0, or -1");
+  }
+  EXPECT_FAILS(open_f8({"lm_head.weight_scale", "BF16", {4, 1}, "aabbccdd"}, with_weights(R"({"group_size":1})")),
+               StatusCode::unsupported, "shape [4, 1]", "one scale for each block of [1, 1]");
   for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{2, 1}, {1, 4}, {4, 2}, {4, 1, 1}}) {
     std::int64_t count = 1;
     for (const std::int64_t size : shape) count *= size;
@@ -263,7 +310,7 @@ TEST_F(F8CheckpointTest, RefusesWhatIsNotKnown) {
       StatusCode::unsupported, "lm_head.weight_scale");
   EXPECT_FAILS(
       open({weight_, one, {"lm_head.input_scale", "F32", {}, "abcd"}}, config_with(R"({"quant_method":"fp8"})")),
-      StatusCode::unsupported, "lm_head.input_scale");
+      StatusCode::unsupported, "lm_head.input_scale", "engines round the head's hidden states to f8", "--head TENSOR");
 }
 
 TEST_F(CheckpointTest, PlainHeadInAQuantisedModel) {

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <set>
 
+#include "io/mapped_file.hpp"
 #include "io/read_files.hpp"
 #include "support.hpp"
 
@@ -138,20 +139,30 @@ TEST(ReadFiles, TellWhatChanged) {
   const std::string path = dir.write("file", "text");
   struct stat status {};
   ASSERT_EQ(::stat(path.c_str(), &status), 0);
-  EXPECT_FALSE(was_read(status));
-  note_read_file(path, status);
-  EXPECT_TRUE(was_read(status));
-  EXPECT_TRUE(check_read_files());
+  ReadFiles files;  // other tests leave theirs in those of the process
+  EXPECT_FALSE(files.contain(status));
+  files.note(path, status);
+  EXPECT_TRUE(files.contain(status));
+  EXPECT_TRUE(files.check());
   const timespec times[] = {{0, UTIME_NOW}, {1, 0}};
   ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
-  EXPECT_FAILS(check_read_files(), StatusCode::io_error, path, "it was written to");
+  EXPECT_FAILS(files.check(), StatusCode::io_error, path, "it was written to");
   dir.write("file", "texts");
-  EXPECT_FAILS(check_read_files(), StatusCode::io_error, path, "it had 4 bytes and has 5");
+  EXPECT_FAILS(files.check(), StatusCode::io_error, path, "it had 4 bytes and has 5");
   dir.write("other", "text");
   std::filesystem::rename(dir.path("other"), path);
-  EXPECT_FAILS(check_read_files(), StatusCode::io_error, path, "another file has taken its place");
+  EXPECT_FAILS(files.check(), StatusCode::io_error, path, "another file has taken its place");
   std::filesystem::remove(path);
-  EXPECT_FAILS(check_read_files(), StatusCode::io_error, path, "No such file or directory");
+  EXPECT_FAILS(files.check(), StatusCode::io_error, path, "No such file or directory");
+}
+
+TEST(ReadFiles, AreThoseThatAreMapped) {
+  const TempDir dir;
+  const std::string path = dir.write("file", "text");
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  ASSERT_TRUE(MappedFile::open(path));
+  EXPECT_TRUE(ReadFiles::of_process().contain(status));
 }
 
 }  // namespace

@@ -169,6 +169,79 @@ std::vector<float> dhidden(const GradientSums& sums, std::span<const double> wei
   return result;
 }
 
+std::vector<float> dhidden(const GradientSums& sums, const std::vector<Number>& weight, std::size_t cols,
+                           const Buffer& buffer) {
+  const Buffer start = zeros(buffer, sums.rows * cols);
+  std::vector<float> result(sums.rows * cols);
+  for (std::size_t n = 0; n < sums.rows; ++n) {
+    const std::size_t count = !sums.skipped.empty() && sums.skipped[n] != 0 ? 0 : sums.vocab;
+    const std::vector<double> dz(sums.dz.begin() + static_cast<std::ptrdiff_t>(n * sums.vocab),
+                                 sums.dz.begin() + static_cast<std::ptrdiff_t>(n * sums.vocab + count));
+    for (std::size_t k = 0; k < cols; ++k) {
+      std::vector<Number> column;
+      for (std::size_t v = 0; v < count; ++v) column.push_back(weight[v * cols + k]);
+      result[n * cols + k] = rounded(sum_of(dz, column, start.values[n * cols + k]), start.dtype);
+    }
+  }
+  return result;
+}
+
+LowRankGradients low_rank_gradients(const GradientSums& sums, const LowRankOperands& operands, const Buffer& dhidden,
+                                    const Buffer& da, const Buffer& db) {
+  const auto [hidden, weight, a, b, rank, cols, scale] = operands;
+  const auto sum_over = [](std::size_t count, double start, const auto& term) {
+    Extended sum(start);
+    for (std::size_t i = 0; i < count; ++i) sum += term(i);
+    return sum;
+  };
+  std::vector<std::size_t> rows;
+  for (std::size_t n = 0; n < sums.rows; ++n) {
+    if (sums.skipped.empty() || sums.skipped[n] == 0) rows.push_back(n);
+  }
+  const auto dz = [&](std::size_t i, std::size_t v) {
+    return Extended(static_cast<double>(sums.dz[rows[i] * sums.vocab + v]));
+  };
+  std::vector<Extended> u, g;  // [row that counts][rank]
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t j = 0; j < rank; ++j) {
+      u.push_back(Extended(scale) * sum_over(cols, 0, [&](std::size_t k) {
+                    return Extended(a[j * cols + k]) * Extended(hidden[rows[i] * cols + k]);
+                  }));
+      g.push_back(Extended(scale) *
+                  sum_over(sums.vocab, 0, [&](std::size_t v) { return dz(i, v) * Extended(b[v * rank + j]); }));
+    }
+  }
+  const Buffer of_hidden = zeros(dhidden, sums.rows * cols);
+  const Buffer of_a = zeros(da, rank * cols);
+  const Buffer of_b = zeros(db, sums.vocab * rank);
+  LowRankGradients result;
+  for (const double x : of_hidden.values) result.dhidden.push_back(static_cast<float>(x));
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t k = 0; k < cols; ++k) {
+      const std::size_t at = rows[i] * cols + k;
+      Extended sum = sum_over(sums.vocab, of_hidden.values[at],
+                              [&](std::size_t v) { return dz(i, v) * Extended(weight[v * cols + k]); });
+      sum += sum_over(rank, 0, [&](std::size_t j) { return g[i * rank + j] * Extended(a[j * cols + k]); });
+      result.dhidden[at] = sum.round(of_hidden.dtype);
+    }
+  }
+  for (std::size_t j = 0; j < rank; ++j) {
+    for (std::size_t k = 0; k < cols; ++k) {
+      result.da.push_back(sum_over(rows.size(), of_a.values[j * cols + k], [&](std::size_t i) {
+                            return g[i * rank + j] * Extended(hidden[rows[i] * cols + k]);
+                          }).round(of_a.dtype));
+    }
+  }
+  for (std::size_t v = 0; v < sums.vocab; ++v) {
+    for (std::size_t j = 0; j < rank; ++j) {
+      result.db.push_back(sum_over(rows.size(), of_b.values[v * rank + j], [&](std::size_t i) {
+                            return dz(i, v) * u[i * rank + j];
+                          }).round(of_b.dtype));
+    }
+  }
+  return result;
+}
+
 std::vector<float> dweight(const GradientSums& sums, std::span<const double> hidden, std::size_t cols,
                            const Buffer& buffer) {
   const Buffer start = zeros(buffer, sums.vocab * cols);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "isologit/head.hpp"
+#include "oracle/encoded.hpp"
 #include "oracle/values.hpp"
 
 namespace isologit::oracle {
@@ -45,11 +46,27 @@ struct Buffer {
 // RN(buffer + Σ_v dz·w), [N, H], of w [V, H].
 std::vector<float> dhidden(const GradientSums& sums, std::span<const double> weight, std::size_t cols,
                            const Buffer& buffer = {});
+// The same of a weight of any numbers.
+std::vector<float> dhidden(const GradientSums& sums, const std::vector<Number>& weight, std::size_t cols,
+                           const Buffer& buffer = {});
 // RN(buffer + Σ_n dz·h), [V, H], of h [N, H].
 std::vector<float> dweight(const GradientSums& sums, std::span<const double> hidden, std::size_t cols,
                            const Buffer& buffer = {});
 // RN(buffer + Σ_n dz), [V].
 std::vector<float> dbias(const GradientSums& sums, const Buffer& buffer = {});
+
+// With a low-rank addition scale·b·a, a [rank, H], b [V, rank] (buffers as above): dhidden has it too.
+struct LowRankOperands {
+  std::span<const double> hidden, weight, a, b;
+  std::size_t rank = 0;
+  std::size_t cols = 0;
+  double scale = 1;
+};
+struct LowRankGradients {
+  std::vector<float> dhidden, da, db;
+};
+LowRankGradients low_rank_gradients(const GradientSums& sums, const LowRankOperands& operands,
+                                    const Buffer& dhidden = {}, const Buffer& da = {}, const Buffer& db = {});
 
 // RN32(-Σ logprobs / n) over the rows not ignored, and the upstream RN32(-g / n) of each of their logprobs.
 float mean_loss(std::span<const float> logprobs);

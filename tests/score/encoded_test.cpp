@@ -7,7 +7,6 @@
 #include <limits>
 #include <random>
 
-#include "isologit/backward.hpp"
 #include "isologit/partial.hpp"
 #include "isologit/sample.hpp"
 #include "oracle/values.hpp"
@@ -386,20 +385,6 @@ TEST(EncodedErrors, OutputsMayNotOverlap) {
   const auto refused = score(problem.head(), request);
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message.find("overlaps the input encoded weight"), std::string::npos);
-}
-
-TEST(EncodedErrors, NoBackward) {
-  const Problem problem = make(Encoding::f64, 17);
-  std::vector<float> upstream(static_cast<std::size_t>(problem.rows), 1);
-  std::vector<float> dhidden(problem.hidden.size());
-  BackwardRequest request;
-  request.hidden = problem.hidden_view();
-  request.d_lse = upstream.data();
-  request.dhidden = {dhidden.data(), DType::f32, problem.cols, false};
-  const auto refused = backward(problem.head(), request);
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code, StatusCode::unsupported);
-  EXPECT_NE(refused.error().message.find("weight: f64 has no backward pass"), std::string::npos);
 }
 
 }  // namespace

@@ -22,7 +22,6 @@ def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) ->
 
 def logits(head: HeadArgs, dtype: Any, gradients: str, dweight_accumulate: Tensor | None) -> tuple[Tensor, Tensor]:
     check_accumulator(dweight_accumulate, head.weight)
-    _has_gradient(head)
     return operators.logits(*head, torch.float32 if dtype is None else dtype, gradients, dweight_accumulate)
 
 
@@ -44,13 +43,7 @@ def cut_mask_of_logits(args: SampleOfLogitsArgs) -> Tensor:
 
 def _has_gradient(head: HeadArgs) -> bool:
     """Whether autograd wants one of what is made of this head."""
-    wanted = _inputs.wants_gradient(head.hidden, head.weight, head.bias, head.lora_a, head.lora_b)
-    if wanted and head.lora_a is not None:
-        raise NotImplementedError(
-            "lora: an operand requires a gradient, and isologit makes none through a low-rank addition: expected "
-            "torch.no_grad(), or operands without (detach())"
-        )
-    return wanted
+    return _inputs.wants_gradient(head.hidden, head.weight, head.bias, head.lora_a, head.lora_b)
 
 
 def check_accumulator(buffer: Tensor | None, weight: Tensor) -> None:

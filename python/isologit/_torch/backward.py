@@ -46,6 +46,8 @@ class Wanted(NamedTuple):
     dhidden: bool
     dweight: bool | Tensor
     dbias: bool
+    dlora_a: bool = False
+    dlora_b: bool = False
 
 
 def split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
@@ -54,16 +56,20 @@ def split(flat: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
 
 
 def outputs(head: HeadArgs, wanted: Wanted) -> tuple[Tensor, ...]:
-    """dhidden, dweight and dbias in the types of what they are gradients of; empty where not wanted. dweight is left
-    out when there is a buffer for it."""
+    """dhidden, dweight, dbias, dlora_a and dlora_b in the types of what they are gradients of, f32 for f64; empty
+    where not wanted. dweight is left out when there is a buffer for it."""
 
     def like(tensor: Tensor | None, wants: bool) -> Tensor:
-        return head.hidden.new_empty(0) if tensor is None or not wants else tensor.new_empty(tuple(tensor.shape))
+        if tensor is None or not wants:
+            return head.hidden.new_empty(0)
+        dtype = torch.float32 if tensor.dtype == torch.float64 else tensor.dtype
+        return tensor.new_empty(tuple(tensor.shape), dtype=dtype)
 
     dhidden, dbias = like(head.hidden, wanted.dhidden), like(head.bias, wanted.dbias)
+    factors = like(head.lora_a, wanted.dlora_a), like(head.lora_b, wanted.dlora_b)
     if isinstance(wanted.dweight, Tensor):
-        return dhidden, dbias
-    return dhidden, like(head.weight, wanted.dweight), dbias
+        return dhidden, dbias, *factors
+    return dhidden, like(head.weight, wanted.dweight), dbias, *factors
 
 
 def _gradient(tensor: Tensor, name: str, accumulate: bool = False) -> _native.Gradient:
@@ -81,7 +87,7 @@ def _run(
     """Makes the gradients that are wanted, for the upstream that the request holds."""
     native, results = head.native(), outputs(head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
-    dhidden, dbias = results[0], results[-1]
+    dhidden, *_, dbias, dlora_a, dlora_b = results
     dweight = wanted.dweight if accumulate else results[1]
     if head.hidden.shape[0] == 0:
         for tensor in results:
@@ -94,6 +100,10 @@ def _run(
         request.dweight = _gradient(dweight, "dweight_accumulate" if accumulate else "dweight", accumulate)
     if wanted.dbias:
         request.dbias = _gradient(dbias, "dbias")
+    if wanted.dlora_a:
+        request.dlora_a = _gradient(dlora_a, "dlora_a")
+    if wanted.dlora_b:
+        request.dlora_b = _gradient(dlora_b, "dlora_b")
     options = head._replace(kernel=_native.Report.of(counts).kernel).options(peers)
     try:
         _native.backward(native, request, gradients=wanted.gradients, **options)
@@ -101,7 +111,7 @@ def _run(
         if accumulate and _had_begun(error):
             mark(dweight, error)
         raise
-    for tensor in (dbias,) if accumulate else (dweight, dbias):
+    for tensor in (dbias, dlora_b) if accumulate else (dweight, dbias, dlora_b):
         tensor[head.vocab_size :].zero_()  # rows of padding
     return results
 
@@ -195,8 +205,9 @@ def _fake(*flat: Any) -> tuple[Tensor, ...]:
 
 
 def _operators(name: str, upstream: str, run: Any) -> tuple[Any, Any]:
-    """The operator that returns dhidden, dweight and dbias, and the one that adds dweight to a buffer."""
-    wanted, results = "str gradients, bool dhidden, {} dweight, bool dbias", "(Tensor, Tensor{})"
+    """The operator that returns what `outputs` says, and the one that adds dweight to a buffer."""
+    wanted = "str gradients, bool dhidden, {} dweight, bool dbias, bool dlora_a, bool dlora_b"
+    results = "(Tensor, Tensor, Tensor, Tensor{})"
     returns = f"({HEAD}, {upstream}, {wanted.format('bool')}) -> {results.format(', Tensor')}"
     adds = f"({HEAD}, {upstream}, {wanted.format('Tensor(a!)')}) -> {results.format('')}"
     return operator(name, returns, run, _fake), operator(f"{name}_into", adds, run, _fake, ("dweight",))

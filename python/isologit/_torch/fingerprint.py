@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _native
+from isologit import _inputs, _native
 from isologit._inputs import HeadArgs
 from isologit._support import SupportArgs
 
@@ -27,8 +27,10 @@ def _words(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(torch.int8)
 
 
-def _sum(tensor: Tensor | None) -> int:
+def _sum(tensor: Any) -> int:
     """Changes with any single value, and with any order of the rows."""
+    if _inputs.is_f8(tensor):
+        return (_sum(tensor.values) + 3 * _sum(tensor.scale)) % 2**63
     if tensor is None or tensor.numel() == 0:
         return 0
     sums = _words(tensor.detach()).sum(-1, dtype=torch.int64).reshape(-1)
@@ -37,8 +39,9 @@ def _sum(tensor: Tensor | None) -> int:
 
 
 def fingerprint(head: HeadArgs, support: SupportArgs, token_ids: Tensor | None) -> Tensor:
-    """Of hidden, weight, bias, temperatures, and all ids; as doubles of these bits."""
-    others = [_sum(ids) * (2 * place + 1) for place, ids in enumerate((*support, token_ids))]
+    """Of hidden, weight, bias, temperatures, and all others; as doubles of these bits."""
+    factors = (head.lora_a, head.lora_b)
+    others = [_sum(values) * (2 * place + 1) for place, values in enumerate((*support, token_ids, *factors))]
     sums = [*map(_sum, head[:4]), sum(others) % 2**63]
     return torch.tensor(sums, dtype=torch.int64).view(torch.float64)
 
@@ -47,7 +50,7 @@ def check(kept: Tensor, *operands: Any) -> None:
     """An error that names the operand which is not what it was when its fingerprint was kept."""
     assert kept.numel() == _native.SUMMARY_DOUBLES
     now = fingerprint(*operands).view(torch.int64)
-    names = ("hidden", "weight", "bias", "temperature", "the support or token_ids")
+    names = ("hidden", "weight", "bias", "temperature", "the support, token_ids or lora")
     for name, same in zip(names, (now == kept.cpu().contiguous().view(torch.int64)).tolist(), strict=True):
         if not same:
             raise ValueError(

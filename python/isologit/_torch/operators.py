@@ -17,26 +17,34 @@ from isologit._torch.schema import HEAD, SUPPORT, operator
 _GRADIENTS = "str gradients, Tensor? dweight_accumulate"
 
 
+_TENSORS = ("hidden", "weight", "bias", "temperatures", "lora_a", "lora_b")  # of a head, as they are saved
+_DIFFERENTIABLE = ("hidden", "weight", "bias", "lora_a", "lora_b")
+
+
 def _save_head(ctx: Any, head: HeadArgs, gradients: str, dweight_accumulate: Tensor | None, *more: Any) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(head.hidden, head.weight, head.bias, head.temperatures, *more)
-    ctx.rest_of_head = head[4:]
+    ctx.save_for_backward(*(getattr(head, name) for name in _TENSORS), *more)
+    ctx.rest_of_head = {name: value for name, value in head._asdict().items() if name not in _TENSORS}
     ctx.gradients = gradients
     # Not a saved tensor: that another backward has added to it meanwhile is no mistake.
     ctx.dweight_accumulate = dweight_accumulate
 
 
 def _differentiate(ctx: Any, op: Any, op_into: Any, inputs: int, *args: Any) -> tuple[Tensor | None, ...]:
-    """Gradients of hidden, weight and bias; None where none is wanted, and for all inputs after them."""
-    need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-    args = (*ctx.saved_tensors[:4], *ctx.rest_of_head, *args)
-    if need_weight and ctx.dweight_accumulate is not None:
-        dhidden, dbias = op_into(*args, ctx.gradients, need_hidden, ctx.dweight_accumulate, need_bias)
-        dweight = None
+    """Gradients of all inputs; None where none is wanted."""
+    places = [HeadArgs._fields.index(name) for name in _DIFFERENTIABLE]
+    needs = [ctx.needs_input_grad[place] for place in places]
+    head = HeadArgs(**dict(zip(_TENSORS, ctx.saved_tensors, strict=False)), **ctx.rest_of_head)
+    args = (*head, *args, ctx.gradients, needs[0])
+    if needs[1] and ctx.dweight_accumulate is not None:
+        dhidden, *rest = op_into(*args, ctx.dweight_accumulate, *needs[2:])
+        found = (dhidden, None, *rest)
     else:
-        dhidden, dweight, dbias = op(*args, ctx.gradients, need_hidden, need_weight, need_bias)
-    found = (dhidden if need_hidden else None, dweight if need_weight else None, dbias if need_bias else None)
-    return *found, *(None,) * (inputs - len(found))
+        found = op(*args, *needs[1:])
+    gradients: list[Tensor | None] = [None] * inputs
+    for place, gradient, needed in zip(places, found, needs, strict=True):
+        gradients[place] = gradient if needed else None
+    return tuple(gradients)
 
 
 def _run_score(*flat: Any) -> tuple[Tensor, ...]:
@@ -59,7 +67,7 @@ def _setup_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
 
 def _backward_score(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
     by_name = dict(zip(_score.Results._fields, upstream, strict=True))
-    support, made = ctx.saved_tensors[4:9], ctx.saved_tensors[9:]
+    support, made = ctx.saved_tensors[6:11], ctx.saved_tensors[11:]
     args = (*support, *made, ctx.ignore_index, *(by_name[name] for name in backward.DIFFERENTIABLE))
     return _differentiate(ctx, backward.score_backward, backward.score_backward_into, ctx.inputs, *args)
 
@@ -76,7 +84,7 @@ def _setup_logits(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tenso
 
 
 def _backward_logits(ctx: Any, d_logits: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    args = (ctx.saved_tensors[4], d_logits)
+    args = (ctx.saved_tensors[6], d_logits)
     return _differentiate(ctx, backward.logits_backward, backward.logits_backward_into, ctx.inputs, *args)
 
 

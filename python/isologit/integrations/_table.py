@@ -176,11 +176,14 @@ PACKAGES: dict[str, Package] = {
     ),
 }
 
+# llama.cpp, from Python. No module is for it, since nothing of it is replaced.
+LLAMA_CPP = Package("cyllama", "0.2.18", {}, "none: an example reads hidden states from it", "llama_cpp.md")
+
 
 def markdown() -> str:
     """The table of docs/integrations/index.md, which a test holds it to: print it with `python _table.py`."""
     lines = ["| package | version tested | switch | page |", "|---|---|---|---|"]
-    for package in sorted(PACKAGES.values(), key=lambda package: package.distribution.lower()):
+    for package in sorted([*PACKAGES.values(), LLAMA_CPP], key=lambda package: package.distribution.lower()):
         tested = package.tested if package.on_pypi else f"{package.tested[:8]}, {package.how}"
         page = f"[{package.page.removesuffix('.md')}]({package.page})"
         lines.append(f"| {package.distribution} | {tested} | {package.switch} | {page} |")

@@ -1,4 +1,4 @@
-"""The same functions of a vocabulary that is split over the ranks of a torch.distributed group.
+"""The same functions of a vocabulary that is split over the ranks of a torch.distributed group, or over blocks.
 
 Every rank of the group calls at the same time, with its own rows of the weight (or its own columns of logits), and all
 have the results of the whole: the same bits as one process, whatever the split. Ranks exchange states of O(rows) bytes,
@@ -11,17 +11,18 @@ from torch import Tensor, is_grad_enabled
 
 from isologit import _cross_entropy, _inputs, _native, _numbers, _of_logits_torch
 from isologit._sample import SampleArgs, Samples, draws_of
-from isologit._score import Scores, score_args
+from isologit._score import Results, Scores, score_args
 from isologit._support import SupportArgs
 from isologit._torch import check_accumulator
 from isologit.parallel import _rows
-from isologit.parallel._exchange import Exchange, ParallelError
-from isologit.parallel._functions import OfLogits, Score, ScoreCall, checksums, facts_of_shard
+from isologit.parallel._exchange import ALONE, Exchange, ParallelError
+from isologit.parallel._functions import OfLogits, Score, ScoreCall, checksums, counts_of, detached, facts_of_shard
 from isologit.parallel._functions import sample as _sample
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Local, local, place
+from isologit.parallel._shard import Local, local, of_each, place
 
 __all__ = [
+    "ALONE",
     "ParallelError",
     "entropy_of_logits",
     "linear_cross_entropy",
@@ -53,12 +54,14 @@ class _Prepared:
         if not isinstance(hidden, Tensor):
             raise TypeError(f"hidden is a {type(hidden).__name__}; expected a tensor")
         _rows.check(rows)
-        _inputs.require_cpu(hidden=hidden, weight=own.weight, bias=own.bias)
-        if hidden.ndim < 1 or own.weight.ndim != 2 or hidden.shape[-1] != own.weight.shape[1]:
+        for weight, bias in zip(own.weights, own.biases, strict=True):
+            _inputs.require_cpu(hidden=hidden, weight=weight, bias=bias)
+        weight = own.weights[0]  # any other has its width
+        if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
             layout = ". A head that is split on H is not taken: gather it, or split it by rows of the vocabulary"
-            split = own.weight.ndim == 2 and own.weight.shape[1] * exchange.size == hidden.shape[-1]
+            split = weight.ndim == 2 and weight.shape[1] * exchange.size == hidden.shape[-1]
             raise ValueError(
-                f"hidden is {list(hidden.shape)}, weight is {list(own.weight.shape)}; expected [..., H] and [v, H]"
+                f"hidden is {list(hidden.shape)}, weight is {list(weight.shape)}; expected [..., H] and [v, H]"
                 f"{layout if split else ''}"
             )
         self.lead = hidden.shape[:-1]
@@ -68,7 +71,7 @@ class _Prepared:
                 if options.get(name) is not None:
                     raise NotImplementedError(f"{name} is given and rows is 'own'; expected rows='same' beside it")
         if rows == "own" or self.vocab_size is None:
-            everyone = exchange.agree(own_weight=own.weight.shape[0], own_hidden=self.lead.numel(), rows=rows)
+            everyone = exchange.agree(own_weight=own.rows, own_hidden=self.lead.numel(), rows=rows)
             if self.vocab_size is None:
                 self.vocab_size = sum(facts["own_weight"] for facts in everyone)
             if rows == "own":
@@ -96,12 +99,12 @@ def score(
     first_id: int | None = None,
     vocab_size: int | None = None,
     rows: str = "same",
-    bias: Tensor | None = None,
+    bias: Any = None,
     outputs: Any = ("logprobs",),
     top_k: int = 0,
     ignore_index: int = -100,
     gradients: str = "fast",
-    dweight_accumulate: Tensor | None = None,
+    dweight_accumulate: Any = None,
     **options: Any,
 ) -> Scores:
     """isologit.score of a weight whose rows lie on the ranks of a group.
@@ -110,13 +113,15 @@ def score(
     ----------
     hidden : torch.Tensor, [..., H]
     weight : torch.Tensor [v, H], DTensor [V, H] with Shard(0), or a module with weight and shard_indices (vLLM's)
-        This rank's rows. v may be 0, and differ from rank to rank.
+        This rank's rows. v may be 0, and differ from rank to rank. A list of tensors [v, H] is blocks whose rows follow
+        one another; bias and dweight_accumulate are then lists of as many.
     token_ids : int64, [...] or [..., K], optional
         Ids of the whole vocabulary, or ignore_index.
     group : torch.distributed.ProcessGroup, optional
-        The ranks that call; by default that of the DTensor, else all.
+        The ranks that call; by default that of the DTensor, else all. parallel.ALONE: this process has the whole
+        vocabulary, and needs no process group.
     first_id : int, optional
-        The id of a plain tensor's first row. By default the ranks' rows follow one another in the order of ranks.
+        The id of the first row of tensors. By default the ranks' rows follow one another in the order of ranks.
     vocab_size : int, optional
         Of the whole vocabulary; rows of the weight past it are padding. By default all rows are ids.
     rows : {"same", "own"}, default "same"
@@ -149,27 +154,30 @@ def score(
     own = local(weight, bias, first_id, vocab_size, group)
     with Exchange("isologit.parallel.score", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
-        check_accumulator(dweight_accumulate, own.weight)
+        given = dweight_accumulate if isinstance(weight, (list, tuple)) else [dweight_accumulate]
+        buffers = of_each(given, "dweight_accumulate", own.weights)
+        for buffer, block in zip(buffers, own.weights, strict=True):
+            check_accumulator(buffer, block)
         ids = None if token_ids is None else _inputs.token_ids_of(token_ids, hidden)
         args = score_args(
             prepared.hidden,
-            own.weight.detach(),
+            own.weights[0].detach(),
             prepared.rows.gather(exchange, ids),
-            bias=None if own.bias is None else own.bias.detach(),
+            bias=detached(own.biases[0]),
             vocab_size=prepared.vocab_size,
             ignore_index=ignore_index,
             outputs=outputs,
             top_k=top_k,
             **{**options, "temperature": prepared.temperature},
         )
-        leaves = (hidden, own.weight, own.bias)
+        leaves = (hidden, *own.weights, *own.biases)
         needs = is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
-        call = ScoreCall(exchange, args, prepared.rows, own.first_id, gradients, dweight_accumulate, needs)
-        results = Score.apply(hidden, own.weight, own.bias, call)
-    by_name = dict(zip(call.results._fields, results, strict=False))
+        call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
+        results = Score.apply(call, *leaves)
+    by_name = dict(zip(Results._fields, results, strict=False))
     top = ("top_k_ids", "top_k_logprobs") if args.top_k else ()
     found = {name: prepared.reshaped(by_name[name]) for name in (*args.outputs, *top)}
-    return Scores(**found, counts=call.results.counts)
+    return Scores(**found, counts=counts_of(call.results))
 
 
 def linear_logprobs(
@@ -202,7 +210,7 @@ def sample(
     first_id: int | None = None,
     vocab_size: int | None = None,
     rows: str = "same",
-    bias: Tensor | None = None,
+    bias: Any = None,
     min_p: Any = 0.0,
     top_k: Any = 0,
     top_p: Any = 1.0,
@@ -219,15 +227,15 @@ def sample(
         mask, kept, banned = (options.pop(name) for name in _OF_ROWS)
         head = _inputs.HeadArgs.of(
             prepared.hidden,
-            own.weight.detach(),
-            bias=None if own.bias is None else own.bias.detach(),
+            own.weights[0].detach(),
+            bias=detached(own.biases[0]),
             vocab_size=prepared.vocab_size,
             **{**options, "temperature": prepared.temperature},
         )
         draws = draws_of(hidden, seed, sequence_id, position, min_p, top_k, top_p)
         gathered = [prepared.rows.gather_values(exchange, values) for values in draws]
         support = SupportArgs.of(prepared.hidden, head.vocab_size, mask, kept, banned)
-        found = _sample(exchange, SampleArgs(head, support, *gathered), prepared.rows, own.first_id)
+        found = _sample(exchange, SampleArgs(head, support, *gathered), prepared.rows, own)
     return Samples(*map(prepared.reshaped, found[:-1]), found.counts)
 
 

@@ -35,25 +35,37 @@ class ParallelError(RuntimeError):
     """A call of several ranks that cannot go on: a rank died, failed, or called for something else."""
 
 
+class _Alone:
+    """The group of one process that needs no process group."""
+
+    def __repr__(self) -> str:
+        return "isologit.parallel.ALONE"
+
+
+ALONE = _Alone()
+
+
 class Exchange:
     """One call that all ranks of a group make, as a context. It ends when all have ended it: the others learn what went
     wrong here, and this rank what went wrong elsewhere."""
 
     def __init__(self, what: str, group: Any = None) -> None:
-        self.what = what
+        self.what, self.group = what, group
+        self._number, self._over = 0, False
+        if group is ALONE:
+            self.rank, self.size = 0, 1
+            return
         if not dist.is_available() or not dist.is_initialized():
             raise ValueError(
-                f"{what}: there is no process group; expected torch.distributed.init_process_group() before"
+                f"{what}: there is no process group; expected torch.distributed.init_process_group() before, or "
+                "group=isologit.parallel.ALONE for a vocabulary that is all in this process"
             )
-        self.group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
             raise ValueError(f"{what}: this rank is not in the group; expected the group's ranks alone to call")
         self._device = torch.device("cpu")
         if "cpu:" not in str(dist.get_backend_config(group)):  # NCCL alone: staged on this rank's device
             self._device = torch.device("cuda", torch.cuda.current_device())
-        self._number = 0
-        self._over = False
 
     def __enter__(self) -> "Exchange":
         return self
@@ -137,6 +149,8 @@ class Exchange:
         ]
 
     def _all_gather(self, own: bytes, size: int) -> list[bytes]:
+        if self.group is ALONE:
+            return [own]
         sent = torch.zeros(size, dtype=torch.uint8)
         if own:
             sent[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)

@@ -1,5 +1,6 @@
 """The calls of all ranks, and how autograd goes through them."""
 
+import functools
 import zlib
 from typing import Any
 
@@ -11,9 +12,10 @@ from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._score import Results, ScoreArgs
 from isologit._torch import backward, fingerprint
+from isologit.parallel import _blocks
 from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Shard, place
+from isologit.parallel._shard import Local, Shard, place
 
 
 def maker(arithmetic: str, kernel: str) -> str:
@@ -53,28 +55,55 @@ def facts_of_shard(rows: int, first_id: int | None, vocab_size: int) -> dict[str
     }
 
 
-def own_head(args: Any, shard: Shard) -> Any:
-    """The arguments of a call, told how many of the rows are ids."""
-    return args._replace(head=args.head._replace(vocab_size=shard.count))
+class Blocks:
+    """A call of this rank's rows: the arguments of each block's, told how many of its rows are ids."""
+
+    def __init__(self, exchange: Exchange, everyone: list[dict[str, Any]], args: Any, own: Local) -> None:
+        shard = place(exchange, everyone, args.head.vocab_size)
+        self.shards = shard.of_blocks([weight.shape[0] for weight in own.weights])
+        self.args = [
+            args._replace(head=args.head.with_weight(weight.detach(), detached(bias), shard.count, None, None))
+            for weight, bias, shard in zip(own.weights, own.biases, self.shards, strict=True)
+        ]
+        self.parties = sum(facts["own_blocks"] for facts in everyone)
+
+    def run(self, exchange: Exchange, calls: list[_blocks.Call]) -> list[Any]:
+        return _blocks.run(exchange, calls, self.shards, self.parties)
+
+
+def detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def facts_of_blocks(own: Local, vocab_size: int) -> dict[str, Any]:
+    return {**facts_of_shard(own.rows, own.first_id, vocab_size), "own_blocks": len(own.weights)}
+
+
+def counts_of(found: list[Any]) -> Tensor:
+    """A rank's report: that of its first block, with the logits of all that fell back."""
+    counts = found[0].counts.clone()
+    fallbacks = _native.Report._fields.index("logit_fallbacks")
+    counts[fallbacks] = sum(int(one.counts[fallbacks]) for one in found)
+    return counts
 
 
 class ScoreCall:
-    """What score was given beside hidden, weight and bias; args of all rows, those of the head but for this rank's."""
+    """What score was given beside hidden, weights and biases; args of all rows, the head's of the first block."""
 
     def __init__(
         self,
         exchange: Exchange,
         args: ScoreArgs,
         rows: Rows,
-        first_id: int | None,
+        own: Local,
         gradients: str,
-        dweight_accumulate: Tensor | None,
+        buffers: list[Tensor | None],
         differentiable: bool,
     ) -> None:
         _native.arithmetic_code(gradients, "gradients")
         head = args.head
         everyone = exchange.agree(
-            **facts_of_shard(head.weight.shape[0], first_id, head.vocab_size),
+            **facts_of_blocks(own, head.vocab_size),
             **facts_of_head(head),
             **checksums(**args.support._asdict(), token_ids=args.token_ids),
             outputs=list(args.outputs),
@@ -83,38 +112,50 @@ class ScoreCall:
             gradients=gradients,
             **{"needs gradients": differentiable},
         )
-        self.shard = place(exchange, everyone, head.vocab_size)
-        self.args = own_head(args, self.shard)._replace(summaries=differentiable)
+        self.blocks = Blocks(exchange, everyone, args._replace(summaries=differentiable), own)
         self.exchange, self.rows = exchange, rows
-        self.gradients, self.dweight_accumulate = gradients, dweight_accumulate
-        self.results: Results | None = None
+        self.gradients, self.buffers = gradients, buffers
+        self.results: list[Results] = []
 
     def run(self) -> Results:
-        results = _score.run(self.args, self.exchange.peers(self.shard.first_id, self.shard.vocab_size))
-        if self.args.summaries:
-            args = self.args
-            results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
-        return results
+        """Of all rows; each block keeps its own for backward, where its operands' fingerprint is."""
+        args = self.blocks.args
+        self.results = self.blocks.run(self.exchange, [functools.partial(_score.run, one) for one in args])
+        for one, results in zip(args, self.results, strict=True):
+            if one.summaries:
+                results.summaries[-1] = fingerprint.fingerprint(one.head, one.support, one.token_ids)
+        # Apart from those kept: outputs would refer to themselves.
+        return Results(*(result.clone() for result in self.results[0]))
 
-    def backward(self, upstream: dict[str, Tensor | None], wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
-        """dhidden of this rank's rows, dweight (None where there is a buffer for it) and dbias."""
+    def backward(self, upstream: dict[str, Tensor | None], dhidden: bool, wanted: list[tuple[bool, bool]]) -> Any:
+        """dhidden of this rank's rows, and of each block dweight (None where there is a buffer for it) and dbias.
+
+        wanted: of each block whether its dweight and its dbias are.
+        """
         with Exchange(f"{self.exchange.what}, backward", self.exchange.group) as exchange:
-            upstream = self._agreed(exchange, upstream, wanted[0])
-            buffer = self.dweight_accumulate if wanted[1] else None
-            wants = (self.gradients, wanted[0], wanted[1] if buffer is None else buffer, wanted[2])
-            args, results = self.args, self.results
-            made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
-            found = backward.run_score(
-                *args.head,
-                *args.support,
-                *made,
-                args.ignore_index,
-                *(upstream[name] for name in backward.DIFFERENTIABLE),
-                *wants,
-                peers=exchange.peers(self.shard.first_id, self.shard.vocab_size),
-            )
-        dhidden, *dweight, dbias = found
-        return self.rows.own(dhidden), dweight[0] if dweight else None, dbias
+            upstream = self._agreed(exchange, upstream, dhidden)
+            given = (upstream, dhidden)
+            calls = [functools.partial(self._backward, block, *given, *wants) for block, wants in enumerate(wanted)]
+            found = self.blocks.run(exchange, calls)
+        dweights = [dweight[0] if dweight else None for _, *dweight, _, _, _ in found]
+        return self.rows.own(found[0][0]), dweights, [dbias for *_, dbias, _, _ in found]
+
+    def _backward(
+        self,
+        block: int,
+        upstream: dict[str, Tensor | None],
+        dhidden: bool,
+        dweight: bool,
+        dbias: bool,
+        peers: _native.PeersCalls,
+    ) -> tuple[Tensor, ...]:
+        args, results, buffer = self.blocks.args[block], self.results[block], self.buffers[block]
+        wants = (self.gradients, dhidden, dweight if buffer is None or not dweight else buffer, dbias, False, False)
+        made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
+        by_name = (upstream[name] for name in backward.DIFFERENTIABLE)
+        return backward.run_score(
+            *args.head, *args.support, *made, args.ignore_index, *by_name, *wants, peers=peers
+        )
 
     def _agreed(
         self, exchange: Exchange, upstream: dict[str, Tensor | None], dhidden: bool
@@ -129,20 +170,19 @@ class ScoreCall:
         whole: dict[str, Tensor | None] = dict.fromkeys(upstream)
         for name, value in upstream.items():
             if any(facts["own_upstream"][name] for facts in everyone):
-                like = self.rows.own(getattr(self.results, name))
+                like = self.rows.own(getattr(self.results[0], name))
                 own = torch.zeros_like(like) if value is None else value.to(torch.float32).reshape(like.shape)
                 whole[name] = self.rows.gather(exchange, own)
         return whole
 
 
 class Score(torch.autograd.Function):
-    """The results of a ScoreCall, of this rank's rows."""
+    """The results of a ScoreCall, of this rank's rows; of hidden, and the weights and then the biases of its blocks."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, call: ScoreCall) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: ScoreCall, hidden: Tensor, *leaves: Tensor | None) -> tuple[Tensor, ...]:
         results = call.run()
-        call.results = Results(*(result.detach().clone() for result in results))  # outputs would refer to themselves
-        ctx.save_for_backward(hidden, weight, bias)
+        ctx.save_for_backward(hidden, *leaves)
         ctx.set_materialize_grads(False)
         ctx.call = call
         outputs = tuple(call.rows.own(result) for result in results[:-2])
@@ -154,25 +194,29 @@ class Score(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias = ctx.saved_tensors  # an error where they were written to
+        hidden, *_ = ctx.saved_tensors  # an error where they were written to
         by_name = dict(zip(Results._fields, upstream, strict=False))
-        wanted = ctx.needs_input_grad[:3]
-        found = ctx.call.backward({name: by_name[name] for name in backward.DIFFERENTIABLE}, wanted)
-        dhidden, dweight, dbias = (value if wants else None for value, wants in zip(found, wanted, strict=True))
-        return None if dhidden is None else dhidden.reshape(hidden.shape), dweight, dbias, None
+        _, needs_hidden, *needs = ctx.needs_input_grad
+        blocks = len(needs) // 2
+        wanted = list(zip(needs[:blocks], needs[blocks:], strict=True))
+        dhidden, *found = ctx.call.backward(
+            {name: by_name[name] for name in backward.DIFFERENTIABLE}, needs_hidden, wanted
+        )
+        gradients = (value if wants else None for value, wants in zip([*found[0], *found[1]], needs, strict=True))
+        return None, dhidden.reshape(hidden.shape) if needs_hidden else None, *gradients
 
 
-def sample(exchange: Exchange, args: SampleArgs, rows: Rows, first_id: int | None) -> Samples:
+def sample(exchange: Exchange, args: SampleArgs, rows: Rows, own: Local) -> Samples:
     head = args.head
     everyone = exchange.agree(
-        **facts_of_shard(head.weight.shape[0], first_id, head.vocab_size),
+        **facts_of_blocks(own, head.vocab_size),
         **facts_of_head(head),
         **checksums(**args.support._asdict()),
         **checksums(**{name: getattr(args, name) for name in args._fields[2:]}),
     )
-    shard = place(exchange, everyone, head.vocab_size)
-    found = _sample.run(own_head(args, shard), exchange.peers(shard.first_id, shard.vocab_size))
-    return Samples(*map(rows.own, found[:-1]), found.counts)
+    blocks = Blocks(exchange, everyone, args, own)
+    found = blocks.run(exchange, [functools.partial(_sample.run, one) for one in blocks.args])
+    return Samples(*map(rows.own, found[0][:-1]), counts_of(found))
 
 
 class OfLogits(torch.autograd.Function):

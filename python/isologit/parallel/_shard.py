@@ -4,18 +4,23 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import Parameter
 
 from isologit.parallel._exchange import Exchange
 
 
 class Local(NamedTuple):
-    """A rank's rows; first_id and vocab_size as far as they are known here."""
+    """A rank's rows, in one block or several; first_id and vocab_size as far as they are known here."""
 
-    weight: Tensor
-    bias: Tensor | None
+    weights: list[Tensor]
+    biases: list[Tensor | None]
     first_id: int | None
     vocab_size: int | None
     group: Any
+
+    @property
+    def rows(self) -> int:
+        return sum(weight.shape[0] for weight in self.weights)
 
 
 class Shard(NamedTuple):
@@ -25,9 +30,20 @@ class Shard(NamedTuple):
     count: int
     vocab_size: int
 
+    def of_blocks(self, lengths: list[int]) -> list["Shard"]:
+        """Those of blocks of so many rows, one after the other."""
+        starts = [min(self.first_id + sum(lengths[:block]), self.vocab_size) for block in range(len(lengths))]
+        return [
+            Shard(start, min(length, self.vocab_size - start), self.vocab_size)
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+
 
 def local(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
-    """Of a tensor, a DTensor, or a module that says by `shard_indices` which ids its `weight` holds, as vLLM's do."""
+    """Of a tensor, a list of tensors, a DTensor, or a module that says by `shard_indices` which ids its `weight` holds,
+    as vLLM's do."""
+    if isinstance(weight, (list, tuple)):
+        return _of_blocks(weight, bias, first_id, vocab_size, group)
     if not isinstance(weight, Tensor):
         return _of_module(weight, bias, first_id, vocab_size, group)
     if hasattr(weight, "device_mesh"):
@@ -39,7 +55,38 @@ def local(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, 
             f"weight is split on its dimension {weight.partition_dim} (partition_dim), that of H; expected rows of the "
             "vocabulary: partition_dim 0"
         )
-    return Local(weight, bias, first_id, vocab_size, group)
+    return Local([weight], [bias], first_id, vocab_size, group)
+
+
+def _of_blocks(weights: Any, biases: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
+    """Of blocks whose rows follow one another."""
+    if not weights:
+        raise ValueError("weight is a list of no blocks; expected at least one, which may be without rows")
+    biases = of_each(biases, "bias", weights)
+    for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if type(weight) not in (Tensor, Parameter):
+            raise TypeError(f"weight[{place}] is a {type(weight).__name__}; expected a plain tensor")
+        if type(bias) is not type(biases[0]):
+            raise TypeError(
+                f"bias[{place}] is a {type(bias).__name__} and bias[0] a {type(biases[0]).__name__}; expected plain "
+                "tensors, or None for all"
+            )
+        if weight.ndim != 2 or weight.shape[1:] != weights[0].shape[1:]:
+            raise ValueError(
+                f"weight[{place}] is {list(weight.shape)} and weight[0] {list(weights[0].shape)}; expected [v, H] of "
+                "one H: blocks hold rows of the vocabulary"
+            )
+    return Local(list(weights), list(biases), first_id, vocab_size, group)
+
+
+def of_each(given: Any, name: str, weights: Any) -> list[Any]:
+    """What is given beside blocks of the weight: as many, or None."""
+    if given is None:
+        return [None] * len(weights)
+    if not isinstance(given, (list, tuple)) or len(given) != len(weights):
+        what = f"{len(given)} blocks" if isinstance(given, (list, tuple)) else f"a {type(given).__name__}"
+        raise ValueError(f"{name} is {what} and weight {len(weights)} blocks; expected as many, or None")
+    return list(given)
 
 
 def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
@@ -59,7 +106,8 @@ def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | N
         )
     start, end = indices.org_vocab_start_index, indices.org_vocab_end_index
     size = module.org_vocab_size if vocab_size is None else vocab_size
-    return Local(module.weight[: end - start], None if bias is None else bias[: end - start], start, size, group)
+    own = slice(0, end - start)
+    return Local([module.weight[own]], [None if bias is None else bias[own]], start, size, group)
 
 
 def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
@@ -85,7 +133,7 @@ def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | 
     rows = weight.shape[0]
     chunk = -(-rows // mesh.size(sharded[0]))
     start = min(mesh.get_local_rank(sharded[0]) * chunk, rows)
-    return Local(weight.to_local(), bias, start, rows if vocab_size is None else vocab_size, found)
+    return Local([weight.to_local()], [bias], start, rows if vocab_size is None else vocab_size, found)
 
 
 def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> Shard:

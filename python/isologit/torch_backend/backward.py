@@ -247,7 +247,7 @@ def _dz(place: _Place, s: Summary, up: _Upstream) -> Tensor:
 
 
 def _make(problem: _Problem, wanted: backward.Wanted) -> tuple[Tensor, ...]:
-    """dhidden, dweight and dbias, or what is added to a buffer in the place of dweight."""
+    """What backward.outputs says; forward has refused a low-rank addition."""
     results = backward.outputs(problem.head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
     if accumulate:
@@ -260,7 +260,7 @@ def _make(problem: _Problem, wanted: backward.Wanted) -> tuple[Tensor, ...]:
             _make_dhidden(problem, results[0])
         if accumulate or wanted.dweight or wanted.dbias:
             try:
-                _make_dweight(problem, dweight if accumulate or wanted.dweight else None, accumulate, results[-1])
+                _make_dweight(problem, dweight if accumulate or wanted.dweight else None, accumulate, results[-3])
             except BaseException as error:
                 if accumulate:
                     backward.mark(dweight, error)

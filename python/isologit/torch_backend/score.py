@@ -11,7 +11,7 @@ from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
 from isologit._support import SupportArgs
 from isologit._torch import cuda, fingerprint
-from isologit.torch_backend import backward, blocks, core, folds, order, products, transforms
+from isologit.torch_backend import backward, blocks, core, folds, order, products, self_test, transforms
 from isologit.torch_backend.blocks import Counter, Whole
 
 _HEAD = frozenset(
@@ -45,6 +45,7 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
     for name in ("kept", "banned"):
         if (ids := getattr(support, f"{name}_ids")) is not None:
             core.check_listed(name, ids.cpu(), head.vocab_size)
+    self_test.require(head.hidden.device)
     return temperatures.expand(head.hidden.shape[0])
 
 

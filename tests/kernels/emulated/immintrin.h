@@ -49,6 +49,23 @@ static inline __m256 _mm512_extractf32x8_ps(__m512 a, int half) {
   return _mm256_loadu_ps(from + 8 * half);
 }
 
+static inline __m512d _mm512_cvtepi64_pd(__m512i a) {
+  int64_t from[8];
+  double to[8];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 8; ++i) to[i] = (double)from[i];
+  return _mm512_loadu_pd(to);
+}
+
+static inline __m512d _mm512_shuffle_f64x2(__m512d a, __m512d b, int lanes) {
+  double from[2][8];
+  double to[8];
+  memcpy(from[0], &a, sizeof from[0]);
+  memcpy(from[1], &b, sizeof from[1]);
+  for (int i = 0; i < 8; ++i) to[i] = from[i / 4][2 * (lanes >> i / 2 * 2 & 3) + i % 2];
+  return _mm512_loadu_pd(to);
+}
+
 static inline __m512i _mm512_cvttps_epi32(__m512 a) {
   float from[16];
   int32_t to[16];

@@ -16,27 +16,33 @@ from vllm.config import get_current_vllm_config_or_none
 from vllm.distributed import tensor_model_parallel_all_gather
 from vllm.model_executor.layers import activation, layernorm
 from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
+from vllm.model_executor.layers.fused_moe.router.gate_linear import GateLinear
+from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.model_executor.layers.linear import LinearBase, RowParallelLinear, UnquantizedLinearMethod
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.common import ApplyRotaryEmb
 from vllm.model_executor.layers.rotary_embedding.linear_scaling_rope import LinearScalingRotaryEmbedding
 from vllm.model_executor.layers.rotary_embedding.llama3_rope import Llama3RotaryEmbedding
+from vllm.model_executor.layers.rotary_embedding.yarn_scaling_rope import YaRNScalingRotaryEmbedding
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
 from isologit import forward
-from isologit.integrations.vllm import _settings
+from isologit.integrations.vllm import _experts, _settings
 
 # Whose own code adds residuals in their type and multiplies nothing else.
 _MODELS = (
     "Gemma2ForCausalLM",
     "Gemma3ForCausalLM",
+    "GptOssForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
     "Phi3ForCausalLM",
     "Qwen2ForCausalLM",
     "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
 )
 _running: dict[str, Any] = {}  # threads and processors, of the worker of this process
 
@@ -75,6 +81,7 @@ def install() -> None:
         create_weights(self, layer, *sizes, *args, **kwargs)
 
     UnquantizedLinearMethod.create_weights = create
+    _experts.install(wanted)
 
 
 def _rows_of(layer: RowParallelLinear, whole: Tensor) -> Tensor:
@@ -137,7 +144,8 @@ def _turn(self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor |
 
     def turned(x: Tensor) -> Tensor:
         heads = x.view(*x.shape[:-1], -1, self.head_size) if x.ndim == 2 else x
-        flat = forward.rotary(heads, positions.flatten(), self.isologit_frequencies, layout=layout, **_running)
+        places, (frequencies, factor) = positions.flatten(), self.isologit_angles
+        flat = forward.rotary(heads, places, frequencies, layout=layout, factor=factor, **_running)
         return flat.view(x.shape)
 
     return turned(query), None if key is None else turned(key)
@@ -145,11 +153,12 @@ def _turn(self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor |
 
 _Rotary = {
     cls: type(cls.__name__, (cls,), {"forward": _turn})
-    for cls in (RotaryEmbedding, LinearScalingRotaryEmbedding, Llama3RotaryEmbedding)
+    for cls in (RotaryEmbedding, LinearScalingRotaryEmbedding, Llama3RotaryEmbedding, YaRNScalingRotaryEmbedding)
 }
 
 
-def _frequencies(rotary: RotaryEmbedding) -> Tensor:
+def _angles(name: str, rotary: RotaryEmbedding, parameters: dict[str, Any]) -> tuple[Tensor, float]:
+    """Frequencies, and the factor of yarn. parameters: those of the model's config."""
     scaling: dict[str, Any] = {}
     if isinstance(rotary, LinearScalingRotaryEmbedding):
         (factor,) = rotary.scaling_factors  # more than one is of vLLM's own LoRA
@@ -162,7 +171,19 @@ def _frequencies(rotary: RotaryEmbedding) -> Tensor:
             "high_freq_factor": rotary.high_freq_factor,
             "original_max_position_embeddings": rotary.orig_max_position,
         }
-    return forward.rotary_frequencies(rotary.base, rotary.rotary_dim, scaling)
+    elif isinstance(rotary, YaRNScalingRotaryEmbedding):
+        # vLLM keeps the factor in f64 alone, and what it is made of not at all.
+        scaling = parameters | {
+            "rope_type": "yarn",
+            "factor": rotary.scaling_factor,
+            "beta_fast": rotary.beta_fast,
+            "beta_slow": rotary.beta_slow,
+            "truncate": rotary.truncate,
+            "original_max_position_embeddings": rotary.max_position_embeddings,
+        }
+        if abs(forward.rotary_factor(scaling) / rotary.mscale - 1) > 1e-6:
+            raise Refused(f"{name} has the attention factor {rotary.mscale}; expected {forward.rotary_factor(scaling)}")
+    return forward.rotary_frequencies(rotary.base, rotary.rotary_dim, scaling), forward.rotary_factor(scaling)
 
 
 class ExactAttention(CPUAttentionBackendImpl):
@@ -237,17 +258,20 @@ def put_in_place(model: nn.Module, config: Any, threads: int, processors: Any) -
         raise Refused("the model is compiled, and the body runs eagerly (set enforce_eager)")
     if config.lora_config is not None:
         raise Refused("LoRA in the body adds rounded products")
-    changes = [change for name, module in model.named_modules() for change in _changes(name, module, type(model))]
+    text = config.model_config.hf_text_config
+    changes = [change for name, module in model.named_modules() for change in _changes(name, module, type(model), text)]
     for change in changes:
         change()
     _running.update(threads=threads, processors=processors)
 
 
-def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], None]]:
+def _changes(name: str, module: nn.Module, model: type, config: Any) -> list[Callable[[], None]]:
     cls = type(module)
     if isinstance(module, LinearBase):
         if type(module.quant_method) is not ExactLinearMethod:
             raise Refused(f"{name} multiplies by {type(module.quant_method).__name__}; expected an unquantised weight")
+        if cls is GateLinear:
+            return [_becomes(module, _experts.Gate, isologit_running=_running)]
         return [_row_parallel_change(name, module)] if isinstance(module, RowParallelLinear) else []
     if isinstance(module, LogitsProcessor):
         if module.scale != 1.0:
@@ -255,23 +279,34 @@ def _changes(name: str, module: nn.Module, model: type) -> list[Callable[[], Non
         return [module.isologit_take_softcap]
     if isinstance(module, Attention):
         return [_attention_change(name, module)]
+    if cls is MoERunner:
+        if what := _experts.unknown(module):
+            raise Refused(f"{name} {what}")
+        limit = getattr(config, "swiglu_limit", None)
+        return [_becomes(module, _experts.Experts, isologit_running=_running, isologit_limit=limit)]
     if cls in _CLASSES:
         _check_layer(name, module)
-
-        def change() -> None:
-            if isinstance(module, RotaryEmbedding):
-                module.isologit_frequencies = frequencies
-            module.__class__ = _CLASSES[cls]
-
-        frequencies = _frequencies(module) if isinstance(module, RotaryEmbedding) else None
-        return [change]
+        own = {}
+        if isinstance(module, RotaryEmbedding):
+            own["isologit_angles"] = _angles(name, module, getattr(config, "rope_parameters", None) or {})
+        return [_becomes(module, _CLASSES[cls], **own)]
     if cls in _CLASSES.values():  # one of a cache that two layers, or models, share
         return []
-    neutral = isinstance(module, nn.ModuleList | VocabParallelEmbedding | ApplyRotaryEmb)
+    neutral = isinstance(
+        module, nn.ModuleList | VocabParallelEmbedding | ApplyRotaryEmb | RoutedExperts | _experts.ExactExpertsMethod
+    )
     own = cls.__module__.startswith("vllm.model_executor.models.")
     if neutral or own:
         return []
     raise Refused(f"{name} is {cls.__module__}.{cls.__qualname__}, which is not known as a part of {model.__name__}")
+
+
+def _becomes(module: nn.Module, cls: type, **attributes: Any) -> Callable[[], None]:
+    def change() -> None:
+        vars(module).update(attributes)
+        module.__class__ = cls
+
+    return change
 
 
 def _row_parallel_change(name: str, module: RowParallelLinear) -> Callable[[], None]:
@@ -279,11 +314,7 @@ def _row_parallel_change(name: str, module: RowParallelLinear) -> Callable[[], N
         raise Refused(f"{name} is {type(module).__qualname__}; expected RowParallelLinear")
     if module.tp_size > 1 and (not module.reduce_results or module.output_size % module.tp_size):
         raise Refused(f"{name} has {module.output_size} outputs for {module.tp_size} ranks, or leaves them unadded")
-
-    def change() -> None:
-        module.__class__ = _RowParallelLinear
-
-    return change
+    return _becomes(module, _RowParallelLinear)
 
 
 def _check_layer(name: str, module: Any) -> None:

@@ -1,0 +1,39 @@
+"""Data parallelism over gloo: DDP and FSDP2 have the gradients of one process, each row its logprobs, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+if not torch.distributed.is_available() or sys.platform == "win32":
+    pytest.skip("torch has no distributed package here", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    driver = Path(__file__).with_name("ranks_of_a_model.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, driver], capture_output=True, text=True, timeout=240, cwd=driver.parent, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp2"])
+def test_gradients_and_logprobs_of_one_process(ranks, wrapper):
+    assert len(ranks) == 2
+    for found in ranks:
+        assert len(found[wrapper]) == 25
+        assert not any(found[wrapper].values())
+
+
+def test_without_a_wrapper_gradients_are_of_the_ranks_own_row(ranks):
+    for found in ranks:
+        logprobs, *gradients = found["none"].values()
+        assert logprobs == 0 and all(gradients)
