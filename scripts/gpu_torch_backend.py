@@ -47,8 +47,18 @@ def check_verbs(device: str) -> dict[str, bool]:
     steps = {"softcap": 30.0, "scale": 0.05, "temperature": 0.7}
     keys = {"seed": 1, "sequence_id": 2, "position": 3, "temperature": 0.7, "top_k": 50, "top_p": 0.9}
     every = {"outputs": OUTPUTS, "top_k": 5}
+    plain = ["logprobs", "lse", "entropy", "sum_p2", "argmax"]
+
+    def plain_score(kernel, hidden, weight, ids, **options):
+        kernel = kernel if hidden.is_cpu else ""
+        found = isologit.score(hidden, weight, ids, outputs=plain, kernel=kernel, **options)
+        return [getattr(found, name) for name in plain]
+
     verbs = {
         "score": lambda k, h, w, i, _: isologit.score(h, w, i, kernel=k, **every, **steps)[:-1],
+        # By the CUDA library, where it lies beside the package.
+        "plain score": lambda k, h, w, i, _: plain_score(k, h, w, i, **steps),
+        "plain score of ids": lambda k, h, w, i, _: plain_score(k, h, w, i[:, None] + 7 * i[:3]),
         "a mask": lambda k, h, w, i, m: isologit.score(h, w, i, mask=m, kernel=k, **every)[:-1],
         "bf16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=BF16, kernel=k, **steps)],
         "f16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=F16, kernel=k, divide=3.0)],

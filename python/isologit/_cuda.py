@@ -6,7 +6,8 @@ graphs; the first call on each device runs the self-test, which waits for the de
 """
 
 import ctypes
-from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_size_t, c_void_p
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
+MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
+SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 
@@ -41,6 +44,37 @@ class LogitsRequest(Structure):
     ]
 
 
+class ScoreRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("hidden", Matrix),
+        ("weight", Matrix),
+        ("bias", Vector),
+        ("vocab_size", c_int64),
+        ("has_softcap", c_int32),
+        ("softcap", c_float),
+        ("scale_kind", c_int32),
+        ("scale", c_float),
+        ("transform_order", c_int32),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("token_ids", c_void_p),
+        ("ids_per_row", c_int64),
+        ("ignore_index", c_int64),
+        ("logprobs", c_void_p),
+        ("chosen_logits", c_void_p),
+        ("lse", c_void_p),
+        ("entropy", c_void_p),
+        ("sum_p2", c_void_p),
+        ("argmax", c_void_p),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
 class Library:
     """libisologit_cuda at a path."""
 
@@ -51,6 +85,8 @@ class Library:
         for name, arguments in {
             "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
+            "isologit_cuda_score": [POINTER(ScoreRequest), *text],
+            "isologit_cuda_score_workspace": [c_int64, c_int64, c_int32, c_int64, c_int64, POINTER(c_size_t), *text],
             "isologit_cuda_self_test": [c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
@@ -110,6 +146,80 @@ class Library:
         )
         self._call("isologit_cuda_logits", ctypes.byref(request))
         return out
+
+    def score(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        token_ids: Tensor | None = None,
+        bias: Tensor | None = None,
+        *,
+        vocab_size: int | None = None,
+        outputs: Sequence[str] = ("logprobs",),
+        ignore_index: int = -100,
+        temperatures: Tensor | None = None,
+        softcap: float | None = None,
+        scale: float | None = None,
+        divide: float | None = None,
+        scale_first: bool = False,
+    ) -> dict[str, Tensor]:
+        """Of hidden [N, H] and token_ids int64 [N, K] on its device: the outputs by name, of SCORES, and "status" [2],
+        how many numbers were left open and how many ids are outside the vocabulary; these are NaN. temperatures f32
+        [1] or [N]."""
+        rows, device = hidden.shape[0], hidden.get_device()
+        operands = {"weight": weight, "token_ids": token_ids, "bias": bias, "temperatures": temperatures}
+        for name, tensor in operands.items():
+            if tensor is not None and tensor.device != hidden.device:
+                raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
+        for name, dtype in (("token_ids", torch.int64), ("temperatures", torch.float32)):
+            tensor = operands[name]
+            if tensor is not None and tensor.dtype != dtype:
+                raise ValueError(f"{name} is of {tensor.dtype}; expected {dtype}")
+        if token_ids is not None and (token_ids.dim() != 2 or token_ids.shape[0] != rows):
+            raise ValueError(f"token_ids has shape {list(token_ids.shape)}; expected [{rows}, K]")
+        if wrong := [name for name in outputs if name not in SCORES]:
+            raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
+        if scale is not None and divide is not None:
+            raise ValueError("scale and divide are both given; expected one of them")
+        self.self_test(device)
+        # Copies, where there are any, live until the kernels are launched.
+        hidden, weight = _adjacent(hidden), _adjacent(weight)
+        bias, token_ids, temperatures = (None if x is None else x.contiguous() for x in (bias, token_ids, temperatures))
+        vocab_size = weight.shape[0] if vocab_size is None else vocab_size
+        ids = 0 if token_ids is None else token_ids.shape[1]
+        size = c_size_t()
+        shape = (*hidden.shape, _dtype("hidden", hidden), vocab_size, ids)
+        self._call("isologit_cuda_score_workspace", *shape, ctypes.byref(size))
+        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+        found = {"status": torch.zeros(2, dtype=torch.int32, device=hidden.device)}
+        for name in outputs:
+            shape = (rows, ids) if name in ("logprobs", "chosen_logits") else (rows,)
+            dtype = torch.int64 if name == "argmax" else torch.float32
+            found[name] = torch.empty(shape, dtype=dtype, device=hidden.device)
+        request = ScoreRequest(
+            struct_size=ctypes.sizeof(ScoreRequest),
+            device=device,
+            stream=torch.cuda.current_stream(device).cuda_stream,
+            hidden=_matrix("hidden", hidden),
+            weight=_matrix("weight", weight),
+            bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
+            vocab_size=vocab_size,
+            has_softcap=softcap is not None,
+            softcap=softcap or 0.0,
+            scale_kind=1 if scale is not None else 2 if divide is not None else 0,
+            scale=scale if scale is not None else divide if divide is not None else 1.0,
+            transform_order=int(scale_first),
+            temperatures=None if temperatures is None else temperatures.data_ptr(),
+            temperature_count=0 if temperatures is None else temperatures.numel(),
+            token_ids=None if token_ids is None else token_ids.data_ptr(),
+            ids_per_row=ids,
+            ignore_index=ignore_index,
+            workspace=workspace.data_ptr(),
+            workspace_size=workspace.numel(),
+            **{name: tensor.data_ptr() for name, tensor in found.items()},
+        )
+        self._call("isologit_cuda_score", ctypes.byref(request))
+        return found
 
 
 def _dtype(name: str, tensor: Tensor) -> int:

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import isologit  # noqa: E402
+from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 
 
@@ -15,6 +16,12 @@ class Recorder:
     def logits(self, hidden, weight, bias, *, vocab_size):
         self.given = (hidden, weight, bias, vocab_size)
         return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device)
+
+
+    def score(self, hidden, weight, token_ids, bias, *, vocab_size, outputs, **options):
+        self.given, self.options = (hidden, weight, token_ids, bias, vocab_size), options
+        shapes = {name: token_ids.shape if name == "logprobs" else hidden.shape[:1] for name in outputs}
+        return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
 
 
 @pytest.fixture
@@ -84,6 +91,40 @@ def test_gradients_go_to_the_torch_backend(library):
     with torch.no_grad():
         assert isologit.logits(hidden, weight).shape == (2, 3, 5)
     assert library.given[1] is weight
+
+
+def score_args(**options):
+    hidden, weight = tensors()
+    ids = torch.empty(2, 3, 4, dtype=torch.int64, device="cuda")
+    usual = dict.fromkeys(("mask", "kept", "banned", "bias", "softcap", "scale", "divide", "vocab_size", "processors"))
+    usual |= {"temperature": 1.0, "transform_order": "softcap_first", "arithmetic": "exact", "threads": 0, "kernel": ""}
+    usual |= {"ignore_index": -100, "outputs": ["logprobs", "entropy"], "top_k": 0, "token_ids": ids}
+    token_ids = (usual := usual | options).pop("token_ids")
+    return score_args_of(hidden, weight, token_ids, **usual)
+
+
+def test_scores_go_to_the_library(library):
+    args = score_args(softcap=30.0, scale=2.0, transform_order="scale_first", temperature=0.5, vocab_size=4)
+    assert cuda.makes_score(args)
+    found = cuda.score(args)
+    assert found["logprobs"].shape == (6, 4) and found["entropy"].shape == (6,)
+    assert library.given[2].shape == (6, 4) and library.given[4] == 4
+    said = {name: library.options[name] for name in ("softcap", "scale", "divide", "scale_first", "ignore_index")}
+    assert said == {"softcap": 30.0, "scale": 2.0, "divide": None, "scale_first": True, "ignore_index": -100}
+    one_each = score_args(token_ids=torch.empty(2, 3, dtype=torch.int64, device="cuda"))
+    assert cuda.score(one_each)["logprobs"].shape == (6,) and library.given[2].shape == (6, 1)
+
+
+@pytest.mark.parametrize(
+    "option", [{"kernel": "torch"}, {"top_k": 1}, {"outputs": ["rank"], "token_ids": "one"}, {"mask": "a mask"}]
+)
+def test_scores_that_it_does_not_make(library, option):
+    if "mask" in option:
+        option = {"mask": torch.empty(5, dtype=torch.bool, device="cuda")}
+    if "token_ids" in option:
+        option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
+    assert not cuda.makes_score(score_args(**option))
+    assert not cuda.makes_score(score_args()._replace(summaries=True))
 
 
 def test_without_the_library():

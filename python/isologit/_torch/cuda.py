@@ -1,5 +1,5 @@
-"""Logits of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the torch backend
-does."""
+"""Logits and scores of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the
+torch backend does."""
 
 import functools
 import math
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isologit import _cuda, _inputs
+from isologit._score import ScoreArgs
 
 LIBRARY = Path(__file__).resolve().parent.parent / "libisologit_cuda.so"
 
@@ -31,6 +32,43 @@ def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int 
     rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
     result = library().logits(rows, weight, bias, vocab_size=vocab_size)
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
+
+
+_SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
+
+
+def makes_score(args: ScoreArgs) -> bool:
+    """Whether the library is there and makes this."""
+    head = args.head
+    if library() is None or not head.hidden.is_cuda or head.kernel or args.summaries or args.top_k:
+        return False
+    if not _SCORES.issuperset(args.outputs) or any(x is not None for x in args.support):
+        return False
+    ids = 0 if args.token_ids is None else math.prod(args.token_ids.shape[1:])
+    return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
+
+
+def score(args: ScoreArgs) -> dict[str, Tensor]:
+    """What is asked for, by name and in the shapes of the operator's results, and the library's "status"."""
+    head = args.head
+    ids = None if args.token_ids is None else args.token_ids.reshape(head.hidden.shape[0], -1)
+    found = library().score(
+        head.hidden,
+        head.weight,
+        ids,
+        head.bias,
+        vocab_size=head.vocab_size,
+        outputs=args.outputs,
+        ignore_index=args.ignore_index,
+        temperatures=head.temperatures,
+        softcap=head.softcap,
+        scale=head.scale,
+        divide=head.divide,
+        scale_first=head.transform_order == "scale_first",
+    )
+    if "logprobs" in found:
+        found["logprobs"] = found["logprobs"].reshape(args.token_ids.shape)
+    return found
 
 
 def _is_plain(name: str, value: Any) -> bool:

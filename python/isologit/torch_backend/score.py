@@ -10,7 +10,7 @@ from isologit._inputs import HeadArgs
 from isologit._logits import LogitsArgs
 from isologit._score import OUTPUTS, Results, ScoreArgs
 from isologit._support import SupportArgs
-from isologit._torch import fingerprint
+from isologit._torch import cuda, fingerprint
 from isologit.torch_backend import backward, blocks, core, folds, order, products, self_test, transforms
 from isologit.torch_backend.blocks import Counter, Whole
 
@@ -85,6 +85,11 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
         ids = args.token_ids.cpu()
         core.check_ids(ids, args.head.vocab_size, args.ignore_index)
         rows = rows if ids.ndim == 2 else rows[ids != args.ignore_index]
+    if cuda.makes_score(args):
+        found = cuda.score(args)
+        if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
+            report(results.counts, len(rows), counter, 0)
+            return tuple(results._replace(**{name: found[name] for name in args.outputs}))
     for whole in blocks.whole_rows(args.head, args.support, rows, temperatures, counter):
         sure = _fill(results, args, whole)
         for row in (~sure).nonzero()[:, 0].tolist():
