@@ -65,13 +65,14 @@ def copy_to(root: Path, file: str) -> None:
 def check_alone(root: Path, package: Path) -> None:
     """In `root`, which holds the package and gets the example and the libraries of C and C++."""
     command = package / "bin/isologit"
-    arguments = ["score", "examples/tiny-qwen3", "--input", "examples/tiny-qwen3/captured.safetensors", "--json"]
+    arguments = ["score", "examples/tiny-qwen3", "--input", "examples/captured/tiny-qwen3.safetensors", "--json"]
     copy_to(root, interpreter(command))
     listed = subprocess.run(["ldd", command], check=True, text=True, capture_output=True).stdout
     for name, path in re.findall(r"(\S+) => (/\S+)", listed):
         if SYSTEM.fullmatch(name):
             copy_to(root, path)
-    shutil.copytree(ROOT / "examples/tiny-qwen3", root / "examples/tiny-qwen3")
+    for folder in ("examples/tiny-qwen3", "examples/captured"):
+        shutil.copytree(ROOT / folder, root / folder)
     alone = subprocess.run(
         ["chroot", root, "/isologit/bin/isologit", *arguments], check=False, text=True, capture_output=True,
         env=os.environ | {"LD_LIBRARY_PATH": "/isologit"})  # found beside the command otherwise, but not without /proc

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 import isologit
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"].float()
-captured = load_file("examples/tiny-qwen3/captured.safetensors")
+captured = load_file("examples/captured/tiny-qwen3.safetensors")
 hidden, target = captured["hidden_states"][:256].float(), captured["token_ids"][:256].long()
 
 print(isologit.linear_cross_entropy(hidden, weight, target).item())

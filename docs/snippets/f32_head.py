@@ -40,7 +40,7 @@ def report(name: str, hidden: Tensor, weight: Tensor, ids: Tensor) -> None:
         )
 
 
-example = load_file("examples/tiny-qwen3/captured.safetensors")
+example = load_file("examples/captured/tiny-qwen3.safetensors")
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"]
 rows = (example["token_ids"] >= 0).nonzero()[:512, 0]
 report("the example", example["hidden_states"][rows], weight, example["token_ids"][rows])

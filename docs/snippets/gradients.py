@@ -13,7 +13,7 @@ def digest(tensor):
 
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"].requires_grad_()
-captured = load_file("examples/tiny-qwen3/captured.safetensors")
+captured = load_file("examples/captured/tiny-qwen3.safetensors")
 hidden, token_ids = captured["hidden_states"][:256].requires_grad_(), captured["token_ids"][:256]
 
 scored = isologit.linear_logprobs(hidden, weight, token_ids, return_entropy=True, gradients="exact")

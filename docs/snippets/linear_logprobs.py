@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 import isologit
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"]  # tied
-captured = load_file("examples/tiny-qwen3/captured.safetensors")
+captured = load_file("examples/captured/tiny-qwen3.safetensors")
 hidden, token_ids = captured["hidden_states"], captured["token_ids"].long()
 
 scored = isologit.linear_logprobs(hidden, weight, token_ids, return_entropy=True, top_k=2)

@@ -11,7 +11,7 @@ import isologit
 from isologit import parallel
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"]
-captured = load_file("examples/tiny-qwen3/captured.safetensors")
+captured = load_file("examples/captured/tiny-qwen3.safetensors")
 hidden, token_ids = captured["hidden_states"][:64], captured["token_ids"][:64].long()
 
 

@@ -7,7 +7,7 @@ import isologit
 from isologit.partial import PartialScore
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"]
-captured = load_file("examples/tiny-qwen3/captured.safetensors")
+captured = load_file("examples/captured/tiny-qwen3.safetensors")
 hidden, token_ids = captured["hidden_states"][:256], captured["token_ids"][:256].long()
 
 shards = {0: weight[:1500], 1500: weight[1500:]}  # first id: rows

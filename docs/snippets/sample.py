@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 import isologit
 
 weight = load_file("examples/tiny-qwen3/model.safetensors")["model.embed_tokens.weight"]
-hidden = load_file("examples/tiny-qwen3/captured.safetensors")["hidden_states"][:8]
+hidden = load_file("examples/captured/tiny-qwen3.safetensors")["hidden_states"][:8]
 
 drawn = isologit.sample(
     hidden, weight, seed=7, sequence_id=0, position=torch.arange(8), temperature=0.8, top_k=50, top_p=0.9

@@ -1,8 +1,6 @@
 """Greedy tokens of the example model in vLLM, with the logprobs of isologit's head."""
 
 import os
-import shutil
-import tempfile
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
 os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
@@ -13,12 +11,7 @@ from vllm import LLM, SamplingParams
 
 torch.cpu._init_amx()  # vLLM 0.32 forgets it for models as small as this one
 
-with tempfile.TemporaryDirectory() as folder:
-    # Not captured.safetensors: vLLM loads every such file that it finds.
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(f"examples/tiny-qwen3/{name}", folder)
-    engine = LLM(folder, enforce_eager=True, max_model_len=256, additional_config={"isologit": {}})
-
+engine = LLM("examples/tiny-qwen3", enforce_eager=True, max_model_len=256, additional_config={"isologit": {}})
 params = SamplingParams(temperature=0, max_tokens=3, logprobs=0)
 (output,) = engine.generate(["In the beginning"], params, use_tqdm=False)
 for token, returned in zip(output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True):

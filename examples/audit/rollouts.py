@@ -1,13 +1,11 @@
 """Rollouts of vLLM on the CPU, with logprobs, as lines of JSON: python rollouts.py MODEL PROMPTS OUT.jsonl
 
-PROMPTS is a text; the first words of its first lines are the prompts. vLLM loads every safetensors file of a model's
-folder, so it gets one with the model's own files alone.
+PROMPTS is a text; the first words of its first lines are the prompts.
 """
 
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -22,15 +20,11 @@ SEQUENCES, TOKENS = 8, 64
 def main(model: Path, prompts: Path, out: Path) -> None:
     lines = [line.split() for line in prompts.read_text().splitlines()]
     starts = [" ".join(words[:8]) for words in lines if len(words) > 12][:SEQUENCES]
-    with tempfile.TemporaryDirectory() as folder:
-        for file in model.resolve().iterdir():
-            if file.name != "captured.safetensors":
-                (Path(folder) / file.name).symlink_to(file)
-        engine = LLM(folder, dtype="bfloat16", max_model_len=256, enforce_eager=True, seed=0)
-        params = SamplingParams(max_tokens=TOKENS, temperature=1.0, seed=1, logprobs=0, ignore_eos=True)
-        outputs = engine.generate(starts, params)
-        if os.environ.get("ISOLOGIT_CAPTURE"):
-            engine.collective_rpc("isologit_captured")
+    engine = LLM(str(model), dtype="bfloat16", max_model_len=256, enforce_eager=True, seed=0)
+    params = SamplingParams(max_tokens=TOKENS, temperature=1.0, seed=1, logprobs=0, ignore_eos=True)
+    outputs = engine.generate(starts, params)
+    if os.environ.get("ISOLOGIT_CAPTURE"):
+        engine.collective_rpc("isologit_captured")
     with out.open("w") as file:
         for output in outputs:
             made = output.outputs[0]

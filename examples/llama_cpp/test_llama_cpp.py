@@ -14,6 +14,7 @@ pytest.importorskip("cyllama")
 pytest.importorskip("mpmath")
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / "tiny-qwen3"
+CAPTURED = HERE.parent / "captured" / "tiny-qwen3.safetensors"
 sys.path.append(str(HERE))
 from gguf_head import read_head  # noqa: E402
 from make_gguf import make, safetensors_file  # noqa: E402
@@ -66,7 +67,7 @@ def test_hidden_states_are_those_that_the_head_is_applied_to(files):
     """Near the rows that Transformers makes in bf16, after the last norm."""
     from generate import Body
 
-    captured = safetensors_file.read(MODEL / "captured.safetensors")
+    captured = safetensors_file.read(CAPTURED)
     rows = safetensors_file.f32(captured["hidden_states"])[:128]
     hidden = Body(str(files / "tied-F32.gguf")).hidden_states([0, *captured["token_ids"].values[:127].tolist()])
     assert np.abs(hidden - rows).mean() < 0.02 and rows.std() > 1
@@ -105,7 +106,7 @@ def test_the_command_reads_the_head(files, tmp_path, name, tensor):
     assert told["tensor"] == tensor and told["dtype"] == "bf16" and told["shape"] == [4096, 128]
     results = []
     for i, model in enumerate((files / f"{name}.gguf", MODEL)):
-        rows = ("--input", MODEL / "captured.safetensors", "--rows", "0:64", "--output", tmp_path / str(i))
+        rows = ("--input", CAPTURED, "--rows", "0:64", "--output", tmp_path / str(i))
         assert command("score", model, *rows).returncode == 0
         results.append((tmp_path / str(i)).read_bytes())
     assert results[0] == results[1]

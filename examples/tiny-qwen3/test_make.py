@@ -21,6 +21,7 @@ safetensors = pytest.importorskip("safetensors")
 from safetensors.numpy import load_file  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
+CAPTURED = HERE.parent / "captured" / "tiny-qwen3.safetensors"
 VOCAB_SIZE, HIDDEN_SIZE, SEQUENCES, CONTEXT = 4096, 128, 16, 128
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -88,7 +89,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def captured():
-    return load_file(HERE / "captured.safetensors")
+    return load_file(CAPTURED)
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +121,15 @@ def test_committed_weights(model):
 
 
 def test_committed_size():
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=HERE, capture_output=True, text=True)
+    files = subprocess.run(["git", "ls-files", "-z", ".", CAPTURED], cwd=HERE, capture_output=True, text=True)
     if files.returncode != 0:
         pytest.skip("not a git checkout: cannot tell which files are committed")
     names = [name for name in files.stdout.split("\0") if name]
-    assert {"model.safetensors", "captured.safetensors", "tokenizer.json"} <= set(names)
+    assert {"model.safetensors", "../captured/tiny-qwen3.safetensors", "tokenizer.json"} <= set(names)
+    # Engines load every safetensors file of a model's folder.
+    assert [name for name in names if Path(name).parent == Path() and name.endswith(".safetensors")] == [
+        "model.safetensors"
+    ]
     assert sum((HERE / name).stat().st_size for name in names) < 8_000_000
 
 
@@ -201,7 +206,7 @@ def test_train_on_other_text(tmp_path):
     config, tensors = load_checkpoint(out)
     assert tensors[EMBEDDING].shape == (config["vocab_size"], HIDDEN_SIZE)
     assert HEAD not in tensors
-    captured = load_file(out / "captured.safetensors")
+    captured = load_file(tmp_path / "captured" / "model.safetensors")
     assert captured["hidden_states"].shape == (SEQUENCES * CONTEXT, HIDDEN_SIZE)
     held_out = (out / "held-out.txt").read_text().strip().split("\n\n")
     assert len(held_out) == SEQUENCES

@@ -198,6 +198,12 @@ def hidden_states(model_dir: Path, input_ids: np.ndarray) -> torch.Tensor:
     return states.flatten(0, 1).contiguous()
 
 
+def captured_path(model_dir: Path) -> Path:
+    """Beside the model's folder: engines load every safetensors file that they find in it."""
+    model_dir = model_dir.resolve()
+    return model_dir.parent / "captured" / f"{model_dir.name}.safetensors"
+
+
 def capture(model_dir: Path) -> None:
     """Row by row the hidden state, and the id of the token that follows it in the text."""
     input_ids = sequences(model_dir)
@@ -207,5 +213,7 @@ def capture(model_dir: Path) -> None:
         "hidden_states": hidden_states(model_dir, input_ids),
         "token_ids": torch.from_numpy(token_ids.reshape(-1)),
     }
-    save_file(tensors, model_dir / "captured.safetensors")
+    path = captured_path(model_dir)
+    path.parent.mkdir(exist_ok=True)
+    save_file(tensors, path)
     say(f"captured {token_ids.size} rows, {(token_ids >= 0).sum()} of them with a next token")

@@ -20,16 +20,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPAT
 sys.path.insert(0, str(HERE))
 
 EXAMPLE = HERE.parents[1] / "examples" / "tiny-qwen3"
-FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example model without its captured rows: vLLM loads every safetensors file that it finds."""
-    folder = tmp_path_factory.mktemp("tiny-qwen3")
-    for name in FILES:
-        shutil.copy(EXAMPLE / name, folder)
-    return folder
+def model() -> Path:
+    return EXAMPLE
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +14,6 @@ os.environ["SGLANG_PLUGINS"] = "isologit,recorder"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 EXAMPLE = HERE.parents[1] / "examples" / "tiny-qwen3"
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CPU = {"device": "cpu", "attention_backend": "torch_native", "sampling_backend": "pytorch"}
 CPU |= {"grammar_backend": "none", "disable_overlap_schedule": True, "max_total_tokens": 2048}
 
@@ -26,12 +24,8 @@ def stop(engine) -> None:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory) -> Path:
-    """The example model without its captured rows: SGLang loads every safetensors file that it finds."""
-    folder = tmp_path_factory.mktemp("tiny-qwen3")
-    for name in FILES:
-        shutil.copy(EXAMPLE / name, folder)
-    return folder
+def model() -> Path:
+    return EXAMPLE
 
 
 @pytest.fixture(scope="session")

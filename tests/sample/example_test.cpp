@@ -12,10 +12,11 @@ namespace isologit::test {
 namespace {
 
 TEST(SampleExample, EqualsTheOracle) {
-  const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
+  const std::string examples = ISOLOGIT_EXAMPLES;
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(examples + "/tiny-qwen3");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<detail::io::Captured> captured = detail::io::read_hidden_rows(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured =
+      detail::io::read_hidden_rows(examples + "/captured/tiny-qwen3.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   const auto cols = static_cast<std::size_t>(head.weight.cols);

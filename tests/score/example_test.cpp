@@ -17,10 +17,11 @@ class Example : public KernelTest {};
 
 // Every 16th row; the long tests take all.
 TEST_P(Example, CapturedRowsAreTheOracles) {
-  const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
+  const std::string examples = ISOLOGIT_EXAMPLES;
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(examples + "/tiny-qwen3");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured =
+      detail::io::read_captured(examples + "/captured/tiny-qwen3.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   MatrixView hidden = captured->hidden;
@@ -56,9 +57,10 @@ TEST_P(Example, CapturedRowsAreTheOracles) {
 // by rank for a replay, and banned ids.
 TEST_P(Example, EveryOutputIsTheOracles) {
   if (is_reference()) GTEST_SKIP() << "the reference takes the first test's rows";
-  const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
-  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
+  const std::string examples = ISOLOGIT_EXAMPLES;
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(examples + "/tiny-qwen3");
+  const Result<detail::io::Captured> captured =
+      detail::io::read_captured(examples + "/captured/tiny-qwen3.safetensors");
   ASSERT_TRUE(checkpoint && captured);
   const Head& head = checkpoint->head;
   const std::int64_t first = 700;

@@ -202,10 +202,11 @@ TEST(Long, FullVocabulary) {
 }
 
 TEST(Long, AllRowsOfTheExample) {
-  const std::string model = ISOLOGIT_EXAMPLE;
-  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(model);
+  const std::string examples = ISOLOGIT_EXAMPLES;
+  const Result<detail::io::Checkpoint> checkpoint = detail::io::open_checkpoint(examples + "/tiny-qwen3");
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-  const Result<detail::io::Captured> captured = detail::io::read_captured(model + "/captured.safetensors");
+  const Result<detail::io::Captured> captured =
+      detail::io::read_captured(examples + "/captured/tiny-qwen3.safetensors");
   ASSERT_TRUE(captured) << captured.error().message;
   const Head& head = checkpoint->head;
   const Outputs outputs = score_all(head, captured->hidden, captured->token_ids, {}, {});
