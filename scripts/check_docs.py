@@ -28,7 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "@@check-docs@@"
 
-# Times, processors and threads, and how many logits a kernel had to settle again. Where a page shows text that one of these matches, other text that it matches will do.
+# Times, processors and threads, and how many logits a kernel had to settle again. Where a page shows text that one of
+# these matches, other text that it matches will do.
 VARYING = [
     r"[0-9.]+ s\b",
     r'"seconds": [0-9.e-]+',
