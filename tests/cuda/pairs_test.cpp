@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
+#include "cuda/row_sum.cuh"
 #include "oracle/cases.hpp"
 #include "oracle/interval.hpp"
 
@@ -61,6 +65,47 @@ TEST(CudaPairs, ExponentialKeepsItsBound) {
   }
   EXPECT_LT(whole, -98);
   EXPECT_LT(less_one, -96);
+}
+
+// Sums of a row whose logits come in stretches of any length, merged in a tree: what they say of themselves, 2^-88.
+TEST(CudaPairs, SumsOfARowKeepTheirBound) {
+  oracle::Random random(4);
+  double worst = -1000;
+  for (int round = 0; round < 40; ++round) {
+    std::vector<RowSum> parts;
+    std::vector<float> logits;
+    const double spread = std::ldexp(1.0, static_cast<int>(random.between(-20, 7)));
+    for (int part = 0; part < 8; ++part) {
+      std::vector<float> own;
+      for (std::uint64_t i = 0; i < 1 + random.below(40); ++i)
+        own.push_back(static_cast<float>(spread * random.normal()));
+      RowSum sum = empty_row_sum();
+      for (std::size_t i = 0; i < own.size(); ++i) {
+        absorb(sum.greatest, own[i], static_cast<int>(logits.size() + i));
+      }
+      for (std::size_t i = 0; i < own.size(); ++i) {
+        if (static_cast<int>(logits.size() + i) != sum.greatest.id) absorb<true>(sum.others, own[i], sum.greatest.top);
+      }
+      logits.insert(logits.end(), own.begin(), own.end());
+      parts.push_back(sum);
+    }
+    for (std::size_t step = 1; step < parts.size(); step *= 2) {
+      for (std::size_t i = 0; i + step < parts.size(); i += 2 * step) merge(parts[i], parts[i + step]);
+    }
+    const RowSum& row = parts[0];
+    Interval rest(mpq_class(0), 400), moment(mpq_class(0), 400), squares(mpq_class(0), 400);
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      if (static_cast<int>(i) == row.greatest.id) continue;
+      const mpq_class gap = mpq_class(row.greatest.top) - mpq_class(logits[i]);
+      const Interval e = exp(Interval(mpq_class(-gap), 400));
+      rest = rest + e;
+      moment = moment + e * Interval(gap, 400);
+      squares = squares + e * e;
+    }
+    worst = std::max({worst, share_lost(row.others.rest, rest), share_lost(row.others.moment, moment),
+                      share_lost(row.others.squares, squares)});
+  }
+  EXPECT_LT(worst, -88);
 }
 
 TEST(CudaPairs, LogarithmKeepsItsBound) {
