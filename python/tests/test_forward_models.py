@@ -225,3 +225,14 @@ def test_what_is_not_known_is_refused():
     assert type(model.model.norm).__module__.startswith("transformers.")
     with pytest.raises(ValueError, match="scope is 'body'"):
         hf.install(model_of("llama"), scope="body")
+
+
+def test_adapters_in_the_body_are_refused():
+    peft = pytest.importorskip("peft")
+    model = model_of("qwen3")
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["up_proj"]))
+    for outer in (adapted, adapted.get_base_model()):
+        with pytest.raises(NotImplementedError, match=r"peft\.\S+ is not known as a part of 'qwen3'"):
+            hf.install(outer, scope="model")
+        assert type(model.model.norm).__module__.startswith("transformers.")
+        assert type(model.get_output_embeddings()) is torch.nn.Linear

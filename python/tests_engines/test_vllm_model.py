@@ -183,14 +183,14 @@ def test_stock_differs(both):
     assert not torch.equal(reported(output), recomputed(stock, output))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "qwen3_moe"])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_moe", "gpt_oss"])
 def test_two_ranks(start, tmp_path, name):
     model = make(name, tmp_path)
     hf.install(model, scope="model")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
         ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-        ranks |= {"enable_expert_parallel": True} if name == "qwen3_moe" else {}
+        ranks |= {"enable_expert_parallel": True} if name != "qwen3" else {}
         engine = start(tmp_path, {"isologit": {"scope": "model", "threads": 1}}, skip_tokenizer_init=True, **ranks)
         assert [state["scope"] for state in engine.collective_rpc("isologit_state")] == ["model", "model"]
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts()]
