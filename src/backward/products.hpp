@@ -29,8 +29,8 @@ std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts);
 
 // A piece of A: up to kDepth columns of any number of rows.
 struct PackedRows {
-  // parts: null to keep elements in f32.
-  PackedRows(std::int64_t most_rows, const kernels::PartLoops* parts);
+  // part_loops: null to keep elements in f32.
+  PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops);
 
   // Element (row, k) is from[row * row_step + k * depth_step], one of the steps being 1; `multiply` may read them
   // again.
@@ -50,7 +50,8 @@ struct PackedRows {
   std::int64_t row_stride = 0;
   std::int64_t depth_stride = 0;
   base::AlignedBuffer groups;
-  std::vector<float> greatest;  // magnitude in each row, NaN where there is one or where scaling loses an element
+  std::vector<float> greatest;  // magnitude in each row, NaN where there is one or where scaling loses an element; of
+                                // parts where a row is not finite
   std::vector<double> unit;     // the power of two that a row's elements count in, 1 unless scaled
 };
 

@@ -1,7 +1,6 @@
 #include "backward/weight_sums.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "base/thread_pool.hpp"

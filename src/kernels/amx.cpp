@@ -9,7 +9,7 @@
 //
 // Floor: nine products of digits for one of elements, on tiles of 16 x 16 x 64, sixteen cycles each: 16384
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
-// element. Loads for these nine: three tiles of the weight, five of hidden, 8 x 8 cycles, beside the products. A step's
+// element. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
 // Measured on 16 processors of a Xeon with AMX (docs/performance.md), before what follows: 256 rows at 122 GFLOP/s a
 // core, a quarter of what the nine products alone do. A profile of 16 rows then showed the weight waited for while its

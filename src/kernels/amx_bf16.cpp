@@ -47,17 +47,10 @@ struct TileProducts {
   static constexpr std::int64_t kTileSums = kSide * kSide;
   static constexpr std::int64_t kGroupSums = kBf16Tile * kSide;
 
-  static void clear() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-
   // Two groups of weight rows and two of hidden rows.
   static void two_by_two(const char* hidden, const char* weight, std::int64_t group_bytes, std::int64_t steps,
                          bool first, float* sums) {
-    clear();
+    clear_sums();
     for (std::int64_t s = 0; s < steps; ++s, hidden += kTileBytes, weight += kTileBytes) {
       _tile_loadd(4, weight, 64);
       _tile_loadd(6, hidden, 64);
@@ -74,7 +67,7 @@ struct TileProducts {
   // Four groups of weight rows and one of hidden rows.
   static void four_by_one(const char* hidden, const char* weight, std::int64_t group_bytes, std::int64_t steps,
                           bool first, float* sums) {
-    clear();
+    clear_sums();
     for (std::int64_t s = 0; s < steps; ++s, hidden += kTileBytes, weight += kTileBytes) {
       _tile_loadd(6, hidden, 64);
       _tile_loadd(4, weight, 64);

@@ -10,11 +10,11 @@
 // sums of kernels/panel.hpp, as do types other than bf16. Each logit's way depends on its own two rows alone.
 //
 // Floor: the weight is loaded into tiles straight from memory. 32 by 32 rows at a time: four loads of 8 cycles for four
-// products of 16, 16384 multiply-adds in 32 cycles. Measured: 256 rows at 280
-// GFLOP/s a core, a fifth of the products alone. Few rows wait for the weight, which is looked through for subnormals
-// before it is multiplied: it is read ahead there, and by a tile while tiles multiply; of up to 16 rows no second tile
-// of hidden rows is multiplied. One thread, V=151936, H=1024, before and after in turns, ms: one row 49 and 34, 16 rows
-// 62 and 42, 64 rows 122 and 82, 256 rows 434 and 287; avx512_fast does one row in 30.
+// products of 16, 32768 multiply-adds in 64 cycles. Measured: 256 rows at 280 GFLOP/s a core, a fifth of the products
+// alone. Few rows wait for the weight, which is looked through for subnormals before it is multiplied: it is read ahead
+// there, and by a tile while tiles multiply; of up to 16 rows no second tile of hidden rows is multiplied. One thread,
+// V=151936, H=1024, before and after in turns, ms: one row 49 and 34, 16 rows 62 and 42, 64 rows 122 and 82, 256 rows
+// 434 and 287; avx512_fast does one row in 30.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -107,7 +107,7 @@ struct Bf16Sums : Panel<Floats> {
   static std::int64_t multiply_adds(std::int64_t steps) {
     const char zeros[kTileBytes] = {};
     const TileRegisters registers;
-    clear();
+    clear_sums();
     _tile_loadd(4, zeros, 64);
     _tile_loadd(5, zeros, 64);
     _tile_loadd(6, zeros, 64);
@@ -142,13 +142,6 @@ struct Bf16Sums : Panel<Floats> {
       if (row != nullptr && k < size) std::memcpy(pair, row + 2 * k, k + 1 < size ? 4 : 2);
       std::memcpy(group + k / kStep * kTileBytes + (k % kStep / 2 * kSide + column) * 4, pair, 4);
     }
-  }
-
-  static void clear() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
   }
 
   // Tiles 0 to 3 are the sums, 4 and 5 hold weight rows, 6 and, of more than 16, 7 hidden rows.
@@ -189,7 +182,7 @@ struct Bf16Sums : Panel<Floats> {
         for (std::int64_t r = 0; r < rows; r += 2 * kSide) {
           const WeightRows part{weight.first + first * 64, weight.stride};
           const char* left = hidden + r / kSide * group_bytes + first * kTileBytes;
-          clear();
+          clear_sums();
           if (r + kSide < rows) {
             multiply_steps<true>(part, left, left + group_bytes, last - first, next);
           } else {

@@ -1,20 +1,18 @@
 // AMX: backward's fast sums by TDPBF16PS (kernels/part_loops.hpp), 32 rows by 32 columns at a time.
 //
 // The order of a piece: steps of 32 terms; in a step first hi, then lo, each as the instruction does it (see
-// kernels/amx_fast.cpp): two chains of 16 from 0, added to one another and to the sum. So a term passes through at most
-// 16 + 1 + 2 * 4 roundings.
+// kernels/amx_fast.cpp): two chains of 16 from 0, added to one another and to the sum. That is kPartRoundings.
 //
-// Floor: eight products of 16 cycles for 32 x 32 x 32 terms, 256 multiply-adds of f32 by bf16 a cycle where AVX-512
-// does
-// 32. Beside them six loads of 8 cycles a step, and a piece's 1024 sums to be added to f64 in L2.
+// Floor: eight products of 16 cycles for 32 x 32 x 32 terms, 256 multiply-adds of f32 by bf16 a cycle, where AVX-512
+// does 32. Beside them six loads of 8 cycles a step, and a piece's 1024 sums to be added to f64 in L2.
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "kernels/amx_tiles.hpp"
+#include "kernels/avx512_vectors.hpp"
 #include "kernels/part_loops.hpp"
 #include "kernels/registry.hpp"
 
@@ -111,31 +109,6 @@ void pack_long_row(const float* from, std::int64_t depth, char* to, float* great
   }
 }
 
-template <unsigned kDistance, int... kLane>
-inline void exchange(Words& a, Words& b, std::integer_sequence<int, kLane...>) {
-  constexpr int d = static_cast<int>(kDistance);
-  const Words upper = __builtin_shufflevector(a, b, ((kLane & d) == 0 ? kLane : 16 + kLane - d)...);
-  b = __builtin_shufflevector(a, b, ((kLane & d) == 0 ? kLane + d : 16 + kLane)...);
-  a = upper;
-}
-
-template <unsigned kDistance>
-inline void exchange_all(Words (&rows)[16]) {
-#pragma GCC unroll 16
-  for (unsigned i = 0; i < 16; ++i) {
-    if ((i & kDistance) == 0) exchange<kDistance>(rows[i], rows[i + kDistance], std::make_integer_sequence<int, 16>());
-  }
-}
-
-// [pair][row] to [row][pair].
-inline void store_transposed(Words (&words)[16], char* tile) {
-  exchange_all<1>(words);
-  exchange_all<2>(words);
-  exchange_all<4>(words);
-  exchange_all<8>(words);
-  std::memcpy(tile, words, sizeof words);
-}
-
 // Sixteen rows that lie side by side, of which `rows` count.
 void pack_wide_rows(const float* from, std::int64_t depth_stride, std::int64_t rows, std::int64_t depth, char* to,
                     float* greatest, double* unit) {
@@ -162,17 +135,19 @@ void pack_wide_rows(const float* from, std::int64_t depth_stride, std::int64_t r
     unit[lane] = own_unit;
   }
   for (std::int64_t s = 0; s < kSteps; ++s, to += kStepBytes) {
-    Words hi[16];
-    Words lo[16];
+    __m512i hi[16];
+    __m512i lo[16];
     for (std::int64_t pair = 0; pair < 16; ++pair) {
       const std::int64_t k = s * kPartStep + 2 * pair;
       const Parts even = split(as<Floats>(terms(k)) * first * second);
       const Parts odd = split(as<Floats>(terms(k + 1)) * first * second);
-      hi[pair] = even.hi >> 16 | odd.hi;
-      lo[pair] = even.lo >> 16 | odd.lo;
+      hi[pair] = as<__m512i>(even.hi >> 16 | odd.hi);
+      lo[pair] = as<__m512i>(even.lo >> 16 | odd.lo);
     }
-    store_transposed(hi, to);
-    store_transposed(lo, to + kHiToLo);
+    transpose(hi);  // [pair][row] to [row][pair]
+    transpose(lo);
+    std::memcpy(to, hi, sizeof hi);
+    std::memcpy(to + kHiToLo, lo, sizeof lo);
   }
 }
 
@@ -225,10 +200,7 @@ bool pack_panel(const void* const* rows, std::int64_t depth, std::int64_t count,
 
 // Tiles 0 to 3 are the sums, 4 and 5 hold columns of B, 6 and 7 rows of A.
 void multiply_group(const char* group, const char* panel, std::int64_t steps, float* block) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  clear_sums();
   for (std::int64_t s = 0; s < steps; ++s, group += kStepBytes, panel += kPanelStepBytes) {
     _tile_loadd(4, panel, 64);
     _tile_loadd(5, panel + kTileBytes, 64);

@@ -1,4 +1,4 @@
-// The AMX tiles as both kernels of AMX use them; for files compiled for it.
+// The AMX tiles as the kernels of AMX use them; for files compiled for it.
 #pragma once
 
 #include <immintrin.h>
@@ -15,6 +15,14 @@ constexpr std::int64_t groups_of(std::int64_t rows) { return (rows + kSide - 1) 
 
 // GCC 12 does not tell its optimiser that the tile instructions touch memory: this keeps what was stored before them.
 inline void memory_is_needed() { asm volatile("" ::: "memory"); }
+
+// Tiles 0 to 3, where products of bf16 are added up.
+inline void clear_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
 
 // Eight tiles of sixteen rows of 64 bytes, while it lives.
 class TileRegisters {

@@ -71,6 +71,13 @@ inline void transpose(__m512 (&v)[16]) {
   }
 }
 
+inline void transpose(__m512i (&v)[16]) {
+  __m512 floats[16];
+  for (int i = 0; i < 16; ++i) floats[i] = _mm512_castsi512_ps(v[i]);
+  transpose(floats);  // moves alone: no bit changes
+  for (int i = 0; i < 16; ++i) v[i] = _mm512_castps_si512(floats[i]);
+}
+
 struct Doubles {
   using Element = double;
   using V = __m512d;

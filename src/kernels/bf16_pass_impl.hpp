@@ -15,7 +15,7 @@
 // leaves the result open. A bias joins the sum in f32, one more rounding. No result within 2^-98 of 0 can be settled
 // but that of a row of zeros with a bias of 0 or above 2^-100: so subnormal ends that are taken for 0 settle nothing.
 //
-// What is open (with n = 1024 and normal numbers about one result in 25, half of that for n = 256) is computed twice
+// What is open (with n = 1024 and normal numbers about one result in 20, half of that for n = 256) is computed twice
 // more: by sums of four products in f32, which are added in f64 (three roundings of u instead of about sixteen), and
 // by products and sums in f64, with the sum of the magnitudes as bound. What is open then, exact ties and numbers near
 // the ends of the range, is left to the definition.
@@ -36,7 +36,9 @@
 #include "exact/element.hpp"
 #include "exact/encode.hpp"
 #include "exact/logit.hpp"
+#include "kernels/avx512_vectors.hpp"
 #include "kernels/bf16_pass.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/target.hpp"
 
 namespace isologit::detail::kernels {
@@ -44,33 +46,6 @@ namespace {
 
 inline __m512 multiply_add_pairs(__m512 sum, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
-
-// Sixteen registers of sixteen words as a matrix turned over.
-inline void transpose(__m512i (&v)[16]) {
-  __m512i t[16];
-  for (std::size_t i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (std::size_t i = 0; i < 16; i += 4) {
-    v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (std::size_t i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xDD);
-    t[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xDD);
-  }
-  for (std::size_t i = 0; i < 4; ++i) {
-    v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    v[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-    v[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xDD);
-  }
 }
 
 // Thirty-two adjacent elements, zeros from `left` on.
@@ -93,14 +68,13 @@ inline bool round_bf16(double x, double error, char* to) {
   return (low == round(x + wide)) & (std::fabs(near) >= 0x1p-126) & (std::fabs(near) < 0x1p128);
 }
 
-// What Products supplies: kPairRoundings(p), the roundings of the products of pair p of a step up to the sum of the
-// step; fill and multiply (below). Everything else is here.
+// What Products supplies: pair_roundings(p), the roundings of the products of pair p of a step up to the sum of the
+// step, and multiply, which makes the sums of a block (results, below). Everything else is here.
 template <class Products>
 struct Bf16Results {
   static constexpr std::int64_t kStep = 32;         // elements that are multiplied together: sixteen pairs
   static constexpr std::int64_t kStepBytes = 1024;  // of sixteen rows
-  static constexpr std::int64_t kChunkSteps =
-      8;  // sums of steps are added to a chunk's in turn, and these to the whole
+  static constexpr std::int64_t kChunkSteps = 8;    // sums of steps are added to a chunk's in turn, these to the whole
   static constexpr std::int64_t kBlockGroups = 16;  // of hidden, whose sums are kept at a time
   static constexpr std::int64_t kMostColumns = 65536;
 
@@ -165,7 +139,7 @@ struct Bf16Results {
     for (std::int64_t first = 0; first < steps; first += kChunkSteps) {
       __m512 squares = _mm512_setzero_ps();
       for (std::int64_t s = first; s < std::min(first + kChunkSteps, steps); ++s) {
-        __builtin_prefetch(reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(row) + kAhead) + s * 64);
+        prefetch(row + s * 64);
         const __m512i elements = load_elements(row + s * 64, size - s * kStep);
         any = _mm512_or_si512(any, elements);
         squares = multiply_add_pairs(squares, elements, elements);
@@ -429,9 +403,6 @@ struct Bf16Results {
   static constexpr Bf16Pass pass(std::int64_t fewest_rows) {
     return {fewest_rows, kMostColumns, prepared_bytes, scratch_bytes, prepare, results};
   }
-
- private:
-  static constexpr std::uintptr_t kAhead = 8192;  // bytes; as kernels/panel.hpp reads ahead
 };
 
 }  // namespace

@@ -153,7 +153,7 @@ inline Sums sums(const float* logits, std::int64_t count, float top, int scale) 
   return {sum_of(mass[0] + mass[1]), sum_of(moment[0] + moment[1]), sum_of(squares[0] + squares[1])};
 }
 
-// A term is within 2^-50 and takes part in at most 21 additions (16 of a chain, 3 of chains, 2 of lanes, where a
+// A term is within 2^-50 and takes part in at most 20 additions (16 of a chain, 3 of chains, 1 of lanes, where a
 // register holds two doubles; fewer of them where it holds more): 2^-48.1. -inf counts as the floor, below 2^-999.
 inline double mass(const float* logits, std::int64_t count, int scale) {
   constexpr int kChains = kWidth == 2 ? 4 : kLaneGroup / kWidth;

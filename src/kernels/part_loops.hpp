@@ -3,11 +3,12 @@
 //
 // The error of a piece of kDepth terms, for a row of A whose greatest magnitude lies in [1, 2) and a plain panel of B
 // (below). hi + lo is within 2^-17 |a| of a: |a - hi| <= 2^(e-8) for |a| in [2^e, 2^(e+1)), and half the place of such
-// a number's last bit is 2^(e-17) at most. A product is exact; its way through the sums has as many roundings as a
-// table's `depth`, 2^-24 each. Subnormal parts, elements and sums may count as 0: with kDepth elements of B below 2^50,
-// 2^-126 each, that is less than 2^-66, while sum |a| ‖b‖ is at least 2^-40, the greatest |a| times the least of the
-// greatest elements of a row. So with depth <= 32 the sums are within 2^-16.7 of sum |a| ‖b‖; dz, within 2^-18 of the
-// real one, makes that 2^-16.2.
+// a number's last bit is 2^(e-17) at most. A product is exact and passes through kPartRoundings roundings at most, of
+// 2^-24 each; |hi| + |lo| is at most (1 + 2^-7) |a|. Together 2^-17 (1 + 25/128 (1 + 2^-7)) < 2^-16.7. Subnormal parts,
+// elements and sums may count as 0: a part times an element below 2^50 then loses 2^-76 at most, all kDepth terms less
+// than 2^-66 for each column. Of a panel, sum |a| ‖b‖ is at least 2^-40, the greatest |a| times the least of the
+// greatest elements of a row, so that these are 2^-23 of it. The sums are within 2^-16.7 of sum |a| ‖b‖; dz, within
+// 2^-18 of the real one, makes that 2^-16.2.
 #pragma once
 
 #include <bit>
@@ -21,8 +22,12 @@ namespace isologit::detail::kernels {
 constexpr std::int64_t kPartRows = 32;     // of a packed group of A
 constexpr std::int64_t kPartColumns = 32;  // of a panel of B
 constexpr std::int64_t kPartStep = 32;     // terms that an instruction takes
-// Bytes: [step][hi, lo][two tiles of 16 rows][row][term], and [step][two tiles of 16 columns][pair of
-// terms][column][2].
+// Of a product within a piece, at most: 16 in a chain, one where two chains are added, and one for each step's hi and
+// lo.
+constexpr std::int64_t kPartRoundings = 16 + 1 + 2 * (kDepth / kPartStep);
+static_assert(kPartRoundings == 25);
+// Bytes: [step][hi, lo][two tiles of 16 rows][row][term] of a group, and of a panel
+// [step][two tiles of 16 columns][pair of terms][column][2].
 constexpr std::int64_t kPartGroupBytes = kPartRows * kDepth * 4;
 constexpr std::int64_t kPartPanelBytes = kPartColumns * kDepth * 2;
 
@@ -33,8 +38,8 @@ struct PartLoops {
 
   // Packs rows of A, element (row, k) being from[row * row_stride + k * depth_stride], one of these strides 1; from[]
   // may be read up to a multiple of kPartRows rows where row_stride is 1. Each row is brought to [1, 2) by a power of
-  // two, unit[row]; greatest[row] is its greatest magnitude then, 0 if all are 0. Of a row that is
-  // not finite greatest is NaN, and its parts are of no use.
+  // two, unit[row]; greatest[row] is its greatest magnitude then, 0 if all are 0. Of a row that is not finite greatest
+  // is NaN, and its parts are of no use.
   void (*pack_rows)(const float* from, std::int64_t row_stride, std::int64_t depth_stride, std::int64_t rows,
                     std::int64_t depth, char* groups, float* greatest, double* unit);
 
