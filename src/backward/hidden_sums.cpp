@@ -21,7 +21,7 @@ namespace {
 // weight (a piece is 64 KB) stay in L2 while one passes the other.
 constexpr std::int64_t kRows = 192;
 constexpr std::int64_t kBlockColumns = 128;
-// ActiveRows a power of two apart would share few places in the caches.
+// Rows a power of two apart would share few places in the caches.
 constexpr std::int64_t kPadding = 8;
 // Parties hand each other that many sums at a time.
 constexpr std::size_t kSharedElements = std::size_t{1} << 20;

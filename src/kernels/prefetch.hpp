@@ -3,7 +3,6 @@
 // Xeon with AMX). 8 KB and 16 KB ahead do the same, 32 KB less.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "exact/element.hpp"
@@ -26,11 +25,12 @@ inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
 class NextTile {
  public:
   explicit NextTile(const WeightTile& tile)
-      : next_(static_cast<const char*>(exact::row_data(*tile.weight, tile.first)) + bytes_of(tile)),
-        left_(bytes_of(tile) / kLine) {}
+      : first_(static_cast<const char*>(exact::row_data(*tile.weight, tile.first))),
+        next_(bytes_of(tile)),
+        end_(2 * bytes_of(tile)) {}
 
   void fetch(std::int64_t lines) {
-    for (std::int64_t i = std::min(lines, left_); i > 0; --i, --left_, next_ += kLine) prefetch(next_, 0);
+    for (; lines > 0 && next_ < end_; --lines, next_ += kLine) prefetch(first_, next_);
   }
 
  private:
@@ -38,8 +38,9 @@ class NextTile {
     return tile.count * tile.weight->row_stride * static_cast<std::int64_t>(dtype_size(tile.weight->dtype));
   }
 
-  const char* next_;
-  std::int64_t left_;
+  const char* first_;
+  std::int64_t next_;  // bytes from there on
+  std::int64_t end_;
 };
 
 }  // namespace
