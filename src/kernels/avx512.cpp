@@ -15,6 +15,8 @@
 
 namespace isologit::detail::kernels {
 
+static_assert(loops::kColumns == kPartColumns);  // AMX's parts are made into the same panels
+
 Loops avx512_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops}; }
 
 const Target& avx512_target(const Entry& entry) {
