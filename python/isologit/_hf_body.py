@@ -148,12 +148,27 @@ def _norm_of(one_plus_weight: bool) -> Callable:
     return norm
 
 
+def _refuse_strangers(parent: nn.Module) -> None:
+    """Adapters that are put in after install take the place of a part, whose result they add theirs to."""
+    for name, part in parent.named_children():
+        if not hasattr(part, _ORIGINAL) and type(part).__name__ not in _NEUTRAL and type(part) is not nn.Dropout:
+            raise NotImplementedError(
+                f"{name} of a {type(parent).__name__} is a {type(part).__module__}.{type(part).__name__} since isologit "
+                'was installed; expected what was there: merge an adapter into the weight before hf.install(scope="model")'
+            )
+
+
 def _mlp_of(kind: str) -> Callable:
-    return lambda self, x: self.down_proj(forward.gate(self.gate_proj(x), self.up_proj(x), kind=kind))
+    def mlp(self: Any, x: Tensor) -> Tensor:
+        _refuse_strangers(self)
+        return self.down_proj(forward.gate(self.gate_proj(x), self.up_proj(x), kind=kind))
+
+    return mlp
 
 
 def _fused_mlp_of(kind: str) -> Callable:
     def mlp(self: Any, x: Tensor) -> Tensor:
+        _refuse_strangers(self)
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
         return self.down_proj(forward.gate(gate, up, kind=kind))
 
@@ -264,6 +279,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attention as Transformers calls it: query, key and value [batch, heads, tokens, dim]; attention_mask [batch,
     keys] tells which keys are no padding; s_aux: sinks."""
+    _refuse_strangers(module)
     if dropout:
         raise NotImplementedError(f"dropout is {dropout}; attention that drops weights has no one right answer")
     batch, _heads, queries, _dim = query.shape

@@ -236,3 +236,9 @@ def test_adapters_in_the_body_are_refused():
             hf.install(outer, scope="model")
         assert type(model.model.norm).__module__.startswith("transformers.")
         assert type(model.get_output_embeddings()) is torch.nn.Linear
+    for target in ("up_proj", "o_proj"):
+        model = model_of("qwen3")
+        hf.install(model, scope="model")
+        late = peft.get_peft_model(model, peft.LoraConfig(target_modules=[target]))
+        with pytest.raises(NotImplementedError, match=rf"{target} of a Qwen3\w+ is a peft\.\S+ since isologit was inst"):
+            late(torch.arange(4)[None])
