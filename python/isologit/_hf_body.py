@@ -153,8 +153,8 @@ def _refuse_strangers(parent: nn.Module) -> None:
     for name, part in parent.named_children():
         if not hasattr(part, _ORIGINAL) and type(part).__name__ not in _NEUTRAL and type(part) is not nn.Dropout:
             raise NotImplementedError(
-                f"{name} of a {type(parent).__name__} is a {type(part).__module__}.{type(part).__name__} since isologit "
-                'was installed; expected what was there: merge an adapter into the weight before hf.install(scope="model")'
+                f"{name} of a {type(parent).__name__} is a {type(part).__module__}.{type(part).__name__} since isologit"
+                " was installed; expected what was there: merge an adapter into the weight first, then install"
             )
 
 
