@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _forward_calls, _inputs, _numbers
+from isologit import _forward_calls, _inputs, _numbers, torch_backend
 from isologit import _native_forward as native
 from isologit._rounding import round_to_odd
 from isologit._torch import forward as operators
@@ -41,7 +41,7 @@ __all__ = [
 def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> Tensor:
     """The rows of weight [ids, features] that ids [...] tell, [..., features]; padding_id has no gradient."""
     _check(weight=weight)
-    _inputs.require_cpu(ids=ids)
+    _inputs.require_one_device(weight=weight, ids=ids)
     if weight.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"ids, weight: {ids.dtype} and {list(weight.shape)}; expected integers, and a matrix of a row for each id"
@@ -134,9 +134,9 @@ def router(logits: Tensor, count: int, *, normalized: bool = True, **running: An
     keys = ordered[:, :count] if normalized else ordered
     tokens, seen = keys.shape
     # Attention of one query a token: the scores are the logits, and the values tell the chosen ones apart.
-    values = torch.eye(seen, count).expand(tokens, seen, count)
+    values = torch.eye(seen, count, device=logits.device).expand(tokens, seen, count)
     weights = attention(
-        torch.ones(tokens, 1, 1),
+        logits.new_ones(tokens, 1, 1),
         keys.reshape(-1, 1, 1),
         values.reshape(-1, 1, count),
         query_starts=torch.arange(tokens + 1),
@@ -266,7 +266,8 @@ def rotary(
     if frequencies.dtype != torch.float32 or frequencies.ndim != 1:
         raise ValueError(f"frequencies: {frequencies.dtype} {list(frequencies.shape)}; expected torch.float32 [pairs]")
     running = _inputs.run_options(threads, processors, kernel)
-    return _call("rotary", x, positions, frequencies, layout, factor, *running)
+    there = (positions.to(x.device), frequencies.to(x.device))
+    return _call("rotary", x, *there, layout, factor, *running)
 
 
 def attention(
@@ -326,7 +327,8 @@ def attention(
         sinks = sinks.to(torch.float32)
         if sinks.shape != (q.shape[1],):
             raise ValueError(f"sinks: {list(sinks.shape)}; expected one for each of {q.shape[1]} heads")
-    sequence = (query_starts, key_counts, first_keys, block_table)
+    lists = (query_starts, key_counts, first_keys, block_table)
+    sequence = (None if x is None else x.to(q.device) for x in lists)
     numbers = (scale, softcap, causal, window)
     running = _inputs.run_options(threads, processors, kernel)
     return _call("attention", q, keys, values, *sequence, sinks, *numbers, *running)
@@ -335,19 +337,20 @@ def attention(
 def _call(name: str, *arguments: Any) -> Tensor:
     """isologit::name, or without torch's dispatcher where nothing would come of it."""
     tensors = [x for x in arguments if isinstance(x, Tensor)]
+    by_library = getattr(_forward_calls, name)
     # Subclasses that dispatch, fake tensors among them, may have no memory of their own.
     if _numbers.traced() or any(type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ for x in tensors):
         return getattr(operators, name)(*arguments)
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return getattr(operators, name)(*arguments)
-    return getattr(_forward_calls, name)(*arguments)
+    return torch_backend.run(name, arguments, by_library) if torch_backend.takes(arguments) else by_library(*arguments)
 
 
 def _check(**operands: Tensor | None) -> None:
     given = {name: x for name, x in operands.items() if x is not None}
     for name, operand in given.items():
         _inputs.dtype_code(operand, name)
-    _inputs.require_cpu(**given)
+    _inputs.require_one_device(**given)
     _inputs.refuse_tangents(**given)
 
 
