@@ -1,13 +1,12 @@
-"""A device of torch that is not the CPU, on any machine: its tensors hold tensors of the CPU, and operations are done on
-these. An operation that mixes its tensors with the CPU's is an error, as on a GPU."""
+"""A device of torch that is not the CPU, on any machine: its tensors hold tensors of the CPU, and operations are done
+on these. An operation that mixes its tensors with the CPU's is an error, as on a GPU."""
 
 import functools
 
 import torch
+from torch._library.custom_ops import OPDEFS
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-
-from isologit import torch_backend
 
 NAME = "elsewhere"
 _COPIES = ("aten::_to_copy", "aten::copy_", "aten::_copy_from")
@@ -29,7 +28,7 @@ class Elsewhere(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         if function.namespace == "isologit":
-            return torch_backend.run(function._opname, args, None)
+            return OPDEFS[function._schema.name]._init_fn(*args)
         name = function.overloadpacket._qualified_op_name
         kwargs = dict(kwargs or {})
         out = kwargs.get("out")

@@ -15,7 +15,9 @@ from isologit._score import OUTPUTS
 
 @pytest.fixture
 def device():
-    return other_device.device()
+    # Autograd's threads may have been made before there was this device.
+    with torch.autograd.set_multithreading_enabled(False):
+        yield other_device.device()
 
 
 def both(device, function, *operands):
@@ -44,7 +46,8 @@ def test_heads(device):
         options = {"bias": bias, "softcap": 5.0, "temperature": 0.7}
         whole = isologit.score(hidden, weight, ids, outputs=OUTPUTS, top_k=4, **options)
         masked = isologit.score(hidden, weight, ids, outputs=("logprobs", "log_kept"), mask=mask, **options)
-        drawn = isologit.sample(hidden, weight, seed=3, top_p=0.9, **options)
+        places = {"seed": 3, "sequence_id": list(range(5)), "position": [7] * 5}
+        drawn = isologit.sample(hidden, weight, top_p=0.9, **places, **options)
         return [
             *(getattr(whole, name) for name in (*OUTPUTS, "top_k_ids", "top_k_logprobs")),
             masked.logprobs,
@@ -69,7 +72,8 @@ def test_gradients_of_heads(device):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_operators(device, dtype):
-    x, other, weight, matrix = normal(2, 3, 24, dtype=dtype), normal(2, 3, 24, dtype=dtype, seed=1), normal(24), normal(7, 24)
+    x, other = (normal(2, 3, 24, dtype=dtype, seed=seed) for seed in (0, 1))
+    weight, matrix = normal(24), normal(7, 24)
     assert_same(device, forward.linear, x, matrix, normal(7))
     assert_same(device, lambda x, w: forward.rms_norm(x, w, 1e-6), x, weight)
     assert_same(device, lambda x, w: forward.layer_norm(x, w, None, 1e-5), x, weight)

@@ -27,7 +27,8 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
 @functools.cache
 def _summed_alike(device: torch.device, rows: int, size: int, columns: int) -> bool:
     generator = torch.Generator().manual_seed(1)
-    row, right = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((1, size), (size, columns)))
+    shapes = ((1, size), (size, columns))
+    row, right = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
     left = row.to(device).expand(_TOGETHER, rows, size).contiguous()
     found = torch.bmm(left, right.to(device).expand(_TOGETHER, size, columns).contiguous())
     return bool((found == found[:1, :1]).all())

@@ -1,9 +1,9 @@
 """Attention: weighted means of values, in f64 with a bound, over blocks of keys of several sequences at a time.
 
-With m the greatest score of a row (or its sink), weights e^(s - m) sum up to W >= 1. Errors, u = 2^-53, n keys: a score
-is within E of itself (its sum, its scale, its cap); the difference s - m rounds to within |s - m| u, which in the sum is
-at most ln n of W; exp is within FUNCTION_ERROR; sums of n terms in any order within n u; of weights below 2^-1000 of the
-greatest everything may be lost. So numerator and denominator are within delta W max|v| and delta W.
+With m the greatest score of a row (or its sink), weights e^(s - m) sum up to W >= 1. Errors, u = 2^-53, n keys: a
+score is within E of itself (its sum, its scale, its cap); the difference s - m rounds to within |s - m| u, which in the
+sum is at most ln n of W; exp is within FUNCTION_ERROR; sums of n terms in any order within n u; of weights below
+2^-1000 of the greatest everything may be lost. So numerator and denominator are within delta W max|v| and delta W.
 
 Rows with numbers that are not finite, and scores past 2^19, are the core's.
 """
@@ -85,7 +85,8 @@ def attention(
     store, scores = Keys(keys, values, table), Scores(rows.f32(scale), rows.f32(softcap))
     queries = min(_QUERIES, int(listed.query_counts.max()))
     kv_heads, dim = keys.shape[-2], max(keys.shape[-1], values.shape[-1])
-    together = max(1, min(limits.PRODUCTS // (q.shape[1] * queries * _KEYS), limits.OPERAND // (_KEYS * kv_heads * dim)))
+    most = (limits.PRODUCTS // (q.shape[1] * queries * _KEYS), limits.OPERAND // (_KEYS * kv_heads * dim))
+    together = max(1, min(most))
     for tile in sequences.tiles(listed, queries, together, q.device):
         value, error = _values(q, store, sinks, scores, tile)
         there = tile.there

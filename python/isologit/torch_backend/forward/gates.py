@@ -1,5 +1,5 @@
-"""Gates. Those with an exponential are (u + shift) g s, s = 1 / (1 + e^-z), z = g, alpha g or the polynomial of tanh-GELU:
-tanh(z / 2) is 2 s - 1. s is made of e^-|z|, so nothing overflows; where that is lost, the gate is shut or open."""
+"""Gates. Those with an exponential are (u + shift) g s, s = 1 / (1 + e^-z), z = g, alpha g or the polynomial of
+tanh-GELU: tanh(z / 2) is 2 s - 1. s is made of e^-|z|, so nothing overflows; where that is 0, s is 0 or 1."""
 
 import math
 from typing import Any

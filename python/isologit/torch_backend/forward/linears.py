@@ -67,7 +67,8 @@ def _combined(terms: Tensor, shares: Tensor, dtype: torch.dtype) -> Tensor:
     count, dim = len(terms), terms.shape[2]
     columns = products.Rows.of(terms.transpose(1, 2).reshape(count * dim, -1))
     own = products.Rows.of(shares)
-    n, v = torch.arange(count, device=terms.device).repeat_interleave(dim), torch.arange(count * dim, device=terms.device)
+    v = torch.arange(count * dim, device=terms.device)
+    n = v // dim
     found, decided = products.by_pairs(own, columns, None, n, v, own.norm[n] * columns.norm, dtype)
     left = (~decided).nonzero()[:, 0]
     if len(left):
@@ -113,7 +114,7 @@ def embedding(ids: Tensor, weight: Tensor, padding_id: int) -> Tensor:
 
 
 def embedding_backward(ids: Tensor, weight: Tensor, padding_id: int, dy: Tensor) -> Tensor:
-    """Sums in f64 over the tokens of an id, neighbours first, then neighbours of these: no token of another id shows."""
+    """Sums in f64 over the tokens of an id, neighbours first, then neighbours of these: no other token shows."""
     ids, order = ids.reshape(-1).sort(stable=True)
     begins = torch.ones_like(ids, dtype=torch.bool)
     begins[1:] = ids[1:] != ids[:-1]

@@ -25,8 +25,8 @@ class Sequences(NamedTuple):
 class Tile(NamedTuple):
     """S sequences, Q queries of each: on the operands' device.
 
-    tokens [S, Q]: of the queries, whatever stands for those that are not there. there [S, Q]. begins, ends [S, Q]: which
-    keys a query sees, counted from its sequence's first. keys: which any of them sees."""
+    tokens [S, Q]: of the queries, or any where there is none. there [S, Q]: whether there is one. begins, ends [S, Q]:
+    which keys it sees, counted from its sequence's first. keys: which any of them sees."""
 
     tokens: Tensor
     there: Tensor
