@@ -278,7 +278,7 @@ Outcome<Ending> run(const Arguments& arguments) {
     }
   }
   for (const kernels::Target* kernel : bench.kernels) {
-    ceilings.operations_per_second.push_back(multiply_add_rate(*kernel, threads));
+    ceilings.operations_per_second.push_back(multiply_add_rate(*kernel, threads, arguments.seconds));
   }
   std::vector<Timed> calls = make_calls(bench, lines);
   Progress progress(::isatty(STDERR_FILENO) == 1, Progress::Clock::now());

@@ -54,15 +54,17 @@ double read_rate(std::span<const std::byte> memory, int threads) {
   return best;
 }
 
-double multiply_add_rate(const kernels::Target& kernel, int threads) {
-  constexpr std::int64_t kSteps = 4'000'000;
-  constexpr int kPasses = 5;
+double multiply_add_rate(const kernels::Target& kernel, int threads, double enough) {
+  constexpr std::int64_t kSteps = 1'000'000;
+  constexpr int kPasses = 20;
   double best = 0;
-  for (int pass = 0; pass < kPasses; ++pass) {
+  double spent = 0;
+  for (int pass = 0; pass < kPasses && spent < enough; ++pass) {
     std::atomic<std::int64_t> operations = 0;
     const double seconds =
         seconds_of([&] { base::parallel(threads, [&](int) { operations += kernel.multiply_adds(kSteps); }); });
     best = std::max(best, 2 * static_cast<double>(operations) / seconds);
+    spent += seconds;
   }
   return best;
 }

@@ -14,9 +14,9 @@ namespace isologit::detail::cli {
 // Bytes per second at which `threads` threads read memory in turn; the best of a few passes.
 double read_rate(std::span<const std::byte> memory, int threads);
 
-// Floating-point operations per second of the kernel's own multiply-adds on `threads` threads, out of registers; 0
-// when it has none.
-double multiply_add_rate(const kernels::Target& kernel, int threads);
+// Floating-point operations per second of the kernel's own multiply-adds on `threads` threads, out of registers, the
+// best of up to 20 passes in `enough` seconds; 0 when it has none.
+double multiply_add_rate(const kernels::Target& kernel, int threads, double enough);
 
 // "AMD EPYC 7763"
 std::string processor_name();

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """isologit beside what people would use instead: the same shapes, data and threads, timed in turn in one run.
 
-Needs the isologit package with numpy and torch; OpenBLAS (libopenblas.so) and oneDNN (libdnnl-dev and g++) where they
-are installed. Prints a table in Markdown, and with --json one object.
+Needs the isologit package with numpy, torch and tabulate; OpenBLAS (libopenblas.so) and oneDNN (libdnnl-dev and g++)
+where they are installed. Prints a table in Markdown, and with --json one object.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import isologit
+from tables import PEER, heads_table
 
 SHAPES = {
     "qwen3-0.6b": (151936, 1024, None),
@@ -35,7 +36,20 @@ SHAPES = {
     "gpt-oss": (201088, 2880, None),
 }
 
+LONG = 5.0  # seconds in which noise is little: a call that took so long is not repeated
+
 Call = Callable[[], object]
+
+
+def parse_shape(text: str) -> tuple[int, int, float | None]:
+    """V, H and softcap of one of SHAPES, or of "V,H"."""
+    if text in SHAPES:
+        return SHAPES[text]
+    try:
+        vocab, size = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"shape: {text!r}; known are {', '.join(SHAPES)}, or V,H such as 32000,1024") from None
+    return vocab, size, None
 
 
 class Data:
@@ -146,33 +160,29 @@ def onednn_call(library: ctypes.CDLL, hidden: Tensor, weight: Tensor) -> Call:
     return call
 
 
-def make_calls(data: Data, wide: Tensor | None, rows: int, softcap: float | None, arguments: argparse.Namespace,
+def make_calls(data: Data, wide: Tensor, rows: int, softcap: float | None, threads: int,
                onednn: ctypes.CDLL | None) -> dict[str, Call]:  # fmt: skip
     hidden, ids = data.hidden[:rows], data.ids[:rows]
+    hidden_wide = hidden.float()
     calls: dict[str, Call | None] = {
-        "isologit exact": isologit_call(data, rows, softcap, "exact", arguments.threads),
-        "isologit fast": isologit_call(data, rows, softcap, "fast", arguments.threads),
-        "torch bf16 pipeline": pipeline(hidden, data.weight, ids, softcap),
+        "isologit exact": isologit_call(data, rows, softcap, "exact", threads),
+        "isologit fast": isologit_call(data, rows, softcap, "fast", threads),
+        PEER: pipeline(hidden, data.weight, ids, softcap),
     }
     if hasattr(F, "linear_cross_entropy") and softcap is None:
         calls["torch linear_cross_entropy"] = lambda: F.linear_cross_entropy(hidden, data.weight, ids)
     if onednn is not None:
         calls["oneDNN bf16, logits only"] = onednn_call(onednn, hidden, data.weight)
-    if wide is not None:
-        hidden_wide = hidden.float()
-        calls["torch f32 pipeline"] = pipeline(hidden_wide, wide, ids, softcap)
-        calls["OpenBLAS sgemm, logits only"] = openblas_call(hidden_wide, wide, arguments.threads)
-    chosen = {name: call for name, call in calls.items() if call is not None}
-    if arguments.only:
-        chosen = {name: call for name, call in chosen.items() if any(part in name for part in arguments.only)}
-    return chosen
+    calls["torch f32 pipeline"] = pipeline(hidden_wide, wide, ids, softcap)
+    calls["OpenBLAS sgemm, logits only"] = openblas_call(hidden_wide, wide, threads)
+    return {name: call for name, call in calls.items() if call is not None}
 
 
 def time_in_turn(calls: dict[str, Call], repeats: int, seconds: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats):
         for name, call in calls.items():
-            if turn >= 3 and sum(times[name]) > seconds:
+            if (turn >= 3 and sum(times[name]) > seconds) or sum(times[name]) > LONG:
                 continue
             start = time.perf_counter()
             call()
@@ -180,9 +190,30 @@ def time_in_turn(calls: dict[str, Call], repeats: int, seconds: float) -> dict[s
     return times
 
 
-def main() -> int:
+def measure(shape: str, rows: list[int], threads: int, seconds: float, outliers: float | None = None,
+            only: list[str] | None = None) -> dict:  # fmt: skip
+    """Median, least and greatest ms of each call and number of rows, and the ms of reading the weight."""
+    torch.set_num_threads(threads)
+    vocab, size, softcap = parse_shape(shape)
+    data = Data(vocab, size, max(rows), outliers)
+    wide = data.weight.float()
+    result = {"shape": shape, "threads": threads, "read_ms": read_seconds(data.weight) * 1e3, "results": []}
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        onednn = load_onednn(folder)
+        for count in rows:
+            calls = make_calls(data, wide, count, softcap, threads, onednn)
+            calls = {name: call for name, call in calls.items() if not only or any(part in name for part in only)}
+            for name, times in time_in_turn(calls, 7, seconds).items():
+                line = {"rows": count, "name": name, "ms": statistics.median(times) * 1e3}
+                line |= {"ms_min": min(times) * 1e3, "ms_max": max(times) * 1e3}
+                result["results"].append(line)
+            print(f"{shape}: {count} rows done", file=sys.stderr)
+    return result
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="qwen3-0.6b", choices=SHAPES)
+    parser.add_argument("--shape", default="qwen3-0.6b", help=f"V,H or one of {', '.join(SHAPES)}")
     parser.add_argument("--rows", default="1,4,16,64,256", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
     parser.add_argument("--outliers", type=float, help="multiply 8 of 4096 hidden channels by this")
@@ -191,52 +222,17 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
-    vocab, size, softcap = SHAPES[arguments.shape]
-    data = Data(vocab, size, max(arguments.rows), arguments.outliers)
-    wide = data.weight.float()
-    floor = read_seconds(data.weight)
-    result = {
-        "shape": arguments.shape,
-        "machine": f"{processor()}, threads {arguments.threads}",
-        "date": date.today().isoformat(),
-        "torch": torch.__version__,
-        "command": " ".join(["bench/peers/peers.py", *sys.argv[1:]]),
-        "read_ms": floor * 1e3,
-        "results": [],
-    }
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        onednn = load_onednn(folder)
-        for rows in arguments.rows:
-            calls = make_calls(data, wide, rows, softcap, arguments, onednn)
-            for name, times in time_in_turn(calls, 7, arguments.seconds).items():
-                line = {"rows": rows, "name": name, "ms": statistics.median(times) * 1e3}
-                line |= {"ms_min": min(times) * 1e3, "ms_max": max(times) * 1e3}
-                result["results"].append(line)
-            print(f"{rows} rows done", file=sys.stderr)
-    print(json.dumps(result, indent=2) if arguments.json else as_table(result))
-    return 0
-
-
-def as_table(result: dict) -> str:
-    names = list(dict.fromkeys(line["name"] for line in result["results"]))
-    rows = list(dict.fromkeys(line["rows"] for line in result["results"]))
-    times = {(line["name"], line["rows"]): line["ms"] for line in result["results"]}
-    lines = [
-        f"`{result['command']}`, {result['machine']}, torch {result['torch']}, {result['date']}; reading the weight "
-        f"takes {result['read_ms']:.0f} ms. Median ms; in brackets the time as a multiple of isologit exact.",
-        "",
-        "| " + " | ".join(["rows", *map(str, rows)]) + " |",
-        "|" + "---|" * (len(rows) + 1),
-    ]
-    for name in names:
-        cells = []
-        for count in rows:
-            ms, ours = times.get((name, count)), times.get(("isologit exact", count))
-            cells.append("" if ms is None else f"{ms:.0f}" + (f" ({ms / ours:.2f})" if ours else ""))
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
+    result = measure(arguments.shape, arguments.rows, arguments.threads, arguments.seconds, arguments.outliers,
+                     arguments.only)  # fmt: skip
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(
+        f"`bench/peers/peers.py {' '.join(sys.argv[1:])}`, {processor()}, threads {arguments.threads}, torch "
+        f"{torch.__version__}, {date.today().isoformat()}; reading the weight takes {result['read_ms']:.0f} ms. Median "
+        f"ms; in brackets the time as a multiple of {PEER}.\n\n{heads_table(result)}"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,6 +10,7 @@ is that of the gradients against those of float64, as a share of their norm (--e
 
 import argparse
 import gc
+import json
 import os
 import statistics
 import sys
@@ -23,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import isologit
-from peers import SHAPES, Data, processor
+from peers import LONG, SHAPES, Data, parse_shape, processor
+from tables import GRADIENTS_PEER, gradients_table
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-PEER = "torch bf16, materialising"
 
 
 def isologit_loss(arithmetic: str, gradients: str, threads: int, buffer: Tensor | None = None) -> Loss:
@@ -104,74 +105,97 @@ def error(found: Tensor, right: Tensor) -> float:
     return float((found.double() - right).norm() / right.norm())
 
 
+def make_calls(data: Data, wide: Tensor, buffer: Tensor, threads: int) -> dict[str, tuple]:
+    """What Measured is made of, by name."""
+    ours = {
+        "isologit exact": isologit_loss("exact", "fast", threads),
+        "isologit fast": isologit_loss("fast", "fast", threads),
+        "isologit exact, exact gradients": isologit_loss("exact", "exact", threads),
+    }
+    calls: dict[str, tuple] = {name: (loss, data.weight) for name, loss in ours.items()}
+    into_buffer = isologit_loss("exact", "fast", threads, buffer)
+    calls["isologit exact, dweight into f32"] = (into_buffer, data.weight, buffer)
+    calls[GRADIENTS_PEER] = (materialising, data.weight)
+    if hasattr(F, "linear_cross_entropy"):
+        calls["torch linear_cross_entropy, plain"] = (F.linear_cross_entropy, data.weight)
+        calls["torch linear_cross_entropy, chunked"] = (chunked, data.weight)
+    calls["torch f32, materialising"] = (materialising, wide)
+    return calls
+
+
+def foretold(call: tuple, data: Data, rows: int, backward: bool) -> float:
+    """Seconds of a call by that of a few of its rows; not less than it takes."""
+    few = max(1, min(8, rows))
+    one = Measured(*call)
+    one.run(data, few, backward)
+    return one.both[0] * rows / few
+
+
+def measure(shape: str, rows: list[int], threads: int, repeats: int, limit: float, backward: bool = True,
+            only: list[str] | None = None, errors: bool = False) -> dict:  # fmt: skip
+    """Median ms and the peak of memory of each call and number of rows; calls that would take longer than `limit`
+    seconds are left out, and named."""
+    torch.set_num_threads(threads)
+    vocab, size, _ = parse_shape(shape)
+    data = Data(vocab, size, max(rows), None)
+    calls = make_calls(data, data.weight.float(), torch.zeros(vocab, size), threads)
+    calls = {name: call for name, call in calls.items() if not only or any(part in name for part in only)}
+    result = {"shape": shape, "threads": threads, "backward": backward, "gradient_mib": vocab * size * 2 / 2**20,
+              "results": [], "left_out": []}  # fmt: skip
+    for call in calls.values():  # what a first call loads is not its cost
+        Measured(*call).run(data, 1, backward)
+    for count in rows:
+        expected = {name: foretold(call, data, count, backward) for name, call in calls.items()}
+        for name in (name for name in calls if expected[name] > limit):
+            result["left_out"].append({"rows": count, "name": name, "seconds": expected[name]})
+        right = float64_gradients(data, count) if errors else None
+        measured = {name: Measured(*call) for name, call in calls.items() if expected[name] <= limit}
+        lines = {name: {"rows": count, "name": name} for name in measured}
+        for turn in range(repeats):
+            for name, one in measured.items():
+                if sum(one.both) > LONG:
+                    continue
+                gradients = one.run(data, count, backward)
+                print(f"{shape}: {count} rows, {name}: {one.both[-1]:.1f} s", file=sys.stderr)
+                if right is not None and turn == 0:
+                    lines[name]["errors"] = [error(*pair) for pair in zip(gradients, right, strict=True)]
+                del gradients
+        for name, one in measured.items():
+            lines[name] |= {"forward_ms": statistics.median(one.forward) * 1e3, "peak_mib": one.peak_mib}
+            if backward:
+                lines[name]["both_ms"] = statistics.median(one.both) * 1e3
+        result["results"] += lines.values()
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", default="qwen3-0.6b", choices=[name for name in SHAPES if SHAPES[name][2] is None])
+    shapes = [name for name in SHAPES if SHAPES[name][2] is None]
+    parser.add_argument("--shape", default="qwen3-0.6b", help=f"V,H or one of {', '.join(shapes)}")
     parser.add_argument("--rows", default="256", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--repeats", default=3, type=int)
     parser.add_argument("--threads", default=len(os.sched_getaffinity(0)), type=int)
+    parser.add_argument("--limit", default=float("inf"), type=float, help="leave out calls that take more seconds")
     parser.add_argument("--error", action="store_true", help="the gradients' error against float64")
     parser.add_argument("--forward", action="store_true", help="leave out backward, not what forward keeps for it")
     parser.add_argument("--only", action="append", help="only calls whose name holds this")
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(arguments.threads)
-    vocab, size, _ = SHAPES[arguments.shape]
-    data = Data(vocab, size, max(arguments.rows), None)
-    wide = data.weight.float()
-    buffer = torch.zeros(vocab, size)
-    ours = {
-        "isologit exact": isologit_loss("exact", "fast", arguments.threads),
-        "isologit fast": isologit_loss("fast", "fast", arguments.threads),
-        "isologit exact, exact gradients": isologit_loss("exact", "exact", arguments.threads),
-    }
-    calls = {name: (loss, data.weight) for name, loss in ours.items()}
-    into_buffer = isologit_loss("exact", "fast", arguments.threads, buffer)
-    calls["isologit exact, dweight into f32"] = (into_buffer, data.weight, buffer)
-    calls[PEER] = (materialising, data.weight)
-    calls["torch linear_cross_entropy, plain"] = (F.linear_cross_entropy, data.weight)
-    calls["torch linear_cross_entropy, chunked"] = (chunked, data.weight)
-    calls["torch f32, materialising"] = (materialising, wide)
     if arguments.error and arguments.forward:
         parser.error("--error is that of gradients, which --forward leaves out")
-    if arguments.only:
-        calls = {name: call for name, call in calls.items() if any(part in name for part in arguments.only)}
+    if SHAPES.get(arguments.shape, (0, 0, None))[2] is not None:
+        parser.error(f"--shape: {arguments.shape} has a softcap, which these losses have not")
+    result = measure(arguments.shape, arguments.rows, arguments.threads, arguments.repeats, arguments.limit,
+                     not arguments.forward, arguments.only, arguments.error)  # fmt: skip
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
     print(
         f"`bench/peers/training.py {' '.join(sys.argv[1:])}`, {processor()}, threads {arguments.threads}, torch "
-        f"{torch.__version__}, {date.today().isoformat()}; the gradients themselves are "
-        f"{vocab * size * 2 / 2**20:.0f} MiB in bf16. Median ms; in brackets as a multiple of {PEER}."
+        f"{torch.__version__}, {date.today().isoformat()}; the gradients themselves are {result['gradient_mib']:.0f} "
+        f"MiB in bf16. Median ms; in brackets as a multiple of {GRADIENTS_PEER}.\n\n{gradients_table(result)}"
     )
-    for call in calls.values():  # what a first call loads is not its cost
-        Measured(*call).run(data, 1, not arguments.forward)
-    for rows in arguments.rows:
-        right = float64_gradients(data, rows) if arguments.error else None
-        measured = {name: Measured(*call) for name, call in calls.items()}
-        errors = {}
-        for turn in range(arguments.repeats):
-            for name, one in measured.items():
-                gradients = one.run(data, rows, not arguments.forward)
-                print(f"{rows} rows, {name}: {one.both[-1]:.1f} s", file=sys.stderr)
-                if right is not None and turn == 0:
-                    errors[name] = [error(*pair) for pair in zip(gradients, right, strict=True)]
-                del gradients
-        print_table(rows, measured, errors)
-
-
-def print_table(rows: int, measured: dict[str, Measured], errors: dict[str, list[float]]) -> None:
-    peer = measured.get(PEER)
-    columns = [f"{rows} rows", "forward", "forward and backward", "peak MiB"]
-    if errors:
-        columns += ["error of dhidden", "of dweight"]
-    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for name, one in measured.items():
-        cells = [name]
-        for times in ("forward", "both"):
-            seconds = statistics.median(getattr(one, times))
-            ratio = f" ({seconds / statistics.median(getattr(peer, times)):.2f})" if peer else ""
-            cells.append(f"{seconds * 1e3:.0f}{ratio}")
-        cells.append(f"{one.peak_mib:.0f}")
-        cells += [f"{share:.1e}" for share in errors.get(name, [])]
-        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
