@@ -6,7 +6,7 @@ namespace isologit::detail::given {
 namespace {
 
 // Few rows at a time, so that each is read in long runs.
-constexpr kernels::Entry kEntry{"given", "any", Arithmetic::exact, {8, kernels::kMostTile}, nullptr, nullptr};
+constexpr kernels::Entry kEntry{"given", "any", Arithmetic::exact, {8, kernels::kMostTile}, 1, nullptr, nullptr};
 
 }  // namespace
 

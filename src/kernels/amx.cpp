@@ -4,8 +4,8 @@
 // digits the products are added up in int32 (kSteps * 64 products, three pairs to a sum, below 2^28), those in int64
 // (below 2^46 times kMostSize). It is rounded once, to f64; the products with an element outside are exact and added
 // one by one. So a term passes through at most 1 + (elements outside in both rows) roundings, and the certificate
-// of kernels/f64_tile.hpp holds with that as D. Blocks of few rows, which are bound by reading the weight, and rows
-// with no window that leaves few elements outside go through the f64 sums of kernels/panel.hpp.
+// of kernels/f64_tile.hpp holds with that as D. Rows with no window that leaves few elements outside go through the f64
+// sums of kernels/panel.hpp. (Blocks of few rows, which are bound by reading the weight, are left to avx512.)
 //
 // Floor: nine products of digits for one of elements, on tiles of 16 x 16 x 64, sixteen cycles each: 16384
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
@@ -101,18 +101,17 @@ void add_levels(const Levels& levels, std::int64_t* totals) {
 // Sums as those of Panel<Doubles>, whose prepared block it keeps in front of its own.
 struct DigitSums : Panel<Doubles> {
   static constexpr std::int64_t kBlockRows = 256;
-  static constexpr std::int64_t kDigitsFrom = 6;  // from so many hidden rows on
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
     const std::int64_t of_panel = Panel::scratch_size(rows, size);
-    return rows < kDigitsFrom || size > kMostSize ? of_panel : std::max(of_panel, Scratch::size(rows, size));
+    return size > kMostSize ? of_panel : std::max(of_panel, Scratch::size(rows, size));
   }
 
   static void prepare(const void* row, DType dtype, std::int64_t size, std::int64_t index, std::int64_t rows,
                       double* block) {
     Panel::prepare(row, dtype, size, index, rows, block);
-    if (rows < kDigitsFrom || size > kMostSize) return;
+    if (size > kMostSize) return;
     auto* digits = reinterpret_cast<char*>(block + digits_at(rows, size)) + index / kSide * steps_of(size) * kStepBytes;
     pack_row(row, dtype, size, greatest_of(row, dtype, size),
              reinterpret_cast<DigitRow*>(block + rows_at(rows, size))[index],
@@ -131,7 +130,7 @@ struct DigitSums : Panel<Doubles> {
   static std::int64_t sums(const double* block, std::int64_t rows, const WeightTile& tile, double* sums,
                            double* scratch, Magnitudes& see) {
     const std::int64_t size = tile.weight->cols;
-    if (rows >= kDigitsFrom && size <= kMostSize) {
+    if (size <= kMostSize) {
       const Hidden hidden(block, rows, size);
       const Scratch own(scratch, rows, size);
       std::int64_t outside_hidden = 0;

@@ -45,11 +45,36 @@ Loops amx_loops() {
 Target::~Target() = default;
 
 std::span<const Entry> registry() {
-#define ISOLOGIT_ENTRY(name, instruction_set, arithmetic, block_rows, tile_vocab, why_not) \
-  {#name, instruction_set, Arithmetic::arithmetic, k_##name##_shape, why_not, name##_target},
+#define ISOLOGIT_ENTRY(name, instruction_set, arithmetic, block_rows, tile_vocab, from_rows, why_not) \
+  {#name, instruction_set, Arithmetic::arithmetic, k_##name##_shape, from_rows, why_not, name##_target},
   static constexpr Entry list[] = {ISOLOGIT_TARGETS(ISOLOGIT_ENTRY)};
 #undef ISOLOGIT_ENTRY
   return list;
+}
+
+const Entry* best(std::span<const Entry> entries, Arithmetic arithmetic) {
+  for (const Entry& entry : entries) {
+    if (entry.arithmetic == arithmetic && entry.why_not().empty()) return &entry;
+  }
+  return nullptr;
+}
+
+const Entry& for_rows(std::span<const Entry> entries, const Entry& chosen, std::int64_t rows) {
+  if (rows >= chosen.from_rows) return chosen;
+  bool after = false;
+  for (const Entry& entry : entries) {
+    after = after || entry.name == chosen.name;
+    if (after && entry.arithmetic == chosen.arithmetic && entry.shape.tile_vocab == chosen.shape.tile_vocab &&
+        rows >= entry.from_rows && entry.why_not().empty()) {
+      return entry;
+    }
+  }
+  return chosen;
+}
+
+const Target& for_rows(const Target& chosen, std::int64_t rows) {
+  const Entry& entry = for_rows(registry(), chosen.entry(), rows);
+  return &entry == &chosen.entry() ? chosen : entry.target();
 }
 
 Result<const Target*> choose(std::string_view name, Arithmetic arithmetic) {
@@ -61,14 +86,14 @@ Result<const Target*> choose(std::string_view name, Arithmetic arithmetic) {
       origin = "ISOLOGIT_KERNEL";
     }
   }
+  if (name.empty()) return &best(registry(), arithmetic)->target();
   std::string known;
   for (const Entry& entry : registry()) {
     known += base::concat(known.empty() ? "" : ", ", entry.name);
-    if (!name.empty() && name != entry.name) continue;
+    if (name != entry.name) continue;
     const std::string why_not = entry.why_not();
     const bool fits = entry.arithmetic == arithmetic;
     if (fits && why_not.empty()) return &entry.target();
-    if (name.empty()) continue;
     const std::string why = fits ? "does not run here: " + why_not
                                  : base::concat("is of ", arithmetic_name(entry.arithmetic), " arithmetic; ",
                                                 arithmetic_name(arithmetic), " was asked for");

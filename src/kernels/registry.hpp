@@ -1,38 +1,41 @@
 // The one list of targets, of each arithmetic the best first, the reference last. A line here enrols a target in
 // dispatch, in the tests, in the bench and in `isologit kernels`: its name (NAME_target() is defined in NAME.cpp, or
 // with the exact one's where `_fast` differs in the element alone), instruction set, arithmetic, tile shape (rows of a
-// block, rows of a weight tile), and the function of registry.cpp that tells whether it runs here.
+// block, rows of a weight tile), the crossover (Entry::from_rows, measured by `isologit bench --crossovers`), and the
+// function of registry.cpp that tells whether it runs here.
 #pragma once
 
 #include "kernels/target.hpp"
 
 #if defined(__x86_64__)
-#define ISOLOGIT_NATIVE_TARGETS(X)                       \
-  X(amx, "AMX-INT8", exact, 256, 64, needs_amx_int8)     \
-  X(avx512, "AVX-512", exact, 120, 64, needs_avx512)     \
-  X(avx2, "AVX2 FMA", exact, 120, 64, needs_avx2)        \
-  X(amx_fast, "AMX-BF16", fast, 240, 64, needs_amx_bf16) \
-  X(avx512_fast, "AVX-512", fast, 240, 64, needs_avx512) \
-  X(avx2_fast, "AVX2 FMA", fast, 240, 64, needs_avx2)
+#define ISOLOGIT_NATIVE_TARGETS(X)                          \
+  X(amx, "AMX-INT8", exact, 256, 64, 6, needs_amx_int8)     \
+  X(avx512, "AVX-512", exact, 120, 64, 1, needs_avx512)     \
+  X(avx2, "AVX2 FMA", exact, 120, 64, 1, needs_avx2)        \
+  X(amx_fast, "AMX-BF16", fast, 240, 64, 1, needs_amx_bf16) \
+  X(avx512_fast, "AVX-512", fast, 240, 64, 1, needs_avx512) \
+  X(avx2_fast, "AVX2 FMA", fast, 240, 64, 1, needs_avx2)
 #elif defined(__aarch64__)
-#define ISOLOGIT_NATIVE_TARGETS(X)               \
-  X(neon, "NEON", exact, 120, 64, needs_nothing) \
-  X(neon_fast, "NEON", fast, 240, 64, needs_nothing)
+#define ISOLOGIT_NATIVE_TARGETS(X)                  \
+  X(neon, "NEON", exact, 120, 64, 1, needs_nothing) \
+  X(neon_fast, "NEON", fast, 240, 64, 1, needs_nothing)
 #else
 #define ISOLOGIT_NATIVE_TARGETS(X)
 #endif
 
-#define ISOLOGIT_TARGETS(X)                             \
-  ISOLOGIT_NATIVE_TARGETS(X)                            \
-  X(portable, "any", exact, 120, 64, needs_nothing)     \
-  X(portable_fast, "any", fast, 240, 64, needs_nothing) \
-  X(reference, "any", exact, 64, 32, needs_nothing)
+#define ISOLOGIT_TARGETS(X)                                \
+  ISOLOGIT_NATIVE_TARGETS(X)                               \
+  X(portable, "any", exact, 120, 64, 1, needs_nothing)     \
+  X(portable_fast, "any", fast, 240, 64, 1, needs_nothing) \
+  X(reference, "any", exact, 64, 32, 1, needs_nothing)
 
 namespace isologit::detail::kernels {
 
-#define ISOLOGIT_TARGET_SHAPE(name, set, arithmetic, block_rows, tile_vocab, needs) \
-  constexpr TileShape k_##name##_shape{block_rows, tile_vocab};                     \
-  static_assert(tile_vocab % kLaneGroup == 0 && tile_vocab <= kMostTile);
+// The bits of fast arithmetic are the kernel's, which the number of rows may therefore not choose.
+#define ISOLOGIT_TARGET_SHAPE(name, set, arithmetic, block_rows, tile_vocab, from_rows, needs) \
+  constexpr TileShape k_##name##_shape{block_rows, tile_vocab};                                \
+  static_assert(tile_vocab % kLaneGroup == 0 && tile_vocab <= kMostTile);                      \
+  static_assert(from_rows == 1 || Arithmetic::arithmetic == Arithmetic::exact);
 ISOLOGIT_TARGETS(ISOLOGIT_TARGET_SHAPE)
 #undef ISOLOGIT_TARGET_SHAPE
 

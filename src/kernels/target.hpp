@@ -68,6 +68,8 @@ struct Entry {
   std::string_view instruction_set;
   Arithmetic arithmetic;
   TileShape shape;
+  // Blocks of fewer hidden rows are faster by the next exact target of the list. 1 for fast ones.
+  std::int64_t from_rows;
   std::string (*why_not)();  // empty when the target runs on this machine, else what is missing
   const Target& (*make)(const Entry& entry);
 
@@ -90,6 +92,7 @@ class Target {
   Target& operator=(const Target&) = delete;
   virtual ~Target();
 
+  const Entry& entry() const { return entry_; }
   std::string_view name() const { return entry_.name; }
   Arithmetic arithmetic() const { return entry_.arithmetic; }
   std::int64_t block_rows() const { return entry_.shape.block_rows; }
@@ -127,6 +130,15 @@ std::span<const Entry> registry();
 
 // The target of that name and arithmetic; an empty name takes ISOLOGIT_KERNEL, and without it the best that runs here.
 Result<const Target*> choose(std::string_view name, Arithmetic arithmetic);
+
+// What `choose` takes where no name is given: the first of the arithmetic that runs.
+const Entry* best(std::span<const Entry> entries, Arithmetic arithmetic);
+
+// The line whose target makes a block of so many rows where `chosen` was chosen: that one, or below its crossover the
+// next one of the same arithmetic that runs and is not below its own. The target chosen keeps its name and its loops,
+// so that nothing but time depends on the number of rows.
+const Entry& for_rows(std::span<const Entry> entries, const Entry& chosen, std::int64_t rows);
+const Target& for_rows(const Target& chosen, std::int64_t rows);
 
 // Settles one logit exactly.
 float exact_logit(const Block& block, std::int64_t row, const WeightTile& tile, std::int64_t column);

@@ -38,19 +38,24 @@ void Tiles::take(std::span<const std::int64_t> rows) {
     const std::int64_t begin = static_cast<std::int64_t>(b) * most;
     blocks_[b].begin = static_cast<std::size_t>(begin);
     blocks_[b].rows = std::min(most, count - begin);
-    reserve(blocks_[b].prepared, target_.prepared_bytes(blocks_[b].rows, hidden.cols));
+    blocks_[b].target = &kernels::for_rows(target_, blocks_[b].rows);
+    reserve(blocks_[b].prepared, blocks_[b].target->prepared_bytes(blocks_[b].rows, hidden.cols));
     blocks_[b].low_rank.resize(blocks_[b].rows, shard_.head.lora.a.rows);
   }
   base::parallel_for(threads(), count, [&](int, std::int64_t i) {
     PreparedRows& block = blocks_[static_cast<std::size_t>(i / most)];
     const std::int64_t row = ids[i];
-    target_.prepare(hidden, row, i % most, block.rows, block.prepared.as<std::byte>());
+    block.target->prepare(hidden, row, i % most, block.rows, block.prepared.as<std::byte>());
     block.low_rank.prepare(shard_.head.lora, hidden, row, i % most);
   });
+  std::size_t scratch = 0;
+  for (const PreparedRows& block : blocks_) {
+    scratch = std::max(scratch, block.target->scratch_bytes(block.rows, hidden.cols));
+  }
   const std::int64_t widest = std::min(most, count);
   const auto bytes = static_cast<std::size_t>(widest * target_.tile_vocab()) * sizeof(float);
   for (Workplace& worker : workers_) {
-    reserve(worker.scratch, target_.scratch_bytes(widest, hidden.cols));
+    reserve(worker.scratch, scratch);
     if (encoded_.needed()) encoded_.reserve(worker.decoded, target_.tile_vocab());
     reserve(worker.logits, bytes);
     if (stages_.raw && !temperatures_.empty()) reserve(worker.raw, bytes);
@@ -89,10 +94,10 @@ void Tiles::make(Workplace& own, const PreparedRows& block, std::int64_t begin, 
   auto* logits = own.logits.as<float>();
   auto* scratch = own.scratch.as<std::byte>();
   if (encoded_.needed()) {
-    encoded_.logits(target_, rows, begin, count, own.decoded, logits, scratch, own.counts);
+    encoded_.logits(*block.target, rows, begin, count, own.decoded, logits, scratch, own.counts);
   } else {
-    target_.logits(rows, {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, logits, scratch,
-                   own.counts);
+    block.target->logits(rows, {&shard_.head.weight, &shard_.head.bias, begin, count, &shard_.head.lora.b}, logits,
+                         scratch, own.counts);
   }
 }
 

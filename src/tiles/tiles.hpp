@@ -74,6 +74,7 @@ class Tiles {
   struct PreparedRows {
     std::size_t begin;  // in rows_
     std::int64_t rows;
+    const kernels::Target* target;  // the one that is best for so many rows
     base::AlignedBuffer prepared;
     LowRankRows low_rank;
   };
