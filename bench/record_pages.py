@@ -17,6 +17,7 @@ from tables import (  # noqa: E402
     active_rows_text,
     bench_table,
     ceilings_text,
+    crossovers_table,
     gradients_table,
     heads_table,
     kernels_table,
@@ -61,7 +62,10 @@ def of_bench(result: dict) -> str:
 
 
 def of_kernels(result: dict) -> str:
-    return f"{shape_text(result)}: whole score by rows, median ms. {ceilings_text(result)}\n\n{kernels_table(result)}"
+    text = f"{shape_text(result)}: whole score by rows, median ms. {ceilings_text(result)}\n\n{kernels_table(result)}"
+    if not result.get("crossovers"):
+        return text
+    return f"{text}\n\nAll tiles of logits of one block by a kernel alone, least ms:\n\n{crossovers_table(result)}"
 
 
 def of_training(result: dict) -> str:

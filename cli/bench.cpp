@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "base/cpu.hpp"
+#include "cli/bench_crossovers.hpp"
 #include "cli/bench_data.hpp"
 #include "cli/bench_run.hpp"
 #include "cli/row_options.hpp"
@@ -30,6 +31,7 @@ struct Arguments {
   std::optional<std::string> outliers;
   std::int64_t threads = 0;
   double seconds = 2;
+  bool crossovers = false;
   bool json = false;
 };
 
@@ -184,6 +186,7 @@ struct Report {
   const Ceilings& ceilings;
   const std::vector<Measured>& lines;
   const std::vector<Timed>& calls;
+  const std::vector<ByRows>& by_rows;  // empty: not asked for
 
   double floor_seconds(const Measured& line) const {
     const double peak = ceilings.operations_per_second[line.kernel];
@@ -223,7 +226,38 @@ std::string as_json(const Report& of) {
                                {"gflop_per_s", bench.operations(line.rows) / timed.median() / 1e9},
                                {"floor_ms", of.floor_seconds(line) * 1e3}});
   }
+  for (std::size_t k = 0; k < of.by_rows.size(); ++k) {
+    const ByRows& one = of.by_rows[k];
+    json["crossovers"].push_back({{"kernel", one.kernel->name()},
+                                  {"rows", kCrossoverRows},
+                                  {"ms", nlohmann::ordered_json::array()},
+                                  {"faster_than_next_from", nullptr},
+                                  {"chosen_from", one.kernel->entry().from_rows}});
+    auto& last = json["crossovers"].back();
+    for (const double seconds : one.seconds) last["ms"].push_back(seconds * 1e3);
+    if (k + 1 == of.by_rows.size()) continue;
+    if (const auto from = crossover(one.seconds, of.by_rows[k + 1].seconds)) last["faster_than_next_from"] = *from;
+  }
   return json.dump(2) + "\n";
+}
+
+// The least ms by rows, and where they cross.
+std::string crossovers_text(const std::vector<ByRows>& by_rows) {
+  std::vector<std::vector<std::string>> table = {{"rows"}};
+  for (const std::int64_t rows : kCrossoverRows) table.front().push_back(fmt::format("{}", rows));
+  std::string text;
+  for (std::size_t k = 0; k < by_rows.size(); ++k) {
+    const kernels::Target& kernel = *by_rows[k].kernel;
+    table.push_back({std::string(kernel.name())});
+    for (const double seconds : by_rows[k].seconds) table.back().push_back(fmt::format("{:.1f}", seconds * 1e3));
+    if (k + 1 == by_rows.size()) continue;
+    const auto rows = crossover(by_rows[k].seconds, by_rows[k + 1].seconds);
+    const std::string from = rows ? fmt::format("from {} rows on", *rows)
+                                  : fmt::format("for no number of rows up to {}", kMostCrossoverRows);
+    text += fmt::format("  {} is faster than {} {}; chosen from {} on\n", kernel.name(), by_rows[k + 1].kernel->name(),
+                        from, kernel.entry().from_rows);
+  }
+  return "\n" + column_table(table) + "\n" + text;
 }
 
 std::string as_table(const Report& of) {
@@ -266,7 +300,8 @@ Outcome<Ending> run(const Arguments& arguments) {
   auto kernels = choose_kernels(arguments.kernels);
   if (!kernels) return tl::unexpected(kernels.error());
   const int threads = arguments.threads > 0 ? static_cast<int>(arguments.threads) : base::available_threads();
-  const std::int64_t most = *std::max_element(arguments.rows.begin(), arguments.rows.end());
+  std::int64_t most = *std::max_element(arguments.rows.begin(), arguments.rows.end());
+  if (arguments.crossovers) most = std::max(most, kMostCrossoverRows);
   const Bench bench = make_bench(*shape, *kernels, threads, most, outliers);
 
   Ceilings ceilings;
@@ -282,12 +317,18 @@ Outcome<Ending> run(const Arguments& arguments) {
   }
   std::vector<Timed> calls = make_calls(bench, lines);
   Progress progress(::isatty(STDERR_FILENO) == 1, Progress::Clock::now());
-  time_in_turn(calls, arguments.seconds, [&progress](double share) {
+  const auto told = [&progress](double share) {
     std::fputs(progress.update(share, Progress::Clock::now()).c_str(), stderr);
-  });
+  };
+  time_in_turn(calls, arguments.seconds, told);
+  std::vector<ByRows> by_rows;
+  if (arguments.crossovers) {
+    by_rows = measure_by_rows(bench.head, bench.rows(kMostCrossoverRows), threads, arguments.seconds, told);
+  }
   std::fputs(progress.clear().c_str(), stderr);
-  const Report report{bench, ceilings, lines, calls};
-  return Ending{arguments.json ? as_json(report) : as_table(report), {}};
+  const Report report{bench, ceilings, lines, calls, by_rows};
+  if (arguments.json) return Ending{as_json(report), {}};
+  return Ending{as_table(report) + (arguments.crossovers ? crossovers_text(by_rows) : ""), {}};
 }
 
 constexpr const char* kFooter =
@@ -313,6 +354,8 @@ VerbRun bench_verb(Options& options) {
   declare_threads(options, arguments->threads);
   options.positive("--seconds", "S", arguments->seconds,
                    "No further repeats of what took so long in all; 2 by default");
+  options.flag("--crossovers", arguments->crossovers,
+               "Also: from how many rows on each exact kernel is faster than the next");
   declare_json(options, arguments->json);
   options.footer(kFooter);
   return [arguments] { return run(*arguments); };

@@ -83,6 +83,14 @@ def kernels_table(result: dict) -> str:
     return table(cells, ["rows", *map(str, rows)])
 
 
+def crossovers_table(result: dict) -> str:
+    """Of `isologit bench --crossovers --json`: the least ms of all tiles by rows, and where kernels cross."""
+    told = result["crossovers"]
+    cells = [[f"`{one['kernel']}`", *map(ms_text, one["ms"]), str(one["faster_than_next_from"] or ""),
+              str(one["chosen_from"])] for one in told]  # fmt: skip
+    return table(cells, ["rows", *map(str, told[0]["rows"]), "faster than the next from", "chosen from"])
+
+
 def ceilings_text(result: dict) -> str:
     """What `isologit bench` found the machine able to do."""
     if "read_gb_per_s" not in result:

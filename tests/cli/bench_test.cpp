@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/bench_crossovers.hpp"
 #include "cli/bench_data.hpp"
 #include "process.hpp"
 
@@ -46,6 +47,48 @@ TEST(Bench, JsonHasALineForEachCall) {
       }
     }
   }
+}
+
+TEST(Bench, CrossoversAreThoseOfTheTimesTold) {
+  std::vector<std::string> arguments = small("--crossovers");
+  arguments.insert(arguments.end(), {"--json", "--what", "score"});
+  const Finished finished = run_command(arguments);
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  const json told = json::parse(finished.out).value("crossovers", json::array());
+  for (std::size_t k = 0; k < told.size(); ++k) {
+    const std::vector<double> ms = told[k]["ms"];
+    ASSERT_EQ(ms.size(), told[k]["rows"].size());
+    for (const double one : ms) EXPECT_GT(one, 0);
+    const json& from = told[k]["faster_than_next_from"];
+    if (k + 1 == told.size()) {
+      EXPECT_TRUE(from.is_null());
+      continue;
+    }
+    // From there on every time is the lesser one, and right before it is not.
+    for (std::size_t i = ms.size(); i-- > 0;) {
+      const bool faster = ms[i] < told[k + 1]["ms"][i].get<double>();
+      const bool said = !from.is_null() && told[k]["rows"][i].get<int>() >= from.get<int>();
+      EXPECT_TRUE(!said || faster) << told[k]["rows"][i];
+      if (!said) {
+        EXPECT_FALSE(faster) << told[k]["rows"][i];
+        break;
+      }
+    }
+  }
+}
+
+TEST(Bench, ACrossoverIsWhereTheFasterKernelStaysFaster) {
+  std::vector<double> first(std::size(detail::cli::kCrossoverRows), 2.0);
+  std::vector<double> second = first;
+  EXPECT_EQ(detail::cli::crossover(first, second), std::nullopt);
+  second.back() = 3;
+  EXPECT_EQ(detail::cli::crossover(first, second), 16);
+  second[0] = 3;  // faster at one row, not at two
+  EXPECT_EQ(detail::cli::crossover(first, second), 16);
+  for (std::size_t i = 7; i < second.size(); ++i) second[i] = 2.5;
+  EXPECT_EQ(detail::cli::crossover(first, second), 8);
+  second.assign(second.size(), 3.0);
+  EXPECT_EQ(detail::cli::crossover(first, second), 1);
 }
 
 TEST(Bench, TableNamesTheMachineAndTheCeilings) {
