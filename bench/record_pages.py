@@ -71,7 +71,7 @@ def of_kernels(result: dict) -> str:
 def of_training(result: dict) -> str:
     what = "a mean loss and its gradients" if result["backward"] else "forward alone, and what is held to backward"
     left_out = "".join(
-        f"\n\nLeft out: {one['name']}, {one['rows']} rows, which would take {one['seconds']:.0f} s or less."
+        f"\n\nLeft out: {one['name']}, {one['rows']} rows, which would take about {one['seconds']:.0f} s."
         for one in result["left_out"]
     )
     gradient = f" The weight's gradient is {result['gradient_mib']:.0f} MiB in bf16." if result["backward"] else ""
