@@ -29,7 +29,8 @@ typedef struct isologit_cuda_logits_request {
   isologit_matrix weight; /* [V, H] */
   isologit_vector bias;   /* [V], or none */
   int64_t vocab_size;     /* 1 to weight.rows; later rows are never read */
-  float* logits;          /* [N, vocab_size] */
+  void* logits;           /* [N, vocab_size] */
+  int32_t logits_dtype;   /* ISOLOGIT_F32, or ISOLOGIT_BF16 or ISOLOGIT_F16: the sum is rounded once to it */
   int64_t logits_stride;  /* in elements; at least vocab_size */
   void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
   size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
@@ -39,7 +40,7 @@ typedef struct isologit_cuda_logits_request {
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype,
                                                                  size_t* bytes, char* message, size_t message_size);
 
-/* logits[n, v] = RN32(sum of hidden[n, k] weight[v, k] + bias[v]). Rows of weight that lie at multiples of 16 bytes and
+/* logits[n, v] = RN(sum of hidden[n, k] weight[v, k] + bias[v]), the real number rounded once to logits_dtype. Rows of weight that lie at multiples of 16 bytes and
  * hold a multiple of 8 elements are read fastest. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);

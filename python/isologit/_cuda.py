@@ -38,6 +38,7 @@ class LogitsRequest(Structure):
         ("bias", Vector),
         ("vocab_size", c_int64),
         ("logits", c_void_p),
+        ("logits_dtype", c_int32),
         ("logits_stride", c_int64),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
@@ -116,9 +117,11 @@ class Library:
         bias: Tensor | None = None,
         *,
         vocab_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
         out: Tensor | None = None,
     ) -> Tensor:
-        """f32 logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once."""
+        """Logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once to out's type, or
+        to dtype."""
         for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
@@ -129,7 +132,7 @@ class Library:
             bias = bias.contiguous()
         vocab_size = weight.shape[0] if vocab_size is None else vocab_size
         if out is None:
-            out = torch.empty(hidden.shape[0], vocab_size, dtype=torch.float32, device=hidden.device)
+            out = torch.empty(hidden.shape[0], vocab_size, dtype=dtype, device=hidden.device)
         workspace = self.workspace(hidden)
         request = LogitsRequest(
             struct_size=ctypes.sizeof(LogitsRequest),
@@ -140,6 +143,7 @@ class Library:
             bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
             vocab_size=vocab_size,
             logits=out.data_ptr(),
+            logits_dtype=_dtype("out", out),
             logits_stride=out.stride(0),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),

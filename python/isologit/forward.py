@@ -1,8 +1,8 @@
 """The operators of a forward pass besides the head, each result the real function of its operands rounded once.
 
-Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU in bf16, f16 or f32, of any layout; results are new
-tensors of the operand's dtype. Weights may have another of the three dtypes. No batch, chunk, page, thread or processor
-shows in a result. All are differentiable in their floating operands, in reverse mode, but attention over pages.
+Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU (of a linear: on CUDA devices too) in bf16, f16 or
+f32, of any layout; results are new tensors of the operand's dtype. Weights may have another of the three dtypes. No
+batch, chunk, page, thread or processor shows in a result. All are differentiable in their floating operands, in reverse mode, but attention over pages.
 
 Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those
 of the calling thread; kernel, one of isologit.kernels(), empty for the best here.
@@ -52,8 +52,15 @@ def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, threads: int = 0, processors: Any = None, kernel: str = ""
 ) -> Tensor:
-    """x W^T + b, [..., features], of x [..., cols], weight [features, cols] and bias [features]."""
-    _check(x=x, weight=weight, bias=bias)
+    """x W^T + b, [..., features], of x [..., cols], weight [features, cols] and bias [features].
+
+    Of CUDA tensors too, where the CUDA library is (docs/cuda.md).
+    """
+    _check_types(x=x, weight=weight, bias=bias)
+    if x.is_cuda:
+        _inputs.require_one_device(x=x, weight=weight, bias=bias)
+    else:
+        _inputs.require_cpu(x=x, weight=weight, bias=bias)
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"x, weight: shapes are {list(x.shape)} and {list(weight.shape)}; expected [..., cols] and [features, cols]"
@@ -344,10 +351,14 @@ def _call(name: str, *arguments: Any) -> Tensor:
 
 
 def _check(**operands: Tensor | None) -> None:
+    _check_types(**operands)
+    _inputs.require_cpu(**operands)
+
+
+def _check_types(**operands: Tensor | None) -> None:
     given = {name: x for name, x in operands.items() if x is not None}
     for name, operand in given.items():
         _inputs.dtype_code(operand, name)
-    _inputs.require_cpu(**given)
     _inputs.refuse_tangents(**given)
 
 

@@ -5,7 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import isologit  # noqa: E402
+import isologit.forward  # noqa: E402
+from isologit import _forward_calls  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 
@@ -13,10 +14,9 @@ from isologit._torch import cuda  # noqa: E402
 class Recorder:
     """In the place of the library: keeps what it is given."""
 
-    def logits(self, hidden, weight, bias, *, vocab_size):
-        self.given = (hidden, weight, bias, vocab_size)
-        return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device)
-
+    def logits(self, hidden, weight, bias, *, vocab_size=None, dtype=torch.float32, out=None):
+        self.given, self.out = (hidden, weight, bias, vocab_size), out
+        return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device, dtype=dtype)
 
     def score(self, hidden, weight, token_ids, bias, *, vocab_size, outputs, **options):
         self.given, self.options = (hidden, weight, token_ids, bias, vocab_size), options
@@ -51,6 +51,11 @@ def test_bias_and_vocab_size_go_with_them(library):
     assert result.shape == (2, 3, 4) and library.given[2] is bias and library.given[3] == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_narrow_types(library, dtype):
+    assert isologit.logits(*tensors(), dtype=dtype).dtype == dtype and hasattr(library, "given")
+
+
 def test_no_rows(library):
     assert isologit.logits(torch.empty(2, 0, 8, device="cuda"), torch.empty(5, 8, device="cuda")).shape == (2, 0, 5)
 
@@ -62,7 +67,7 @@ def test_no_rows(library):
         {"softcap": 30.0},
         {"scale": 2.0},
         {"divide": 2.0},
-        {"dtype": torch.bfloat16},
+        {"dtype": torch.bfloat16, "scale": 2.0},
         {"arithmetic": "fast"},
         {"kernel": "torch"},
         {"return_report": True},
@@ -91,6 +96,41 @@ def test_gradients_go_to_the_torch_backend(library):
     with torch.no_grad():
         assert isologit.logits(hidden, weight).shape == (2, 3, 5)
     assert library.given[1] is weight
+
+
+def test_linears_go_to_the_library(library):
+    x, weight = tensors()
+    bias = torch.empty(5, device="cuda")
+    assert isologit.forward.linear(x, weight, bias).shape == (2, 3, 5)  # by the operator, which is fake here
+    running = (0, [], "")
+    y = _forward_calls.linear(x, weight, bias, *running)
+    assert (y.shape, y.dtype) == ((2, 3, 5), torch.bfloat16)
+    assert library.given[0].shape == (6, 8) and library.given[1:3] == (weight, bias)
+    assert (library.out.shape, library.out.dtype) == ((6, 5), torch.bfloat16)
+
+
+def test_gradients_of_linears_go_to_the_library(library, monkeypatch):
+    # Of a fake tensor torch without CUDA makes copies by clone alone.
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda x: x.clone(memory_format=torch.contiguous_format))
+    x, weight = tensors()
+    bias, dy = torch.empty(5, device="cuda"), torch.empty(2, 3, 5, device="cuda", dtype=torch.bfloat16)
+    wanted = {0: ((6, 5), (8, 5)), 1: ((5, 6), (8, 6)), 2: ((5, 6), (1, 6))}
+    for place, (left, right) in wanted.items():
+        found = _forward_calls.linear_backward(x, weight, bias, dy, [place == i for i in range(3)], 0, [], "")
+        assert found[place].shape == (x, weight, bias)[place].shape
+        assert library.given[0].shape == left and library.given[1].shape == right and library.given[2] is None
+        assert library.out.dtype == (x, weight, bias)[place].dtype
+
+
+def test_linears_that_are_refused(library, monkeypatch):
+    x, weight = tensors()
+    with pytest.raises(ValueError, match="kernel is 'avx2', and x is on cuda"):
+        _forward_calls.linear(x, weight, None, 0, [], "avx2")
+    with pytest.raises(ValueError, match="weight is on cpu, and x on cuda"):
+        isologit.forward.linear(x, torch.empty(5, 8, dtype=torch.bfloat16))
+    monkeypatch.setattr(cuda, "library", lambda: None)
+    with pytest.raises(NotImplementedError, match="libisologit_cuda.so is not there"):
+        _forward_calls.linear(x, weight, None, 0, [], "")
 
 
 def score_args(**options):

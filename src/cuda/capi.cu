@@ -42,6 +42,7 @@ isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits
           static_cast<int>(r.vocab_size),
           static_cast<int>(r.hidden.cols),
           r.logits,
+          r.logits_dtype,
           r.logits_stride,
           r.workspace};
 }

@@ -12,7 +12,7 @@ std::string number(std::int64_t x) { return std::to_string(x); }
 
 std::string check_dtype(const std::string& name, std::int32_t dtype) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return {};
-  return name + ".dtype is " + number(dtype) +
+  return name + " is " + number(dtype) +
          ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
 }
 
@@ -23,7 +23,7 @@ std::string check_address(const std::string& name, const void* data, std::int64_
 }
 
 std::string check_matrix(const std::string& name, const isologit_matrix& matrix) {
-  if (auto wrong = check_dtype(name, matrix.dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype(name + ".dtype", matrix.dtype); !wrong.empty()) return wrong;
   if (matrix.rows < 0 || matrix.cols < 1) {
     return name + " is [" + number(matrix.rows) + ", " + number(matrix.cols) +
            "]; it needs columns, and no fewer than 0 rows";
@@ -34,7 +34,7 @@ std::string check_matrix(const std::string& name, const isologit_matrix& matrix)
 
 std::string check_bias(const isologit_vector& bias, std::int64_t weight_rows) {
   if (bias.data == nullptr && bias.size == 0) return {};
-  if (auto wrong = check_dtype("bias", bias.dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("bias.dtype", bias.dtype); !wrong.empty()) return wrong;
   if (bias.size != weight_rows) {
     return "bias has " + number(bias.size) + " elements, but weight has " + number(weight_rows) + " rows";
   }
@@ -103,7 +103,7 @@ std::string check_numbers(const isologit_cuda_score_request& request) {
 }  // namespace
 
 std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtype) {
-  if (auto wrong = check_dtype("hidden", dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("hidden.dtype", dtype); !wrong.empty()) return wrong;
   if (rows < 0) return "hidden has " + number(rows) + " rows, fewer than 0";
   if (cols < 1 || cols > kMostDepth) {
     return "hidden has " + number(cols) + " columns; the CUDA kernels take 1 to " + number(kMostDepth);
@@ -123,7 +123,9 @@ std::string check_score_shape(std::int64_t rows, std::int64_t cols, std::int32_t
 std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
-  if (auto wrong = check_address("logits", request.logits, 4); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
+    return wrong;
   if (request.logits_stride < request.vocab_size) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);

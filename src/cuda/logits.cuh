@@ -21,8 +21,9 @@ struct LogitsRequest {
   int bias_type;
   std::int64_t rows;
   int vocab, size;
-  float* logits;
-  std::int64_t logits_stride;
+  void* logits;
+  int logits_type;
+  std::int64_t logits_stride;  // in elements
   void* workspace;
 };
 
@@ -115,8 +116,8 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
   launcher.template launch<Prepare<typename Launcher::template Block<8>>>(
       (rows + kRowGroup - 1) / kRowGroup * kRowGroup, 1,
       Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
-  return {weight.data, weight.stride, nullptr,   kBf16,       rows,  0,       size,
-          words,       depth,         by_halves, space.plane, facts, nullptr, 0};
+  return {weight.data, weight.stride, nullptr,     kBf16, rows,    0,    size, words,
+          depth,       by_halves,     space.plane, facts, nullptr, kF32, 0};
 }
 
 // The logits of prepared rows of this type of hidden, settled.
@@ -139,7 +140,8 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
     p.bias = r.bias;
     p.bias_type = r.bias_type;
     p.vocab = r.vocab;
-    p.logits = r.logits + first * r.logits_stride;
+    p.logits = static_cast<char*>(r.logits) + first * r.logits_stride * element_size(r.logits_type);
+    p.logits_type = r.logits_type;
     p.logits_stride = r.logits_stride;
     launch_prepared<Launcher, E>(launcher, p, r.hidden.type);
   }

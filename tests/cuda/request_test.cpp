@@ -19,7 +19,8 @@ isologit_cuda_logits_request good() {
   r.weight = {memory, 3, 8, 8, ISOLOGIT_F32};
   r.bias = {memory, 3, ISOLOGIT_F16};
   r.vocab_size = 3;
-  r.logits = reinterpret_cast<float*>(memory);
+  r.logits = memory;
+  r.logits_dtype = ISOLOGIT_F32;
   r.logits_stride = 3;
   r.workspace = memory;
   r.workspace_size = static_cast<size_t>(workspace_of(2, 8, kBf16).bytes);
@@ -55,6 +56,8 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
        [](auto& r) { r.vocab_size = r.weight.rows = r.bias.size = 4194241; }},
       {"bias has 2 elements, but weight has 3 rows", [](auto& r) { r.bias.size = 2; }},
       {"bias.dtype is 7", [](auto& r) { r.bias.dtype = 7; }},
+      {"logits_dtype is 4, which is none of", [](auto& r) { r.logits_dtype = 4; }},
+      {"logits does not lie at a multiple of 4", [](auto& r) { r.logits = memory + 2; }},
       {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
       {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
       {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},

@@ -1,4 +1,4 @@
-"""Logits and scores of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the
+"""Logits, scores and linears of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the
 torch backend does."""
 
 import functools
@@ -27,11 +27,24 @@ def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> 
     return not _inputs.wants_gradient(hidden, weight, bias)
 
 
-def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None) -> Tensor:
-    """f32 logits [..., vocab_size] of hidden [..., H]."""
+def logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None, dtype: torch.dtype | None
+) -> Tensor:
+    """Logits [..., vocab_size] of hidden [..., H], in f32 where dtype is None."""
     rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-    result = library().logits(rows, weight, bias, vocab_size=vocab_size)
+    result = library().logits(rows, weight, bias, vocab_size=vocab_size, dtype=dtype or torch.float32)
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, kernel: str = "") -> None:
+    """Writes x W^T + bias into out [N, features], rounded once to its type, of x [N, cols]."""
+    if kernel:
+        raise ValueError(f"kernel is {kernel!r}, and x is on {x.device}; expected '', for the CUDA library")
+    if library() is None:
+        raise NotImplementedError(
+            f"x is on {x.device}, and {LIBRARY} is not there; build the CUDA library (docs/cuda.md), or pass x.cpu()"
+        )
+    library().logits(x, weight, bias, out=out)
 
 
 _SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
@@ -75,7 +88,7 @@ def _is_plain(name: str, value: Any) -> bool:
     if name == "temperature":
         return not isinstance(value, Tensor) and value == 1.0
     if name == "dtype":
-        return value in (None, torch.float32)
+        return value in (None, torch.float32, torch.bfloat16, torch.float16)
     if name == "arithmetic":
         return value == "exact"
     return not isinstance(value, Tensor) and not value  # the others are None, False or "" when they are not given
