@@ -67,6 +67,8 @@ isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_r
           r.sum_p2,
           r.argmax,
           reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
+          r.summaries,
+          isologit::detail::cuda::kKeptDoubles,
           r.workspace};
 }
 

@@ -7,7 +7,7 @@ namespace isologit::detail::cuda {
 
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream) {
   DeviceLauncher launcher(stream);
-  const bool shape = request.entropy != nullptr || request.sum_p2 != nullptr;
+  const bool shape = request.entropy != nullptr || request.sum_p2 != nullptr || request.summaries != nullptr;
   const ScorePlan plan =
       score_plan(request.rows, request.size, request.hidden.type, request.vocab, request.ids_per_row);
   launcher.note(cudaMemsetAsync(request.status, 0, sizeof *request.status, stream));

@@ -25,6 +25,8 @@ struct ScoreRequest {
   float* sum_p2;
   std::int64_t* argmax;
   Status* status;
+  double* summaries;  // [rows, summary_doubles], or null
+  int summary_doubles;
   void* workspace;
 };
 
@@ -90,7 +92,7 @@ void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const S
     launcher.template launch<Finish<Four>>(
         (rows + Four::kWarps - 1) / Four::kWarps, 1,
         Finishing{rows, plan.stretches, r.vocab, first, sums, r.ids, r.ids_per_row, r.ignored, chosen, r.logprobs,
-                  r.chosen_logits, r.lse, r.entropy, r.sum_p2, r.argmax, r.status});
+                  r.chosen_logits, r.lse, r.entropy, r.sum_p2, r.argmax, r.status, r.summaries, r.summary_doubles});
   }
 }
 

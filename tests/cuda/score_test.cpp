@@ -76,6 +76,8 @@ Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& a
                  asked.shape ? found.sum_p2.data() : nullptr,
                  found.argmax.data(),
                  &found.status,
+                 nullptr,
+                 0,
                  nullptr};
   ScorePlan plan = score_plan(shape.rows, shape.cols, static_cast<int>(shape.hidden), static_cast<int>(shape.vocab),
                               asked.ids_per_row);
