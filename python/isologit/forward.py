@@ -2,7 +2,8 @@
 
 Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU (of a linear: on CUDA devices too) in bf16, f16 or
 f32, of any layout; results are new tensors of the operand's dtype. Weights may have another of the three dtypes. No
-batch, chunk, page, thread or processor shows in a result. All are differentiable in their floating operands, in reverse mode, but attention over pages.
+batch, chunk, page, thread or processor shows in a result. All are differentiable in their floating operands,
+in reverse mode, but attention over pages.
 
 Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those
 of the calling thread; kernel, one of isologit.kernels(), empty for the best here.

@@ -65,15 +65,21 @@ inline BackwardPlan backward_plan(std::int64_t rows, std::int64_t size, int hidd
   return plan;
 }
 
-// One call of it; make(product) launches the kernels of logits of this weight's type.
-template <class Launcher, class Make>
+// One call of it; make(product) launches the kernels of logits of this weight's type, score(request, plan) those of a
+// forward pass.
+template <class Launcher, class Make, class Score>
 class Backward {
   using Four = typename Launcher::template Block<4>;
   using Eight = typename Launcher::template Block<8>;
 
  public:
-  Backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make)
-      : launcher_(launcher), r_(request), plan_(plan), make_(make), memory_(static_cast<char*>(request.workspace)) {
+  Backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make, Score score)
+      : launcher_(launcher),
+        r_(request),
+        plan_(plan),
+        make_(make),
+        score_(score),
+        memory_(static_cast<char*>(request.workspace)) {
     summaries_ = r_.summaries;
     summary_doubles_ = kKeptDoubles;
     gathered_ = reinterpret_cast<RowUpstream*>(memory_ + plan_.gathered_at);
@@ -109,7 +115,7 @@ class Backward {
     score.summaries = summaries;
     score.summary_doubles = summary_doubles_ = kWholeDoubles;
     score.workspace = memory_ + plan_.scores_at;
-    launch_score(launcher_, score, true, plan_.scores, make_);
+    score_(score, plan_.scores);
     summaries_ = summaries;
   }
 
@@ -194,6 +200,7 @@ class Backward {
   const BackwardRequest& r_;
   const BackwardPlan& plan_;
   Make make_;
+  Score score_;
   char* memory_;
   const double* summaries_;
   int summary_doubles_;
@@ -202,9 +209,10 @@ class Backward {
   std::uint32_t* words_;
 };
 
-template <class Launcher, class Make>
-void launch_backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make) {
-  Backward<Launcher, Make>(launcher, request, plan, make).run();
+template <class Launcher, class Make, class Score>
+void launch_backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make,
+                     Score score) {
+  Backward<Launcher, Make, Score>(launcher, request, plan, make, score).run();
 }
 
 }  // namespace isologit::detail::cuda

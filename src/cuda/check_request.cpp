@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/score.cuh"
+#include "cuda/backward.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
@@ -12,8 +12,7 @@ std::string number(std::int64_t x) { return std::to_string(x); }
 
 std::string check_dtype(const std::string& name, std::int32_t dtype) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return {};
-  return name + " is " + number(dtype) +
-         ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
+  return name + " is " + number(dtype) + ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
 }
 
 std::string check_address(const std::string& name, const void* data, std::int64_t multiple) {
@@ -74,7 +73,8 @@ std::string check_workspace(const void* workspace, std::size_t size, std::int64_
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
-std::string check_numbers(const isologit_cuda_score_request& request) {
+template <class Request>
+std::string check_numbers(const Request& request) {
   if (request.has_softcap != 0 && !is_positive(request.softcap)) {
     return "softcap is " + std::to_string(request.softcap) + "; it must be above 0 and finite";
   }
@@ -98,6 +98,29 @@ std::string check_numbers(const isologit_cuda_score_request& request) {
     return "temperature_count is " + number(count) + "; it must be 0, 1 or hidden.rows, " + number(request.hidden.rows);
   }
   return count == 0 ? std::string() : check_address("temperatures", request.temperatures, 4);
+}
+
+// What requests of scores and of their gradients have.
+template <class Request>
+std::string check_head(const Request& request) {
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  const auto& hidden = request.hidden;
+  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
+      !wrong.empty())
+    return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
+  if ((request.token_ids == nullptr) == (request.ids_per_row == 0)) return {};
+  return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+         number(request.ids_per_row) + "; give both or neither";
+}
+
+std::string check_gradient(const std::string& name, const isologit_cuda_gradient& gradient, std::int64_t cols) {
+  if (gradient.data == nullptr) return {};
+  if (auto wrong = check_dtype(name + ".dtype", gradient.dtype); !wrong.empty()) return wrong;
+  if (gradient.row_stride < cols) {
+    return name + ".row_stride is " + number(gradient.row_stride) + ", less than the " + number(cols) + " columns";
+  }
+  return check_address(name + ".data", gradient.data, element_size(gradient.dtype));
 }
 
 }  // namespace
@@ -136,16 +159,8 @@ std::string check_request(const isologit_cuda_logits_request& request) {
 }
 
 std::string check_request(const isologit_cuda_score_request& request) {
-  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
   const auto& hidden = request.hidden;
-  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
-      !wrong.empty())
-    return wrong;
-  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
-  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
-    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
-           number(request.ids_per_row) + "; give both or neither";
-  }
   if (request.token_ids == nullptr && (request.logprobs != nullptr || request.chosen_logits != nullptr)) {
     return "logprobs and chosen_logits need token_ids, which is NULL";
   }
@@ -154,6 +169,21 @@ std::string check_request(const isologit_cuda_score_request& request) {
   const ScorePlan plan = score_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
                                     static_cast<int>(request.ids_per_row));
   return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_score_workspace");
+}
+
+std::string check_request(const isologit_cuda_backward_request& request) {
+  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
+  const auto& hidden = request.hidden;
+  if (request.token_ids == nullptr && request.d_logprobs != nullptr) return "d_logprobs needs token_ids, which is NULL";
+  if (auto wrong = check_gradient("dhidden", request.dhidden, hidden.cols); !wrong.empty()) return wrong;
+  if (auto wrong = check_gradient("dweight", request.dweight, hidden.cols); !wrong.empty()) return wrong;
+  if (auto wrong = check_gradient("dbias", request.dbias, 0); !wrong.empty()) return wrong;
+  if (request.dbias.accumulate != 0) return "dbias.accumulate is " + number(request.dbias.accumulate) + "; expected 0";
+  if (hidden.rows == 0) return "hidden has 0 rows, of which there are no gradients; expected at least 1";
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  const BackwardPlan plan = backward_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
+                                          request.summaries != nullptr);
+  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_backward_workspace");
 }
 
 }  // namespace isologit::detail::cuda

@@ -97,6 +97,9 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(size(plan.bytes + 15) / 16);
   std::memset(static_cast<void*>(workspace.get()), 0xA5, size(plan.bytes));
   r.workspace = workspace.get();
+  const auto score_by = [&](const ScoreRequest& score, const ScorePlan& of) {
+    launch_score(launcher, score, true, of, make);
+  };
   if (asked.kept_summaries) {
     ScoreRequest score = {};
     score.hidden = r.hidden;
@@ -111,10 +114,10 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
     score.summaries = summaries.data();
     score.summary_doubles = kKeptDoubles;
     score.workspace = static_cast<char*>(r.workspace) + plan.scores_at;
-    launch_score(launcher, score, true, plan.scores, make);
+    score_by(score, plan.scores);
     r.summaries = summaries.data();
   }
-  launch_backward(launcher, r, plan, make);
+  launch_backward(launcher, r, plan, make, score_by);
   const auto decoded = [&](const std::vector<std::uint8_t>& raw) {
     return oracle::decode_all(asked.type, raw.data(), raw.size() / dtype_size(asked.type));
   };

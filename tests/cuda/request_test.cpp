@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
+#include "cuda/backward.cuh"
 #include "cuda/check_request.hpp"
-#include "cuda/score.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
@@ -123,6 +123,55 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
   };
   for (const auto& mistake : mistakes) {
     auto request = good_score();
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
+isologit_cuda_backward_request good_backward() {
+  const auto score = good_score();
+  isologit_cuda_backward_request r = {};
+  r.struct_size = sizeof r;
+  r.hidden = score.hidden;
+  r.weight = score.weight;
+  r.bias = score.bias;
+  r.vocab_size = score.vocab_size;
+  r.token_ids = score.token_ids;
+  r.ids_per_row = 1;
+  r.d_logprobs = score.logprobs;
+  r.dhidden = r.dweight = {memory, 8, ISOLOGIT_BF16, 1};
+  r.dbias = {memory, 0, ISOLOGIT_F32, 0};
+  r.status = score.status;
+  r.workspace = memory;
+  r.workspace_size = static_cast<std::size_t>(backward_plan(2, 8, kBf16, 3, false).bytes);
+  return r;
+}
+
+TEST(CudaRequest, EveryMistakeOfABackwardIsNamed) {
+  EXPECT_EQ(check_request(good_backward()), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_backward_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"hidden.dtype is 3", [](auto& r) { r.hidden.dtype = 3; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"token_ids is NULL and ids_per_row is 1", [](auto& r) { r.token_ids = nullptr; }},
+      {"d_logprobs needs token_ids",
+       [](auto& r) {
+         r.token_ids = nullptr;
+         r.ids_per_row = 0;
+       }},
+      {"dhidden.dtype is 3", [](auto& r) { r.dhidden.dtype = 3; }},
+      {"dweight.row_stride is 7, less than the 8 columns", [](auto& r) { r.dweight.row_stride = 7; }},
+      {"dweight.data does not lie at a multiple of 2", [](auto& r) { r.dweight.data = memory + 1; }},
+      {"dbias.accumulate is 1; expected 0", [](auto& r) { r.dbias.accumulate = 1; }},
+      {"hidden has 0 rows", [](auto& r) { r.hidden.rows = 0; }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good_backward();
     mistake.make(request);
     EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }

@@ -86,8 +86,10 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
         core.check_ids(ids, args.head.vocab_size, args.ignore_index)
         rows = rows if ids.ndim == 2 else rows[ids != args.ignore_index]
     if cuda.makes_score(args):
-        found = cuda.score(args)
+        found = cuda.score(args, results.summaries[:-1] if args.summaries else None)
         if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
+            if args.summaries:
+                results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
             report(results.counts, len(rows), counter, 0)
             return tuple(results._replace(**{name: found[name] for name in args.outputs}))
     for whole in blocks.whole_rows(args.head, args.support, rows, temperatures, counter):
