@@ -32,6 +32,7 @@ typedef struct isologit_cuda_logits_request {
   void* logits;           /* [N, vocab_size] */
   int32_t logits_dtype;   /* ISOLOGIT_F32, or ISOLOGIT_BF16 or ISOLOGIT_F16: the sum is rounded once to it */
   int64_t logits_stride;  /* in elements; at least vocab_size */
+  int32_t arithmetic;     /* ISOLOGIT_EXACT or ISOLOGIT_FAST: see isologit_cuda_logits */
   void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
   size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
 } isologit_cuda_logits_request;
@@ -41,7 +42,9 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, i
                                                                  size_t* bytes, char* message, size_t message_size);
 
 /* logits[n, v] = RN(sum of hidden[n, k] weight[v, k] + bias[v]), the real number rounded once to logits_dtype. Rows of
- * weight that lie at multiples of 16 bytes and hold a multiple of 8 elements are read fastest. */
+ * weight that lie at multiples of 16 bytes and hold a multiple of 8 elements are read fastest. ISOLOGIT_FAST: sums in
+ * f32 by the tensor cores in an order that no number of rows changes, within a bound (src/cuda/fast.cuh), logits in
+ * f32; of hidden states and weight both in bf16 or both in f16. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);
 
@@ -55,6 +58,7 @@ typedef struct isologit_cuda_score_request {
   isologit_matrix weight; /* [V, H] */
   isologit_vector bias;   /* [V], or none */
   int64_t vocab_size;     /* 1 to weight.rows */
+  int32_t arithmetic;     /* of the logits: ISOLOGIT_EXACT, or ISOLOGIT_FAST as in isologit_cuda_logits */
   int32_t has_softcap;    /* these five as in isologit_head */
   float softcap;
   int32_t scale_kind;
@@ -107,6 +111,7 @@ typedef struct isologit_cuda_backward_request {
   isologit_matrix weight;
   isologit_vector bias;
   int64_t vocab_size;
+  int32_t arithmetic; /* of the logits: that of the forward pass */
   int32_t has_softcap;
   float softcap;
   int32_t scale_kind;
@@ -141,9 +146,10 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward_workspace(int64_t rows,
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward(const isologit_cuda_backward_request* request, char* message,
                                                          size_t message_size);
 
-/* Computes on the device what the proofs take for granted and waits for it: once for each device before its first use,
- * outside of captures. ISOLOGIT_UNSUPPORTED when its arithmetic is not what they need. */
-ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size);
+/* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
+ * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message,
+                                                          size_t message_size);
 
 #ifdef __cplusplus
 }

@@ -25,6 +25,7 @@ struct BackwardRequest {
   Upstream upstream;
   const double* summaries;  // [rows, kKeptDoubles], or null
   Gradient dhidden, dweight, dbias;
+  bool fast;  // the arithmetic of the logits, as in LogitsRequest
   Status* status;
   void* workspace;
 };
@@ -114,6 +115,7 @@ class Backward {
     score.status = r_.status;
     score.summaries = summaries;
     score.summary_doubles = summary_doubles_ = kWholeDoubles;
+    score.fast = r_.fast;
     score.workspace = memory_ + plan_.scores_at;
     score_(score, plan_.scores);
     summaries_ = summaries;
@@ -125,7 +127,7 @@ class Backward {
     const int columns = r_.vocab - v < plan_.columns ? r_.vocab - v : plan_.columns;
     const void* weight = at(r_.weight, v);
     Product p = prepared(launcher_, r_.hidden, r_.weight, first, rows, r_.size, memory_ + plan_.scores_at,
-                         plan_.scores.prepared);
+                         plan_.scores.prepared, r_.fast);
     p.logits = tile_;
     p.logits_stride = p.vocab = columns;
     p.weight = weight;

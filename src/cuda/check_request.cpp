@@ -47,7 +47,20 @@ std::string check_vocab(std::int64_t vocab_size) {
   return "vocab_size is " + number(vocab_size) + "; the CUDA kernels take at most " + number(kMostVocab);
 }
 
-// What both requests have.
+template <class Request>
+std::string check_arithmetic(const Request& request) {
+  if (request.arithmetic == ISOLOGIT_EXACT) return {};
+  if (request.arithmetic != ISOLOGIT_FAST) {
+    return "arithmetic is " + number(request.arithmetic) +
+           ", which is neither ISOLOGIT_EXACT (0) nor ISOLOGIT_FAST (1)";
+  }
+  const std::int32_t type = request.weight.dtype;
+  if (type != ISOLOGIT_F32 && type == request.hidden.dtype) return {};
+  return "hidden.dtype is " + number(request.hidden.dtype) + " and weight.dtype is " + number(type) +
+         "; fast arithmetic takes both in ISOLOGIT_BF16 (0) or both in ISOLOGIT_F16 (1)";
+}
+
+// What all requests have.
 template <class Request>
 std::string check_operands(const Request& request) {
   if (auto wrong = check_matrix("hidden", request.hidden); !wrong.empty()) return wrong;
@@ -62,6 +75,7 @@ std::string check_operands(const Request& request) {
            number(request.weight.rows);
   }
   if (auto wrong = check_vocab(request.vocab_size); !wrong.empty()) return wrong;
+  if (auto wrong = check_arithmetic(request); !wrong.empty()) return wrong;
   return check_bias(request.bias, request.weight.rows);
 }
 
@@ -147,6 +161,9 @@ std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
   if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
+  if (request.arithmetic == ISOLOGIT_FAST && request.logits_dtype != ISOLOGIT_F32) {
+    return "logits_dtype is " + number(request.logits_dtype) + "; logits of fast arithmetic are in ISOLOGIT_F32 (2)";
+  }
   if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
     return wrong;
   if (request.logits_stride < request.vocab_size) {

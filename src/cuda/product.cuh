@@ -29,6 +29,7 @@ struct Product {
   int depth;
   bool by_halves;
   std::int64_t plane;
+  bool fast;  // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
   const RowFacts* facts;
   void* logits;
   int logits_type;

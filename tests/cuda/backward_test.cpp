@@ -23,6 +23,7 @@ struct Asked {
   DType type = DType::f32;
   bool accumulate = false;  // to ones
   Layout layout = {};
+  bool fast = false;
 };
 
 struct Found {
@@ -79,6 +80,7 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
   r.dweight = {dweight.data(), type, shape.cols, asked.accumulate};
   r.dbias = {dbias.data(), type, 0, false};
   r.status = &status;
+  r.fast = asked.fast;
   const auto make = [&](const Product& p) {
     switch (r.weight.type) {
       case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
@@ -111,6 +113,7 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
     score.size = r.size;
     score.transforms = r.transforms;
     score.status = &status;
+    score.fast = r.fast;
     score.summaries = summaries.data();
     score.summary_doubles = kKeptDoubles;
     score.workspace = static_cast<char*>(r.workspace) + plan.scores_at;
@@ -298,6 +301,19 @@ TEST(CudaBackward, WhatIsNotProvenIsSaid) {
   EXPECT_GT(gradients_by_kernels(problem).status.open, 0U);
   problem.ids = {0, 7};
   EXPECT_EQ(gradients_by_kernels(problem).status.wrong_ids, 1U);
+}
+
+// Through fast logits: dz is that of these very logits.
+TEST(CudaBackward, OfFastLogits) {
+  Problem problem = test::make_problem({20, 300, 72, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 12, 2);
+  for (const std::int64_t rows : {20, 3}) {
+    HostLauncher<PlainProducts> launcher;
+    problem.data.shape.rows = rows;
+    problem.z0 = logits_by(launcher, problem.data, {}, DType::f32, true);
+    expect_bounds(problem, "fast", {.fast = true});
+    problem.d_entropy.clear();
+    expect_bounds(problem, "fast, kept", {.kept_summaries = true, .fast = true});
+  }
 }
 
 TEST(CudaBackward, UpstreamsThatAreNotFiniteMakeNan) {

@@ -60,7 +60,7 @@ void launch_logits_of(Launcher& launcher, const LogitsRequest& request) {
 // The logits in a type by the kernels of the device; Launcher runs them.
 template <class Launcher>
 std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, const Layout& layout = {},
-                             DType type = DType::f32) {
+                             DType type = DType::f32, bool fast = false) {
   const LaidOut hidden(data.hidden_view(), layout);
   const LaidOut weight(data.weight_view(), layout);
   const auto& shape = data.shape;
@@ -68,11 +68,11 @@ std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, co
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(space.bytes + 15) / 16);
   const auto count = static_cast<std::size_t>(shape.rows * shape.vocab);
   std::vector<float> stored(count, -77.0F);  // room for any type
-  launch_logits_of(
-      launcher,
-      LogitsRequest{hidden.operand(), weight.operand(), data.bias.empty() ? nullptr : data.bias.data(),
-                    static_cast<int>(shape.bias.value_or(DType::bf16)), shape.rows, static_cast<int>(shape.vocab),
-                    static_cast<int>(shape.cols), stored.data(), static_cast<int>(type), shape.vocab, workspace.get()});
+  launch_logits_of(launcher,
+                   LogitsRequest{hidden.operand(), weight.operand(), data.bias.empty() ? nullptr : data.bias.data(),
+                                 static_cast<int>(shape.bias.value_or(DType::bf16)), shape.rows,
+                                 static_cast<int>(shape.vocab), static_cast<int>(shape.cols), stored.data(),
+                                 static_cast<int>(type), shape.vocab, fast, workspace.get()});
   if (type == DType::f32) return stored;
   const auto* bits = reinterpret_cast<const std::uint16_t*>(stored.data());
   std::vector<float> logits;

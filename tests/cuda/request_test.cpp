@@ -58,6 +58,14 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
       {"bias.dtype is 7", [](auto& r) { r.bias.dtype = 7; }},
       {"logits_dtype is 4, which is none of", [](auto& r) { r.logits_dtype = 4; }},
       {"logits does not lie at a multiple of 4", [](auto& r) { r.logits = memory + 2; }},
+      {"arithmetic is 2", [](auto& r) { r.arithmetic = 2; }},
+      {"hidden.dtype is 0 and weight.dtype is 2; fast arithmetic", [](auto& r) { r.arithmetic = ISOLOGIT_FAST; }},
+      {"logits_dtype is 0; logits of fast arithmetic",
+       [](auto& r) {
+         r.arithmetic = ISOLOGIT_FAST;
+         r.weight.dtype = ISOLOGIT_BF16;
+         r.logits_dtype = ISOLOGIT_BF16;
+       }},
       {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
       {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
       {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
