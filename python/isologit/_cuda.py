@@ -17,6 +17,7 @@ from torch import Tensor
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
 SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
+_ARITHMETICS = ("exact", "fast")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 
@@ -40,6 +41,7 @@ class LogitsRequest(Structure):
         ("logits", c_void_p),
         ("logits_dtype", c_int32),
         ("logits_stride", c_int64),
+        ("arithmetic", c_int32),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
     ]
@@ -53,6 +55,7 @@ _HEAD = [
     ("weight", Matrix),
     ("bias", Vector),
     ("vocab_size", c_int64),
+    ("arithmetic", c_int32),
     ("has_softcap", c_int32),
     ("softcap", c_float),
     ("scale_kind", c_int32),
@@ -115,6 +118,7 @@ class Head(NamedTuple):
     scale: float | None = None
     divide: float | None = None
     scale_first: bool = False
+    arithmetic: str = "exact"
 
     def checked(self, token_ids: Tensor | None) -> "Head":
         """With rows whose elements are adjacent; an error for what no request says."""
@@ -149,6 +153,7 @@ class Head(NamedTuple):
             "weight": _matrix("weight", self.weight),
             "bias": Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
             "vocab_size": self.vocab_size,
+            "arithmetic": _ARITHMETICS.index(self.arithmetic),
             "has_softcap": self.softcap is not None,
             "softcap": self.softcap or 0.0,
             "scale_kind": 1 if self.scale is not None else 2 if self.divide is not None else 0,
@@ -167,7 +172,7 @@ class Library:
 
     def __init__(self, path: str | Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self._tested: set[int] = set()
+        self._tested: set[tuple[int, str]] = set()
         text = [c_char_p, c_size_t]
         for name, arguments in {
             "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
@@ -176,7 +181,7 @@ class Library:
             "isologit_cuda_score_workspace": [c_int64, c_int64, c_int32, c_int64, c_int64, POINTER(c_size_t), *text],
             "isologit_cuda_backward": [POINTER(BackwardRequest), *text],
             "isologit_cuda_backward_workspace": [c_int64, c_int64, c_int32, c_int64, c_int32, POINTER(c_size_t), *text],
-            "isologit_cuda_self_test": [c_int32, *text],
+            "isologit_cuda_self_test": [c_int32, c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
             getattr(self._library, name).restype = c_int32
@@ -187,11 +192,12 @@ class Library:
         if status != 0:
             raise _ERRORS.get(status, RuntimeError)(message.value.decode())
 
-    def self_test(self, device: int) -> None:
-        """Once for each device; raises NotImplementedError where its arithmetic is not what the proofs need."""
-        if device not in self._tested:
-            self._call("isologit_cuda_self_test", device)
-            self._tested.add(device)
+    def self_test(self, device: int, arithmetic: str = "exact") -> None:
+        """Once for each device and arithmetic; raises NotImplementedError where the device's is not what the proofs
+        need."""
+        if (device, arithmetic) not in self._tested:
+            self._call("isologit_cuda_self_test", device, _ARITHMETICS.index(arithmetic))
+            self._tested.add((device, arithmetic))
 
     def logits(
         self,
@@ -202,14 +208,15 @@ class Library:
         vocab_size: int | None = None,
         dtype: torch.dtype = torch.float32,
         out: Tensor | None = None,
+        arithmetic: str = "exact",
     ) -> Tensor:
         """Logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once to the type of
-        out, or to dtype."""
+        out, or to dtype; or those of arithmetic "fast", which are f32."""
         for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
         device = hidden.get_device()
-        self.self_test(device)
+        self.self_test(device, arithmetic)
         hidden, weight = _adjacent(hidden), _adjacent(weight)
         if bias is not None:
             bias = bias.contiguous()
@@ -228,6 +235,7 @@ class Library:
             logits=out.data_ptr(),
             logits_dtype=_dtype("out", out),
             logits_stride=out.stride(0),
+            arithmetic=_ARITHMETICS.index(arithmetic),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),
         )
@@ -250,7 +258,7 @@ class Library:
             raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
         head = head.checked(token_ids)
         hidden, device = head.hidden, head.hidden.device
-        self.self_test(hidden.get_device())
+        self.self_test(hidden.get_device(), head.arithmetic)
         token_ids = None if token_ids is None else token_ids.contiguous()
         rows, ids = hidden.shape[0], 0 if token_ids is None else token_ids.shape[1]
         shape = (rows, hidden.shape[1], _dtype("hidden", hidden), head.vocab_size, ids)
@@ -292,7 +300,7 @@ class Library:
         gradients are of no use."""
         head = head.checked(token_ids)
         hidden, device = head.hidden, head.hidden.device
-        self.self_test(hidden.get_device())
+        self.self_test(hidden.get_device(), head.arithmetic)
         token_ids = None if token_ids is None else token_ids.contiguous()
         upstreams = {"d_logprobs": d_logprobs, "d_lse": d_lse, "d_entropy": d_entropy, "d_mean_logits": d_mean_logits}
         upstreams = {name: None if x is None else x.float().contiguous() for name, x in upstreams.items()}

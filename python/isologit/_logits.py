@@ -116,7 +116,7 @@ def logits(
         asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "lora": lora}
         asked |= {"dtype": dtype, "arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
         if cuda.makes(hidden, weight, bias, **asked, dweight_accumulate=dweight_accumulate):
-            return cuda.logits(hidden, weight, bias, vocab_size, dtype)
+            return cuda.logits(hidden, weight, bias, vocab_size, dtype, arithmetic)
     head = HeadArgs.of(
         hidden,
         weight,

@@ -9,13 +9,15 @@ import isologit.forward  # noqa: E402
 from isologit import _forward_calls  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
+from isologit.torch_backend import backward as torch_backend_backward  # noqa: E402
+from isologit.torch_backend import score as torch_backend_score  # noqa: E402
 
 
 class Recorder:
     """In the place of the library: keeps what it is given."""
 
-    def logits(self, hidden, weight, bias, *, vocab_size=None, dtype=torch.float32, out=None):
-        self.given, self.out = (hidden, weight, bias, vocab_size), out
+    def logits(self, hidden, weight, bias, *, vocab_size=None, dtype=torch.float32, out=None, arithmetic="exact"):
+        self.given, self.out, self.arithmetic = (hidden, weight, bias, vocab_size), out, arithmetic
         return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device, dtype=dtype)
 
     def score(self, head, token_ids, *, outputs, **options):
@@ -56,6 +58,59 @@ def test_logits_in_narrow_types(library, dtype):
     assert isologit.logits(*tensors(), dtype=dtype).dtype == dtype and hasattr(library, "given")
 
 
+def test_fast_logits_and_scores_go_to_the_library(library):
+    for kernel in ("", "cuda_fast"):
+        assert isologit.logits(*tensors(), arithmetic="fast", kernel=kernel).dtype == torch.float32
+        assert library.arithmetic == "fast"
+        args = score_args(arithmetic="fast", kernel=kernel)
+        assert cuda.makes_score(args)
+        cuda.score(args)
+        assert library.given[0].arithmetic == "fast"
+    assert not cuda.makes_score(score_args(kernel="cuda_fast"))
+    for hidden, weight in (tensors(torch.float32), (tensors()[0], tensors(torch.float16)[1])):
+        assert not cuda.makes(hidden, weight, None, arithmetic="fast")
+
+
+def test_fast_arithmetic_is_listed_and_reported(monkeypatch):
+    listed = {kernel.name: kernel for kernel in isologit.kernels()}["cuda_fast"]
+    assert listed.arithmetic == "fast" and listed.runnable == cuda.LIBRARY.exists()
+    monkeypatch.setattr(cuda, "makes_score", lambda args: True)
+    found = {"lse": torch.zeros(2), "status": torch.zeros(2, dtype=torch.int32)}
+    monkeypatch.setattr(cuda, "score", lambda args, summaries: found)
+    args = score_args_on_cpu(arithmetic="fast")
+    results = torch_backend_score.Results(*torch_backend_score.score(*args.flat(), "fast", None))
+    report = isologit.Report.of(results.counts)
+    assert (report.kernel, report.arithmetic, report.rows) == ("cuda_fast", "fast", 2)
+    found["status"][0] = 1
+    with pytest.raises(RuntimeError, match="does not prove these scores of fast logits"):
+        torch_backend_score.score(*args.flat(), "fast", None)
+
+
+def test_fast_arithmetic_has_fast_gradients_alone(gradients, monkeypatch):
+    monkeypatch.setattr(cuda, "makes_backward", lambda *_: False)
+    args = score_args_on_cpu(arithmetic="fast")
+    wanted = [None, torch.empty(0), torch.empty(0), torch.empty(0), torch.zeros(8, dtype=torch.int64), -100]
+    for how in ("fast", "exact"):
+        flat = (
+            *args.head,
+            *args.support,
+            *wanted,
+            None,
+            None,
+            torch.ones(2),
+            None,
+            None,
+            how,
+            True,
+            True,
+            False,
+            False,
+            False,
+        )
+        with pytest.raises(NotImplementedError, match=f"gradients='{how}' of fast logits"):
+            torch_backend_backward.score_backward(*flat)
+
+
 def test_no_rows(library):
     assert isologit.logits(torch.empty(2, 0, 8, device="cuda"), torch.empty(5, 8, device="cuda")).shape == (2, 0, 5)
 
@@ -68,7 +123,9 @@ def test_no_rows(library):
         {"scale": 2.0},
         {"divide": 2.0},
         {"dtype": torch.bfloat16, "scale": 2.0},
-        {"arithmetic": "fast"},
+        {"arithmetic": "fast", "dtype": torch.bfloat16},
+        {"arithmetic": "fast", "softcap": 3.0},
+        {"kernel": "cuda_fast"},
         {"kernel": "torch"},
         {"return_report": True},
     ],
@@ -76,7 +133,7 @@ def test_no_rows(library):
 def test_what_it_does_not_make_goes_to_the_torch_backend(library, option):
     hidden, weight = tensors()
     assert not cuda.makes(hidden, weight, None, **option) and cuda.makes(hidden, weight, None)
-    if "return_report" not in option:  # a fake tensor has no numbers
+    if {"return_report", "arithmetic"}.isdisjoint(option) and option.get("kernel") != "cuda_fast":
         result = isologit.logits(hidden, weight, **option)
         assert (result.shape, result.device.type) == ((2, 3, 5), "cuda")
     assert not hasattr(library, "given")
@@ -141,6 +198,14 @@ def score_args(**options):
     usual |= {"ignore_index": -100, "outputs": ["logprobs", "entropy"], "top_k": 0, "token_ids": ids}
     token_ids = (usual := usual | options).pop("token_ids")
     return score_args_of(hidden, weight, token_ids, **usual)
+
+
+def score_args_on_cpu(**options):
+    """For the lse of two rows."""
+    hidden, weight = torch.ones(2, 8).bfloat16(), torch.ones(5, 8).bfloat16()
+    usual = dict.fromkeys(("mask", "kept", "banned", "bias", "softcap", "scale", "divide", "vocab_size", "processors"))
+    usual |= {"temperature": 1.0, "transform_order": "softcap_first", "arithmetic": "exact", "threads": 0, "kernel": ""}
+    return score_args_of(hidden, weight, None, ignore_index=-100, outputs=["lse"], top_k=0, **(usual | options))
 
 
 def test_scores_go_to_the_library(library):
@@ -256,8 +321,8 @@ def test_gradients_that_it_does_not_make(library):
     args = score_args()
     ids = torch.empty(6, 4, dtype=torch.int64, device="cuda")
     assert cuda.makes_backward(args.head, args.support, ids)
-    for head in (args.head._replace(kernel="torch"), args.head._replace(arithmetic="fast")):
-        assert not cuda.makes_backward(head, args.support, ids)
+    assert not cuda.makes_backward(args.head._replace(kernel="torch"), args.support, ids)
+    assert cuda.makes_backward(args.head._replace(arithmetic="fast"), args.support, ids)
     mask = torch.empty(1, 5, dtype=torch.bool, device="cuda")
     assert not cuda.makes_backward(args.head, args.support._replace(mask=mask), ids)
 

@@ -16,8 +16,10 @@ from pathlib import Path
 DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
 KERNELS = {
     "logits_*.cu.o": {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
-    "backward.cu.o": {"Outer": ["LDG.E.128", "STS.128"]},
+    "backward.cu.o": {"Outer": ["LDG.E.128"]},
+    "logits_*f16.cu.o": {"Fast": ["LDG.E.128"]},
 }
+OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32"}  # than DMMA
 
 
 def short(name: str) -> str:
@@ -80,7 +82,7 @@ def check_disassembly(folder: Path) -> int:
                 name = short(function.split(maxsplit=1)[0])
                 kernel = name.split("<")[0]
                 seen.add(kernel)
-                wanted = [product, *kernels[kernel]] if kernel in kernels else []
+                wanted = [OTHER_PRODUCTS.get(kernel, product), *kernels[kernel]] if kernel in kernels else []
                 if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
                     wanted.append("LDG.E.128")
                 missing = [what for what in wanted if what not in function]

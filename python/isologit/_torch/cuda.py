@@ -3,18 +3,17 @@ the torch backend does."""
 
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isologit import _cuda, _inputs
+from isologit import _cuda, _inputs, _native
 from isologit._inputs import HeadArgs
 from isologit._score import ScoreArgs
 from isologit._support import SupportArgs
 
-LIBRARY = Path(__file__).resolve().parent.parent / "libisologit_cuda.so"
+LIBRARY = _native.CUDA_LIBRARY
 
 
 @functools.cache
@@ -26,15 +25,32 @@ def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> 
     """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
     if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
         return False
+    fast = asked.get("arithmetic") == "fast"
+    if fast and not (_takes_fast(hidden, weight) and asked.get("dtype") in (None, torch.float32)):
+        return False
+    if asked.get("kernel") == _native.CUDA_FAST and not fast:
+        return False
     return not _inputs.wants_gradient(hidden, weight, bias)
 
 
+def _takes_fast(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the tensor cores' own sums are of these types."""
+    return hidden.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16)
+
+
 def logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None, dtype: torch.dtype | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    vocab_size: int | None,
+    dtype: torch.dtype | None,
+    arithmetic: str,
 ) -> Tensor:
     """Logits [..., vocab_size] of hidden [..., H], in f32 where dtype is None."""
     rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-    result = library().logits(rows, weight, bias, vocab_size=vocab_size, dtype=dtype or torch.float32)
+    result = library().logits(
+        rows, weight, bias, vocab_size=vocab_size, dtype=dtype or torch.float32, arithmetic=arithmetic
+    )
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
 
 
@@ -54,7 +70,12 @@ _SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
 
 def _makes_head(head: HeadArgs, token_ids: Tensor | None, support: SupportArgs) -> bool:
     """Whether the library is there and takes this head and these ids."""
-    if library() is None or not head.hidden.is_cuda or head.kernel or any(x is not None for x in support):
+    if library() is None or not head.hidden.is_cuda or any(x is not None for x in support):
+        return False
+    fast = head.arithmetic == "fast"
+    if head.kernel not in ("", _native.CUDA_FAST if fast else "") or (
+        fast and not _takes_fast(head.hidden, head.weight)
+    ):
         return False
     ids = 0 if token_ids is None else math.prod(token_ids.shape[1:])
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
@@ -82,7 +103,7 @@ def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]
 
 def makes_backward(head: HeadArgs, support: SupportArgs, ids: Tensor) -> bool:
     """Whether the library is there and makes `fast` gradients for ids [N, K] of this head."""
-    return head.arithmetic == "exact" and head.lora_a is None and _makes_head(head, ids, support)
+    return head.lora_a is None and _makes_head(head, ids, support)
 
 
 def backward(
@@ -117,6 +138,7 @@ def _head_of(head: HeadArgs) -> _cuda.Head:
         scale=head.scale,
         divide=head.divide,
         scale_first=head.transform_order == "scale_first",
+        arithmetic=head.arithmetic,
     )
 
 
@@ -126,5 +148,7 @@ def _is_plain(name: str, value: Any) -> bool:
     if name == "dtype":
         return value in (None, torch.float32, torch.bfloat16, torch.float16)
     if name == "arithmetic":
-        return value == "exact"
+        return value in ("exact", "fast")
+    if name == "kernel":
+        return value in ("", _native.CUDA_FAST)
     return not isinstance(value, Tensor) and not value  # the others are None, False or "" when they are not given

@@ -132,11 +132,16 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
     rows = head.hidden.shape[0]
     if rows > 0 and upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
-    if wanted.gradients == "exact":
+    if wanted.gradients == "exact" and head.arithmetic == "exact":
         upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
         return _by_core(backward.run_score, wanted, head, support, upstream)
-    if rows > 0 and (made := _by_cuda(head, support, upstream, wanted)) is not None:
+    if rows > 0 and wanted.gradients == "fast" and (made := _by_cuda(head, support, upstream, wanted)) is not None:
         return made
+    if head.arithmetic == "fast" and rows > 0:
+        raise NotImplementedError(
+            f"gradients={wanted.gradients!r} of fast logits on {head.hidden.device}: the CUDA library makes fast ones, "
+            "for up to 4096 ids a row; expected gradients='fast', or arithmetic='exact'"
+        )
     support = blocks.with_lists_on_cpu(support)
     given = _upstream_of(upstream, backward.rows_that_count(upstream, head.hidden))
     places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
@@ -181,12 +186,13 @@ def _by_cuda(
     summaries = upstream.summaries[:-1] if there and not bool(upstream.summaries[:-1].isnan().any()) else None
     if cuda.backward(head, ids, upstreams, summaries, gradients, accumulate):
         return results
-    if accumulate:
+    if accumulate or head.arithmetic == "fast":
         error = RuntimeError(
             "the CUDA library does not prove these gradients, in which nearly all cancels; "
             "expected kernel='torch' or gradients='exact'"
         )
-        backward.mark(wanted.dweight, error)
+        if accumulate:
+            backward.mark(wanted.dweight, error)
         raise error
     upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
     return _by_core(backward.run_score, wanted, head, support, upstream)
