@@ -2,15 +2,18 @@
 """usage: gpu_torch_backend.py [--device DEVICE]
 
 Compares the torch backend on a device (the default is the accelerator that torch sees) with the library on the
-CPU, bit for bit: logits against scripts/gpu_digests.json, scores, losses, given logits and samples; fast gradients
-with exact ones, within rounding. Needs the package isologit. `--device cpu` forces the backend on the CPU.
+CPU, bit for bit: logits against scripts/gpu_digests.json, scores, losses, given logits and samples, the operators of
+the forward pass and, where Transformers is installed, all of the example model; fast gradients with exact ones, within
+rounding. Needs the package isologit. `--device cpu` forces the backend on the CPU.
 scripts/gpu_check runs this too.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -58,7 +61,7 @@ def check_verbs(device: str) -> dict[str, bool]:
         "score": lambda k, h, w, i, _: isologit.score(h, w, i, kernel=k, **every, **steps)[:-1],
         # By the CUDA library, where it lies beside the package.
         "plain score": lambda k, h, w, i, _: plain_score(k, h, w, i, **steps),
-        "plain score of ids": lambda k, h, w, i, _: plain_score(k, h, w, i[:, None] + 7 * i[:3]),
+        "plain score of ids": lambda k, h, w, i, _: plain_score(k, h, w, (i[:, None] + 7 * i[:3]) % 3001),
         "a mask": lambda k, h, w, i, m: isologit.score(h, w, i, mask=m, kernel=k, **every)[:-1],
         "bf16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=BF16, kernel=k, **steps)],
         "f16": lambda k, h, w, *_: [isologit.logits(h, w, dtype=F16, kernel=k, divide=3.0)],
@@ -102,9 +105,69 @@ def check_gradients(device: str) -> dict[str, bool]:
     return found
 
 
+def check_forward(device: str) -> dict[str, bool]:
+    from isologit import forward
+
+    x, other, weight = (matrix(*shape, "cpu", BF16, "normal") for shape in ((64, 256, 1), (64, 256, 2), (96, 256, 3)))
+    q, keys, values = (matrix(128, 256, seed, "cpu", BF16, "normal").view(128, 4, 64) for seed in (4, 5, 6))
+    positions, frequencies = torch.arange(128) ** 4, forward.rotary_frequencies(1e6, 64)
+    dy = matrix(64, 256, 7, "cpu", BF16, "normal")
+    verbs = {
+        "linear": lambda k, x, w, *_: forward.linear(x, w, kernel=k),
+        "rms_norm": lambda k, x, w, *_: forward.rms_norm(x, w[0], 1e-6, kernel=k),
+        "layer_norm": lambda k, x, w, *_: forward.layer_norm(x, w[0], w[1], 1e-5, kernel=k),
+        "silu": lambda k, x, _, u, *__: forward.gate(x, u, kernel=k),
+        "gelu_tanh": lambda k, x, _, u, *__: forward.gate(x, u, kind="gelu_tanh", kernel=k),
+        "residual": lambda k, x, _, u, *__: forward.residual(x, u, x * 2**-9, multiplier=0.3, kernel=k),
+        "rotary": lambda k, *given: forward.rotary(given[3], positions, frequencies, kernel=k),
+        "attention": lambda k, *given: forward.attention(*given[3:6], scale=0.125, window=70, kernel=k),
+        "dx of a linear": lambda k, x, w, _, *__: _dx(lambda x: forward.linear(x, w, kernel=k), x, dy[:, :96]),
+    }
+    found = {}
+    for name, verb in verbs.items():
+        operands = (x, weight, other, q, keys, values)
+        found[name] = same(verb("torch", *(x.to(device) for x in operands)), verb("", *operands))
+    return found | check_model(device)
+
+
+def _dx(function: Callable, x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(function(x), x, dy.to(x.device))[0]
+
+
+def check_model(device: str) -> dict[str, bool]:
+    """The example's model, of which head and body are isologit's: prefill, and token by token."""
+    if importlib.util.find_spec("transformers") is None:
+        print("the model: Transformers is not installed", flush=True)
+        return {}
+    from transformers import AutoModelForCausalLM
+
+    import isologit
+
+    model = AutoModelForCausalLM.from_pretrained(ROOT.parent / "examples" / "tiny-qwen3", dtype=BF16).eval()
+    isologit.hf.install(model, scope="model")
+    ids = torch.randint(3, 1000, (4, 96), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = model(ids).logits
+        model.to(device)
+        found = {"the model: prefill": same(model(ids.to(device)).logits, wanted)}
+        prompts = ids[:, :32].to(device)
+        options = {"attention_mask": torch.ones_like(prompts), "pad_token_id": 0, "max_new_tokens": 16}
+        made = model.generate(prompts, do_sample=False, **options)
+        again = model(made).logits[:, 31:-1].argmax(-1)
+        found["the model: greedy tokens are those of prefill"] = torch.equal(again, made[:, 32:])
+    return found
+
+
 def check(device: str, cases: dict) -> bool:
     right = True
-    for checks in (lambda: check_logits(device, cases), lambda: check_verbs(device), lambda: check_gradients(device)):
+    every = (
+        lambda: check_logits(device, cases),
+        lambda: check_verbs(device),
+        lambda: check_gradients(device),
+        lambda: check_forward(device),
+    )
+    for checks in every:
         started, found = time.time(), checks()
         wrong = [name for name, is_right in found.items() if not is_right]
         right = right and not wrong

@@ -16,6 +16,7 @@ from torch import Tensor
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
+MOST_FEATURES = 65535 * 64  # rows of a weight
 SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
 _ARITHMETICS = ("exact", "fast")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}

@@ -21,20 +21,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *running: Any) -> Ten
     if y.numel() == 0:
         return y
     rows, weight = _adjacent(x).reshape(-1, x.shape[-1]), _adjacent(weight)
-    if x.is_cuda:
-        _on_cuda(rows, weight, bias, y.view(-1, weight.shape[0]), running)
-        return y
     vector = _vector(bias, "bias")
     request = native.Linear(x=_inputs.matrix(rows, "x"), weight=_inputs.matrix(weight, "weight"), bias=vector)
     request.y, request.y_row_stride = y.data_ptr(), weight.shape[0]
     _run(request, running)
     return y
-
-
-def _on_cuda(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, running: tuple[Any, ...]) -> None:
-    from isologit._torch import cuda
-
-    cuda.linear(x, weight, bias, out, running[-1])
 
 
 def linear_backward(
@@ -56,9 +47,6 @@ def _products(left: Tensor, right: Tensor, to: Tensor, running: tuple[Any, ...])
     """left right^T, to a matrix of any type."""
     if to.numel() == 0 or left.shape[1] == 0:
         to.zero_()
-        return
-    if left.is_cuda:
-        _on_cuda(left, right, None, to, running)
         return
     head = _native.Head(weight=_inputs.matrix(right, "x"), vocab_size=right.shape[0])
     request = _native.ScoreRequest(hidden=_inputs.matrix(left, "dy"), logits=to.data_ptr())

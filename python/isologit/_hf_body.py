@@ -47,7 +47,7 @@ _OF_A_FAMILY = ("Attention", "DecoderLayer", "ForCausalLM", "MLP", "Model", "Spa
 def install(model: nn.Module) -> None:
     """Changes the modules of model in place; uninstall(model) changes them back. All but its output head.
 
-    model: a causal language model of Transformers of a known family, on the CPU, whose modules are its own. Raises
+    model: a causal language model of Transformers of a known family, whose modules are its own. Raises
     NotImplementedError where something is not known, and then has changed nothing.
     """
     if installed(model):

@@ -1,9 +1,9 @@
 """The operators of a forward pass besides the head, each result the real function of its operands rounded once.
 
-Definitions: CONTRACT.md 10. Operands are torch tensors on the CPU (of a linear: on CUDA devices too) in bf16, f16 or
-f32, of any layout; results are new tensors of the operand's dtype. Weights may have another of the three dtypes. No
-batch, chunk, page, thread or processor shows in a result. All are differentiable in their floating operands,
-in reverse mode, but attention over pages.
+Definitions: CONTRACT.md 10. Operands are torch tensors in bf16, f16 or f32, of any layout and on any device of torch;
+results are new tensors of the operand's dtype. Weights may have another of the three dtypes. No batch, chunk, page,
+thread or processor shows in a result. All are differentiable in their floating operands, in reverse mode, but attention
+over pages.
 
 Of every function: threads, 0 for as many as there are processors to run on; processors, their numbers, None for those
 of the calling thread; kernel, one of isologit.kernels(), empty for the best here.
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _forward_calls, _inputs, _numbers
+from isologit import _forward_calls, _inputs, _numbers, torch_backend
 from isologit import _native_forward as native
 from isologit._rounding import round_to_odd
 from isologit._torch import forward as operators
@@ -42,7 +42,7 @@ __all__ = [
 def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> Tensor:
     """The rows of weight [ids, features] that ids [...] tell, [..., features]; padding_id has no gradient."""
     _check(weight=weight)
-    _inputs.require_cpu(ids=ids)
+    _inputs.require_one_device(weight=weight, ids=ids)
     if weight.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"ids, weight: {ids.dtype} and {list(weight.shape)}; expected integers, and a matrix of a row for each id"
@@ -53,15 +53,8 @@ def embedding(ids: Tensor, weight: Tensor, *, padding_id: int | None = None) -> 
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, threads: int = 0, processors: Any = None, kernel: str = ""
 ) -> Tensor:
-    """x W^T + b, [..., features], of x [..., cols], weight [features, cols] and bias [features].
-
-    Of CUDA tensors too, where the CUDA library is (docs/cuda.md).
-    """
-    _check_types(x=x, weight=weight, bias=bias)
-    if x.is_cuda:
-        _inputs.require_one_device(x=x, weight=weight, bias=bias)
-    else:
-        _inputs.require_cpu(x=x, weight=weight, bias=bias)
+    """x W^T + b, [..., features], of x [..., cols], weight [features, cols] and bias [features]."""
+    _check(x=x, weight=weight, bias=bias)
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ValueError(
             f"x, weight: shapes are {list(x.shape)} and {list(weight.shape)}; expected [..., cols] and [features, cols]"
@@ -142,9 +135,9 @@ def router(logits: Tensor, count: int, *, normalized: bool = True, **running: An
     keys = ordered[:, :count] if normalized else ordered
     tokens, seen = keys.shape
     # Attention of one query a token: the scores are the logits, and the values tell the chosen ones apart.
-    values = torch.eye(seen, count).expand(tokens, seen, count)
+    values = torch.eye(seen, count, device=logits.device).expand(tokens, seen, count)
     weights = attention(
-        torch.ones(tokens, 1, 1),
+        logits.new_ones(tokens, 1, 1),
         keys.reshape(-1, 1, 1),
         values.reshape(-1, 1, count),
         query_starts=torch.arange(tokens + 1),
@@ -274,7 +267,8 @@ def rotary(
     if frequencies.dtype != torch.float32 or frequencies.ndim != 1:
         raise ValueError(f"frequencies: {frequencies.dtype} {list(frequencies.shape)}; expected torch.float32 [pairs]")
     running = _inputs.run_options(threads, processors, kernel)
-    return _call("rotary", x, positions, frequencies, layout, factor, *running)
+    there = (positions.to(x.device), frequencies.to(x.device))
+    return _call("rotary", x, *there, layout, factor, *running)
 
 
 def attention(
@@ -334,7 +328,8 @@ def attention(
         sinks = sinks.to(torch.float32)
         if sinks.shape != (q.shape[1],):
             raise ValueError(f"sinks: {list(sinks.shape)}; expected one for each of {q.shape[1]} heads")
-    sequence = (query_starts, key_counts, first_keys, block_table)
+    lists = (query_starts, key_counts, first_keys, block_table)
+    sequence = (None if x is None else x.to(q.device) for x in lists)
     numbers = (scale, softcap, causal, window)
     running = _inputs.run_options(threads, processors, kernel)
     return _call("attention", q, keys, values, *sequence, sinks, *numbers, *running)
@@ -343,23 +338,20 @@ def attention(
 def _call(name: str, *arguments: Any) -> Tensor:
     """isologit::name, or without torch's dispatcher where nothing would come of it."""
     tensors = [x for x in arguments if isinstance(x, Tensor)]
+    by_library = getattr(_forward_calls, name)
     # Subclasses that dispatch, fake tensors among them, may have no memory of their own.
     if _numbers.traced() or any(type(x).__torch_dispatch__ is not Tensor.__torch_dispatch__ for x in tensors):
         return getattr(operators, name)(*arguments)
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return getattr(operators, name)(*arguments)
-    return getattr(_forward_calls, name)(*arguments)
+    return torch_backend.run(name, arguments, by_library) if torch_backend.takes(arguments) else by_library(*arguments)
 
 
 def _check(**operands: Tensor | None) -> None:
-    _check_types(**operands)
-    _inputs.require_cpu(**operands)
-
-
-def _check_types(**operands: Tensor | None) -> None:
     given = {name: x for name, x in operands.items() if x is not None}
     for name, operand in given.items():
         _inputs.dtype_code(operand, name)
+    _inputs.require_one_device(**given)
     _inputs.refuse_tangents(**given)
 
 

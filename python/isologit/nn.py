@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from isologit import _deferred
 from isologit._cross_entropy import linear_cross_entropy
 from isologit._inputs import Lora
 from isologit._logits import logits
@@ -19,6 +20,8 @@ class LMHead(nn.Module):
     models apply theirs after the head; `logprobs` applies them. Rows from `vocab_size` on are padding: no logits.
     `lora` is a low-rank addition (a, b, scale), of the parameters of an adapter: everything has it, and it trains.
     """
+
+    defers = False  # while a model of Transformers is called with labels: logits are made when they are looked at
 
     def __init__(
         self,
@@ -57,6 +60,10 @@ class LMHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
+        return _deferred.defer(self, hidden) if self.defers else self.plain_logits(hidden)
+
+    def plain_logits(self, hidden: Tensor) -> Tensor:
+        """What forward gives, and makes at once where it does not defer."""
         own = {"bias": self.bias, "vocab_size": self.vocab_size, "lora": self.lora, "gradients": self.gradients}
         return logits(hidden, self.weight, dtype=torch.float32, **own)
 

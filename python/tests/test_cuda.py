@@ -6,11 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import isologit.forward  # noqa: E402
-from isologit import _forward_calls  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 from isologit.torch_backend import backward as torch_backend_backward  # noqa: E402
 from isologit.torch_backend import score as torch_backend_score  # noqa: E402
+from isologit.torch_backend.forward import linears  # noqa: E402
 
 
 class Recorder:
@@ -159,35 +159,29 @@ def test_linears_go_to_the_library(library):
     x, weight = tensors()
     bias = torch.empty(5, device="cuda")
     assert isologit.forward.linear(x, weight, bias).shape == (2, 3, 5)  # by the operator, which is fake here
-    running = (0, [], "")
-    y = _forward_calls.linear(x, weight, bias, *running)
+    y = linears.linear(x, weight, bias, 0, [], "")
     assert (y.shape, y.dtype) == ((2, 3, 5), torch.bfloat16)
     assert library.given[0].shape == (6, 8) and library.given[1:3] == (weight, bias)
     assert (library.out.shape, library.out.dtype) == ((6, 5), torch.bfloat16)
 
 
-def test_gradients_of_linears_go_to_the_library(library, monkeypatch):
-    # Of a fake tensor torch without CUDA makes copies by clone alone.
-    monkeypatch.setattr(torch.Tensor, "contiguous", lambda x: x.clone(memory_format=torch.contiguous_format))
+def test_gradients_of_linears_go_to_the_library(library):
     x, weight = tensors()
     bias, dy = torch.empty(5, device="cuda"), torch.empty(2, 3, 5, device="cuda", dtype=torch.bfloat16)
     wanted = {0: ((6, 5), (8, 5)), 1: ((5, 6), (8, 6)), 2: ((5, 6), (1, 6))}
     for place, (left, right) in wanted.items():
-        found = _forward_calls.linear_backward(x, weight, bias, dy, [place == i for i in range(3)], 0, [], "")
+        found = linears.linear_backward(x, weight, bias, dy, [place == i for i in range(3)], 0, [], "")
         assert found[place].shape == (x, weight, bias)[place].shape
         assert library.given[0].shape == left and library.given[1].shape == right and library.given[2] is None
         assert library.out.dtype == (x, weight, bias)[place].dtype
 
 
-def test_linears_that_are_refused(library, monkeypatch):
-    x, weight = tensors()
-    with pytest.raises(ValueError, match="kernel is 'avx2', and x is on cuda"):
-        _forward_calls.linear(x, weight, None, 0, [], "avx2")
-    with pytest.raises(ValueError, match="weight is on cpu, and x on cuda"):
-        isologit.forward.linear(x, torch.empty(5, 8, dtype=torch.bfloat16))
-    monkeypatch.setattr(cuda, "library", lambda: None)
-    with pytest.raises(NotImplementedError, match="libisologit_cuda.so is not there"):
-        _forward_calls.linear(x, weight, None, 0, [], "")
+def test_linears_that_it_does_not_make(library):
+    x, weight = torch.ones(3, 8), torch.ones(5, 8)
+    out = torch.empty(3, 5)
+    assert not cuda.linear(x, weight, None, out) and not hasattr(library, "given")  # on the CPU
+    wide = torch.empty(1, 1 << 21, device="cuda")
+    assert not cuda.linear(wide, wide, None, out)
 
 
 def score_args(**options):

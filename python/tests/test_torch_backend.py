@@ -2,6 +2,10 @@
 devices, and what it refuses. The tests of outputs and gradients run on it in test_torch_backend_outputs and
 _gradients."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import expected
 import pytest
 
@@ -282,3 +286,10 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch, "xpu", Vendor)
     monkeypatch.setattr(self_test, "_tested", lambda device: "it lacks f64")
     assert isologit.devices()[-1] == ("xpu:0", "an xpu", "torch", "it lacks f64", "")
+
+
+def test_what_is_run_on_a_gpu_finds_the_backend_right():
+    script = Path(__file__).resolve().parents[2] / "scripts" / "gpu_torch_backend.py"
+    run = subprocess.run([sys.executable, script, "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("all right") == 4

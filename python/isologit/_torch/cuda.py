@@ -54,15 +54,13 @@ def logits(
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, kernel: str = "") -> None:
-    """Writes x W^T + bias into out [N, features], rounded once to its type, of x [N, cols]."""
-    if kernel:
-        raise ValueError(f"kernel is {kernel!r}, and x is on {x.device}; expected '', for the CUDA library")
-    if library() is None:
-        raise NotImplementedError(
-            f"x is on {x.device}, and {LIBRARY} is not there; build the CUDA library (docs/cuda.md), or pass x.cpu()"
-        )
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
+    """Writes x W^T + bias into out [N, features], rounded once to its type, of x [N, cols]; or False where the library
+    is not there or does not take this."""
+    if library() is None or not x.is_cuda or x.shape[1] > _cuda.MOST_COLUMNS or len(weight) > _cuda.MOST_FEATURES:
+        return False
     library().logits(x, weight, bias, out=out)
+    return True
 
 
 _SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))

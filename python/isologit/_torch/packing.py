@@ -16,8 +16,15 @@ def sequences(
     lets them. positions [1, queries], of a batch of one row without padding: a sequence begins where they do not go on.
     There are as many sequences as positions or else rows; those that are left over are empty.
     """
-    run = _sequences if _numbers.traced() else _find
+    run = _sequences if _numbers.traced() else _made
     return run(mask, positions, batch, queries, keys, step)
+
+
+def _made(mask: Tensor | None, positions: Tensor | None, *sizes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """On the device of mask or positions: found on the CPU."""
+    there = next((x.device for x in (positions, mask) if x is not None), torch.device("cpu"))
+    found = _find(*(None if x is None else x.cpu() for x in (mask, positions)), *sizes)
+    return tuple(x.to(there) for x in found)
 
 
 def _find(
@@ -73,6 +80,6 @@ _sequences = operator(
     "sequences",
     "(Tensor? mask, Tensor? positions, SymInt batch, SymInt queries, SymInt keys, SymInt step) -> (Tensor, Tensor, "
     "Tensor)",
-    _find,
+    _made,
     _fake,
 )

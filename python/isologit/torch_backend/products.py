@@ -76,7 +76,7 @@ def logits(hidden: Rows, weight: Rows, bias: Bias | None, dtype: torch.dtype) ->
     fallbacks = 0
     for some in limits.slices(len(rows), limits.PAIRS // (size + 1)):
         n, v = rows[some], ids[some]
-        found, decided = _by_pairs(hidden, weight, bias, n, v, magnitude[n, v], dtype)
+        found, decided = by_pairs(hidden, weight, bias, n, v, magnitude[n, v], dtype)
         left = (~decided).nonzero()[:, 0]
         if len(left):
             exact_ones = core.logits_of_pairs(hidden.given, weight.given, bias and bias.given, n[left], v[left], dtype)
@@ -86,7 +86,7 @@ def logits(hidden: Rows, weight: Rows, bias: Bias | None, dtype: torch.dtype) ->
     return result, fallbacks
 
 
-def _by_pairs(
+def by_pairs(
     hidden: Rows, weight: Rows, bias: Bias | None, n: Tensor, v: Tensor, magnitude: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The logits of hidden rows n and weight rows v, and where these are proven.

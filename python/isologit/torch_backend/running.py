@@ -8,6 +8,7 @@ import torch
 
 from isologit import _numbers, torch_backend
 from isologit.torch_backend import backward, given, score, self_test
+from isologit.torch_backend.forward import attention, attention_gradients, gates, linears, norms, rotary
 
 _OPERATORS = {
     "score": score.score,
@@ -21,6 +22,23 @@ _OPERATORS = {
     "cut_mask_of_logits": given.cut_mask_of_logits,
     "of_logits": given.of_logits,
     "of_logits_backward": given.of_logits_backward,
+    "linear": linears.linear,
+    "linear_backward": linears.linear_backward,
+    "residual": linears.residual,
+    "combine": linears.combine,
+    "combine_backward": linears.combine_backward,
+    "spread": linears.spread,
+    "embedding": linears.embedding,
+    "embedding_backward": linears.embedding_backward,
+    "rms_norm": norms.rms_norm,
+    "rms_norm_backward": norms.rms_norm_backward,
+    "layer_norm": norms.layer_norm,
+    "layer_norm_backward": norms.layer_norm_backward,
+    "gate": gates.gate,
+    "gate_backward": gates.gate_backward,
+    "rotary": rotary.rotary,
+    "attention": attention.attention,
+    "attention_backward": attention_gradients.attention_backward,
 }
 
 _OF_HEADS = ("score", "logits", "sample")  # which look at the device once their arguments are what they take
@@ -29,6 +47,8 @@ _OF_HEADS = ("score", "logits", "sample")  # which look at the device once their
 def run(operator: str, arguments: tuple[Any, ...], otherwise: Callable[..., Any]) -> Any:
     """isologit::operator of these arguments, on the device of its tensors."""
     device = torch_backend.device_of(arguments)
+    if device is None:
+        return otherwise(*arguments)
     with contextlib.ExitStack() as surroundings:
         surroundings.enter_context(torch.no_grad())
         surroundings.enter_context(torch.autocast(device.type, enabled=False))

@@ -78,6 +78,11 @@ def _functions(device: torch.device) -> Iterator[str]:
         ("tanh", torch.tanh, math.tanh, torch.cat([-steps, steps * 30, torch.exp2(-steps * 300)])),
     ):
         yield from _share(name, of_device, reference, points, device)
+    turn = torch.cat([steps - 0.5, (steps - 0.5) * 7])
+    for name, of_device, reference in (("cos", torch.cos, math.cos), ("sin", torch.sin, math.sin)):
+        expected = torch.tensor([reference(x) for x in turn.tolist()], dtype=torch.float64)
+        if bool(((of_device(turn.to(device)).cpu() - expected).abs() > FUNCTION_ERROR - 2.0**-52).any()):
+            yield f"{name} is off by more than 2^-50 there"
     if float(torch.exp(torch.tensor(-math.inf, dtype=torch.float64, device=device)).cpu()) != 0:
         yield "exp(-inf) is not 0"
 

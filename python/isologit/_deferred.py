@@ -1,0 +1,164 @@
+"""Logits that are not made until somebody looks at them, for a model of Transformers that is called with labels: its
+loss is made of the hidden states, and what is not looked at takes no memory.
+
+Where the model's own code or its caller does anything with such logits, they are made, and are then the tensor that
+the head gives; autograd goes through them either way.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from isologit import _numbers
+
+
+class DeferredLogits(Tensor):
+    """f32 [..., V] of hidden [..., H] and an LMHead, without memory of its own."""
+
+    @staticmethod
+    def __new__(cls, head: nn.Module, hidden: Tensor) -> "DeferredLogits":
+        rows = head.weight.shape[0] if head.vocab_size is None else head.vocab_size
+        shape = (*hidden.shape[:-1], rows)
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=hidden.device)
+
+    def __init__(self, head: nn.Module, hidden: Tensor) -> None:
+        self.head, self.hidden, self.made = head, hidden, None
+        self.changed = False  # by an operation in place
+        self.versions = _versions(head, hidden)
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def make(self) -> Tensor:
+        """The logits, without autograd: below it."""
+        if self.made is None:
+            if self.versions != _versions(self.head, self.hidden):
+                raise RuntimeError(
+                    "logits: the weight or the hidden states were changed since the model was called with labels, "
+                    "which leaves logits to be made when they are looked at; look at them before, or call it without"
+                )
+            with torch.no_grad():
+                self.made = self.head.plain_logits(self.hidden)
+        return self.made
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        named = named or {}
+        found = function(*_made(arguments), **_made(named))
+        if any(argument.alias_info and argument.alias_info.is_write for argument in function._schema.arguments):
+            for argument in arguments:
+                if isinstance(argument, DeferredLogits):
+                    argument.changed = True
+                    return argument
+        return found
+
+
+def _made(arguments: Any) -> Any:
+    return tree_map_only(DeferredLogits, DeferredLogits.make, arguments)
+
+
+def _parameters(head: nn.Module) -> list[Tensor]:
+    return [x for x in (head.weight, head.bias, *(head.lora or ())[:2]) if x is not None]
+
+
+def _versions(head: nn.Module, hidden: Tensor) -> list[int]:
+    return [x._version for x in (hidden, *_parameters(head))]
+
+
+class _Defer(torch.autograd.Function):
+    """Deferred logits of a head; backward is that of its logits."""
+
+    @staticmethod
+    def forward(ctx: Any, head: nn.Module, hidden: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.head = head
+        ctx.save_for_backward(hidden, *parameters)
+        return DeferredLogits(head, hidden.detach())
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, *parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            hidden = hidden.detach().requires_grad_()
+            z = ctx.head.plain_logits(hidden)
+        wanted = [x for x, needs in zip((hidden, *parameters), ctx.needs_input_grad[1:], strict=True) if needs]
+        found = iter(torch.autograd.grad(z, wanted, upstream))
+        return None, *(next(found) if needs else None for needs in ctx.needs_input_grad[1:])
+
+
+def defer(head: nn.Module, hidden: Tensor) -> Tensor:
+    """In the place of the head's logits of hidden."""
+    deferred = _Defer.apply(head, hidden, *_parameters(head))
+    deferred.hidden = hidden  # with its graph, which the loss goes through
+    return deferred
+
+
+def causal_lm_loss(
+    logits: Tensor,
+    labels: Tensor | None,
+    vocab_size: int,
+    num_items_in_batch: Tensor | int | None = None,
+    ignore_index: int = -100,
+    shift_labels: Tensor | None = None,
+    **others: Any,
+) -> Tensor:
+    """transformers.loss.loss_utils.ForCausalLMLoss; of logits that nobody has looked at, their hidden states' cross
+    entropy. Token t + 1 is scored at t, unless shift_labels tell what is."""
+    if not isinstance(logits, DeferredLogits) or logits.changed or others.get("weight") is not None:
+        from transformers.loss.loss_utils import ForCausalLMLoss
+
+        return ForCausalLMLoss(logits, labels, vocab_size, num_items_in_batch, ignore_index, shift_labels, **others)
+    if shift_labels is None:
+        shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
+    hidden = logits.hidden.reshape(-1, logits.hidden.shape[-1])
+    options = {"ignore_index": ignore_index, "reduction": "mean" if num_items_in_batch is None else "sum"}
+    loss = logits.head.cross_entropy(hidden, shift_labels.reshape(-1).to(hidden.device), **options)
+    if num_items_in_batch is None:
+        return loss
+    return loss / (num_items_in_batch.to(loss.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch)
+
+
+class _Deferring:
+    """Hooks of a model: its head defers while the model is called with labels."""
+
+    def __init__(self, model: nn.Module, head: nn.Module) -> None:
+        self.head = head
+        self.handles = [
+            model.register_forward_pre_hook(self.before, with_kwargs=True),
+            model.register_forward_hook(self.after, always_call=True),
+        ]
+
+    def before(self, model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if not _numbers.traced():
+            self.head.defers = named.get("labels") is not None
+
+    def after(self, model: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if not _numbers.traced():
+            self.head.defers = False
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """That which PEFT has wrapped."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def begin(model: nn.Module, head: nn.Module) -> None:
+    """Calls with labels defer from here on, if the model's loss is Transformers' usual one, of just what the head
+    gives."""
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    model = _inner(model)
+    plain = head.softcap is None and head.scale is None and head.divide is None
+    names = inspect.unwrap(type(model).forward).__code__.co_names
+    if plain and "loss_function" in names and getattr(model, "loss_function", None) is ForCausalLMLoss:
+        model.loss_function = causal_lm_loss
+        model._isologit_deferring = _Deferring(model, head)
+
+
+def end(model: nn.Module) -> None:
+    model = _inner(model)
+    if hasattr(model, "_isologit_deferring"):
+        for handle in model._isologit_deferring.handles:
+            handle.remove()
+        del model._isologit_deferring, model._loss_function

@@ -1,0 +1,177 @@
+"""Models of Transformers that are called with labels: the loss is made of hidden states, logits when they are looked
+at."""
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+from expected import same_bits  # noqa: E402
+from test_hf import IDS, VOCAB, body, tiny  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+from transformers.loss.loss_utils import ForCausalLMLoss  # noqa: E402
+
+import isologit  # noqa: E402
+import isologit.hf  # noqa: E402
+from isologit._deferred import DeferredLogits, causal_lm_loss  # noqa: E402
+
+LABELS = torch.tensor([[-100, -100, 5, 6, 7, 8], [9, 10, 11, -100, 13, 14]])
+
+
+def installed(family="Qwen3", tied=True, dtype=torch.bfloat16):
+    model = tiny(family, tied, dtype)
+    isologit.hf.install(model)
+    return model
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+class Largest(TorchDispatchMode):
+    """The most elements of a tensor that any operation makes."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        made = [x.numel() for x in tree_leaves(found) if isinstance(x, torch.Tensor) and type(x) is not DeferredLogits]
+        self.size = max(self.size, *made, 0)
+        return found
+
+
+def test_the_loss_is_that_of_the_hidden_states():
+    model = installed()
+    found = model(input_ids=IDS, labels=LABELS).loss
+    hidden = model.base_model(input_ids=IDS, use_cache=False).last_hidden_state
+    weight = model.get_output_embeddings().weight
+    right = isologit.linear_cross_entropy(hidden[:, :-1], weight, LABELS[:, 1:])
+    assert same_bits(found, right)
+    wanted = gradients(model, right)
+    # One more row, which is ignored, changes no bit.
+    assert all(same_bits(one, other) for one, other in zip(gradients(model, found), wanted, strict=True))
+
+
+@pytest.mark.parametrize("count", [7, torch.tensor(7)])
+def test_what_transformers_loss_takes(count):
+    model = installed()
+    hidden, weight = body(model), model.get_output_embeddings().weight
+    total = isologit.linear_cross_entropy(hidden[:, :-1], weight, LABELS[:, 1:], reduction="sum")
+    assert same_bits(model(input_ids=IDS, labels=LABELS, num_items_in_batch=count).loss, total / count)
+    shifted = model(input_ids=IDS, labels=LABELS, shift_labels=IDS, ignore_index=13).loss
+    assert same_bits(shifted, isologit.linear_cross_entropy(hidden, weight, IDS, ignore_index=13))
+    kept = model(input_ids=IDS, labels=LABELS[:, -2:], logits_to_keep=2).loss
+    assert same_bits(kept, isologit.linear_cross_entropy(hidden[:, -2:-1], weight, LABELS[:, -1:]))
+    assert model(input_ids=IDS, labels=torch.full_like(LABELS, -100)).loss.isnan()
+
+
+def test_no_logits_are_in_memory():
+    model, ids = installed(tied=False), IDS.repeat(20, 1)
+    with Largest() as largest:
+        model(input_ids=ids, labels=ids).loss.backward()
+    assert largest.size < ids.numel() * VOCAB
+    with Largest() as largest:
+        model(input_ids=ids)
+    assert largest.size == ids.numel() * VOCAB
+
+
+def test_logits_that_are_looked_at_are_those_without_labels():
+    model = installed(dtype=torch.float32)
+    right, found = model(input_ids=IDS).logits, model(input_ids=IDS, labels=LABELS).logits
+    assert isinstance(found, DeferredLogits) and found.made is None
+    assert (found.shape, found.dtype, found.requires_grad) == (right.shape, right.dtype, True)
+    wanted = gradients(model, (right[..., :-1, :] * 2).tanh().sum())
+    assert all(
+        same_bits(one, other)
+        for one, other in zip(gradients(model, (found[..., :-1, :] * 2).tanh().sum()), wanted, strict=True)
+    )
+    assert same_bits(found.detach(), right.detach())
+    with torch.no_grad():
+        assert same_bits(model(input_ids=IDS, labels=LABELS).logits.float(), right.detach())
+    with pytest.raises(ZeroDivisionError):
+        model.register_forward_hook(lambda *_: 1 / 0)
+        model(input_ids=IDS, labels=LABELS)
+    assert not model.get_output_embeddings().defers
+
+
+def test_logits_that_were_changed_are_what_the_loss_is_of():
+    model = installed()
+    changed = model(input_ids=IDS, labels=LABELS).logits
+    changed.div_(2)
+    right = model(input_ids=IDS).logits.detach() / 2
+    assert same_bits(changed.detach(), right)
+    assert same_bits(causal_lm_loss(changed, LABELS, VOCAB), ForCausalLMLoss(right, LABELS, VOCAB))
+
+
+def test_logits_of_a_weight_that_is_no_more_are_refused():
+    model = installed()
+    logits = model(input_ids=IDS, labels=LABELS).logits
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(2)
+    with pytest.raises(RuntimeError, match="were changed since the model was called with labels"):
+        logits.sum()
+
+
+def test_copies_sizes_and_uninstall():
+    model = installed()
+    copied = copy.deepcopy(model)
+    logits = copied(input_ids=IDS, labels=LABELS).logits
+    assert logits.head is copied.get_output_embeddings() is not model.get_output_embeddings()
+    model.resize_token_embeddings(VOCAB + 3)
+    assert model(input_ids=IDS, labels=LABELS).logits.shape[-1] == VOCAB + 3
+    isologit.hf.uninstall(model)
+    assert type(model(input_ids=IDS, labels=LABELS).logits) is torch.Tensor
+    assert model.loss_function is ForCausalLMLoss and not model._forward_hooks and not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("family", ["Gemma2", "Cohere", "Granite"])
+def test_what_does_something_to_its_logits_does_not_defer(family):
+    model = installed(family)
+    made = model(input_ids=IDS, labels=LABELS)
+    assert type(made.logits) is torch.Tensor
+    assert same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
+
+
+def test_graphs_do_not_defer():
+    model = installed()
+    eager = model(input_ids=IDS, labels=LABELS).loss
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    assert abs(compiled(input_ids=IDS, labels=LABELS).loss - eager) < 1e-5
+
+
+def test_an_adapted_head_and_its_model():
+    peft = pytest.importorskip("peft")
+    model = tiny("Qwen3", False)
+    model = peft.get_peft_model(model, peft.LoraConfig(r=3, target_modules=["lm_head", "q_proj"]))
+    with torch.no_grad():
+        model.base_model.model.lm_head.lora_B["default"].weight.normal_()
+    head = isologit.hf.install(model)
+    made = model(input_ids=IDS, labels=LABELS)
+    assert isinstance(made.logits, DeferredLogits)
+    assert same_bits(made.loss, head.cross_entropy(body(model.base_model.model)[:, :-1], LABELS[:, 1:]))
+    made.loss.backward()
+    assert model.base_model.model.lm_head.lora_A["default"].weight.grad.any()
+    isologit.hf.uninstall(model)
+    assert not model.base_model.model._forward_hooks
+
+
+def test_transformers_trainer(tmp_path):
+    pytest.importorskip("accelerate")
+    model = installed(dtype=torch.float32)
+    rows = [{"input_ids": ids, "labels": labels} for ids, labels in zip(IDS, LABELS, strict=True)] * 2
+    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 1, "logging_steps": 1}
+    arguments = transformers.TrainingArguments(tmp_path, use_cpu=True, report_to=[], save_strategy="no", **options)
+    seen = []
+    head = model.get_output_embeddings()
+    entropy = type(head).cross_entropy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(head), "cross_entropy", lambda *a, **k: (seen.append(1), entropy(*a, **k))[1])
+        trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+        trainer.train()
+    assert len(seen) == 2
+    assert trainer.evaluate(rows)["eval_loss"] > 0  # which looks at logits
