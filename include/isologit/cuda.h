@@ -29,8 +29,10 @@ typedef struct isologit_cuda_logits_request {
   isologit_matrix weight; /* [V, H] */
   isologit_vector bias;   /* [V], or none */
   int64_t vocab_size;     /* 1 to weight.rows; later rows are never read */
-  float* logits;          /* [N, vocab_size] */
+  void* logits;           /* [N, vocab_size] */
+  int32_t logits_dtype;   /* ISOLOGIT_F32, or ISOLOGIT_BF16 or ISOLOGIT_F16: the sum is rounded once to it */
   int64_t logits_stride;  /* in elements; at least vocab_size */
+  int32_t arithmetic;     /* ISOLOGIT_EXACT or ISOLOGIT_FAST: see isologit_cuda_logits */
   void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
   size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
 } isologit_cuda_logits_request;
@@ -39,8 +41,10 @@ typedef struct isologit_cuda_logits_request {
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype,
                                                                  size_t* bytes, char* message, size_t message_size);
 
-/* logits[n, v] = RN32(sum of hidden[n, k] weight[v, k] + bias[v]). Rows of weight that lie at multiples of 16 bytes and
- * hold a multiple of 8 elements are read fastest. */
+/* logits[n, v] = RN(sum of hidden[n, k] weight[v, k] + bias[v]), the real number rounded once to logits_dtype. Rows of
+ * weight that lie at multiples of 16 bytes and hold a multiple of 8 elements are read fastest. ISOLOGIT_FAST: sums in
+ * f32 by the tensor cores in an order that no number of rows changes, within a bound (src/cuda/fast.cuh), logits in
+ * f32; of hidden states and weight both in bf16 or both in f16. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);
 
@@ -54,6 +58,7 @@ typedef struct isologit_cuda_score_request {
   isologit_matrix weight; /* [V, H] */
   isologit_vector bias;   /* [V], or none */
   int64_t vocab_size;     /* 1 to weight.rows */
+  int32_t arithmetic;     /* of the logits: ISOLOGIT_EXACT, or ISOLOGIT_FAST as in isologit_cuda_logits */
   int32_t has_softcap;    /* these five as in isologit_head */
   float softcap;
   int32_t scale_kind;
@@ -70,6 +75,7 @@ typedef struct isologit_cuda_score_request {
   float* entropy;       /* [N] */
   float* sum_p2;        /* [N] */
   int64_t* argmax;      /* [N] */
+  double* summaries;    /* [N, 5], what isologit_cuda_backward takes */
   /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer; compute such a call by
    * another kernel), and how many ids were neither of the vocabulary nor ignore_index, whose results are NaN. */
   uint32_t* status;
@@ -85,9 +91,65 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(int64_t rows, in
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message,
                                                       size_t message_size);
 
-/* Computes on the device what the proofs take for granted and waits for it: once for each device before its first use,
- * outside of captures. ISOLOGIT_UNSUPPORTED when its arithmetic is not what they need. */
-ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size);
+/* A matrix [rows, H] or, of dbias, a vector of gradients; data NULL: not wanted. */
+typedef struct isologit_cuda_gradient {
+  void* data;
+  int64_t row_stride; /* in elements */
+  int32_t dtype;
+  int32_t accumulate; /* 1: added to what is there, and the sum rounded once; not of dbias */
+} isologit_cuda_gradient;
+
+/* `fast` gradients of scores, CONTRACT.md 5 over the whole vocabulary: within 2^-19 of the sums of which its bound
+ * allows 2^-16. Of logits and their derivatives [N, V] only a block is ever in memory. The bits do not depend on other
+ * rows (dhidden), nor on how much is made at a time. Pointers to numbers of rows are to memory of the device; rows of
+ * dweight and dbias past vocab_size are not written. */
+typedef struct isologit_cuda_backward_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_matrix hidden; /* these as in isologit_cuda_score_request */
+  isologit_matrix weight;
+  isologit_vector bias;
+  int64_t vocab_size;
+  int32_t arithmetic; /* of the logits: that of the forward pass */
+  int32_t has_softcap;
+  float softcap;
+  int32_t scale_kind;
+  float scale;
+  int32_t transform_order;
+  const float* temperatures;
+  int64_t temperature_count;
+  const int64_t* token_ids;
+  int64_t ids_per_row;
+  int64_t ignore_index;           /* rows that have ids and none but it have no gradient */
+  const float* d_logprobs;        /* [N, ids_per_row], the upstream gradients; NULL: 0, and so are the next three */
+  const float* d_lse;             /* [N] */
+  const float* d_entropy;         /* [N] */
+  const float* d_mean_logits;     /* [N] */
+  const double* summaries;        /* [N, 5], what isologit_cuda_score left of the same operands; NULL: they are made */
+  isologit_cuda_gradient dhidden; /* [N, H] */
+  isologit_cuda_gradient dweight; /* [vocab_size, H] */
+  isologit_cuda_gradient dbias;   /* [vocab_size] */
+  /* [2]: how many derivatives of logits the kernels could not prove to 2^-20 of themselves, and how many ids were
+   * neither of the vocabulary nor ignore_index. Where either is not 0 the gradients are of no use. */
+  uint32_t* status;
+  void* workspace;
+  size_t workspace_size; /* at least isologit_cuda_backward_workspace */
+} isologit_cuda_backward_request;
+
+/* The bytes of workspace: at most 2^29 for H up to 65536, and 8 for each element of hidden. has_summaries: whether the
+ * request has summaries. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward_workspace(int64_t rows, int64_t cols, int32_t dtype,
+                                                                   int64_t vocab_size, int32_t has_summaries,
+                                                                   size_t* bytes, char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward(const isologit_cuda_backward_request* request, char* message,
+                                                         size_t message_size);
+
+/* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
+ * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message,
+                                                          size_t message_size);
 
 #ifdef __cplusplus
 }

@@ -52,22 +52,29 @@ def executable() -> None:
 
 
 def kernels(as_json: bool) -> None:
-    """Those of the executable, and the one that the Python package adds."""
+    """Those of the executable, and those that the Python package adds."""
     from isologit import _native
 
     try:
         listed = subprocess.check_output([EXECUTABLE, "kernels", *["--json"] * as_json], text=True)
     except FileNotFoundError:
         executable()  # says so
-    own = _native.kernels()[-1]
+    added = {_native.TORCH: ("any of torch", ["bf16", "f16", "f32"]), _native.CUDA_FAST: ("CUDA", ["bf16", "f16"])}
+    own = [kernel for kernel in _native.kernels() if kernel.name in added]
     if as_json:
         found = json.loads(listed)
-        dtypes = {"dtypes": ["bf16", "f16", "f32"], "why_not": own.why_not or None}
-        found["kernels"].append({key: dtypes.get(key, getattr(own, key, None)) for key in found["kernels"][0]})
+        keys = found["kernels"][0]
+        for kernel in own:
+            said = {"dtypes": added[kernel.name][1], "why_not": kernel.why_not or None}
+            found["kernels"].append({key: said.get(key, getattr(kernel, key, None)) for key in keys})
         print(json.dumps(found, indent=2))
     else:
-        runs = "yes" if own.runnable else f"no: {own.why_not}"
-        print(f"{listed}  {own.name:<13}  {'any of torch':<15}  {own.arithmetic:<10}  bf16 f16 f32       {runs}")
+        for kernel in own:
+            runs = "yes" if kernel.runnable else f"no: {kernel.why_not}"
+            where, dtypes = added[kernel.name]
+            told = f"  {kernel.name:<13}  {where:<15}  {kernel.arithmetic:<10}  {' '.join(dtypes):<17}  {runs}"
+            listed = f"{listed.rstrip()}\n{told}"
+        print(listed)
 
 
 def capture(arguments: list[str]) -> None:

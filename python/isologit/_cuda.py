@@ -9,14 +9,16 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
+MOST_FEATURES = 65535 * 64  # rows of a weight
 SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
+_ARITHMETICS = ("exact", "fast")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 
@@ -38,41 +40,132 @@ class LogitsRequest(Structure):
         ("bias", Vector),
         ("vocab_size", c_int64),
         ("logits", c_void_p),
+        ("logits_dtype", c_int32),
         ("logits_stride", c_int64),
+        ("arithmetic", c_int32),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
     ]
 
 
+_HEAD = [
+    ("struct_size", c_size_t),
+    ("device", c_int32),
+    ("stream", c_void_p),
+    ("hidden", Matrix),
+    ("weight", Matrix),
+    ("bias", Vector),
+    ("vocab_size", c_int64),
+    ("arithmetic", c_int32),
+    ("has_softcap", c_int32),
+    ("softcap", c_float),
+    ("scale_kind", c_int32),
+    ("scale", c_float),
+    ("transform_order", c_int32),
+    ("temperatures", c_void_p),
+    ("temperature_count", c_int64),
+    ("token_ids", c_void_p),
+    ("ids_per_row", c_int64),
+    ("ignore_index", c_int64),
+]
+
+
 class ScoreRequest(Structure):
     _fields_ = [
-        ("struct_size", c_size_t),
-        ("device", c_int32),
-        ("stream", c_void_p),
-        ("hidden", Matrix),
-        ("weight", Matrix),
-        ("bias", Vector),
-        ("vocab_size", c_int64),
-        ("has_softcap", c_int32),
-        ("softcap", c_float),
-        ("scale_kind", c_int32),
-        ("scale", c_float),
-        ("transform_order", c_int32),
-        ("temperatures", c_void_p),
-        ("temperature_count", c_int64),
-        ("token_ids", c_void_p),
-        ("ids_per_row", c_int64),
-        ("ignore_index", c_int64),
+        *_HEAD,
         ("logprobs", c_void_p),
         ("chosen_logits", c_void_p),
         ("lse", c_void_p),
         ("entropy", c_void_p),
         ("sum_p2", c_void_p),
         ("argmax", c_void_p),
+        ("summaries", c_void_p),
         ("status", c_void_p),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
     ]
+
+
+class Gradient(Structure):
+    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
+
+
+class BackwardRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        ("d_logprobs", c_void_p),
+        ("d_lse", c_void_p),
+        ("d_entropy", c_void_p),
+        ("d_mean_logits", c_void_p),
+        ("summaries", c_void_p),
+        ("dhidden", Gradient),
+        ("dweight", Gradient),
+        ("dbias", Gradient),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class Head(NamedTuple):
+    """Operands on one device: hidden [N, H], weight [V, H], bias [V], temperatures f32 [1] or [N]."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+    vocab_size: int | None = None
+    temperatures: Tensor | None = None
+    softcap: float | None = None
+    scale: float | None = None
+    divide: float | None = None
+    scale_first: bool = False
+    arithmetic: str = "exact"
+
+    def checked(self, token_ids: Tensor | None) -> "Head":
+        """With rows whose elements are adjacent; an error for what no request says."""
+        operands = {"weight": self.weight, "token_ids": token_ids, "bias": self.bias}
+        operands["temperatures"] = self.temperatures
+        for name, tensor in operands.items():
+            if tensor is not None and tensor.device != self.hidden.device:
+                raise ValueError(
+                    f"{name} is on {tensor.device} and hidden on {self.hidden.device}; expected one device"
+                )
+        for name, dtype in (("token_ids", torch.int64), ("temperatures", torch.float32)):
+            tensor = operands[name]
+            if tensor is not None and tensor.dtype != dtype:
+                raise ValueError(f"{name} is of {tensor.dtype}; expected {dtype}")
+        rows = self.hidden.shape[0]
+        if token_ids is not None and (token_ids.dim() != 2 or token_ids.shape[0] != rows):
+            raise ValueError(f"token_ids has shape {list(token_ids.shape)}; expected [{rows}, K]")
+        if self.scale is not None and self.divide is not None:
+            raise ValueError("scale and divide are both given; expected one of them")
+        bias, temperatures = (None if x is None else x.contiguous() for x in (self.bias, self.temperatures))
+        vocab_size = self.weight.shape[0] if self.vocab_size is None else self.vocab_size
+        given = {"bias": bias, "temperatures": temperatures, "vocab_size": vocab_size}
+        return self._replace(hidden=_adjacent(self.hidden), weight=_adjacent(self.weight), **given)
+
+    def fields(self, token_ids: Tensor | None, ignore_index: int) -> dict[str, Any]:
+        """Of a request; this Head and token_ids must outlive its call."""
+        device, bias, temperatures = self.hidden.get_device(), self.bias, self.temperatures
+        return {
+            "device": device,
+            "stream": torch.cuda.current_stream(device).cuda_stream,
+            "hidden": _matrix("hidden", self.hidden),
+            "weight": _matrix("weight", self.weight),
+            "bias": Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
+            "vocab_size": self.vocab_size,
+            "arithmetic": _ARITHMETICS.index(self.arithmetic),
+            "has_softcap": self.softcap is not None,
+            "softcap": self.softcap or 0.0,
+            "scale_kind": 1 if self.scale is not None else 2 if self.divide is not None else 0,
+            "scale": self.scale if self.scale is not None else self.divide if self.divide is not None else 1.0,
+            "transform_order": int(self.scale_first),
+            "temperatures": _pointer(temperatures),
+            "temperature_count": 0 if temperatures is None else temperatures.numel(),
+            "token_ids": _pointer(token_ids),
+            "ids_per_row": 0 if token_ids is None else token_ids.shape[1],
+            "ignore_index": ignore_index,
+        }
 
 
 class Library:
@@ -80,14 +173,16 @@ class Library:
 
     def __init__(self, path: str | Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self._tested: set[int] = set()
+        self._tested: set[tuple[int, str]] = set()
         text = [c_char_p, c_size_t]
         for name, arguments in {
             "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_score": [POINTER(ScoreRequest), *text],
             "isologit_cuda_score_workspace": [c_int64, c_int64, c_int32, c_int64, c_int64, POINTER(c_size_t), *text],
-            "isologit_cuda_self_test": [c_int32, *text],
+            "isologit_cuda_backward": [POINTER(BackwardRequest), *text],
+            "isologit_cuda_backward_workspace": [c_int64, c_int64, c_int32, c_int64, c_int32, POINTER(c_size_t), *text],
+            "isologit_cuda_self_test": [c_int32, c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
             getattr(self._library, name).restype = c_int32
@@ -98,16 +193,12 @@ class Library:
         if status != 0:
             raise _ERRORS.get(status, RuntimeError)(message.value.decode())
 
-    def self_test(self, device: int) -> None:
-        """Once for each device; raises NotImplementedError where its arithmetic is not what the proofs need."""
-        if device not in self._tested:
-            self._call("isologit_cuda_self_test", device)
-            self._tested.add(device)
-
-    def workspace(self, hidden: Tensor) -> Tensor:
-        size = c_size_t()
-        self._call("isologit_cuda_logits_workspace", *hidden.shape, _dtype("hidden", hidden), ctypes.byref(size))
-        return torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+    def self_test(self, device: int, arithmetic: str = "exact") -> None:
+        """Once for each device and arithmetic; raises NotImplementedError where the device's is not what the proofs
+        need."""
+        if (device, arithmetic) not in self._tested:
+            self._call("isologit_cuda_self_test", device, _ARITHMETICS.index(arithmetic))
+            self._tested.add((device, arithmetic))
 
     def logits(
         self,
@@ -116,21 +207,24 @@ class Library:
         bias: Tensor | None = None,
         *,
         vocab_size: int | None = None,
+        dtype: torch.dtype = torch.float32,
         out: Tensor | None = None,
+        arithmetic: str = "exact",
     ) -> Tensor:
-        """f32 logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once."""
+        """Logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once to the type of
+        out, or to dtype; or those of arithmetic "fast", which are f32."""
         for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
         device = hidden.get_device()
-        self.self_test(device)
+        self.self_test(device, arithmetic)
         hidden, weight = _adjacent(hidden), _adjacent(weight)
         if bias is not None:
             bias = bias.contiguous()
         vocab_size = weight.shape[0] if vocab_size is None else vocab_size
         if out is None:
-            out = torch.empty(hidden.shape[0], vocab_size, dtype=torch.float32, device=hidden.device)
-        workspace = self.workspace(hidden)
+            out = torch.empty(hidden.shape[0], vocab_size, dtype=dtype, device=hidden.device)
+        workspace = self._workspace("logits", (*hidden.shape, _dtype("hidden", hidden)), hidden.device)
         request = LogitsRequest(
             struct_size=ctypes.sizeof(LogitsRequest),
             device=device,
@@ -140,7 +234,9 @@ class Library:
             bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
             vocab_size=vocab_size,
             logits=out.data_ptr(),
+            logits_dtype=_dtype("out", out),
             logits_stride=out.stride(0),
+            arithmetic=_ARITHMETICS.index(arithmetic),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),
         )
@@ -149,77 +245,88 @@ class Library:
 
     def score(
         self,
-        hidden: Tensor,
-        weight: Tensor,
+        head: Head,
         token_ids: Tensor | None = None,
-        bias: Tensor | None = None,
         *,
-        vocab_size: int | None = None,
         outputs: Sequence[str] = ("logprobs",),
         ignore_index: int = -100,
-        temperatures: Tensor | None = None,
-        softcap: float | None = None,
-        scale: float | None = None,
-        divide: float | None = None,
-        scale_first: bool = False,
+        summaries: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Of hidden [N, H] and token_ids int64 [N, K] on its device: the outputs by name, of SCORES, and "status" [2],
-        how many numbers were left open and how many ids are outside the vocabulary; these are NaN. temperatures f32
-        [1] or [N]."""
-        rows, device = hidden.shape[0], hidden.get_device()
-        operands = {"weight": weight, "token_ids": token_ids, "bias": bias, "temperatures": temperatures}
-        for name, tensor in operands.items():
-            if tensor is not None and tensor.device != hidden.device:
-                raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
-        for name, dtype in (("token_ids", torch.int64), ("temperatures", torch.float32)):
-            tensor = operands[name]
-            if tensor is not None and tensor.dtype != dtype:
-                raise ValueError(f"{name} is of {tensor.dtype}; expected {dtype}")
-        if token_ids is not None and (token_ids.dim() != 2 or token_ids.shape[0] != rows):
-            raise ValueError(f"token_ids has shape {list(token_ids.shape)}; expected [{rows}, K]")
+        """Of token_ids int64 [N, K] on hidden's device: the outputs by name, of SCORES, and "status" [2], how many
+        numbers were left open and how many ids are outside the vocabulary; these are NaN. summaries [N, 5] f64: what
+        backward takes is written there."""
         if wrong := [name for name in outputs if name not in SCORES]:
             raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
-        if scale is not None and divide is not None:
-            raise ValueError("scale and divide are both given; expected one of them")
-        self.self_test(device)
-        # Copies, where there are any, live until the kernels are launched.
-        hidden, weight = _adjacent(hidden), _adjacent(weight)
-        bias, token_ids, temperatures = (None if x is None else x.contiguous() for x in (bias, token_ids, temperatures))
-        vocab_size = weight.shape[0] if vocab_size is None else vocab_size
-        ids = 0 if token_ids is None else token_ids.shape[1]
-        size = c_size_t()
-        shape = (*hidden.shape, _dtype("hidden", hidden), vocab_size, ids)
-        self._call("isologit_cuda_score_workspace", *shape, ctypes.byref(size))
-        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
-        found = {"status": torch.zeros(2, dtype=torch.int32, device=hidden.device)}
+        head = head.checked(token_ids)
+        hidden, device = head.hidden, head.hidden.device
+        self.self_test(hidden.get_device(), head.arithmetic)
+        token_ids = None if token_ids is None else token_ids.contiguous()
+        rows, ids = hidden.shape[0], 0 if token_ids is None else token_ids.shape[1]
+        shape = (rows, hidden.shape[1], _dtype("hidden", hidden), head.vocab_size, ids)
+        workspace = self._workspace("score", shape, device)
+        found = {"status": torch.zeros(2, dtype=torch.int32, device=device)}
         for name in outputs:
             shape = (rows, ids) if name in ("logprobs", "chosen_logits") else (rows,)
             dtype = torch.int64 if name == "argmax" else torch.float32
-            found[name] = torch.empty(shape, dtype=dtype, device=hidden.device)
+            found[name] = torch.empty(shape, dtype=dtype, device=device)
         request = ScoreRequest(
             struct_size=ctypes.sizeof(ScoreRequest),
-            device=device,
-            stream=torch.cuda.current_stream(device).cuda_stream,
-            hidden=_matrix("hidden", hidden),
-            weight=_matrix("weight", weight),
-            bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
-            vocab_size=vocab_size,
-            has_softcap=softcap is not None,
-            softcap=softcap or 0.0,
-            scale_kind=1 if scale is not None else 2 if divide is not None else 0,
-            scale=scale if scale is not None else divide if divide is not None else 1.0,
-            transform_order=int(scale_first),
-            temperatures=None if temperatures is None else temperatures.data_ptr(),
-            temperature_count=0 if temperatures is None else temperatures.numel(),
-            token_ids=None if token_ids is None else token_ids.data_ptr(),
-            ids_per_row=ids,
-            ignore_index=ignore_index,
+            **head.fields(token_ids, ignore_index),
+            summaries=_pointer(summaries),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
         self._call("isologit_cuda_score", ctypes.byref(request))
         return found
+
+    def backward(
+        self,
+        head: Head,
+        token_ids: Tensor | None = None,
+        *,
+        d_logprobs: Tensor | None = None,
+        d_lse: Tensor | None = None,
+        d_entropy: Tensor | None = None,
+        d_mean_logits: Tensor | None = None,
+        ignore_index: int = -100,
+        summaries: Tensor | None = None,
+        dhidden: Tensor | None = None,
+        dweight: Tensor | None = None,
+        dbias: Tensor | None = None,
+        accumulate: bool = False,
+    ) -> Tensor:
+        """Writes `fast` gradients for upstreams f32 [N, K] and [N] into dhidden [N, H], dweight [>= vocab_size, H] and
+        dbias; accumulate: adds to dweight. Returns the status [2]: what is not proven, and wrong ids; both 0, or the
+        gradients are of no use."""
+        head = head.checked(token_ids)
+        hidden, device = head.hidden, head.hidden.device
+        self.self_test(hidden.get_device(), head.arithmetic)
+        token_ids = None if token_ids is None else token_ids.contiguous()
+        upstreams = {"d_logprobs": d_logprobs, "d_lse": d_lse, "d_entropy": d_entropy, "d_mean_logits": d_mean_logits}
+        upstreams = {name: None if x is None else x.float().contiguous() for name, x in upstreams.items()}
+        shape = (*hidden.shape, _dtype("hidden", hidden), head.vocab_size, int(summaries is not None))
+        workspace = self._workspace("backward", shape, device)
+        status = torch.zeros(2, dtype=torch.int32, device=device)
+        request = BackwardRequest(
+            struct_size=ctypes.sizeof(BackwardRequest),
+            **head.fields(token_ids, ignore_index),
+            summaries=_pointer(summaries),
+            dhidden=_gradient("dhidden", dhidden),
+            dweight=_gradient("dweight", dweight, accumulate),
+            dbias=_gradient("dbias", dbias),
+            status=status.data_ptr(),
+            workspace=workspace.data_ptr(),
+            workspace_size=workspace.numel(),
+            **{name: _pointer(x) for name, x in upstreams.items()},
+        )
+        self._call("isologit_cuda_backward", ctypes.byref(request))
+        return status
+
+    def _workspace(self, verb: str, shape: Sequence[int], device: torch.device) -> Tensor:
+        size = c_size_t()
+        self._call(f"isologit_cuda_{verb}_workspace", *shape, ctypes.byref(size))
+        return torch.empty(size.value, dtype=torch.uint8, device=device)
 
 
 def _dtype(name: str, tensor: Tensor) -> int:
@@ -231,6 +338,16 @@ def _dtype(name: str, tensor: Tensor) -> int:
 def _adjacent(tensor: Tensor) -> Tensor:
     """The tensor itself when the elements of a row are adjacent, else a copy."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _gradient(name: str, tensor: Tensor | None, accumulate: bool = False) -> Gradient:
+    if tensor is None:
+        return Gradient()
+    return Gradient(tensor.data_ptr(), tensor.stride(0) if tensor.dim() > 1 else 0, _dtype(name, tensor), accumulate)
 
 
 def _matrix(name: str, tensor: Tensor) -> Matrix:

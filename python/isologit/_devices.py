@@ -63,7 +63,7 @@ def _other(device: Any, module: Any) -> Device:
         from isologit._torch import cuda
 
         if cuda.library() is not None:
-            told.append("plain f32 logits and scores by the CUDA library")
+            told.append("plain logits, linears, scores and their gradients by the CUDA library")
         if module.get_device_capability(device) not in _STRONG_F64:
             told.append("its f64 is much slower than its f32, and so are many rows")
     return Device(str(device), name, _native.TORCH, self_test.why_not(device), "; ".join(told))

@@ -106,8 +106,8 @@ def logits(
     the transforms.
 
     Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
-    go to libisologit_cuda.so where that lies in the package's folder and what is asked for is in f32, without
-    transforms, gradients and a report.
+    go to libisologit_cuda.so where that lies in the package's folder and what is asked for is without transforms,
+    gradients and a report.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
     if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
@@ -116,7 +116,7 @@ def logits(
         asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "lora": lora}
         asked |= {"dtype": dtype, "arithmetic": arithmetic, "kernel": kernel, "return_report": return_report}
         if cuda.makes(hidden, weight, bias, **asked, dweight_accumulate=dweight_accumulate):
-            return cuda.logits(hidden, weight, bias, vocab_size)
+            return cuda.logits(hidden, weight, bias, vocab_size, dtype, arithmetic)
     head = HeadArgs.of(
         hidden,
         weight,

@@ -47,7 +47,9 @@ SCALE_MULTIPLY, SCALE_DIVIDE = 1, 2
 _TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
-TORCH = "torch"  # the kernel that is not in the library: isologit.torch_backend
+TORCH = "torch"  # kernels that are not in the library: isologit.torch_backend
+CUDA_FAST = "cuda_fast"  # and the fast arithmetic of the CUDA library, isologit._torch.cuda
+CUDA_LIBRARY = Path(__file__).with_name("libisologit_cuda.so")
 
 _ERRORS: dict[int, type[Exception]] = {
     1: ValueError,
@@ -163,7 +165,8 @@ def version() -> str:
 
 
 def kernels() -> list[Kernel]:
-    """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on."""
+    """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on, and
+    "cuda_fast", for tensors on CUDA devices."""
     found = []
     for index in range(_library.isologit_kernel_count()):
         info = KernelInfo()
@@ -172,7 +175,10 @@ def kernels() -> list[Kernel]:
         found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
     runnable = importlib.util.find_spec("torch") is not None
     why_not = "" if runnable else "PyTorch is not installed"
-    return [*found, Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)]
+    torch = Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)
+    there = CUDA_LIBRARY.exists()
+    why_not = why_not or ("" if there else f"{CUDA_LIBRARY.name} is not beside the package")
+    return [*found, torch, Kernel(CUDA_FAST, "CUDA devices", "fast", why_not, runnable and there, False)]
 
 
 @functools.cache
@@ -280,6 +286,10 @@ def check_kernel(kernel: str) -> bytes:
         raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
     if kernel == TORCH:
         raise ValueError("kernel is 'torch', which takes tensors and not what this function has; leave it out")
+    if kernel == CUDA_FAST:
+        raise ValueError(
+            "kernel is 'cuda_fast', which takes tensors on CUDA devices and not what is here; leave it out"
+        )
     return kernel.encode()
 
 

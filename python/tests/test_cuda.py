@@ -5,22 +5,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import isologit  # noqa: E402
+import isologit.forward  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
+from isologit.torch_backend import backward as torch_backend_backward  # noqa: E402
+from isologit.torch_backend import score as torch_backend_score  # noqa: E402
+from isologit.torch_backend.forward import linears  # noqa: E402
 
 
 class Recorder:
     """In the place of the library: keeps what it is given."""
 
-    def logits(self, hidden, weight, bias, *, vocab_size):
-        self.given = (hidden, weight, bias, vocab_size)
-        return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device)
+    def logits(self, hidden, weight, bias, *, vocab_size=None, dtype=torch.float32, out=None, arithmetic="exact"):
+        self.given, self.out, self.arithmetic = (hidden, weight, bias, vocab_size), out, arithmetic
+        return torch.empty(hidden.shape[0], vocab_size or weight.shape[0], device=hidden.device, dtype=dtype)
 
-
-    def score(self, hidden, weight, token_ids, bias, *, vocab_size, outputs, **options):
-        self.given, self.options = (hidden, weight, token_ids, bias, vocab_size), options
-        shapes = {name: token_ids.shape if name == "logprobs" else hidden.shape[:1] for name in outputs}
+    def score(self, head, token_ids, *, outputs, **options):
+        self.given, self.options = (head, token_ids), options
+        shapes = {name: token_ids.shape if name == "logprobs" else head.hidden.shape[:1] for name in outputs}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
 
 
@@ -51,6 +53,64 @@ def test_bias_and_vocab_size_go_with_them(library):
     assert result.shape == (2, 3, 4) and library.given[2] is bias and library.given[3] == 4
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_in_narrow_types(library, dtype):
+    assert isologit.logits(*tensors(), dtype=dtype).dtype == dtype and hasattr(library, "given")
+
+
+def test_fast_logits_and_scores_go_to_the_library(library):
+    for kernel in ("", "cuda_fast"):
+        assert isologit.logits(*tensors(), arithmetic="fast", kernel=kernel).dtype == torch.float32
+        assert library.arithmetic == "fast"
+        args = score_args(arithmetic="fast", kernel=kernel)
+        assert cuda.makes_score(args)
+        cuda.score(args)
+        assert library.given[0].arithmetic == "fast"
+    assert not cuda.makes_score(score_args(kernel="cuda_fast"))
+    for hidden, weight in (tensors(torch.float32), (tensors()[0], tensors(torch.float16)[1])):
+        assert not cuda.makes(hidden, weight, None, arithmetic="fast")
+
+
+def test_fast_arithmetic_is_listed_and_reported(monkeypatch):
+    listed = {kernel.name: kernel for kernel in isologit.kernels()}["cuda_fast"]
+    assert listed.arithmetic == "fast" and listed.runnable == cuda.LIBRARY.exists()
+    monkeypatch.setattr(cuda, "makes_score", lambda args: True)
+    found = {"lse": torch.zeros(2), "status": torch.zeros(2, dtype=torch.int32)}
+    monkeypatch.setattr(cuda, "score", lambda args, summaries: found)
+    args = score_args_on_cpu(arithmetic="fast")
+    results = torch_backend_score.Results(*torch_backend_score.score(*args.flat(), "fast", None))
+    report = isologit.Report.of(results.counts)
+    assert (report.kernel, report.arithmetic, report.rows) == ("cuda_fast", "fast", 2)
+    found["status"][0] = 1
+    with pytest.raises(RuntimeError, match="does not prove these scores of fast logits"):
+        torch_backend_score.score(*args.flat(), "fast", None)
+
+
+def test_fast_arithmetic_has_fast_gradients_alone(gradients, monkeypatch):
+    monkeypatch.setattr(cuda, "makes_backward", lambda *_: False)
+    args = score_args_on_cpu(arithmetic="fast")
+    wanted = [None, torch.empty(0), torch.empty(0), torch.empty(0), torch.zeros(8, dtype=torch.int64), -100]
+    for how in ("fast", "exact"):
+        flat = (
+            *args.head,
+            *args.support,
+            *wanted,
+            None,
+            None,
+            torch.ones(2),
+            None,
+            None,
+            how,
+            True,
+            True,
+            False,
+            False,
+            False,
+        )
+        with pytest.raises(NotImplementedError, match=f"gradients='{how}' of fast logits"):
+            torch_backend_backward.score_backward(*flat)
+
+
 def test_no_rows(library):
     assert isologit.logits(torch.empty(2, 0, 8, device="cuda"), torch.empty(5, 8, device="cuda")).shape == (2, 0, 5)
 
@@ -62,8 +122,10 @@ def test_no_rows(library):
         {"softcap": 30.0},
         {"scale": 2.0},
         {"divide": 2.0},
-        {"dtype": torch.bfloat16},
-        {"arithmetic": "fast"},
+        {"dtype": torch.bfloat16, "scale": 2.0},
+        {"arithmetic": "fast", "dtype": torch.bfloat16},
+        {"arithmetic": "fast", "softcap": 3.0},
+        {"kernel": "cuda_fast"},
         {"kernel": "torch"},
         {"return_report": True},
     ],
@@ -71,7 +133,7 @@ def test_no_rows(library):
 def test_what_it_does_not_make_goes_to_the_torch_backend(library, option):
     hidden, weight = tensors()
     assert not cuda.makes(hidden, weight, None, **option) and cuda.makes(hidden, weight, None)
-    if "return_report" not in option:  # a fake tensor has no numbers
+    if {"return_report", "arithmetic"}.isdisjoint(option) and option.get("kernel") != "cuda_fast":
         result = isologit.logits(hidden, weight, **option)
         assert (result.shape, result.device.type) == ((2, 3, 5), "cuda")
     assert not hasattr(library, "given")
@@ -93,6 +155,35 @@ def test_gradients_go_to_the_torch_backend(library):
     assert library.given[1] is weight
 
 
+def test_linears_go_to_the_library(library):
+    x, weight = tensors()
+    bias = torch.empty(5, device="cuda")
+    assert isologit.forward.linear(x, weight, bias).shape == (2, 3, 5)  # by the operator, which is fake here
+    y = linears.linear(x, weight, bias, 0, [], "")
+    assert (y.shape, y.dtype) == ((2, 3, 5), torch.bfloat16)
+    assert library.given[0].shape == (6, 8) and library.given[1:3] == (weight, bias)
+    assert (library.out.shape, library.out.dtype) == ((6, 5), torch.bfloat16)
+
+
+def test_gradients_of_linears_go_to_the_library(library):
+    x, weight = tensors()
+    bias, dy = torch.empty(5, device="cuda"), torch.empty(2, 3, 5, device="cuda", dtype=torch.bfloat16)
+    wanted = {0: ((6, 5), (8, 5)), 1: ((5, 6), (8, 6)), 2: ((5, 6), (1, 6))}
+    for place, (left, right) in wanted.items():
+        found = linears.linear_backward(x, weight, bias, dy, [place == i for i in range(3)], 0, [], "")
+        assert found[place].shape == (x, weight, bias)[place].shape
+        assert library.given[0].shape == left and library.given[1].shape == right and library.given[2] is None
+        assert library.out.dtype == (x, weight, bias)[place].dtype
+
+
+def test_linears_that_it_does_not_make(library):
+    x, weight = torch.ones(3, 8), torch.ones(5, 8)
+    out = torch.empty(3, 5)
+    assert not cuda.linear(x, weight, None, out) and not hasattr(library, "given")  # on the CPU
+    wide = torch.empty(1, 1 << 21, device="cuda")
+    assert not cuda.linear(wide, wide, None, out)
+
+
 def score_args(**options):
     hidden, weight = tensors()
     ids = torch.empty(2, 3, 4, dtype=torch.int64, device="cuda")
@@ -103,16 +194,25 @@ def score_args(**options):
     return score_args_of(hidden, weight, token_ids, **usual)
 
 
+def score_args_on_cpu(**options):
+    """For the lse of two rows."""
+    hidden, weight = torch.ones(2, 8).bfloat16(), torch.ones(5, 8).bfloat16()
+    usual = dict.fromkeys(("mask", "kept", "banned", "bias", "softcap", "scale", "divide", "vocab_size", "processors"))
+    usual |= {"temperature": 1.0, "transform_order": "softcap_first", "arithmetic": "exact", "threads": 0, "kernel": ""}
+    return score_args_of(hidden, weight, None, ignore_index=-100, outputs=["lse"], top_k=0, **(usual | options))
+
+
 def test_scores_go_to_the_library(library):
     args = score_args(softcap=30.0, scale=2.0, transform_order="scale_first", temperature=0.5, vocab_size=4)
     assert cuda.makes_score(args)
     found = cuda.score(args)
     assert found["logprobs"].shape == (6, 4) and found["entropy"].shape == (6,)
-    assert library.given[2].shape == (6, 4) and library.given[4] == 4
-    said = {name: library.options[name] for name in ("softcap", "scale", "divide", "scale_first", "ignore_index")}
-    assert said == {"softcap": 30.0, "scale": 2.0, "divide": None, "scale_first": True, "ignore_index": -100}
+    head = library.given[0]
+    assert library.given[1].shape == (6, 4) and head.vocab_size == 4
+    assert (head.softcap, head.scale, head.divide, head.scale_first) == (30.0, 2.0, None, True)
+    assert library.options == {"ignore_index": -100, "summaries": None}
     one_each = score_args(token_ids=torch.empty(2, 3, dtype=torch.int64, device="cuda"))
-    assert cuda.score(one_each)["logprobs"].shape == (6,) and library.given[2].shape == (6, 1)
+    assert cuda.score(one_each)["logprobs"].shape == (6,) and library.given[1].shape == (6, 1)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +224,101 @@ def test_scores_that_it_does_not_make(library, option):
     if "token_ids" in option:
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))
-    assert not cuda.makes_score(score_args()._replace(summaries=True))
+    assert cuda.makes_score(score_args()._replace(summaries=True))
+
+
+class Gradients:
+    """In the place of the library: gradients of what it is given by plain torch in f64."""
+
+    status = (0, 0)
+
+    def backward(self, head, token_ids, *, summaries, ignore_index, accumulate, **named):
+        assert ignore_index == -1 and head.softcap == 3.0 and not head.scale_first
+        self.summaries, self.accumulate = summaries, accumulate
+        wanted = {name: named.pop(name) for name in ("dhidden", "dweight", "dbias") if name in named}
+        vocab = head.vocab_size
+        hidden, weight, bias = (x.double() for x in (head.hidden, head.weight, head.bias))
+        tanh = torch.tanh((hidden @ weight[:vocab].T + bias[:vocab]) / head.softcap)
+        logprobs = torch.log_softmax(head.softcap * tanh / head.temperatures[:, None].double(), -1)
+        p = logprobs.exp()
+        a = torch.zeros_like(p).scatter_add_(1, token_ids, named["d_logprobs"].double())
+        dz = a + p * (named["d_lse"].double()[:, None] - a.sum(1, keepdim=True))
+        if "d_entropy" in named:
+            entropy = -(p * logprobs).sum(1, keepdim=True)
+            dz -= named["d_entropy"].double()[:, None] * p * (logprobs + entropy)
+        dz = torch.nn.functional.pad(dz * (1 - tanh * tanh) / head.temperatures[:, None].double(), (0, 2))
+        found = (dz @ weight, dz.T @ hidden, dz.sum(0))
+        for (name, to), gradient in zip(wanted.items(), found, strict=True):
+            to.copy_(gradient.to(to.dtype) + (to if accumulate and name == "dweight" else 0))
+        return torch.tensor(self.status)
+
+
+def gradients_of(kernel, entropy=True, buffer=None):
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((7, 8), (11, 8), (11,))
+    leaves = [torch.randn(size, generator=generator).requires_grad_() for size in sizes]
+    ids = torch.randint(0, 9, (7,), generator=generator)
+    ids[2] = -100
+    scores = isologit.score(
+        *leaves[:2],
+        ids,
+        bias=leaves[2],
+        softcap=3.0,
+        temperature=0.5,
+        vocab_size=9,
+        outputs=["logprobs", "lse", *(["entropy"] if entropy else [])],
+        kernel=kernel,
+        dweight_accumulate=buffer,
+    )
+    up = torch.linspace(-1, 2, 7)
+    loss = (up * scores.logprobs).sum() + (up * up * scores.lse).sum()
+    (loss + (scores.entropy.sum() if entropy else 0)).backward()
+    return [buffer if x.grad is None else x.grad for x in leaves]
+
+
+@pytest.fixture
+def gradients(monkeypatch):
+    """As if tensors on the CPU were the library's."""
+    stub = Gradients()
+    monkeypatch.setattr(cuda, "library", lambda: stub)
+    monkeypatch.setattr(cuda, "makes_score", lambda args: False)
+    monkeypatch.setattr(cuda, "makes_backward", lambda *_: True)
+    return stub
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+@pytest.mark.parametrize("accumulate", [False, True])
+def test_gradients_go_to_the_library_with_all_they_need(gradients, entropy, accumulate):
+    buffers = [torch.ones(11, 8) if accumulate else None for _ in range(2)]
+    found = gradients_of("torch", entropy, buffers[0])
+    right = gradients_of("", entropy, buffers[1])  # the library's of the CPU
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert gradients.accumulate == accumulate and (gradients.summaries is None) == entropy
+    assert entropy or gradients.summaries.shape == (7, 5)
+    untouched = 1.0 if accumulate else 0.0
+    assert found[1][9:].eq(untouched).all() and found[2][9:].eq(0).all()  # rows of padding
+
+
+def test_gradients_that_the_library_does_not_prove(gradients):
+    gradients.status = (1, 0)
+    right = gradients_of("")
+    for one, other in zip(gradients_of("torch"), right, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)  # the core's
+    buffer = torch.ones(11, 8)
+    with pytest.raises(RuntimeError, match="does not prove"):
+        gradients_of("torch", buffer=buffer)
+    assert buffer.isnan().all()
+
+
+def test_gradients_that_it_does_not_make(library):
+    args = score_args()
+    ids = torch.empty(6, 4, dtype=torch.int64, device="cuda")
+    assert cuda.makes_backward(args.head, args.support, ids)
+    assert not cuda.makes_backward(args.head._replace(kernel="torch"), args.support, ids)
+    assert cuda.makes_backward(args.head._replace(arithmetic="fast"), args.support, ids)
+    mask = torch.empty(1, 5, dtype=torch.bool, device="cuda")
+    assert not cuda.makes_backward(args.head, args.support._replace(mask=mask), ids)
 
 
 def test_without_the_library():

@@ -48,9 +48,9 @@ ISOLOGIT_DEVICE void carry(Accumulator& sum) {
   }
 }
 
-// The sum rounded once to f32: its leading 53 bits or more, the last of them set if anything follows (rounded to odd),
-// which makes an f64 that rounds as the sum does.
-ISOLOGIT_DEVICE float round_once(Accumulator& sum) {
+// The sum rounded once to a type: its leading 53 bits or more, the last of them set if anything follows (rounded to
+// odd), which makes an f64 that rounds as the sum does.
+ISOLOGIT_DEVICE float round_once(Accumulator& sum, int type = kF32) {
   carry(sum);
   const bool negative = static_cast<std::int64_t>(sum.digit[Accumulator::kDigits - 1]) < 0;
   if (negative) {
@@ -77,7 +77,7 @@ ISOLOGIT_DEVICE float round_once(Accumulator& sum) {
   more = more || rest != 0 || (leading & 0x7FFU) != 0;
   leading = leading >> 11 | (more ? 1U : 0U);
   const double magnitude = static_cast<double>(leading) * power_of_two(exponent + 11);
-  return round_once(negative ? -magnitude : magnitude);
+  return round_once(negative ? -magnitude : magnitude, type);
 }
 
 }  // namespace isologit::detail::cuda

@@ -58,9 +58,10 @@ ISOLOGIT_DEVICE int lowest_bit(double x) {
   return (field != 0 ? field : 1) - 1075 + zeros;
 }
 
-// The one NaN that results may hold, and the NaN that marks a logit as not settled yet.
+// The one NaN that results may hold, and the NaN that marks a result as not settled yet: its bits suffice to tell it
+// in bf16 and f16 too (result.cuh).
 ISOLOGIT_DEVICE float quiet_nan() { return bit_cast<float>(std::uint32_t{0x7FC00000}); }
-ISOLOGIT_DEVICE float open_mark() { return bit_cast<float>(std::uint32_t{0x7FC0A5A5}); }
-ISOLOGIT_DEVICE bool is_open(float x) { return bit_cast<std::uint32_t>(x) == 0x7FC0A5A5U; }
+ISOLOGIT_DEVICE float open_mark() { return bit_cast<float>(std::uint32_t{0x7FD20000}); }
+ISOLOGIT_DEVICE bool is_open(float x) { return bit_cast<std::uint32_t>(x) == 0x7FD20000U; }
 
 }  // namespace isologit::detail::cuda

@@ -68,6 +68,25 @@ class DeviceBlock {
 #endif
   }
 
+  // c += a b in f32, of elements E (bf16 or f16): the same tile. Lane 4g + t holds in a[2i + s], weight row g + 8s, and
+  // in b[i], hidden row g, the elements at places 2t + 8i and the next; c as above.
+  template <class E, class C, class A, class B>
+  __device__ __forceinline__ void mma_f32(C c_of, A a_of, B b_of) {
+    const int lane = threadIdx.x & 31;
+    float* c = c_of(lane);
+    const std::uint32_t* a = a_of(lane);
+    const std::uint32_t* b = b_of(lane);
+    if constexpr (E::kFraction == Bf16::kFraction) {
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    } else {
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+  }
+
   // Every lane whose number differs by a multiple of `from` below 32 merges what the others have; T is made of words.
   template <class X, class Merge>
   __device__ __forceinline__ void reduce(X x_of, int from, int below, Merge merge_into) {

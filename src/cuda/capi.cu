@@ -5,6 +5,7 @@
 #include "cuda/check_request.hpp"
 #include "cuda/device.cuh"
 #include "cuda/device_guard.hpp"
+#include "cuda/fast_self_test.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/self_test.cuh"
 #include "isologit/cuda.h"
@@ -42,8 +43,20 @@ isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits
           static_cast<int>(r.vocab_size),
           static_cast<int>(r.hidden.cols),
           r.logits,
+          r.logits_dtype,
           r.logits_stride,
+          r.arithmetic == ISOLOGIT_FAST,
           r.workspace};
+}
+
+template <class Request>
+isologit::detail::cuda::Transforms transforms_of(const Request& r) {
+  return {r.has_softcap != 0 ? r.softcap : 0.0F,
+          r.scale_kind,
+          r.scale,
+          r.transform_order == ISOLOGIT_SCALE_FIRST,
+          r.temperature_count == 0 ? nullptr : r.temperatures,
+          r.temperature_count == 1};
 }
 
 isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
@@ -54,8 +67,7 @@ isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_r
           r.hidden.rows,
           static_cast<int>(r.vocab_size),
           static_cast<int>(r.hidden.cols),
-          {r.has_softcap != 0 ? r.softcap : 0.0F, r.scale_kind, r.scale, r.transform_order == ISOLOGIT_SCALE_FIRST,
-           r.temperature_count == 0 ? nullptr : r.temperatures, r.temperature_count == 1},
+          transforms_of(r),
           r.token_ids,
           static_cast<int>(r.ids_per_row),
           r.ignore_index,
@@ -66,7 +78,49 @@ isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_r
           r.sum_p2,
           r.argmax,
           reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
+          r.summaries,
+          isologit::detail::cuda::kKeptDoubles,
+          r.arithmetic == ISOLOGIT_FAST,
           r.workspace};
+}
+
+isologit::detail::cuda::Gradient gradient_of(const isologit_cuda_gradient& g) {
+  return {g.data, g.dtype, g.row_stride, g.accumulate != 0};
+}
+
+isologit::detail::cuda::BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          transforms_of(r),
+          {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
+           r.d_mean_logits},
+          r.summaries,
+          gradient_of(r.dhidden),
+          gradient_of(r.dweight),
+          gradient_of(r.dbias),
+          r.arithmetic == ISOLOGIT_FAST,
+          reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
+          r.workspace};
+}
+
+cudaError_t launch_self_test(std::int32_t arithmetic, std::uint32_t* count) {
+  namespace cuda = isologit::detail::cuda;
+  cuda::DeviceLauncher launcher(nullptr);
+  if (arithmetic == ISOLOGIT_EXACT) {
+    using Kernel = cuda::SelfTest<cuda::DeviceBlock<4>>;
+    launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
+  } else {
+    using OfBf16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::Bf16>;
+    using OfF16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::F16>;
+    launcher.launch<OfBf16>(OfBf16::kKinds, 1, {count});
+    launcher.launch<OfF16>(OfF16::kKinds, 1, {count});
+  }
+  return launcher.error();
 }
 
 // Whether it is one this library knows.
@@ -133,27 +187,55 @@ isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, 
   return say(error, "launching the kernels of scores", message, message_size);
 }
 
-isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size) {
+isologit_status isologit_cuda_backward_workspace(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size,
+                                                 int32_t has_summaries, size_t* bytes, char* message,
+                                                 size_t message_size) {
+  const std::string wrong = isologit::detail::cuda::check_score_shape(rows, cols, dtype, vocab_size, 0);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes = static_cast<size_t>(
+      isologit::detail::cuda::backward_plan(rows, cols, dtype, static_cast<int>(vocab_size), has_summaries != 0).bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_backward(const isologit_cuda_backward_request* request, char* message,
+                                       size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const cudaError_t error =
+      isologit::detail::cuda::launch_backward(kernels_request(*request), static_cast<cudaStream_t>(request->stream));
+  return say(error, "launching the kernels of gradients", message, message_size);
+}
+
+isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message, size_t message_size) {
+  if (arithmetic != ISOLOGIT_EXACT && arithmetic != ISOLOGIT_FAST) {
+    return say(ISOLOGIT_INVALID_ARGUMENT,
+               "arithmetic is " + std::to_string(arithmetic) + "; expected ISOLOGIT_EXACT (0) or ISOLOGIT_FAST (1)",
+               message, message_size);
+  }
   const DeviceGuard guard(device);
   if (guard.error() != cudaSuccess) return say(guard.error(), "choosing the device", message, message_size);
-  using Kernel = isologit::detail::cuda::SelfTest<isologit::detail::cuda::DeviceBlock<4>>;
   std::uint32_t* count = nullptr;
   std::uint32_t broken = 0;
   cudaError_t error = cudaMalloc(&count, sizeof *count);
   if (error != cudaSuccess) return say(error, "allocating 4 bytes for the self-test", message, message_size);
   error = cudaMemset(count, 0, sizeof *count);
-  isologit::detail::cuda::DeviceLauncher launcher(nullptr);
-  launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
-  if (error == cudaSuccess) error = launcher.error();
+  if (error == cudaSuccess) error = launch_self_test(arithmetic, count);
   if (error == cudaSuccess) error = cudaMemcpy(&broken, count, sizeof broken, cudaMemcpyDeviceToHost);
   cudaFree(count);
   if (error == cudaSuccess && broken != 0) {
-    return say(
-        ISOLOGIT_UNSUPPORTED,
-        "device " + std::to_string(device) + ": " + std::to_string(broken) +
-            " sums of f64 products are not rounded as IEEE 754 has it; exact arithmetic needs a device and a build "
-            "that do (no fast math)",
-        message, message_size);
+    const std::string sums = "device " + std::to_string(device) + ": " + std::to_string(broken) + " sums of ";
+    return say(ISOLOGIT_UNSUPPORTED,
+               sums + (arithmetic == ISOLOGIT_EXACT
+                           ? "f64 products are not rounded as IEEE 754 has it; exact arithmetic needs a device and a "
+                             "build that do (no fast math)"
+                           : "bf16 or f16 products are further from the real ones than the fast arithmetic allows, or "
+                             "not the same at each place; expected exact arithmetic on this device"),
+               message, message_size);
   }
   return say(error, "running the self-test", message, message_size);
 }

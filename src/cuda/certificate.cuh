@@ -9,7 +9,7 @@
 #pragma once
 
 #include "cuda/bits.cuh"
-#include "cuda/element.cuh"
+#include "cuda/result.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -59,28 +59,21 @@ ISOLOGIT_DEVICE RowFacts facts_of(const Gathered& gathered, int size) {
   return facts;
 }
 
-ISOLOGIT_DEVICE float round_once(double x) {
-#ifdef __CUDACC__
-  return __double2float_rn(x) + 0.0F;
-#else
-  return static_cast<float>(x) + 0.0F;  // a zero is +0
-#endif
-}
-
-// The logit, or the mark of an open one. `sum` is the sum of products after `steps` additions.
-ISOLOGIT_DEVICE float certified(double sum, const RowFacts& hidden, const RowFacts& weight, float bias, int steps) {
+// The logit rounded once to a type, or the mark of an open one. `sum` is the sum of products after `steps` additions.
+ISOLOGIT_DEVICE float certified(double sum, const RowFacts& hidden, const RowFacts& weight, float bias, int steps,
+                                int type = kF32) {
   const double magnitude = hidden.norm * weight.norm + fabs(static_cast<double>(bias));
   const double z = sum + static_cast<double>(bias);
   // The last term: for that addition, for this one, and for the two below.
   const double error = steps * 0x1.02p-53 * magnitude + fabs(z) * 0x1p-51;
-  const float low = round_once(z - error);
-  const float high = round_once(z + error);
+  const float low = round_once(z - error, type);
+  const float high = round_once(z + error, type);
   if (low == high) return low;  // never with NaN
   int lowest = hidden.lowest + weight.lowest;
   const int bias_lowest = lowest_bit(static_cast<double>(bias));
   if (bias_lowest < lowest) lowest = bias_lowest;
   // The norms' own roundings, 2^-40 for both: one bit is kept in hand.
-  if (magnitude <= power_of_two(52 + (lowest < kNoBit ? lowest : kNoBit))) return round_once(z);
+  if (magnitude <= power_of_two(52 + (lowest < kNoBit ? lowest : kNoBit))) return round_once(z, type);
   return open_mark();
 }
 

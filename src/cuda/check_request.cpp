@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/score.cuh"
+#include "cuda/backward.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
@@ -12,8 +12,7 @@ std::string number(std::int64_t x) { return std::to_string(x); }
 
 std::string check_dtype(const std::string& name, std::int32_t dtype) {
   if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return {};
-  return name + ".dtype is " + number(dtype) +
-         ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
+  return name + " is " + number(dtype) + ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
 }
 
 std::string check_address(const std::string& name, const void* data, std::int64_t multiple) {
@@ -23,7 +22,7 @@ std::string check_address(const std::string& name, const void* data, std::int64_
 }
 
 std::string check_matrix(const std::string& name, const isologit_matrix& matrix) {
-  if (auto wrong = check_dtype(name, matrix.dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype(name + ".dtype", matrix.dtype); !wrong.empty()) return wrong;
   if (matrix.rows < 0 || matrix.cols < 1) {
     return name + " is [" + number(matrix.rows) + ", " + number(matrix.cols) +
            "]; it needs columns, and no fewer than 0 rows";
@@ -34,7 +33,7 @@ std::string check_matrix(const std::string& name, const isologit_matrix& matrix)
 
 std::string check_bias(const isologit_vector& bias, std::int64_t weight_rows) {
   if (bias.data == nullptr && bias.size == 0) return {};
-  if (auto wrong = check_dtype("bias", bias.dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("bias.dtype", bias.dtype); !wrong.empty()) return wrong;
   if (bias.size != weight_rows) {
     return "bias has " + number(bias.size) + " elements, but weight has " + number(weight_rows) + " rows";
   }
@@ -48,7 +47,20 @@ std::string check_vocab(std::int64_t vocab_size) {
   return "vocab_size is " + number(vocab_size) + "; the CUDA kernels take at most " + number(kMostVocab);
 }
 
-// What both requests have.
+template <class Request>
+std::string check_arithmetic(const Request& request) {
+  if (request.arithmetic == ISOLOGIT_EXACT) return {};
+  if (request.arithmetic != ISOLOGIT_FAST) {
+    return "arithmetic is " + number(request.arithmetic) +
+           ", which is neither ISOLOGIT_EXACT (0) nor ISOLOGIT_FAST (1)";
+  }
+  const std::int32_t type = request.weight.dtype;
+  if (type != ISOLOGIT_F32 && type == request.hidden.dtype) return {};
+  return "hidden.dtype is " + number(request.hidden.dtype) + " and weight.dtype is " + number(type) +
+         "; fast arithmetic takes both in ISOLOGIT_BF16 (0) or both in ISOLOGIT_F16 (1)";
+}
+
+// What all requests have.
 template <class Request>
 std::string check_operands(const Request& request) {
   if (auto wrong = check_matrix("hidden", request.hidden); !wrong.empty()) return wrong;
@@ -63,6 +75,7 @@ std::string check_operands(const Request& request) {
            number(request.weight.rows);
   }
   if (auto wrong = check_vocab(request.vocab_size); !wrong.empty()) return wrong;
+  if (auto wrong = check_arithmetic(request); !wrong.empty()) return wrong;
   return check_bias(request.bias, request.weight.rows);
 }
 
@@ -74,7 +87,8 @@ std::string check_workspace(const void* workspace, std::size_t size, std::int64_
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
-std::string check_numbers(const isologit_cuda_score_request& request) {
+template <class Request>
+std::string check_numbers(const Request& request) {
   if (request.has_softcap != 0 && !is_positive(request.softcap)) {
     return "softcap is " + std::to_string(request.softcap) + "; it must be above 0 and finite";
   }
@@ -100,10 +114,33 @@ std::string check_numbers(const isologit_cuda_score_request& request) {
   return count == 0 ? std::string() : check_address("temperatures", request.temperatures, 4);
 }
 
+// What requests of scores and of their gradients have.
+template <class Request>
+std::string check_head(const Request& request) {
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  const auto& hidden = request.hidden;
+  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
+      !wrong.empty())
+    return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
+  if ((request.token_ids == nullptr) == (request.ids_per_row == 0)) return {};
+  return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+         number(request.ids_per_row) + "; give both or neither";
+}
+
+std::string check_gradient(const std::string& name, const isologit_cuda_gradient& gradient, std::int64_t cols) {
+  if (gradient.data == nullptr) return {};
+  if (auto wrong = check_dtype(name + ".dtype", gradient.dtype); !wrong.empty()) return wrong;
+  if (gradient.row_stride < cols) {
+    return name + ".row_stride is " + number(gradient.row_stride) + ", less than the " + number(cols) + " columns";
+  }
+  return check_address(name + ".data", gradient.data, element_size(gradient.dtype));
+}
+
 }  // namespace
 
 std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtype) {
-  if (auto wrong = check_dtype("hidden", dtype); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("hidden.dtype", dtype); !wrong.empty()) return wrong;
   if (rows < 0) return "hidden has " + number(rows) + " rows, fewer than 0";
   if (cols < 1 || cols > kMostDepth) {
     return "hidden has " + number(cols) + " columns; the CUDA kernels take 1 to " + number(kMostDepth);
@@ -123,7 +160,12 @@ std::string check_score_shape(std::int64_t rows, std::int64_t cols, std::int32_t
 std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
-  if (auto wrong = check_address("logits", request.logits, 4); !wrong.empty()) return wrong;
+  if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
+  if (request.arithmetic == ISOLOGIT_FAST && request.logits_dtype != ISOLOGIT_F32) {
+    return "logits_dtype is " + number(request.logits_dtype) + "; logits of fast arithmetic are in ISOLOGIT_F32 (2)";
+  }
+  if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
+    return wrong;
   if (request.logits_stride < request.vocab_size) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);
@@ -134,16 +176,8 @@ std::string check_request(const isologit_cuda_logits_request& request) {
 }
 
 std::string check_request(const isologit_cuda_score_request& request) {
-  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
   const auto& hidden = request.hidden;
-  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
-      !wrong.empty())
-    return wrong;
-  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
-  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
-    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
-           number(request.ids_per_row) + "; give both or neither";
-  }
   if (request.token_ids == nullptr && (request.logprobs != nullptr || request.chosen_logits != nullptr)) {
     return "logprobs and chosen_logits need token_ids, which is NULL";
   }
@@ -152,6 +186,21 @@ std::string check_request(const isologit_cuda_score_request& request) {
   const ScorePlan plan = score_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
                                     static_cast<int>(request.ids_per_row));
   return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_score_workspace");
+}
+
+std::string check_request(const isologit_cuda_backward_request& request) {
+  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
+  const auto& hidden = request.hidden;
+  if (request.token_ids == nullptr && request.d_logprobs != nullptr) return "d_logprobs needs token_ids, which is NULL";
+  if (auto wrong = check_gradient("dhidden", request.dhidden, hidden.cols); !wrong.empty()) return wrong;
+  if (auto wrong = check_gradient("dweight", request.dweight, hidden.cols); !wrong.empty()) return wrong;
+  if (auto wrong = check_gradient("dbias", request.dbias, 0); !wrong.empty()) return wrong;
+  if (request.dbias.accumulate != 0) return "dbias.accumulate is " + number(request.dbias.accumulate) + "; expected 0";
+  if (hidden.rows == 0) return "hidden has 0 rows, of which there are no gradients; expected at least 1";
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  const BackwardPlan plan = backward_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
+                                          request.summaries != nullptr);
+  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_backward_workspace");
 }
 
 }  // namespace isologit::detail::cuda

@@ -57,6 +57,14 @@ struct F32 {
   }
 };
 
+// A type of elements that is known only when a kernel runs; the values are isologit_matrix's.
+enum : int { kBf16 = 0, kF16 = 1, kF32 = 2 };
+ISOLOGIT_DEVICE float element_value(const void* data, int type, std::int64_t index) {
+  if (type == kF32) return static_cast<const float*>(data)[index];
+  const std::uint16_t bits = static_cast<const std::uint16_t*>(data)[index];
+  return type == kBf16 ? Bf16::value(bits) : F16::value(bits);
+}
+
 // The hidden side is scaled by 2^kHiddenBias, the largest that keeps every finite f32 finite.
 inline constexpr int kHiddenBias = 896;
 // What a sum of products is multiplied by, a power of two: no rounding.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cuda/fold.cuh"
+#include "cuda/summary.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -25,6 +26,8 @@ struct Finishing {
   float* sum_p2;
   std::int64_t* argmax;
   Status* status;
+  double* summaries;  // [all rows, summary_doubles] (summary.cuh), or null
+  int summary_doubles;
 };
 
 // A positive number between hi + low and hi + high, or 0 if all are.
@@ -114,6 +117,7 @@ struct Finish {
     write(block, p, p.lse, at, ignored ? 0.0F : lse);
     write(block, p, p.entropy, at, ignored ? 0.0F : plain ? entropy(sum.others, log) : quiet_nan());
     write(block, p, p.sum_p2, at, ignored ? 0.0F : plain ? sum_p2(sum.others) : quiet_nan());
+    if (p.summaries != nullptr) write_summary(sum, plain, p.summaries + at * p.summary_doubles, p.summary_doubles);
   }
 
   // L + moment / (1 + rest). Of a rest too small for pairs it is below 2^-780 and rounds to 0.

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/score.cuh"
+#include "cuda/backward.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -16,6 +16,11 @@ cudaError_t prepared_bf16(const Product& p, int hidden_type, cudaStream_t stream
 cudaError_t prepared_f16(const Product& p, int hidden_type, cudaStream_t stream);
 cudaError_t prepared_f32(const Product& p, int hidden_type, cudaStream_t stream);
 
+inline auto prepared_of(int weight_type) {
+  return weight_type == kBf16 ? prepared_bf16 : weight_type == kF16 ? prepared_f16 : prepared_f32;
+}
+
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
+cudaError_t launch_backward(const BackwardRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

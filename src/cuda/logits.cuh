@@ -2,6 +2,7 @@
 // Launcher::Block<WARPS> is the block, launcher.template launch<Kernel>(x, y, args) runs x by y of them.
 #pragma once
 
+#include "cuda/fast.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/settle.cuh"
 #include "cuda/split.cuh"
@@ -21,8 +22,10 @@ struct LogitsRequest {
   int bias_type;
   std::int64_t rows;
   int vocab, size;
-  float* logits;
-  std::int64_t logits_stride;
+  void* logits;
+  int logits_type;
+  std::int64_t logits_stride;  // in elements
+  bool fast;                   // the arithmetic of fast.cuh; hidden and weight are of one type of 16 bits
   void* workspace;
 };
 
@@ -103,26 +106,55 @@ void launch_products(Launcher& launcher, const Product& p, bool aligned) {
   }
 }
 
+// The logits of fast arithmetic.
+template <class Launcher, class E>
+void launch_fast(Launcher& launcher, const Product& p, bool aligned) {
+  using Four = typename Launcher::template Block<4>;
+  if (!aligned) {
+    launch_tiles<Fast<Four, E, false, 8>>(launcher, p, true);
+  } else if (p.rows <= 8) {
+    launch_tiles<Fast<Four, E, true, 1>>(launcher, p, true);
+  } else if (p.rows <= 16) {
+    launch_tiles<Fast<Four, E, true, 2>>(launcher, p, true);
+  } else if (p.rows <= 32) {
+    launch_tiles<Fast<Four, E, true, 4>>(launcher, p, true);
+  } else {
+    launch_tiles<Fast<Four, E, true, 8>>(launcher, p, true);
+  }
+}
+
 // Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape.
 template <class Launcher>
 Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
-                 int size, void* workspace, const Workspace& space) {
+                 int size, void* workspace, const Workspace& space, bool fast) {
+  using Eight = typename Launcher::template Block<8>;
   auto* words = static_cast<std::uint32_t*>(workspace);
   auto* facts = reinterpret_cast<RowFacts*>(static_cast<char*>(workspace) + space.words_bytes);
   const int depth = static_cast<int>(space.depth);
+  const int all_rows = (rows + kRowGroup - 1) / kRowGroup * kRowGroup;
   const bool by_halves = rows <= kSplitRows && is_aligned(weight, size);
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
-  launcher.template launch<Prepare<typename Launcher::template Block<8>>>(
-      (rows + kRowGroup - 1) / kRowGroup * kRowGroup, 1,
-      Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
-  return {weight.data, weight.stride, nullptr,   kBf16,       rows,  0,       size,
-          words,       depth,         by_halves, space.plane, facts, nullptr, 0};
+  if (fast) {
+    launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, words});
+  } else {
+    launcher.template launch<Prepare<Eight>>(
+        all_rows, 1,
+        Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
+  }
+  return {weight.data, weight.stride, nullptr,     kBf16, rows,  0,       size, words,
+          depth,       by_halves,     space.plane, fast,  facts, nullptr, kF32, 0};
 }
 
-// The logits of prepared rows of this type of hidden, settled.
+// The logits of prepared rows of this type of hidden: settled, or fast.
 template <class Launcher, class E>
 void launch_prepared(Launcher& launcher, const Product& p, int hidden_type) {
   const bool aligned = is_aligned({p.weight, p.weight_stride, sizeof(typename E::Bits) == 4 ? kF32 : kBf16}, p.size);
+  if constexpr (sizeof(typename E::Bits) == 2) {
+    if (p.fast) {
+      launch_fast<Launcher, E>(launcher, p, aligned);
+      return;
+    }
+  }
   if (hidden_type == kF32) {
     launch_products<Launcher, E, true>(launcher, p, aligned);
   } else {
@@ -135,11 +167,12 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   const Workspace space = workspace_of(r.rows, r.size, r.hidden.type);
   for (std::int64_t first = 0; first < r.rows; first += kRowsAtOnce) {
     const int rows = static_cast<int>(r.rows - first < kRowsAtOnce ? r.rows - first : kRowsAtOnce);
-    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, space);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, space, r.fast);
     p.bias = r.bias;
     p.bias_type = r.bias_type;
     p.vocab = r.vocab;
-    p.logits = r.logits + first * r.logits_stride;
+    p.logits = static_cast<char*>(r.logits) + first * r.logits_stride * element_size(r.logits_type);
+    p.logits_type = r.logits_type;
     p.logits_stride = r.logits_stride;
     launch_prepared<Launcher, E>(launcher, p, r.hidden.type);
   }

@@ -35,11 +35,11 @@ ISOLOGIT_DEVICE void merge(PairSum& to, const PairSum& from) {
   to.specials |= from.specials;
 }
 
-// The logit that a sum of `terms` products proves, or the mark of an open one.
+// The logit of a type that a sum of `terms` products proves, or the mark of an open one.
 // Of n additions each two_sum leaves at most 2^-53 m in e, which is then itself a sum of 2n rounded additions of
 // numbers that together are at most 2 n 2^-53 m: its error is below 4 n^2 2^-106 m. Where that is below the lowest bit
 // of all products, of which s + e is a multiple as is the sum itself, there is no error.
-ISOLOGIT_DEVICE float settled(const PairSum& sum, int terms) {
+ISOLOGIT_DEVICE float settled(const PairSum& sum, int terms, int type = kF32) {
   if (sum.specials != 0) {
     if (sum.specials == kMetPlusInfinity) return bit_cast<float>(std::uint32_t{0x7F800000});
     if (sum.specials == kMetMinusInfinity) return bit_cast<float>(std::uint32_t{0xFF800000});
@@ -49,10 +49,10 @@ ISOLOGIT_DEVICE float settled(const PairSum& sum, int terms) {
   double high = sum.s;
   const double low = two_sum(high, sum.e);
   double error = sum.m * (n * n) * 0x1.1p-104;
-  if (error < power_of_two(sum.lowest)) return round_sum(high, low);
+  if (error < power_of_two(sum.lowest)) return round_sum(high, low, type);
   error += fabs(low) * 0x1p-51 + error * 0x1p-51;
-  const float below = round_sum(high, low - error);
-  const float above = round_sum(high, low + error);
+  const float below = round_sum(high, low - error, type);
+  const float above = round_sum(high, low + error, type);
   return below == above ? below : open_mark();
 }
 

@@ -129,13 +129,13 @@ ISOLOGIT_DEVICE Pair log_one_plus(const Pair& x) {
   return sum_of(guess, beyond.hi - 0.5 * beyond.hi * beyond.hi);
 }
 
-// a + b rounded once to f32. The sum is first rounded to odd in f64, which keeps on which side of every f32 number and
-// midpoint it lies.
-ISOLOGIT_DEVICE float round_sum(double a, double b) {
+// a + b rounded once to a type. The sum is first rounded to odd in f64, which keeps on which side of every number of
+// the type and every midpoint it lies.
+ISOLOGIT_DEVICE float round_sum(double a, double b, int type = kF32) {
   const double rest = two_sum(a, b);
   auto bits = bit_cast<std::uint64_t>(a);
   if (rest != 0 && (bits & 1U) == 0) bits += (rest > 0) == (a > 0) ? std::uint64_t{1} : ~std::uint64_t{0};
-  return round_once(bit_cast<double>(bits));
+  return round_once(bit_cast<double>(bits), type);
 }
 
 // The same of (a + b) + (c + d), whatever their sizes. First the sum as four numbers of which none overlaps the next

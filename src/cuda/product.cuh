@@ -10,14 +10,6 @@ inline constexpr int kStep = 32;        // of the depth, in one accumulation
 inline constexpr int kDepthGroup = 64;  // the depth of prepared hidden rows is a multiple
 inline constexpr int kRowGroup = 64;    // and so is their number
 
-// A type of elements that is known only when a kernel runs; the values are isologit_matrix's.
-enum : int { kBf16 = 0, kF16 = 1, kF32 = 2 };
-ISOLOGIT_DEVICE float element_value(const void* data, int type, std::int64_t index) {
-  if (type == kF32) return static_cast<const float*>(data)[index];
-  const std::uint16_t bits = static_cast<const std::uint16_t*>(data)[index];
-  return type == kBf16 ? Bf16::value(bits) : F16::value(bits);
-}
-
 // Where the word of element k lies in a prepared row. By halves (split.cuh): of every 32, first those of `half` 0 of
 // all lanes, then those of half 1 (accumulate_step), so that the lanes of a row read 64 bytes that lie together. Four
 // from a multiple of four on stay together.
@@ -37,11 +29,16 @@ struct Product {
   int depth;
   bool by_halves;
   std::int64_t plane;
+  bool fast;  // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
   const RowFacts* facts;
-  float* logits;
+  void* logits;
+  int logits_type;
   std::int64_t logits_stride;
 
   ISOLOGIT_DEVICE float bias_of(int v) const { return bias == nullptr ? 0.0F : element_value(bias, bias_type, v); }
+  ISOLOGIT_DEVICE void store(int row, int v, float logit) const {
+    store_result(logits, logits_type, row * logits_stride + v, logit);
+  }
   ISOLOGIT_DEVICE int row_or_last(int v) const { return v < vocab ? v : vocab - 1; }
 };
 

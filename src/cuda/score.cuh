@@ -25,6 +25,9 @@ struct ScoreRequest {
   float* sum_p2;
   std::int64_t* argmax;
   Status* status;
+  double* summaries;  // [rows, summary_doubles], or null
+  int summary_doubles;
+  bool fast;  // as in LogitsRequest
   void* workspace;
 };
 
@@ -69,7 +72,7 @@ void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const S
   using Four = typename Launcher::template Block<4>;
   for (std::int64_t first = 0; first < r.rows; first += plan.rows) {
     const int rows = static_cast<int>(r.rows - first < plan.rows ? r.rows - first : plan.rows);
-    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, plan.prepared);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, plan.prepared, r.fast);
     p.logits = tile;
     p.bias_type = r.bias_type;
     for (int v = 0; v < r.vocab; v += plan.tile_columns) {
@@ -90,7 +93,7 @@ void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const S
     launcher.template launch<Finish<Four>>(
         (rows + Four::kWarps - 1) / Four::kWarps, 1,
         Finishing{rows, plan.stretches, r.vocab, first, sums, r.ids, r.ids_per_row, r.ignored, chosen, r.logprobs,
-                  r.chosen_logits, r.lse, r.entropy, r.sum_p2, r.argmax, r.status});
+                  r.chosen_logits, r.lse, r.entropy, r.sum_p2, r.argmax, r.status, r.summaries, r.summary_doubles});
   }
 }
 

@@ -28,21 +28,20 @@ struct Settle {
   ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int tile, int row) {
     block.each_warp([&](int warp) {
       struct Seen {
-        float z[kPerLane];
+        bool open[kPerLane];
       };
       typename Block::template PerLane<Seen> seen;
       const int v0 = tile * kPerBlock + warp * kStretch;
-      float* logits = p.logits + row * p.logits_stride;
       block.each_lane([&](int lane) {
         ISOLOGIT_UNROLL
         for (int i = 0; i < kPerLane; ++i) {
           const int v = v0 + 32 * i + lane;
-          seen(lane).z[i] = v < p.vocab ? logits[v] : 0.0F;
+          seen(lane).open[i] = v < p.vocab && is_open_result(p.logits, p.logits_type, row * p.logits_stride + v);
         }
       });
       ISOLOGIT_UNROLL
       for (int i = 0; i < kPerLane; ++i) {
-        std::uint32_t open = block.ballot([&](int lane) { return is_open(seen(lane).z[i]); });
+        std::uint32_t open = block.ballot([&](int lane) { return seen(lane).open[i]; });
         while (open != 0) {
 #ifdef __CUDACC__
           const int which = __ffs(static_cast<int>(open)) - 1;
@@ -90,7 +89,7 @@ struct Settle {
     });
     block.reduce([&](int lane) -> PairSum& { return sum(lane); }, 1, 32,
                  [](PairSum& to, const PairSum& from) { merge(to, from); });
-    block.each_lane([&](int lane) { logit(lane) = settled(sum(lane), p.size + 1); });
+    block.each_lane([&](int lane) { logit(lane) = settled(sum(lane), p.size + 1, p.logits_type); });
     if (block.first([&](int lane) { return is_open(logit(lane)); })) {
       block.each_lane([&](int lane) {
         if (lane < Accumulator::kDigits) exact.digit[lane] = 0;
@@ -103,12 +102,12 @@ struct Settle {
       });
       block.sync_warp();
       block.each_lane([&](int lane) {
-        if (lane == 0) logit(lane) = round_once(exact);
+        if (lane == 0) logit(lane) = round_once(exact, p.logits_type);
       });
       block.sync_warp();
     }
     block.each_lane([&](int lane) {
-      if (lane == 0) p.logits[row * p.logits_stride + v] = logit(lane);
+      if (lane == 0) p.store(row, v, logit(lane));
     });
   }
 };

@@ -140,8 +140,9 @@ struct Split {
         sum += shared.c[w][m][n][i][lane];
         merge(gathered, shared.gathered[w][m][i >> 1][lane >> 2]);
       }
-      p.logits[row * p.logits_stride + v] =
-          certified(unscale<E>(sum), p.facts[row], facts_of<E>(gathered, p.size), p.bias_of(v), p.size + kWarps + 2);
+      p.store(row, v,
+              certified(unscale<E>(sum), p.facts[row], facts_of<E>(gathered, p.size), p.bias_of(v), p.size + kWarps + 2,
+                        p.logits_type));
     }
   }
 };

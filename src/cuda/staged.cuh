@@ -144,8 +144,8 @@ struct Staged {
             for (int i = 0; i < 2; ++i) {
               const int row = row0 + 8 * n + 2 * (lane & 3) + i;
               if (row >= p.rows) continue;
-              p.logits[row * p.logits_stride + v] = certified(unscale<E>(state(warp, lane).sums.c[m][n][2 * s + i]),
-                                                              p.facts[row], facts, bias, p.size + 2);
+              const double sum = unscale<E>(state(warp, lane).sums.c[m][n][2 * s + i]);
+              p.store(row, v, certified(sum, p.facts[row], facts, bias, p.size + 2, p.logits_type));
             }
           }
         });

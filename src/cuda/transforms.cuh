@@ -40,16 +40,20 @@ ISOLOGIT_DEVICE float softcapped(float z, float cap) {
   return z < 0 ? -low : low;
 }
 
+ISOLOGIT_DEVICE float scaled(const Transforms& steps, float z) {
+  return steps.factor_kind == kScale ? z * steps.factor : steps.factor_kind == kDivide ? z / steps.factor : z;
+}
+// What the softcap is given.
+ISOLOGIT_DEVICE float before_softcap(const Transforms& steps, float z) {
+  return steps.factor_first ? scaled(steps, z) : z;
+}
+
 // A logit from its product; or the mark of an open one.
 ISOLOGIT_DEVICE float transformed(const Transforms& steps, float z, float temperature) {
-  const auto scaled = [&] {
-    if (steps.factor_kind == kScale) z = z * steps.factor;
-    if (steps.factor_kind == kDivide) z = z / steps.factor;
-  };
-  if (steps.factor_first) scaled();
+  z = before_softcap(steps, z);
   if (steps.softcap != 0.0F) z = softcapped(z, steps.softcap);
   if (is_open(z)) return z;
-  if (!steps.factor_first) scaled();
+  if (!steps.factor_first) z = scaled(steps, z);
   z = z / temperature;
   return z != z ? quiet_nan() : z + 0.0F;
 }

@@ -133,7 +133,8 @@ struct Counting : HostLauncher<PlainProducts> {
   void launch(int x, int y, const typename Kernel::Args& args) {
     if constexpr (requires { Kernel::kStretch; }) {
       for (int n = 0; n < y; ++n) {
-        for (int v = 0; v < args.vocab; ++v) open += is_open(args.logits[n * args.logits_stride + v]) ? 1 : 0;
+        for (int v = 0; v < args.vocab; ++v)
+          open += is_open_result(args.logits, args.logits_type, n * args.logits_stride + v) ? 1 : 0;
       }
     }
     HostLauncher<PlainProducts>::launch<Kernel>(x, y, args);

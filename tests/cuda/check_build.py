@@ -14,7 +14,12 @@ from pathlib import Path
 
 # What each kernel must hold, by kernel and architecture.
 DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
-KERNELS = {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]}
+KERNELS = {
+    "logits_*.cu.o": {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
+    "backward.cu.o": {"Outer": ["LDG.E.128"]},
+    "logits_*f16.cu.o": {"Fast": ["LDG.E.128"]},
+}
+OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32"}  # than DMMA
 
 
 def short(name: str) -> str:
@@ -67,7 +72,7 @@ def check_disassembly(folder: Path) -> int:
         print("cuobjdump is not here; python3 -m pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
         return 77
     wrong = 0
-    for file in sorted(folder.glob("logits_*.cu.o")):
+    for file, kernels in ((file, kernels) for name, kernels in KERNELS.items() for file in sorted(folder.glob(name))):
         for architecture, product in DMMA.items():
             seen = set()
             sass = subprocess.run(
@@ -77,7 +82,7 @@ def check_disassembly(folder: Path) -> int:
                 name = short(function.split(maxsplit=1)[0])
                 kernel = name.split("<")[0]
                 seen.add(kernel)
-                wanted = [product, *KERNELS[kernel]] if kernel in KERNELS else []
+                wanted = [OTHER_PRODUCTS.get(kernel, product), *kernels[kernel]] if kernel in kernels else []
                 if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
                     wanted.append("LDG.E.128")
                 missing = [what for what in wanted if what not in function]
@@ -85,7 +90,7 @@ def check_disassembly(folder: Path) -> int:
                 if missing or local:
                     wrong += 1
                     print(f"{name} {architecture}: without {missing}, with {local}")
-            if absent := KERNELS.keys() - seen:
+            if absent := kernels.keys() - seen:
                 wrong += 1
                 print(f"{file.name} {architecture}: without {absent}")
     print(f"{wrong} kernels are not what they should be")

@@ -2,6 +2,7 @@
 // of a warp are a plain loop of fused multiply-adds, or whatever a test puts in their place.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -16,6 +17,37 @@ namespace isologit::detail::cuda {
 // c + a b, one rounding.
 struct PlainProducts {
   static double fma(double a, double b, double c) { return std::fma(a, b, c); }
+};
+
+// A model of a tensor core's f32 sums: BLOCK products at a time and c are aligned to the greatest of them, cut off BITS
+// below the last place of f32, added, and the sum cut to f32.
+template <int BLOCK, int BITS>
+struct TruncatedSums {
+  static float sum(float c, const double* products) {
+    for (int k = 0; k < 16; k += BLOCK) c = block_of(c, products + k);
+    return c;
+  }
+
+ private:
+  static float block_of(float c, const double* products) {
+    double plain = static_cast<double>(c);
+    int greatest = -200;
+    const auto see = [&](double x) {
+      if (x != 0 && std::isfinite(x)) greatest = std::max(greatest, std::ilogb(x));
+    };
+    see(plain);
+    for (int k = 0; k < BLOCK; ++k) {
+      see(products[k]);
+      plain += products[k];
+    }
+    if (!std::isfinite(plain)) return static_cast<float>(plain);
+    const double unit = std::ldexp(1.0, std::max(greatest, -126) - 23 - BITS);
+    double units = std::trunc(static_cast<double>(c) / unit);
+    for (int k = 0; k < BLOCK; ++k) units += std::trunc(products[k] / unit);
+    const double sum = units * unit;
+    const auto near = static_cast<float>(sum);
+    return std::fabs(static_cast<double>(near)) > std::fabs(sum) ? std::nextafterf(near, 0.0F) : near;
+  }
 };
 
 template <int WARPS, class Products>
@@ -61,6 +93,31 @@ class HostBlock {
           const double a = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
           const double b = b_of(4 * column + k % 4)[k / 4];
           c = Products::fma(a, b, c);
+        }
+      }
+    }
+  }
+
+  template <class E, class C, class A, class B>
+  void mma_f32(C c_of, A a_of, B b_of) {
+    const auto element = [](std::uint32_t two, int k) {
+      return static_cast<double>(E::value(k % 2 == 0 ? two & 0xFFFFU : two >> 16));
+    };
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        float& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
+        double products[16];
+        for (int k = 0; k < 16; ++k) {
+          const int t = k % 8 / 2;
+          products[k] =
+              element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k) * element(b_of(4 * column + t)[k / 8], k);
+        }
+        if constexpr (requires { Products::sum(c, products, row); }) {
+          c = Products::sum(c, products, row);
+        } else if constexpr (requires { Products::sum(c, products); }) {
+          c = Products::sum(c, products);
+        } else {
+          c = TruncatedSums<16, 2>::sum(c, products);
         }
       }
     }

@@ -57,29 +57,39 @@ void launch_logits_of(Launcher& launcher, const LogitsRequest& request) {
   }
 }
 
-// The logits by the kernels of the device; Launcher runs them.
+// The logits in a type by the kernels of the device; Launcher runs them.
 template <class Launcher>
-std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, const Layout& layout = {}) {
+std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, const Layout& layout = {},
+                             DType type = DType::f32, bool fast = false) {
   const LaidOut hidden(data.hidden_view(), layout);
   const LaidOut weight(data.weight_view(), layout);
   const auto& shape = data.shape;
   const Workspace space = workspace_of(shape.rows, shape.cols, static_cast<int>(shape.hidden));
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(space.bytes + 15) / 16);
-  std::vector<float> logits(static_cast<std::size_t>(shape.rows * shape.vocab), -77.0F);
-  launch_logits_of(
-      launcher,
-      LogitsRequest{hidden.operand(), weight.operand(), data.bias.empty() ? nullptr : data.bias.data(),
-                    static_cast<int>(shape.bias.value_or(DType::bf16)), shape.rows, static_cast<int>(shape.vocab),
-                    static_cast<int>(shape.cols), logits.data(), shape.vocab, workspace.get()});
+  const auto count = static_cast<std::size_t>(shape.rows * shape.vocab);
+  std::vector<float> stored(count, -77.0F);  // room for any type
+  launch_logits_of(launcher,
+                   LogitsRequest{hidden.operand(), weight.operand(), data.bias.empty() ? nullptr : data.bias.data(),
+                                 static_cast<int>(shape.bias.value_or(DType::bf16)), shape.rows,
+                                 static_cast<int>(shape.vocab), static_cast<int>(shape.cols), stored.data(),
+                                 static_cast<int>(type), shape.vocab, fast, workspace.get()});
+  if (type == DType::f32) return stored;
+  const auto* bits = reinterpret_cast<const std::uint16_t*>(stored.data());
+  std::vector<float> logits;
+  for (std::size_t i = 0; i < count; ++i) {
+    // As f32, whose NaN the oracle has: the one NaN of results alone becomes it.
+    const bool nan = bits[i] == (type == DType::bf16 ? 0x7FC0 : 0x7E00);
+    logits.push_back(nan ? quiet_nan() : static_cast<float>(oracle::decode(type, bits, i)));
+  }
   return logits;
 }
 
-inline std::vector<float> logits_of_oracle(const oracle::DotData& data) {
+inline std::vector<float> logits_of_oracle(const oracle::DotData& data, DType type = DType::f32) {
   std::vector<float> logits;
   for (std::int64_t n = 0; n < data.shape.rows; ++n) {
     for (std::int64_t v = 0; v < data.shape.vocab; ++v) {
       logits.push_back(oracle::logit(data.hidden_row(n), data.weight_row(v), static_cast<std::size_t>(data.shape.cols),
-                                     data.bias_of(v)));
+                                     data.bias_of(v), type));
     }
   }
   return logits;

@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
+#include "cuda/backward.cuh"
 #include "cuda/check_request.hpp"
-#include "cuda/score.cuh"
 
 namespace isologit::detail::cuda {
 namespace {
@@ -19,7 +19,8 @@ isologit_cuda_logits_request good() {
   r.weight = {memory, 3, 8, 8, ISOLOGIT_F32};
   r.bias = {memory, 3, ISOLOGIT_F16};
   r.vocab_size = 3;
-  r.logits = reinterpret_cast<float*>(memory);
+  r.logits = memory;
+  r.logits_dtype = ISOLOGIT_F32;
   r.logits_stride = 3;
   r.workspace = memory;
   r.workspace_size = static_cast<size_t>(workspace_of(2, 8, kBf16).bytes);
@@ -55,6 +56,16 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
        [](auto& r) { r.vocab_size = r.weight.rows = r.bias.size = 4194241; }},
       {"bias has 2 elements, but weight has 3 rows", [](auto& r) { r.bias.size = 2; }},
       {"bias.dtype is 7", [](auto& r) { r.bias.dtype = 7; }},
+      {"logits_dtype is 4, which is none of", [](auto& r) { r.logits_dtype = 4; }},
+      {"logits does not lie at a multiple of 4", [](auto& r) { r.logits = memory + 2; }},
+      {"arithmetic is 2", [](auto& r) { r.arithmetic = 2; }},
+      {"hidden.dtype is 0 and weight.dtype is 2; fast arithmetic", [](auto& r) { r.arithmetic = ISOLOGIT_FAST; }},
+      {"logits_dtype is 0; logits of fast arithmetic",
+       [](auto& r) {
+         r.arithmetic = ISOLOGIT_FAST;
+         r.weight.dtype = ISOLOGIT_BF16;
+         r.logits_dtype = ISOLOGIT_BF16;
+       }},
       {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
       {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
       {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
@@ -120,6 +131,55 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
   };
   for (const auto& mistake : mistakes) {
     auto request = good_score();
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
+isologit_cuda_backward_request good_backward() {
+  const auto score = good_score();
+  isologit_cuda_backward_request r = {};
+  r.struct_size = sizeof r;
+  r.hidden = score.hidden;
+  r.weight = score.weight;
+  r.bias = score.bias;
+  r.vocab_size = score.vocab_size;
+  r.token_ids = score.token_ids;
+  r.ids_per_row = 1;
+  r.d_logprobs = score.logprobs;
+  r.dhidden = r.dweight = {memory, 8, ISOLOGIT_BF16, 1};
+  r.dbias = {memory, 0, ISOLOGIT_F32, 0};
+  r.status = score.status;
+  r.workspace = memory;
+  r.workspace_size = static_cast<std::size_t>(backward_plan(2, 8, kBf16, 3, false).bytes);
+  return r;
+}
+
+TEST(CudaRequest, EveryMistakeOfABackwardIsNamed) {
+  EXPECT_EQ(check_request(good_backward()), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_backward_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"hidden.dtype is 3", [](auto& r) { r.hidden.dtype = 3; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"token_ids is NULL and ids_per_row is 1", [](auto& r) { r.token_ids = nullptr; }},
+      {"d_logprobs needs token_ids",
+       [](auto& r) {
+         r.token_ids = nullptr;
+         r.ids_per_row = 0;
+       }},
+      {"dhidden.dtype is 3", [](auto& r) { r.dhidden.dtype = 3; }},
+      {"dweight.row_stride is 7, less than the 8 columns", [](auto& r) { r.dweight.row_stride = 7; }},
+      {"dweight.data does not lie at a multiple of 2", [](auto& r) { r.dweight.data = memory + 1; }},
+      {"dbias.accumulate is 1; expected 0", [](auto& r) { r.dbias.accumulate = 1; }},
+      {"hidden has 0 rows", [](auto& r) { r.hidden.rows = 0; }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good_backward();
     mistake.make(request);
     EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }

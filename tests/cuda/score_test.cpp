@@ -24,6 +24,7 @@ struct Asked {
   bool shape = true;
   int most_columns = 0;  // of a tile, and rows at a time, where not 0
   int most_rows = 0;
+  std::vector<float> fast;  // the logits of fast arithmetic, where scores are of it
 };
 
 struct Scores {
@@ -76,6 +77,9 @@ Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& a
                  asked.shape ? found.sum_p2.data() : nullptr,
                  found.argmax.data(),
                  &found.status,
+                 nullptr,
+                 0,
+                 !asked.fast.empty(),
                  nullptr};
   ScorePlan plan = score_plan(shape.rows, shape.cols, static_cast<int>(shape.hidden), static_cast<int>(shape.vocab),
                               asked.ids_per_row);
@@ -101,9 +105,10 @@ std::vector<float> last_logits(const oracle::DotData& data, const Asked& asked, 
                                                    : asked.temperatures[static_cast<std::size_t>(n)];
   std::vector<float> z;
   for (std::int64_t v = 0; v < data.shape.vocab; ++v) {
-    z.push_back(oracle::transform(oracle::logit(data.hidden_row(n), data.weight_row(v),
-                                                static_cast<std::size_t>(data.shape.cols), data.bias_of(v)),
-                                  asked.transforms, t));
+    const float z0 = asked.fast.empty() ? oracle::logit(data.hidden_row(n), data.weight_row(v),
+                                                        static_cast<std::size_t>(data.shape.cols), data.bias_of(v))
+                                        : asked.fast[static_cast<std::size_t>(n * data.shape.vocab + v)];
+    z.push_back(oracle::transform(z0, asked.transforms, t));
   }
   return z;
 }
@@ -292,6 +297,19 @@ TEST(CudaScore, OfAnyBlocks) {
   std::fill(want.entropy.begin(), want.entropy.end(), -77.0F);
   std::fill(want.sum_p2.begin(), want.sum_p2.end(), -77.0F);
   expect_same(scores_by(launcher, data, asked), want, "without entropy");
+}
+
+// Of fast logits scores are as exact.
+TEST(CudaScore, OfFastLogits) {
+  for (const std::int64_t rows : {3, 20, 70}) {
+    const auto data = oracle::make_dot({rows, 90, 136, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 28);
+    Asked asked;
+    asked.transforms = {true, 30.0F, ScaleKind::multiply, 0.3F};
+    HostLauncher<PlainProducts> launcher;
+    asked.fast = logits_by(launcher, data, {}, DType::f32, true);
+    asked.most_rows = 64;
+    expect_right(data, asked, "fast");
+  }
 }
 
 TEST(CudaScore, IdsOutsideTheVocabularyAreCounted) {

@@ -1,18 +1,19 @@
-"""Logits and scores of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the
-torch backend does."""
+"""Logits, scores and linears of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make,
+the torch backend does."""
 
 import functools
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isologit import _cuda, _inputs
+from isologit import _cuda, _inputs, _native
+from isologit._inputs import HeadArgs
 from isologit._score import ScoreArgs
+from isologit._support import SupportArgs
 
-LIBRARY = Path(__file__).resolve().parent.parent / "libisologit_cuda.so"
+LIBRARY = _native.CUDA_LIBRARY
 
 
 @functools.cache
@@ -24,58 +25,128 @@ def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> 
     """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
     if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
         return False
+    fast = asked.get("arithmetic") == "fast"
+    if fast and not (_takes_fast(hidden, weight) and asked.get("dtype") in (None, torch.float32)):
+        return False
+    if asked.get("kernel") == _native.CUDA_FAST and not fast:
+        return False
     return not _inputs.wants_gradient(hidden, weight, bias)
 
 
-def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int | None) -> Tensor:
-    """f32 logits [..., vocab_size] of hidden [..., H]."""
+def _takes_fast(hidden: Tensor, weight: Tensor) -> bool:
+    """Whether the tensor cores' own sums are of these types."""
+    return hidden.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16)
+
+
+def logits(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    vocab_size: int | None,
+    dtype: torch.dtype | None,
+    arithmetic: str,
+) -> Tensor:
+    """Logits [..., vocab_size] of hidden [..., H], in f32 where dtype is None."""
     rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
-    result = library().logits(rows, weight, bias, vocab_size=vocab_size)
+    result = library().logits(
+        rows, weight, bias, vocab_size=vocab_size, dtype=dtype or torch.float32, arithmetic=arithmetic
+    )
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
+    """Writes x W^T + bias into out [N, features], rounded once to its type, of x [N, cols]; or False where the library
+    is not there or does not take this."""
+    if library() is None or not x.is_cuda or x.shape[1] > _cuda.MOST_COLUMNS or len(weight) > _cuda.MOST_FEATURES:
+        return False
+    library().logits(x, weight, bias, out=out)
+    return True
 
 
 _SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
 
 
-def makes_score(args: ScoreArgs) -> bool:
-    """Whether the library is there and makes this."""
-    head = args.head
-    if library() is None or not head.hidden.is_cuda or head.kernel or args.summaries or args.top_k:
+def _makes_head(head: HeadArgs, token_ids: Tensor | None, support: SupportArgs) -> bool:
+    """Whether the library is there and takes this head and these ids."""
+    if library() is None or not head.hidden.is_cuda or any(x is not None for x in support):
         return False
-    if not _SCORES.issuperset(args.outputs) or any(x is not None for x in args.support):
+    fast = head.arithmetic == "fast"
+    if head.kernel not in ("", _native.CUDA_FAST if fast else "") or (
+        fast and not _takes_fast(head.hidden, head.weight)
+    ):
         return False
-    ids = 0 if args.token_ids is None else math.prod(args.token_ids.shape[1:])
+    ids = 0 if token_ids is None else math.prod(token_ids.shape[1:])
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
 
 
-def score(args: ScoreArgs) -> dict[str, Tensor]:
-    """What is asked for, by name and in the shapes of the operator's results, and the library's "status"."""
+def makes_score(args: ScoreArgs) -> bool:
+    """Whether the library is there and makes this."""
+    if not _makes_head(args.head, args.token_ids, args.support) or args.top_k:
+        return False
+    return _SCORES.issuperset(args.outputs)
+
+
+def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]:
+    """What is asked for, by name and in the shapes of the operator's results, and the library's "status"; what backward
+    wants is left in summaries [N, 5]."""
     head = args.head
     ids = None if args.token_ids is None else args.token_ids.reshape(head.hidden.shape[0], -1)
     found = library().score(
-        head.hidden,
-        head.weight,
-        ids,
-        head.bias,
-        vocab_size=head.vocab_size,
-        outputs=args.outputs,
-        ignore_index=args.ignore_index,
-        temperatures=head.temperatures,
-        softcap=head.softcap,
-        scale=head.scale,
-        divide=head.divide,
-        scale_first=head.transform_order == "scale_first",
+        _head_of(head), ids, outputs=args.outputs, ignore_index=args.ignore_index, summaries=summaries
     )
     if "logprobs" in found:
         found["logprobs"] = found["logprobs"].reshape(args.token_ids.shape)
     return found
 
 
+def makes_backward(head: HeadArgs, support: SupportArgs, ids: Tensor) -> bool:
+    """Whether the library is there and makes `fast` gradients for ids [N, K] of this head."""
+    return head.lora_a is None and _makes_head(head, ids, support)
+
+
+def backward(
+    head: HeadArgs,
+    ids: Tensor,
+    upstreams: dict[str, Tensor],
+    summaries: Tensor | None,
+    gradients: dict[str, Tensor],
+    accumulate: bool,
+) -> bool:
+    """Writes the gradients, by name, for upstreams of these names; whether all are proven; else they are of no use."""
+    status = library().backward(
+        _head_of(head),
+        ids if ids.shape[1] else None,
+        summaries=summaries,
+        ignore_index=-1,  # what contributes nothing has an upstream of 0
+        accumulate=accumulate,
+        **upstreams,
+        **gradients,
+    )
+    return int(status.sum()) == 0
+
+
+def _head_of(head: HeadArgs) -> _cuda.Head:
+    return _cuda.Head(
+        head.hidden,
+        head.weight,
+        head.bias,
+        vocab_size=head.vocab_size,
+        temperatures=head.temperatures,
+        softcap=head.softcap,
+        scale=head.scale,
+        divide=head.divide,
+        scale_first=head.transform_order == "scale_first",
+        arithmetic=head.arithmetic,
+    )
+
+
 def _is_plain(name: str, value: Any) -> bool:
     if name == "temperature":
         return not isinstance(value, Tensor) and value == 1.0
     if name == "dtype":
-        return value in (None, torch.float32)
+        return value in (None, torch.float32, torch.bfloat16, torch.float16)
     if name == "arithmetic":
-        return value == "exact"
+        return value in ("exact", "fast")
+    if name == "kernel":
+        return value in ("", _native.CUDA_FAST)
     return not isinstance(value, Tensor) and not value  # the others are None, False or "" when they are not given

@@ -17,7 +17,7 @@ from torch import Tensor
 from isologit import _devices, _native
 from isologit._inputs import HeadArgs
 from isologit._support import SupportArgs
-from isologit._torch import backward, fingerprint
+from isologit._torch import backward, cuda, fingerprint
 from isologit.torch_backend import blocks, folds, limits, products, transforms
 from isologit.torch_backend.blocks import Counter
 from isologit.torch_backend.rounding import rounded
@@ -132,9 +132,16 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
     rows = head.hidden.shape[0]
     if rows > 0 and upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
-    if wanted.gradients == "exact":
+    if wanted.gradients == "exact" and head.arithmetic == "exact":
         upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
         return _by_core(backward.run_score, wanted, head, support, upstream)
+    if rows > 0 and wanted.gradients == "fast" and (made := _by_cuda(head, support, upstream, wanted)) is not None:
+        return made
+    if head.arithmetic == "fast" and rows > 0:
+        raise NotImplementedError(
+            f"gradients={wanted.gradients!r} of fast logits on {head.hidden.device}: the CUDA library makes fast ones, "
+            "for up to 4096 ids a row; expected gradients='fast', or arithmetic='exact'"
+        )
     support = blocks.with_lists_on_cpu(support)
     given = _upstream_of(upstream, backward.rows_that_count(upstream, head.hidden))
     places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
@@ -150,6 +157,45 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
 
     problem = _Problem(head, support, places, temperatures[places], _sizes(head, support, places), True, dz)
     return _make(problem, wanted)
+
+
+def _by_cuda(
+    head: HeadArgs, support: SupportArgs, upstream: backward.Upstream, wanted: backward.Wanted
+) -> tuple[Tensor, ...] | None:
+    """The gradients by the CUDA library, if it makes these; what it does not prove, the library's core makes."""
+    counts = backward.rows_that_count(upstream, head.hidden)
+    ids, d_logprobs = backward.ids_and_upstream(upstream, counts)
+    if not cuda.makes_backward(head, support, ids):
+        return None
+    upstreams = {"d_logprobs": d_logprobs} if ids.shape[1] else {}
+    for name in ("d_lse", "d_entropy", "d_mean_logits"):
+        values = getattr(upstream, name)
+        if values is not None and values.numel() == len(counts):
+            upstreams[name] = values.float().masked_fill(~counts, 0)
+    results = backward.outputs(head, wanted)
+    accumulate = isinstance(wanted.dweight, Tensor)
+    if accumulate:
+        _check_apart(wanted.dweight, head)
+    for tensor in results:
+        tensor.zero_()  # rows of padding
+    dhidden, *rest, dbias, _, _ = results
+    gradients = {"dhidden": dhidden, "dweight": wanted.dweight if accumulate else rest[0], "dbias": dbias}
+    gradients = {name: tensor for name, tensor in gradients.items() if tensor.numel()}
+    # Of an entropy's derivatives more cancels than f64 sums leave: without these they are made anew, in pairs of f64.
+    there = upstream.summaries.numel() > 0 and "d_entropy" not in upstreams
+    summaries = upstream.summaries[:-1] if there and not bool(upstream.summaries[:-1].isnan().any()) else None
+    if cuda.backward(head, ids, upstreams, summaries, gradients, accumulate):
+        return results
+    if accumulate or head.arithmetic == "fast":
+        error = RuntimeError(
+            "the CUDA library does not prove these gradients, in which nearly all cancels; "
+            "expected kernel='torch' or gradients='exact'"
+        )
+        if accumulate:
+            backward.mark(wanted.dweight, error)
+        raise error
+    upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
+    return _by_core(backward.run_score, wanted, head, support, upstream)
 
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:

@@ -20,25 +20,28 @@ _HEAD = frozenset(
 )
 
 
-def report(counts: Tensor, rows: int, counter: Counter, undecided: int) -> None:
+def report(counts: Tensor, rows: int, counter: Counter, undecided: int, fast: bool = False) -> None:
     """Writes what Report.of reads."""
-    kernel = _native.kernel_names().index(_native.TORCH)
+    kernel = _native.kernel_names().index(_native.CUDA_FAST if fast else _native.TORCH)
     threads = torch.get_num_threads() if counts.device.type == "cpu" else 1
-    counts.copy_(torch.tensor([kernel, 0, threads, 1, rows, counter.fallbacks, undecided, threads]))
+    counts.copy_(torch.tensor([kernel, int(fast), threads, 1, rows, counter.fallbacks, undecided, threads]))
 
 
-def checked(head: HeadArgs, support: SupportArgs, zero: bool = False) -> Tensor:
-    """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not."""
+def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, fast: bool = False) -> Tensor:
+    """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not. fast: the
+    CUDA library makes it."""
     core.check_known(head, _HEAD)
-    core.check_kernel(head.kernel, head.hidden.device)
+    if not fast:
+        core.check_kernel(head.kernel, head.hidden.device)
     for name in ("hidden", "weight", "bias"):
         if (operand := getattr(head, name)) is not None:
             _inputs.dtype_code(operand, name)
-    if head.arithmetic != "exact":
+    if head.arithmetic != "exact" and not fast:
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(
             f"arithmetic is {head.arithmetic!r}, and hidden is on {head.hidden.device}; kernel 'torch' makes exact "
-            "logits only, as the order of torch's own sums depends on the number of rows"
+            "logits only, as the order of torch's own sums depends on the number of rows; the CUDA library makes fast "
+            "ones of bf16 or f16 operands, without a report of logits (docs/cuda.md)"
         )
     temperatures = head.temperatures.cpu()
     core.check_head(head, temperatures, zero)
@@ -79,17 +82,24 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
     args = ScoreArgs.of(flat)
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
     results, counter, undecided = Results.zeros(args), Counter(), 0
-    temperatures = checked(args.head, args.support)
+    fast = args.head.arithmetic == "fast" and cuda.makes_score(args)
+    temperatures = checked(args.head, args.support, fast=fast)
     rows = torch.arange(args.head.hidden.shape[0])
     if args.token_ids is not None:
         ids = args.token_ids.cpu()
         core.check_ids(ids, args.head.vocab_size, args.ignore_index)
         rows = rows if ids.ndim == 2 else rows[ids != args.ignore_index]
     if cuda.makes_score(args):
-        found = cuda.score(args)
+        found = cuda.score(args, results.summaries[:-1] if args.summaries else None)
         if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
-            report(results.counts, len(rows), counter, 0)
+            if args.summaries:
+                results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
+            report(results.counts, len(rows), counter, 0, fast)
             return tuple(results._replace(**{name: found[name] for name in args.outputs}))
+        if fast:
+            raise RuntimeError(
+                "the CUDA library does not prove these scores of fast logits; expected arithmetic='exact'"
+            )
     for whole in blocks.whole_rows(args.head, args.support, rows, temperatures, counter):
         sure = _fill(results, args, whole)
         for row in (~sure).nonzero()[:, 0].tolist():

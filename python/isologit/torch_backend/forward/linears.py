@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from isologit import _forward_calls as calls
+from isologit import _native
+from isologit._torch import cuda
 from isologit.torch_backend import blocks, core, folds, limits, products
 from isologit.torch_backend.forward import rows
 from isologit.torch_backend.rounding import odd_pair, rounded, two_sum
@@ -19,7 +21,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, *running: Any) -> Ten
     rows.check(x, running)
     y = x.new_empty((*x.shape[:-1], weight.shape[0]))
     if y.numel():
-        _products(x.reshape(-1, x.shape[-1]), weight, bias, y.view(-1, weight.shape[0]))
+        _products(x.reshape(-1, x.shape[-1]), weight, bias, y.view(-1, weight.shape[0]), running)
     return y
 
 
@@ -30,11 +32,11 @@ def linear_backward(
     dx, dweight, dbias = (_like(operand, wants, x) for operand, wants in zip((x, weight, bias), wanted, strict=True))
     flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, weight.shape[0])
     if wanted[0]:
-        _products(dy, weight.t(), None, dx.view(flat.shape))
+        _products(dy, weight.t(), None, dx.view(flat.shape), running)
     if wanted[1]:
-        _products(dy.t(), flat.t(), None, dweight)
+        _products(dy.t(), flat.t(), None, dweight, running)
     if wanted[2]:
-        _products(dy.t(), dy.new_ones(1, dy.shape[0]), None, dbias.view(-1, 1))
+        _products(dy.t(), dy.new_ones(1, dy.shape[0]), None, dbias.view(-1, 1), running)
     return dx, dweight, dbias
 
 
@@ -42,10 +44,12 @@ def _like(x: Tensor | None, wants: bool, beside: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants else rows.none_like(x, beside)
 
 
-def _products(left: Tensor, right: Tensor, bias: Tensor | None, to: Tensor) -> None:
-    """left right^T + bias, rounded once to the type of `to`."""
+def _products(left: Tensor, right: Tensor, bias: Tensor | None, to: Tensor, running: tuple[Any, ...]) -> None:
+    """left right^T + bias, rounded once to the type of `to`; by the CUDA library, if it is not for kernel "torch"."""
     if to.numel() == 0 or left.shape[1] == 0:
         to.zero_()
+        return
+    if running[-1] != _native.TORCH and cuda.linear(left, right, bias, to):
         return
     blocks.all_logits(core.head_of(left, right, bias), left, [], to, blocks.Counter())
 

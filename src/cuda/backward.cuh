@@ -1,0 +1,220 @@
+// Which kernels make gradients, in which order, and what memory they share. The vocabulary is walked a block at a time,
+// all rows for each block, so that what belongs to the block's ids is finished and rounded once. Of [N, V] only a tile
+// is ever in memory; of dhidden a sum in f64 stays. How much is made at a time changes no bit (outer.cuh).
+#pragma once
+
+#include "cuda/outer.cuh"
+#include "cuda/score.cuh"
+
+namespace isologit::detail::cuda {
+
+struct Gradient {
+  void* data;  // null: not wanted
+  int type;
+  std::int64_t stride;
+  bool accumulate;
+};
+
+struct BackwardRequest {
+  Operand hidden, weight;
+  const void* bias;  // or null
+  int bias_type;
+  std::int64_t rows;
+  int vocab, size;
+  Transforms transforms;
+  Upstream upstream;
+  const double* summaries;  // [rows, kKeptDoubles], or null
+  Gradient dhidden, dweight, dbias;
+  bool fast;  // the arithmetic of the logits, as in LogitsRequest
+  Status* status;
+  void* workspace;
+};
+
+inline constexpr int kMostColumns = 2048;  // of a tile
+
+// Where what lies in a workspace. The memory of the forward pass is used again once that is over.
+struct BackwardPlan {
+  ScorePlan scores;
+  std::int64_t rows;  // at a time
+  int columns;
+  std::int64_t gathered_at, summaries_at, dhidden_at, dweight_at, dbias_at, scores_at, tile_at, words_at, bytes;
+};
+inline BackwardPlan backward_plan(std::int64_t rows, std::int64_t size, int hidden_type, int vocab, bool summaries) {
+  BackwardPlan plan;
+  plan.scores = score_plan(rows, size, hidden_type, vocab, 0);
+  plan.rows = plan.scores.rows;
+  const std::int64_t fit = kPartBytes / 8 / size / 64 * 64;
+  const std::int64_t columns = fit < 64 ? 64 : fit < kMostColumns ? fit : kMostColumns;
+  plan.columns = static_cast<int>(columns < vocab ? columns : vocab);
+  std::int64_t at = 0;
+  const auto take = [&](std::int64_t bytes) {
+    const std::int64_t begin = at;
+    at = round_up(at + bytes, 16);
+    return begin;
+  };
+  plan.gathered_at = take(rows * static_cast<std::int64_t>(sizeof(RowUpstream)));
+  plan.summaries_at = take(summaries ? 0 : rows * kWholeDoubles * 8);
+  plan.dhidden_at = take(plan.columns < vocab ? rows * size * 8 : 0);
+  plan.dweight_at = take(plan.rows < rows ? plan.columns * size * 8 : 0);
+  plan.dbias_at = take(plan.columns * 8);
+  plan.scores_at = at;
+  take(plan.scores.prepared.bytes);
+  plan.tile_at = take(plan.rows * plan.columns * 4);
+  plan.words_at = take(plan.rows * plan.columns * 4);
+  const std::int64_t of_scores = plan.scores_at + (summaries ? 0 : plan.scores.bytes);
+  plan.bytes = at > of_scores ? at : of_scores;
+  return plan;
+}
+
+// One call of it; make(product) launches the kernels of logits of this weight's type, score(request, plan) those of a
+// forward pass.
+template <class Launcher, class Make, class Score>
+class Backward {
+  using Four = typename Launcher::template Block<4>;
+  using Eight = typename Launcher::template Block<8>;
+
+ public:
+  Backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make, Score score)
+      : launcher_(launcher),
+        r_(request),
+        plan_(plan),
+        make_(make),
+        score_(score),
+        memory_(static_cast<char*>(request.workspace)) {
+    summaries_ = r_.summaries;
+    summary_doubles_ = kKeptDoubles;
+    gathered_ = reinterpret_cast<RowUpstream*>(memory_ + plan_.gathered_at);
+    tile_ = reinterpret_cast<float*>(memory_ + plan_.tile_at);
+    words_ = reinterpret_cast<std::uint32_t*>(memory_ + plan_.words_at);
+  }
+
+  void run() {
+    if (summaries_ == nullptr) summarize();
+    const int rows = static_cast<int>(r_.rows);
+    launcher_.template launch<Gather<Eight>>(
+        (rows + Eight::kWarps - 1) / Eight::kWarps, 1,
+        Gathering{r_.upstream, rows, r_.vocab, summaries_, summary_doubles_, gathered_, r_.status});
+    for (int v = 0; v < r_.vocab; v += plan_.columns) {
+      for (std::int64_t first = 0; first < r_.rows; first += plan_.rows) walk(v, first);
+    }
+  }
+
+ private:
+  // The forward pass, for what gradients need of it alone.
+  void summarize() {
+    auto* summaries = reinterpret_cast<double*>(memory_ + plan_.summaries_at);
+    ScoreRequest score = {};
+    score.hidden = r_.hidden;
+    score.weight = r_.weight;
+    score.bias = r_.bias;
+    score.bias_type = r_.bias_type;
+    score.rows = r_.rows;
+    score.vocab = r_.vocab;
+    score.size = r_.size;
+    score.transforms = r_.transforms;
+    score.status = r_.status;
+    score.summaries = summaries;
+    score.summary_doubles = summary_doubles_ = kWholeDoubles;
+    score.fast = r_.fast;
+    score.workspace = memory_ + plan_.scores_at;
+    score_(score, plan_.scores);
+    summaries_ = summaries;
+  }
+
+  // A block of the vocabulary and some rows: their part of all gradients.
+  void walk(int v, std::int64_t first) {
+    const int rows = static_cast<int>(r_.rows - first < plan_.rows ? r_.rows - first : plan_.rows);
+    const int columns = r_.vocab - v < plan_.columns ? r_.vocab - v : plan_.columns;
+    const void* weight = at(r_.weight, v);
+    Product p = prepared(launcher_, r_.hidden, r_.weight, first, rows, r_.size, memory_ + plan_.scores_at,
+                         plan_.scores.prepared, r_.fast);
+    p.logits = tile_;
+    p.logits_stride = p.vocab = columns;
+    p.weight = weight;
+    p.bias_type = r_.bias_type;
+    if (r_.bias != nullptr) p.bias = static_cast<const char*>(r_.bias) + v * element_size(r_.bias_type);
+    make_(p);
+    using Derived = Derive<Eight>;
+    launcher_.template launch<Derived>((columns + Derived::kIds - 1) / Derived::kIds, rows,
+                                       Derivation{tile_, columns, v, columns, r_.vocab, r_.transforms, r_.upstream,
+                                                  gathered_, summaries_, summary_doubles_, first, words_, r_.status});
+    if (r_.dhidden.data != nullptr) {
+      Gradient to = r_.dhidden;
+      to.data = moved(to, first * to.stride);
+      outer<true>({weight, r_.weight.stride, r_.weight.type}, rows, columns, to, v == 0, v + columns == r_.vocab,
+                  plan_.dhidden_at + first * r_.size * 8, first);
+    }
+    const bool begins = first == 0;
+    const bool ends = first + rows == r_.rows;
+    if (r_.dweight.data != nullptr) {
+      Gradient to = r_.dweight;
+      to.data = moved(to, v * to.stride);
+      outer<false>({at(r_.hidden, first), r_.hidden.stride, r_.hidden.type}, columns, rows, to, begins, ends,
+                   plan_.dweight_at, first);
+    }
+    if (r_.dbias.data != nullptr) {
+      launcher_.template launch<SumColumns<Eight>>(
+          (columns + Eight::kThreads - 1) / Eight::kThreads, 1,
+          ColumnSum{words_, columns, columns, rows, reinterpret_cast<double*>(memory_ + plan_.dbias_at), begins, ends,
+                    moved(r_.dbias, v), r_.dbias.type});
+    }
+  }
+
+  static const void* at(const Operand& operand, std::int64_t row) {
+    return static_cast<const char*>(operand.data) + row * operand.stride * element_size(operand.type);
+  }
+  static void* moved(const Gradient& gradient, std::int64_t elements) {
+    return static_cast<char*>(gradient.data) + elements * element_size(gradient.type);
+  }
+
+  template <bool BY_ROWS>
+  void outer(const Operand& other, int rows, int depth, const Gradient& to, bool begins, bool ends,
+             std::int64_t sums_at, std::int64_t first_row) {
+    const OuterProduct product{words_,
+                               BY_ROWS ? depth : rows,
+                               other.data,
+                               other.stride,
+                               is_aligned(other, r_.size),
+                               rows,
+                               r_.size,
+                               depth,
+                               reinterpret_cast<double*>(memory_ + sums_at),
+                               begins,
+                               ends,
+                               to.data,
+                               to.type,
+                               to.stride,
+                               to.accumulate,
+                               gathered_ + first_row};
+    const auto launch = [&]<class E>() {
+      using Kernel = Outer<Four, E, BY_ROWS>;
+      launcher_.template launch<Kernel>((rows + Kernel::kSide - 1) / Kernel::kSide,
+                                        (r_.size + Kernel::kSide - 1) / Kernel::kSide, product);
+    };
+    switch (other.type) {
+      case kBf16: launch.template operator()<Bf16>(); break;
+      case kF16: launch.template operator()<F16>(); break;
+      default: launch.template operator()<F32>(); break;
+    }
+  }
+
+  Launcher& launcher_;
+  const BackwardRequest& r_;
+  const BackwardPlan& plan_;
+  Make make_;
+  Score score_;
+  char* memory_;
+  const double* summaries_;
+  int summary_doubles_;
+  RowUpstream* gathered_;
+  float* tile_;
+  std::uint32_t* words_;
+};
+
+template <class Launcher, class Make, class Score>
+void launch_backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make,
+                     Score score) {
+  Backward<Launcher, Make, Score>(launcher, request, plan, make, score).run();
+}
+
+}  // namespace isologit::detail::cuda

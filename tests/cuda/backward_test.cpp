@@ -1,0 +1,337 @@
+// Gradients of the CUDA kernels, compiled for the host, against the oracle: far inside the bound of CONTRACT.md 5, and
+// the same bits however much is made at a time.
+#include "cuda/backward.cuh"
+
+#include <gtest/gtest.h>
+
+#include "backward/bound.hpp"
+#include "backward/problem.hpp"
+#include "problem.hpp"
+
+namespace isologit::detail::cuda {
+namespace {
+
+using oracle::DotFamily;
+using test::Problem;
+
+constexpr double kPart = 0x1p-19;  // what outer.cuh says
+
+struct Asked {
+  bool kept_summaries = false;  // those of a forward pass
+  std::int64_t most_rows = 1 << 20;
+  int most_columns = 1 << 20;
+  DType type = DType::f32;
+  bool accumulate = false;  // to ones
+  Layout layout = {};
+  bool fast = false;
+};
+
+struct Found {
+  std::vector<double> dhidden, dweight, dbias;  // decoded
+  Status status;
+};
+
+Transforms transforms_of(const Problem& problem) {
+  const auto& t = problem.transforms;
+  return {t.has_softcap ? t.softcap : 0.0F,
+          static_cast<int>(t.scale_kind),
+          t.scale,
+          t.order == TransformOrder::scale_first,
+          problem.temperatures.empty() ? nullptr : problem.temperatures.data(),
+          problem.temperatures.size() == 1};
+}
+
+const float* data_of(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
+template <class Products = PlainProducts>
+Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
+  using Launcher = HostLauncher<Products>;
+  Launcher launcher;
+  const auto& shape = problem.data.shape;
+  const LaidOut hidden(problem.data.hidden_view(), asked.layout), weight(problem.data.weight_view(), asked.layout);
+  const auto size = [](std::int64_t x) { return static_cast<std::size_t>(x); };
+  const auto ones = [&](std::int64_t count) {
+    std::vector<std::uint8_t> made(size(count) * dtype_size(asked.type));
+    for (std::int64_t i = 0; i < count; ++i) oracle::encode(asked.type, made.data(), size(i), 1.0F);
+    return made;
+  };
+  auto dhidden = ones(shape.rows * shape.cols), dweight = ones(shape.vocab * shape.cols), dbias = ones(shape.vocab);
+  const int type = static_cast<int>(asked.type);
+  const std::int64_t k = problem.ids_per_row;
+  Status status = {0, 0};
+  std::vector<double> summaries(size(shape.rows * kKeptDoubles), -77.0);
+  BackwardRequest r = {};
+  r.hidden = hidden.operand();
+  r.weight = weight.operand();
+  r.bias = problem.data.bias.empty() ? nullptr : problem.data.bias.data();
+  r.bias_type = static_cast<int>(shape.bias.value_or(DType::bf16));
+  r.rows = shape.rows;
+  r.vocab = static_cast<int>(shape.vocab);
+  r.size = static_cast<int>(shape.cols);
+  r.transforms = transforms_of(problem);
+  r.upstream = {problem.ids.empty() ? nullptr : problem.ids.data(),
+                data_of(problem.d_logprobs),
+                static_cast<int>(k),
+                -100,
+                data_of(problem.d_lse),
+                data_of(problem.d_entropy),
+                data_of(problem.d_mean_logits)};
+  r.dhidden = {dhidden.data(), type, shape.cols, asked.accumulate};
+  r.dweight = {dweight.data(), type, shape.cols, asked.accumulate};
+  r.dbias = {dbias.data(), type, 0, false};
+  r.status = &status;
+  r.fast = asked.fast;
+  const auto make = [&](const Product& p) {
+    switch (r.weight.type) {
+      case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
+      case kF16: launch_prepared<Launcher, F16>(launcher, p, r.hidden.type); break;
+      default: launch_prepared<Launcher, F32>(launcher, p, r.hidden.type); break;
+    }
+  };
+  BackwardPlan plan = backward_plan(r.rows, r.size, r.hidden.type, r.vocab, false);
+  if (asked.most_rows < plan.rows || asked.most_columns < plan.columns) {  // as a plan of a larger problem has it
+    plan.rows = std::min(plan.rows, asked.most_rows);
+    plan.columns = std::min(plan.columns, asked.most_columns);
+    plan.dhidden_at = plan.bytes;
+    plan.dweight_at = plan.dhidden_at + r.rows * r.size * 8;
+    plan.bytes = plan.dweight_at + plan.columns * static_cast<std::int64_t>(r.size) * 8;
+  }
+  const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(size(plan.bytes + 15) / 16);
+  std::memset(static_cast<void*>(workspace.get()), 0xA5, size(plan.bytes));
+  r.workspace = workspace.get();
+  const auto score_by = [&](const ScoreRequest& score, const ScorePlan& of) {
+    launch_score(launcher, score, true, of, make);
+  };
+  if (asked.kept_summaries) {
+    ScoreRequest score = {};
+    score.hidden = r.hidden;
+    score.weight = r.weight;
+    score.bias = r.bias;
+    score.bias_type = r.bias_type;
+    score.rows = r.rows;
+    score.vocab = r.vocab;
+    score.size = r.size;
+    score.transforms = r.transforms;
+    score.status = &status;
+    score.fast = r.fast;
+    score.summaries = summaries.data();
+    score.summary_doubles = kKeptDoubles;
+    score.workspace = static_cast<char*>(r.workspace) + plan.scores_at;
+    score_by(score, plan.scores);
+    r.summaries = summaries.data();
+  }
+  launch_backward(launcher, r, plan, make, score_by);
+  const auto decoded = [&](const std::vector<std::uint8_t>& raw) {
+    return oracle::decode_all(asked.type, raw.data(), raw.size() / dtype_size(asked.type));
+  };
+  return {decoded(dhidden), decoded(dweight), decoded(dbias), status};
+}
+
+std::vector<float> floats(const std::vector<double>& values) { return {values.begin(), values.end()}; }
+
+void expect_bounds(const Problem& problem, const std::string& what, const Asked& asked = {}) {
+  const test::Expected expected = test::expect(problem);
+  const Found found = gradients_by_kernels(problem, asked);
+  const std::int64_t n = problem.rows(), v = problem.vocab(), h = problem.cols();
+  std::vector<double> hidden = problem.data.hidden_values;
+  for (std::size_t i = 0; i < hidden.size(); ++i) {
+    if (expected.skipped[i / static_cast<std::size_t>(h)] != 0) hidden[i] = 0;
+  }
+  const std::vector<double> ones(static_cast<std::size_t>(n), 1.0);
+  const std::vector<float> dhidden = floats(found.dhidden), dweight = floats(found.dweight);
+  const std::vector<float> dbias = floats(found.dbias);
+  test::expect_within({dhidden, n, v, h, v, 1, problem.data.weight_values, kPart}, expected.dz, what + " dhidden");
+  test::expect_within({dweight, v, n, h, 1, v, hidden, kPart}, expected.dz, what + " dweight");
+  test::expect_within({dbias, v, n, 1, 1, v, ones, kPart}, expected.dz, what + " dbias");
+  EXPECT_EQ(found.status.open, 0U) << what;
+  EXPECT_EQ(found.status.wrong_ids, 0U) << what;
+}
+
+void expect_same(const Found& a, const Found& b, const std::string& what) {
+  const auto same = [](const std::vector<double>& x, const std::vector<double>& y) {
+    return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(double)) == 0;
+  };
+  EXPECT_TRUE(same(a.dhidden, b.dhidden)) << what << " dhidden";
+  EXPECT_TRUE(same(a.dweight, b.dweight)) << what << " dweight";
+  EXPECT_TRUE(same(a.dbias, b.dbias)) << what << " dbias";
+}
+
+TEST(CudaBackward, EveryFamilyAndType) {
+  for (const DotFamily family : oracle::dot_families) {
+    for (const DType type : {DType::bf16, DType::f16, DType::f32}) {
+      const auto problem =
+          test::make_problem({7, 45, 19, type, type, DType::bf16}, family, 70 + static_cast<std::uint64_t>(type), 3);
+      const std::string what = std::string(oracle::name_of(family)) + ' ' + std::to_string(static_cast<int>(type));
+      expect_bounds(problem, what);
+      expect_bounds(problem, what + ", unaligned", {.layout = {3, 1}});
+    }
+  }
+}
+
+TEST(CudaBackward, OverManyTiles) {
+  expect_bounds(test::make_problem({70, 300, 40}, DotFamily::normal, 3), "rows");
+  expect_bounds(test::make_problem({3, 2300, 72}, DotFamily::outliers, 4), "ids");
+}
+
+TEST(CudaBackward, ThroughTransforms) {
+  Problem problem = test::make_problem({6, 80, 10, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 21, 3);
+  problem.temperatures = {1.0F, 0.3F, 3.0F, 1e-3F, 1e3F, 1.0F / 3.0F};
+  problem.d_mean_logits = {0.0F, 1.0F, -0.5F, 0.0F, 3.0F, 1e-6F};
+  for (const isologit::Transforms& transforms : {isologit::Transforms{true, 30.0F, ScaleKind::none, 1.0F},
+                                                 {false, 0.0F, ScaleKind::multiply, -0.37F},
+                                                 {true, 1.5F, ScaleKind::divide, 3.3F},
+                                                 {true, 1.5F, ScaleKind::divide, 3.3F, TransformOrder::scale_first}}) {
+    problem.transforms = transforms;
+    expect_bounds(problem, "cap " + std::to_string(transforms.softcap));
+  }
+}
+
+// p = 1 - e^-gap at the target: what a subtraction of rounded numbers would lose. Also from what a forward pass keeps.
+TEST(CudaBackward, NearCertainRowsKeepRelativePrecision) {
+  for (const float gap : {5.0F, 20.0F, 40.0F, 80.0F, 600.0F, 800.0F}) {
+    Problem problem = test::make_problem({1, 2, 1, DType::f32, DType::f32, {}}, DotFamily::normal, 1);
+    oracle::encode(DType::f32, problem.data.hidden.data(), 0, 1.0F);
+    oracle::encode(DType::f32, problem.data.weight.data(), 0, gap);
+    oracle::encode(DType::f32, problem.data.weight.data(), 1, 0.0F);
+    problem.data.hidden_values = {1.0};
+    problem.data.weight_values = {static_cast<double>(gap), 0.0};
+    problem.ids = {0};
+    problem.d_logprobs = {-1.0F};
+    problem.d_lse.clear();
+    problem.d_entropy.clear();
+    expect_bounds(problem, "gap " + std::to_string(gap));
+    expect_bounds(problem, "gap " + std::to_string(gap) + ", kept", {.kept_summaries = true});
+  }
+}
+
+TEST(CudaBackward, FromWhatAForwardPassKeeps) {
+  for (const DotFamily family : {DotFamily::normal, DotFamily::specials, DotFamily::constant}) {
+    Problem problem = test::make_problem({9, 60, 24, DType::bf16, DType::bf16, {}}, family, 5, 2);
+    problem.d_entropy.clear();
+    expect_bounds(problem, std::string(oracle::name_of(family)), {.kept_summaries = true});
+  }
+}
+
+TEST(CudaBackward, BlocksShowInNoBit) {
+  const Problem problem =
+      test::make_problem({130, 500, 40, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 6);
+  const Found whole = gradients_by_kernels(problem);
+  expect_same(whole, gradients_by_kernels(problem, {.most_columns = 64}), "columns");
+  expect_same(whole, gradients_by_kernels(problem, {.most_rows = 64}), "rows");
+  expect_same(whole, gradients_by_kernels(problem, {.most_rows = 64, .most_columns = 192}), "both");
+  expect_same(whole, gradients_by_kernels(problem, {.layout = {5, 3}}), "layout");
+}
+
+// A row's gradient is the same alone.
+TEST(CudaBackward, RowsDoNotDependOnOthers) {
+  const Problem many = test::make_problem({70, 200, 24}, DotFamily::normal, 7, 2);
+  const Found all = gradients_by_kernels(many);
+  for (const std::int64_t row : {0, 33, 69}) {
+    Problem one = many;
+    const auto part = [&](auto& values, std::int64_t each) {
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(row * each);
+      values = {begin, begin + static_cast<std::ptrdiff_t>(each)};
+    };
+    one.data.shape.rows = 1;
+    part(one.data.hidden, 24 * 2);
+    part(one.data.hidden_values, 24);
+    part(one.ids, 2);
+    part(one.d_logprobs, 2);
+    part(one.d_lse, 1);
+    part(one.d_entropy, 1);
+    const Found alone = gradients_by_kernels(one);
+    for (std::size_t k = 0; k < 24; ++k) {
+      EXPECT_EQ(alone.dhidden[k], all.dhidden[static_cast<std::size_t>(row) * 24 + k]) << row << ' ' << k;
+    }
+  }
+}
+
+// Results in narrow types are what f32 has, rounded once more at most; and what a buffer holds is added first.
+TEST(CudaBackward, TypesAndBuffers) {
+  const Problem problem = test::make_problem({20, 90, 40, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 8);
+  const Found wide = gradients_by_kernels(problem);
+  for (const DType type : {DType::bf16, DType::f16, DType::f32}) {
+    const double unit = type == DType::bf16 ? 0x1p-8 : type == DType::f16 ? 0x1p-11 : 0x1p-24;
+    for (const bool accumulate : {false, true}) {
+      const Found found = gradients_by_kernels(problem, {.type = type, .accumulate = accumulate});
+      const auto expect_near = [&](const std::vector<double>& a, const std::vector<double>& b, double old) {
+        for (std::size_t i = 0; i < a.size(); ++i) {
+          const double want = b[i] + old;
+          EXPECT_NEAR(a[i], want, std::fabs(want) * unit * 1.01 + 0x1p-25 * std::fabs(b[i]) + 0x1p-25) << i;
+        }
+      };
+      expect_near(found.dhidden, wide.dhidden, accumulate ? 1.0 : 0.0);
+      expect_near(found.dweight, wide.dweight, accumulate ? 1.0 : 0.0);
+      expect_near(found.dbias, wide.dbias, 0.0);
+    }
+  }
+}
+
+// A row without an upstream contributes exactly 0, whatever it and the weight hold.
+TEST(CudaBackward, ARowWithoutUpstreamIsZero) {
+  Problem problem = test::make_problem({3, 40, 16}, DotFamily::normal, 9);
+  for (const std::int64_t k : {0, 5}) {
+    oracle::encode(DType::bf16, problem.data.hidden.data(), static_cast<std::size_t>(16 + k), HUGE_VALF);
+    problem.data.hidden_values[static_cast<std::size_t>(16 + k)] = HUGE_VAL;
+  }
+  problem.ids = {3, 4, -100};
+  problem.d_logprobs = {1.0F, 0.0F, 1.0F};
+  problem.d_lse = {1.0F, 0.0F, 1.0F};
+  problem.d_entropy = {1.0F, 0.0F, 1.0F};
+  expect_bounds(problem, "finite weight");
+  const Found found = gradients_by_kernels(problem);
+  for (std::size_t k = 16; k < 48; ++k) EXPECT_EQ(found.dhidden[k], 0.0);
+  oracle::encode(DType::bf16, problem.data.weight.data(), 7 * 16, HUGE_VALF);
+  problem.data.weight_values[7 * 16] = HUGE_VAL;
+  for (std::size_t k = 16; k < 48; ++k) EXPECT_EQ(gradients_by_kernels(problem).dhidden[k], 0.0);
+}
+
+TEST(CudaBackward, WhatIsNotProvenIsSaid) {
+  // Two equal tops, both ids of the row: a - 2 a / (2 + rest) is a rest / 2, far below what pairs tell of a.
+  Problem problem = test::make_problem({1, 3, 1, DType::f32, DType::f32, {}}, DotFamily::normal, 1, 2);
+  const float weight[] = {100.0F, 100.0F, 0.0F};
+  problem.data.hidden_values = {1.0};
+  problem.data.weight_values.assign(weight, weight + 3);
+  oracle::encode(DType::f32, problem.data.hidden.data(), 0, 1.0F);
+  for (std::size_t v = 0; v < 3; ++v) oracle::encode(DType::f32, problem.data.weight.data(), v, weight[v]);
+  problem.ids = {0, 1};
+  problem.d_logprobs = {1.0F, 1.0F};
+  problem.d_lse.clear();
+  problem.d_entropy.clear();
+  EXPECT_GT(gradients_by_kernels(problem).status.open, 0U);
+  problem.ids = {0, 7};
+  EXPECT_EQ(gradients_by_kernels(problem).status.wrong_ids, 1U);
+}
+
+// Through fast logits: dz is that of these very logits.
+TEST(CudaBackward, OfFastLogits) {
+  Problem problem = test::make_problem({20, 300, 72, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 12, 2);
+  for (const std::int64_t rows : {20, 3}) {
+    HostLauncher<PlainProducts> launcher;
+    problem.data.shape.rows = rows;
+    problem.z0 = logits_by(launcher, problem.data, {}, DType::f32, true);
+    expect_bounds(problem, "fast", {.fast = true});
+    problem.d_entropy.clear();
+    expect_bounds(problem, "fast, kept", {.kept_summaries = true, .fast = true});
+  }
+}
+
+TEST(CudaBackward, UpstreamsThatAreNotFiniteMakeNan) {
+  Problem problem = test::make_problem({2, 30, 8}, DotFamily::normal, 11);
+  problem.ids = {3, 4};
+  problem.d_logprobs = {HUGE_VALF, 1.0F};
+  const Found found = gradients_by_kernels(problem);
+  EXPECT_TRUE(std::isnan(found.dhidden[0]) && std::isnan(found.dweight[0]) && std::isnan(found.dbias[0]));
+  EXPECT_TRUE(std::isfinite(found.dhidden[8]));
+}
+
+TEST(CudaBackward, WordsAreNearest) {
+  for (const double x : {1.0, 1.0 + 0x1p-21, 1.0 + 0x1.8p-21, -3.7, 0x1p-300, 0.0, HUGE_VAL}) {
+    const double kept = from_words(word_of(x), 0);
+    EXPECT_TRUE(kept == x || std::fabs(kept - x) <= std::fabs(x) * 0x1p-21) << x;
+  }
+  EXPECT_TRUE(std::isnan(from_words(word_of(static_cast<double>(bit_cast<float>(0x7FFFFFFFU))), 0)));
+}
+
+}  // namespace
+}  // namespace isologit::detail::cuda

@@ -1,0 +1,147 @@
+// The fast arithmetic on the host, on models of what tensor cores do: within its bound of the real sum, and the same
+// bits for any number of rows; what is worse than the bound allows is refused by the self-test.
+#include "cuda/fast.cuh"
+
+#include <gtest/gtest.h>
+
+#include "cuda/fast_self_test.cuh"
+#include "problem.hpp"
+
+namespace isologit::detail::cuda {
+namespace {
+
+using oracle::DotData;
+using oracle::DotFamily;
+
+// Sums of f32 to nearest, one after the other: better than any tensor core.
+struct Rounding : PlainProducts {
+  static float sum(float c, const double* products) {
+    double s = static_cast<double>(c);
+    for (int k = 0; k < 16; ++k) s = static_cast<double>(static_cast<float>(s + products[k]));
+    return static_cast<float>(s);
+  }
+};
+using Sixteens = TruncatedSums<16, 2>;  // sm_90
+struct Hopper : PlainProducts, Sixteens {};
+struct Ampere : PlainProducts, TruncatedSums<8, 1> {};
+struct Volta : PlainProducts, TruncatedSums<4, 0> {};
+// With 3 bits fewer than f32 has; with sums kept in f16's 11 bits.
+struct Short : PlainProducts, TruncatedSums<16, -3> {};
+struct Coarse : PlainProducts, TruncatedSums<16, -6> {};
+struct HalfSums : PlainProducts {
+  static float sum(float c, const double* products) { return without_bits(Sixteens::sum(c, products), 13); }
+};
+struct Flushing : PlainProducts {
+  static float sum(float c, const double* products) {
+    double kept[16];
+    for (int k = 0; k < 16; ++k) kept[k] = std::fabs(products[k]) < 0x1p-60 ? 0.0 : products[k];
+    return Sixteens::sum(c, kept);
+  }
+};
+struct ByPlace : PlainProducts {
+  static float sum(float c, const double* products, int row) {
+    const float right = Sixteens::sum(c, products);
+    return row == 15 ? std::nextafterf(right, 0.0F) : right;
+  }
+};
+
+template <class Products, class E>
+std::uint32_t broken_sums() {
+  using Kernel = FastSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
+  HostLauncher<Products> launcher;
+  std::uint32_t broken = 0;
+  launcher.template launch<Kernel>(Kernel::kKinds, 1, FastSelfTesting{&broken});
+  return broken;
+}
+
+TEST(CudaFast, TensorCoresPassTheSelfTest) {
+  EXPECT_EQ((broken_sums<Hopper, Bf16>()), 0U);
+  EXPECT_EQ((broken_sums<Hopper, F16>()), 0U);
+  EXPECT_EQ((broken_sums<Ampere, Bf16>()), 0U);
+  EXPECT_EQ((broken_sums<Ampere, F16>()), 0U);
+  EXPECT_EQ((broken_sums<Rounding, Bf16>()), 0U);
+}
+
+TEST(CudaFast, WorseOnesAreRefused) {
+  EXPECT_GT((broken_sums<Short, Bf16>()), 0U);
+  EXPECT_GT((broken_sums<Short, F16>()), 0U);
+  EXPECT_GT((broken_sums<Coarse, Bf16>()), 0U);
+  EXPECT_GT((broken_sums<HalfSums, Bf16>()), 0U);
+  EXPECT_GT((broken_sums<Flushing, Bf16>()), 0U);
+  EXPECT_GT((broken_sums<ByPlace, Bf16>()), 0U);
+}
+
+template <class Products>
+std::vector<float> fast_logits(const DotData& data, const Layout& layout = {}) {
+  HostLauncher<Products> launcher;
+  return logits_by(launcher, data, layout, DType::f32, true);
+}
+
+// How far from the real sums, as a part of the bound, at most; a NaN or an infinity where none is expected is 1000.
+double worst(const DotData& data, const std::vector<float>& logits) {
+  double most = 0;
+  std::size_t at = 0;
+  for (std::int64_t n = 0; n < data.shape.rows; ++n) {
+    for (std::int64_t v = 0; v < data.shape.vocab; ++v, ++at) {
+      PairSum exact = empty_pair_sum();
+      for (std::int64_t k = 0; k < data.shape.cols; ++k) {
+        add_product(exact, data.hidden_row(n)[k] * data.weight_row(v)[k]);
+      }
+      add_product(exact, data.bias_of(v));
+      const double z = static_cast<double>(logits[at]);
+      if (exact.specials != 0) {
+        const float want = settled(exact, static_cast<int>(data.shape.cols));
+        if (oracle::bits_of(want) != oracle::bits_of(logits[at])) most = 1000;
+        continue;
+      }
+      if (exact.m > 0x1p127) continue;  // f32 sums may overflow
+      const double off = std::fabs((z - exact.s) - exact.e);
+      const double part = off / fast_bound(data.shape.cols, exact.m);
+      most = part > most || part != part ? (part == part ? part : 1000) : most;
+    }
+  }
+  return most;
+}
+
+TEST(CudaFast, EveryFamilyIsWithinTheBound) {
+  for (const DType type : {DType::bf16, DType::f16}) {
+    for (const auto family : oracle::dot_families) {
+      for (const std::int64_t rows : {1, 12, 24, 70}) {
+        const DotData data = oracle::make_dot({rows, 37, 328, type, type, DType::f32}, family, 51);
+        EXPECT_LE(worst(data, fast_logits<Hopper>(data)), 1.0) << oracle::name_of(family) << ' ' << rows;
+        EXPECT_LE(worst(data, fast_logits<Ampere>(data)), 1.0) << oracle::name_of(family) << ' ' << rows;
+      }
+    }
+  }
+}
+
+// Terms of one sign, which cutting off makes smaller every time: the bound must be needed, and hold.
+TEST(CudaFast, TermsOfOneSign) {
+  DotData data = oracle::make_dot({4, 24, 4096}, DotFamily::normal, 52);
+  const auto turn = [](std::vector<std::uint8_t>& raw, std::vector<double>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = std::fabs(values[i]);
+      oracle::encode(DType::bf16, raw.data(), i, static_cast<float>(values[i]));
+    }
+  };
+  turn(data.hidden, data.hidden_values);
+  turn(data.weight, data.weight_values);
+  EXPECT_LE(worst(data, fast_logits<Hopper>(data)), 1.0);
+  EXPECT_GT(worst(data, fast_logits<Hopper>(data)), 0.02);
+  EXPECT_GT(worst(data, fast_logits<Coarse>(data)), 1.0);  // as the self-test refuses
+}
+
+TEST(CudaFast, RowsDoNotDependOnOthers) {
+  const DotData data = oracle::make_dot({70, 150, 200, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 53);
+  const std::vector<float> all = fast_logits<Hopper>(data);
+  for (const std::int64_t rows : {1, 8, 9, 16, 17, 32, 33, 64, 65}) {
+    DotData some = data;
+    some.shape.rows = rows;
+    const std::vector<float> found = fast_logits<Hopper>(some);
+    EXPECT_EQ(count_different(found, {all.begin(), all.begin() + rows * 150}), 0) << rows;
+    EXPECT_EQ(count_different(fast_logits<Hopper>(some, {3, 1}), found), 0) << rows << " unaligned";
+  }
+}
+
+}  // namespace
+}  // namespace isologit::detail::cuda
