@@ -3,6 +3,7 @@
 import gc
 import random
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -206,3 +207,28 @@ def test_a_handler_that_raises_in_a_finalizer_loses_no_memory(monkeypatch):
     score = partial()
     del score
     assert len(ended) == len(set(ended)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_end_that_a_signal_stops_is_made_up_for_and_leaves_nothing(monkeypatch):
+    class Owner:
+        pass
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    ended, known = [], len(weakref.finalize._registry)
+    owner = Owner()
+    with monkeypatch.context() as patch:
+        patch.setattr(_native, "_end_what_is_due", stopped)
+        _native._end_with(owner, ended.append, 1)
+    assert len(weakref.finalize._registry) == known  # which would not be left when a signal comes first of all
+    del owner
+    gc.collect()
+    assert ended == []
+    other = Owner()
+    _native._end_with(other, ended.append, 2)
+    del other
+    gc.collect()
+    assert sorted(ended) == [1, 2]
+    assert not _native._endings and not _native._due
