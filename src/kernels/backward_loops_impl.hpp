@@ -22,6 +22,7 @@ namespace isologit::detail::kernels::loops {
 namespace {
 
 constexpr std::int64_t kColumns = 2 * kFloats;
+constexpr int kParts = 4;  // registers of doubles that hold as many
 constexpr double kRelative = 0x1p-40;
 constexpr double kFurthest = 690;
 
@@ -181,43 +182,92 @@ bool to_bf16(const double* x, std::int64_t count, std::uint16_t* to) {
   return any == 0;
 }
 
-// Four registers of columns at a time, which hides the latency of the six additions of a two-sum.
-void multiply_exact(const float* group, const float* panel, std::int64_t depth, std::int64_t rows, std::int64_t columns,
-                    double* high, double* low, std::int64_t stride) {
-  constexpr int kParts = static_cast<int>(kColumns) / kWidth;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    double edge[2 * kColumns] = {};
-    double* high_row = high + i * stride;
-    double* low_row = low + i * stride;
-    std::memcpy(edge, high_row, static_cast<std::size_t>(columns) * sizeof(double));
-    std::memcpy(edge + kColumns, low_row, static_cast<std::size_t>(columns) * sizeof(double));
-    Doubles h[kParts];
-    Doubles l[kParts];
-    for (int part = 0; part < kParts; ++part) {
-      h[part] = load<Doubles>(edge + part * kWidth);
-      l[part] = load<Doubles>(edge + kColumns + part * kWidth);
-    }
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const double a = static_cast<double>(group[k * kGroupRows + i]);
+void pack_wide(const void* const* rows, DType dtype, std::int64_t depth, std::int64_t count, double* panel,
+               double* squares) {
+  Doubles sums[kParts] = {};
+  exact::with_dtype(dtype, [&]<DType kType>() {
+    float row[kColumns] = {};
+    for (std::int64_t k = 0; k < depth; ++k, panel += kColumns) {
+      if (count == kColumns) {
+        widen_row<kType>(rows[k], kColumns, row);  // a constant count: vector code
+      } else {
+        widen_row<kType>(rows[k], count, row);
+      }
       for (int part = 0; part < kParts; ++part) {
-        const auto b = __builtin_convertvector(load<HalfFloats>(panel + k * kColumns + part * kWidth), Doubles);
-        const Doubles product = a * b;  // exact: 48 bits
-        const Doubles sum = h[part] + product;
-        const Doubles share = sum - h[part];
-        l[part] += (h[part] - (sum - share)) + (product - share);
-        h[part] = sum;
+        const Doubles x = widen(row + part * kWidth);
+        store(panel + part * kWidth, x);
+        sums[part] = multiply_add(x, x, sums[part]);
       }
     }
-    for (int part = 0; part < kParts; ++part) {
-      store(edge + part * kWidth, h[part]);
-      store(edge + kColumns + part * kWidth, l[part]);
+  });
+  std::memcpy(squares, sums, sizeof sums);
+}
+
+// Two registers of columns at a time: twelve sums, which sixteen registers hold as well.
+void multiply_wide(const double* group, const double* panel, std::int64_t depth, double* block) {
+  for (int half = 0; half < kParts; half += 2) {
+    Doubles left[kGroupRows];
+    Doubles right[kGroupRows];
+#pragma GCC unroll 6  // or it becomes a call that clears memory
+    for (std::int64_t i = 0; i < kGroupRows; ++i) left[i] = right[i] = Doubles{};
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const auto b_left = load<Doubles>(panel + k * kColumns + half * kWidth);
+      const auto b_right = load<Doubles>(panel + k * kColumns + (half + 1) * kWidth);
+      for (std::int64_t i = 0; i < kGroupRows; ++i) {
+        const Doubles a = group[k * kGroupRows + i] - Doubles{};  // as splat
+        left[i] = multiply_add(a, b_left, left[i]);
+        right[i] = multiply_add(a, b_right, right[i]);
+      }
     }
-    std::memcpy(high_row, edge, static_cast<std::size_t>(columns) * sizeof(double));
-    std::memcpy(low_row, edge + kColumns, static_cast<std::size_t>(columns) * sizeof(double));
+    for (std::int64_t i = 0; i < kGroupRows; ++i) {
+      store(block + i * kColumns + half * kWidth, left[i]);
+      store(block + i * kColumns + (half + 1) * kWidth, right[i]);
+    }
   }
 }
 
-constexpr BackwardLoops kBackwardLoops{kColumns, dz_of_row, pack, multiply, add, to_bf16, multiply_exact};
+// high + low += x by two-sum.
+template <class V>
+inline void add_two_sum(V x, V& high, V& low) {
+  const V sum = high + x;
+  const V share = sum - high;
+  low += (high - (sum - share)) + (x - share);
+  high = sum;
+}
+
+void add_wide(const double* block, std::int64_t rows, std::int64_t columns, double* high, double* low,
+              std::int64_t stride) {
+  for (std::int64_t i = 0; i < rows; ++i, block += kColumns, high += stride, low += stride) {
+    if (columns < kColumns) {
+      for (std::int64_t j = 0; j < columns; ++j) add_two_sum(block[j], high[j], low[j]);
+      continue;
+    }
+    for (std::int64_t j = 0; j < kColumns; j += kWidth) {
+      auto h = load<Doubles>(high + j);
+      auto l = load<Doubles>(low + j);
+      add_two_sum(load<Doubles>(block + j), h, l);
+      store(high + j, h);
+      store(low + j, l);
+    }
+  }
+}
+
+// The sum of before and high is whole in two doubles. Of the ends the additions round, 2^-53 each: of the rest and the
+// error, which the factors below cover with what the bound can spare, and of the end itself, 2^-52 of the sum.
+void enclose(const double* before, const double* high, const double* low, double reach, const double* reaches,
+             std::int64_t count, double* lower, double* upper) {
+  for (std::int64_t j = 0; j < count; j += kWidth) {
+    auto sum = load<Doubles>(before + j);
+    auto rest = load<Doubles>(low + j);
+    add_two_sum(load<Doubles>(high + j), sum, rest);
+    const Doubles slack = reach * load<Doubles>(reaches + j) + magnitude(rest) * 0x1p-50 + magnitude(sum) * 0x1p-52;
+    store(lower + j, sum + (rest - slack));
+    store(upper + j, sum + (rest + slack));
+  }
+}
+
+constexpr BackwardLoops kBackwardLoops{kColumns, dz_of_row, pack,          multiply, add,
+                                       to_bf16,  pack_wide, multiply_wide, add_wide, enclose};
 
 }  // namespace
 }  // namespace isologit::detail::kernels::loops

@@ -90,22 +90,35 @@ TEST(Exact, UpstreamOfLogits) {
   }
 }
 
-// Two doubles beside one another do not hold these sums: 2^-40 is lost beside 2^40, while 2^100 comes and goes.
-TEST(Exact, CancellationBeyondTwoDoubles) {
-  const std::vector<float> terms{0x1p60F, 0x1p0F, 0x1p-80F, -0x1p0F, -0x1p60F};
+// Gradients that are sums of `terms`, over rows or over ids.
+void expect_exact_sums(const std::vector<float>& terms, float factor) {
+  const auto count = static_cast<std::int64_t>(terms.size());
   for (const bool over_rows : {false, true}) {
-    Problem problem =
-        make_problem({over_rows ? 5 : 1, over_rows ? 1 : 5, 1, DType::f32, DType::f32, {}}, DotFamily::constant, 51);
+    Problem problem = make_problem({over_rows ? count : 1, over_rows ? 1 : count, 1, DType::f32, DType::f32, {}},
+                                   DotFamily::constant, 51);
     auto& bytes = over_rows ? problem.data.hidden : problem.data.weight;
     auto& values = over_rows ? problem.data.hidden_values : problem.data.weight_values;
-    for (std::size_t i = 0; i < 5; ++i) oracle::encode(DType::f32, bytes.data(), i, 0x1p40F);
-    values.assign(5, 0x1p40);
+    for (std::size_t i = 0; i < terms.size(); ++i) oracle::encode(DType::f32, bytes.data(), i, factor);
+    values.assign(terms.size(), static_cast<double>(factor));
     problem.ids.clear();
     problem.d_logprobs.clear();
     problem.d_lse.clear();
     problem.d_entropy.clear();
     problem.d_logits = terms;
     expect_exact(problem, fmt::format("over rows {}", over_rows));
+  }
+}
+
+// Two doubles beside one another do not hold these sums: 2^-40 is lost beside 2^40, while 2^100 comes and goes.
+TEST(Exact, CancellationBeyondTwoDoubles) {
+  expect_exact_sums({0x1p60F, 0x1p0F, 0x1p-80F, -0x1p0F, -0x1p60F}, 0x1p40F);
+}
+
+// A double that adds these up stands between two floats: what it lost decides.
+TEST(Exact, ChainsThatRoundToAMidpoint) {
+  for (const float sign : {1.0F, -1.0F}) {
+    expect_exact_sums({sign, sign * 0x1p-24F, 0x1p-60F}, 1);
+    expect_exact_sums({sign, sign * 0x1p-24F, -0x1p-60F}, 1);
   }
 }
 
