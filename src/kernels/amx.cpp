@@ -136,6 +136,7 @@ struct DigitSums : Panel<Doubles> {
       std::int64_t outside_hidden = 0;
       std::int64_t outside_weight = 0;
       const bool fit = hidden.fits(rows, outside_hidden) && multiply(hidden, rows, tile, own, outside_weight, see);
+      *own.fit = fit;
       if (fit) {
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, rows, tile, own, sums);
@@ -144,6 +145,34 @@ struct DigitSums : Panel<Doubles> {
       }
     }
     return Panel::sums(block, rows, tile, sums, scratch, see);
+  }
+
+  // After `sums` of finite elements: the digits' total in two halves and the products with elements outside.
+  static constexpr std::int64_t kMostTerms = 2 + 2 * kMostOutside;
+  static std::int64_t exact_terms(const double* block, std::int64_t rows, const WeightTile& tile, std::int64_t r,
+                                  std::int64_t j, double* scratch, double* terms) {
+    const std::int64_t size = tile.weight->cols;
+    if (rows < kDigitsFrom || size > kMostSize) return 0;
+    const Hidden hidden(block, rows, size);
+    const Scratch own(scratch, rows, size);
+    if (!*own.fit) return 0;
+    const double unit = hidden.rows[r].unit * own.rows[j].unit;
+    if (unit > 0x1p190) return 0;  // or a half may exceed what exact_sum holds
+    const std::int64_t total = own.totals[(r / kSide * kTile + j) * kSide + r % kSide];
+    std::int64_t count = 0;
+    terms[count++] = static_cast<double>(total >> 32) * 0x1p32 * unit;
+    terms[count++] = static_cast<double>(total & 0xFFFFFFFF) * unit;
+    for (std::int64_t i = 0; i < own.rows[j].outside; ++i) {
+      const DigitRow::Outside& outside = own.rows[j].list[i];
+      terms[count++] = static_cast<double>(outside.value) *
+                       block[outside.at / kChunk * rows * kStride + r * kStride + outside.at % kChunk];
+    }
+    for (std::int64_t i = 0; i < hidden.rows[r].outside; ++i) {
+      const DigitRow::Outside& outside = hidden.rows[r].list[i];
+      if (own.rows[j].lists(outside.at)) continue;
+      terms[count++] = static_cast<double>(outside.value) * element(tile, j, outside.at);
+    }
+    return count;
   }
 
   static std::int64_t multiply_adds(std::int64_t steps) {
@@ -209,15 +238,19 @@ struct DigitSums : Panel<Doubles> {
   // digits[group of 16 weight rows][step][digit][row][64 elements]; totals[hidden group][weight group][weight][hidden].
   struct Scratch {
     Scratch(double* scratch, std::int64_t hidden_rows, std::int64_t size)
-        : totals(reinterpret_cast<std::int64_t*>(scratch)),
-          columns(scratch + groups_of(hidden_rows) * kSide * kTile),
+        : fit(reinterpret_cast<bool*>(scratch)),
+          totals(reinterpret_cast<std::int64_t*>(scratch + kHeader)),
+          columns(scratch + kHeader + groups_of(hidden_rows) * kSide * kTile),
           digits(reinterpret_cast<char*>(columns + kColumns * kTile)),
           rows(reinterpret_cast<DigitRow*>(columns + kColumns * kTile + digits_size(kTile, size))) {}
 
     static std::int64_t size(std::int64_t rows, std::int64_t size) {
-      return groups_of(rows) * kSide * kTile + kColumns * kTile + digits_size(kTile, size) + kTile * kRowSize;
+      return kHeader + groups_of(rows) * kSide * kTile + kColumns * kTile + digits_size(kTile, size) + kTile * kRowSize;
     }
 
+    static constexpr std::int64_t kHeader = 8;
+
+    bool* fit;  // whether the tile was multiplied by digits
     std::int64_t* totals;
     double* columns;
     char* digits;

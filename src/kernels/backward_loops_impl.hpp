@@ -1,12 +1,13 @@
 // The loops of kernels/backward_loops.hpp in the vector types of GCC and clang; included by one file per instruction
 // set, which defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see kernels/panel.hpp.
 //
-// Errors of dz, u = 2^-53. d = top - z is one rounding, at most 2^-44.5 absolutely for d <= 690, and so is e^-d
-// relatively; exp_scaled adds 2^-51.5. The errors of total and mean_gap are in the row.
-// Of sigma = 4s / (1 + s)^2, s = e^-x, x = 2 |z0| / softcap <= 690: x has two roundings, 2^-42.5 absolutely, and
-// |d ln sigma / dx| <= 1. All products together stay below 2^-40.5 relatively: kRelative, and total's error. The
-// bracket b + c (d - mean_gap) is the only place where terms cancel; its error is bounded by those of its terms. Past d
-// = 690 dz is below 2^-400 whatever the parameters, as it is for x > 690, so clamping both there changes no f32.
+// Errors of dz, u = 2^-53. d = top - z is one rounding, d u, and so is e^-d relatively; exp_scaled adds 8 u, the factor
+// 4 u, two products with them 2 u, the bracket's sum and product, the sum with the mean and the end of the interval 4
+// u: kRelative and 2 u d. The errors of total and mean_gap are in the row. Of sigma = 4s / (1 + s)^2, s = e^-x, x = 2
+// |z0| / softcap <= 690: x has two roundings, 2 u x, and |d ln sigma / dx| <= 1; exp_scaled adds 8 u, what follows 5 u:
+// kOfSoftcap and 4 u x. The bracket b + c (d - mean_gap) is the only place where terms cancel; its error is bounded by
+// those of its terms. Past d = 690 dz is below 2^-400 whatever the parameters, as it is for x > 690, so clamping both
+// there changes no f32.
 #pragma once
 
 #include <bit>
@@ -23,7 +24,8 @@ namespace {
 
 constexpr std::int64_t kColumns = 2 * kFloats;
 constexpr int kParts = 4;  // registers of doubles that hold as many
-constexpr double kRelative = 0x1p-40;
+constexpr double kRelative = 0x1p-48;
+constexpr double kOfSoftcap = 0x1p-49;
 constexpr double kFurthest = 690;
 
 template <class V>
@@ -50,19 +52,21 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
   const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
   const double b_error = row.b_error;
   const double c = std::fabs(row.c);
-  const double relative = kRelative + row.error;
   std::int64_t opened = 0;
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Doubles d0 = row.top - __builtin_convertvector(load<HalfFloats>(z + i), Doubles);
     const Doubles d = select(d0 < kFurthest, d0, broadcast(kFurthest));
     Doubles scale = exp_scaled(-d, lift) * row.inverse_total * row.factor;
     Doubles mean = broadcast(row.mean * row.factor);
+    Doubles relative = d * 0x1p-52 + (kRelative + row.error);
     if constexpr (kSoftcap) {
       const Doubles x0 = magnitude(__builtin_convertvector(load<HalfFloats>(z0 + i), Doubles)) * row.two_over_softcap;
-      const Doubles s = exp_scaled(-select(x0 < kFurthest, x0, broadcast(kFurthest)), lift);
+      const Doubles x = select(x0 < kFurthest, x0, broadcast(kFurthest));
+      const Doubles s = exp_scaled(-x, lift);
       const Doubles sigma = 4 * s / ((1 + s) * (1 + s));
       scale *= sigma;
       mean *= sigma;
+      relative += x * 0x1p-51 + kOfSoftcap;
     }
     const Doubles bracket = row.b + row.c * (d - row.mean_gap);
     const Doubles value = scale * bracket + mean;

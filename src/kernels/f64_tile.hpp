@@ -9,7 +9,8 @@
 // the two ends, then s rounds to it too, rounding being monotone. If not, the sum may still be exact: with u_h and u_w
 // the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
 // where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
-// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If any product
+// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation, of fewer terms
+// where `Sums` holds exact shares of the sum (exact_terms). If any product
 // is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
 // finite products overflows f64.
 //
@@ -147,8 +148,9 @@ class F64Target : public Target {
       for (std::int64_t j = 0; j < tile.count; ++j) {
         if (low[j] == high[j]) continue;
         const double bias = biases[j];
-        low[j] = settle(block, r, tile, j, {sums[j] + bias, reach_of(r, j, low_rank), bias, x.greatest[j]}, x.units[j],
-                        counts);
+        low[j] =
+            settle(block, r, tile, j, {sums[j] + bias, reach_of(r, j, low_rank), bias, x.greatest[j], x.units + kTile},
+                   x.units[j], counts);
       }
     }
   }
@@ -158,6 +160,7 @@ class F64Target : public Target {
     double reach;
     double bias;
     double greatest;  // magnitude of the weight row
+    double* scratch;  // as Sums left it
   };
 
   // A logit that the rounding test left open.
@@ -184,7 +187,13 @@ class F64Target : public Target {
     }
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;
-    return exact_logit(block, r, tile, j);
+    double terms[Sums::kMostTerms + 1];
+    const auto* prepared = static_cast<const double*>(block.prepared) + header(block.rows);
+    const std::int64_t count =
+        block.low_rank != nullptr ? 0 : Sums::exact_terms(prepared, block.rows, tile, r, j, x.scratch, terms);
+    if (count == 0) return exact_logit(block, r, tile, j);
+    terms[count] = x.bias;
+    return exact_sum(terms, count + 1);
   }
 };
 
