@@ -104,7 +104,7 @@ struct DigitSums : Panel<Doubles> {
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
-    const std::int64_t of_panel = Panel::scratch_size(rows, size);
+    const std::int64_t of_panel = kHeader + Panel::scratch_size(rows, size);
     return size > kMostSize ? of_panel : std::max(of_panel, Scratch::size(rows, size));
   }
 
@@ -144,7 +144,7 @@ struct DigitSums : Panel<Doubles> {
         return 1 + outside_hidden + outside_weight;
       }
     }
-    return Panel::sums(block, rows, tile, sums, scratch, see);
+    return Panel::sums(block, rows, tile, sums, scratch + kHeader, see);
   }
 
   // After `sums` of finite elements: the digits' total in two halves and the products with elements outside.
@@ -152,7 +152,7 @@ struct DigitSums : Panel<Doubles> {
   static std::int64_t exact_terms(const double* block, std::int64_t rows, const WeightTile& tile, std::int64_t r,
                                   std::int64_t j, double* scratch, double* terms) {
     const std::int64_t size = tile.weight->cols;
-    if (rows < kDigitsFrom || size > kMostSize) return 0;
+    if (size > kMostSize) return 0;
     const Hidden hidden(block, rows, size);
     const Scratch own(scratch, rows, size);
     if (!*own.fit) return 0;
@@ -198,6 +198,7 @@ struct DigitSums : Panel<Doubles> {
 
  private:
   static constexpr auto kRowSize = static_cast<std::int64_t>(sizeof(DigitRow) / sizeof(double));
+  static constexpr std::int64_t kHeader = 8;          // doubles of a scratch that no sums write to
   static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of digits of a block, half of an L2
   static constexpr std::int64_t kColumns = 256;       // of the weight, kept for the hidden elements outside
 
@@ -247,8 +248,6 @@ struct DigitSums : Panel<Doubles> {
     static std::int64_t size(std::int64_t rows, std::int64_t size) {
       return kHeader + groups_of(rows) * kSide * kTile + kColumns * kTile + digits_size(kTile, size) + kTile * kRowSize;
     }
-
-    static constexpr std::int64_t kHeader = 8;
 
     bool* fit;  // whether the tile was multiplied by digits
     std::int64_t* totals;

@@ -156,6 +156,33 @@ TEST_P(Logits, NearTiesReachTheFallback) {
   }
 }
 
+// 1 + 2^-24, a midpoint, and beside it what lies far below the greatest elements of a row, of the other or of both.
+TEST_P(Logits, MidpointsThatTheLeastElementsDecide) {
+  const std::vector<float> hidden = {1, 0x1p-12F, 0x1p-20F, 0x1p-40F, 0x1p-40F};
+  const std::vector<std::vector<float>> weight = {
+      {1, 0x1p-12F, 0, 0, 0},          {1, 0x1p-12F, 0x1p-40F, 0, 0},           {1, 0x1p-12F, -0x1p-40F, 0, 0},
+      {1, 0x1p-12F, 0, 0x1p-20F, 0},   {1, 0x1p-12F, 0, -0x1p-20F, 0},          {1, 0x1p-12F, -0x1.8p-60F, 0, 0x1p-40F},
+      {-1, -0x1p-12F, 0x1p-40F, 0, 0}, {1, 0x1p-12F, 0, -0x1.8p-40F, 0x1p-40F},
+  };
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    const DotShape shape{8, static_cast<std::int64_t>(weight.size()), 5, dtype, dtype, std::nullopt};
+    DotData data = make_dot(shape, DotFamily::constant, 1);
+    for (std::size_t i = 0; i < data.hidden_values.size(); ++i) {
+      oracle::encode(dtype, data.hidden.data(), i, hidden[i % 5]);
+      data.hidden_values[i] = static_cast<double>(hidden[i % 5]);
+    }
+    for (std::size_t i = 0; i < data.weight_values.size(); ++i) {
+      oracle::encode(dtype, data.weight.data(), i, weight[i / 5][i % 5]);
+      data.weight_values[i] = static_cast<double>(weight[i / 5][i % 5]);
+    }
+    const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+    ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << dtype_name(dtype);
+    if (!is_reference()) {
+      EXPECT_GT(logits.fallbacks, 0);
+    }
+  }
+}
+
 TEST_P(Logits, NearTiesReachTheFallbackOfScore) {
   if (is_reference()) GTEST_SKIP() << "the reference is the fallback";
   const DotShape shape{3, 70, 64, DType::bf16, DType::bf16, std::nullopt};
