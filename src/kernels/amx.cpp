@@ -11,13 +11,10 @@
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
 // element. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
-// Measured on 16 processors of a Xeon with AMX (docs/performance.md), before what follows: 256 rows at 122 GFLOP/s a
-// core, a quarter of what the nine products alone do. A profile of 16 rows then showed the weight waited for while its
-// greatest elements were looked for, and the sums made doubles and certified one by one. Now rows are read ahead by a
-// whole row and, while tiles multiply, by a tile; bf16 is taken apart sixteen bits at a time (predicted: 18 cycles of
-// two ports for 64 elements, where there were 30); what follows the products is done in vectors; a level is left alone
-// for two products. One thread, logits of V=151936, H=1024, before and after in turns, ms: 16 rows 129 and 81, 64 rows
-// 250 and 176, 256 rows 838 and 604. Half of what is left at 16 rows is waiting for the weight.
+// Rows are read ahead by a whole row and, while tiles multiply, by a tile. Measured on 16 processors of a Xeon with AMX
+// (docs/performance.md): of 256 rows a quarter of what the nine products alone do, the loads of digits from L2 being the
+// rest. Of 4096 elements a sixth of the time of 64 rows or more went to open logits, one in some hundred, by 4096
+// additions in fixed point; from the digits' total (exact_terms) it is below a hundredth.
 //
 // Digits and the f64 sums of avx512, all tiles of V=151936, two threads, ms: H=1024 4 rows 32 and 25, 7 rows 33 and 31,
 // 8 rows 33 and 35, 12 rows 35 and 53; H=4096 4 rows 221 and 160, 8 rows 239 and 237, 10 rows 237 and 289.
