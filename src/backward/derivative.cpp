@@ -228,7 +228,8 @@ std::optional<kernels::DzRow> dz_row(const fold::RowSums& sums, float top, const
   row.mass = near(sums.mass.middle);
   double moment = near(sums.moment.middle);
   double moment_error = upper(sums.moment.radius);
-  row.error = 0x1p-42;
+  // With the roundings of mass, total and its inverse. No dz depends on a mass below the least one here.
+  row.error = upper(sums.mass.radius) / std::fmax(row.mass, 0x1p-990) + 0x1p-50;
   if (!exact) {
     constexpr exact::Format kRounded{34, -800, exact::kF64.emax};  // what is below counts for no dz
     const auto rounded_mass = exact::try_round(sums.mass, kRounded);

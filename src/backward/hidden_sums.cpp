@@ -58,13 +58,14 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
   high_.assign(elements, 0);
   if (exact) {
     low_.assign(elements, 0);
-    row_squares_.assign(rows.size(), 0);
-    column_squares_.assign(static_cast<std::size_t>(columns_), 0);
+    row_reaches_.assign(rows.size(), 0);
+    column_squares_.assign(static_cast<std::size_t>(stride_), 0);
   }
   for (int i = 0; i < threads; ++i) {
-    workers_.push_back({base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
+    workers_.push_back({base::AlignedBuffer(kBlockColumns * kernels::kDepth * (exact ? sizeof(double) : sizeof(float))),
                         base::AlignedBuffer(kBlockColumns * kernels::kDepth * sizeof(float)),
-                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops_->columns))});
+                        std::vector<float>(static_cast<std::size_t>(kBlockColumns / loops_->columns)),
+                        std::vector<double>(kBlockColumns)});
   }
 }
 
@@ -73,7 +74,7 @@ void HiddenSums::add_strip(std::int64_t first, std::int64_t count, const float* 
   const std::int64_t id = first * kChunk;
   const Strip strip{dz, id, blocks_of(std::min(count * kChunk, head_.vocab_size - id), kernels::kDepth)};
   const std::int64_t lefts = strip.pieces * row_blocks_;
-  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_, part_loops_);
+  while (packed_dz_.size() < static_cast<std::size_t>(lefts)) packed_dz_.emplace_back(block_rows_, part_loops_, exact_);
   base::parallel_for(threads_, lefts, [&](int, std::int64_t i) { pack_dz(strip, i / row_blocks_, i % row_blocks_); });
   base::parallel_for(threads_, row_blocks_ * blocks_of(columns_, kBlockColumns), [&](int worker, std::int64_t i) {
     add_block(workers_[static_cast<std::size_t>(worker)], strip, i % row_blocks_, i / row_blocks_ * kBlockColumns);
@@ -106,44 +107,39 @@ void HiddenSums::pack_dz(const Strip& strip, std::int64_t piece, std::int64_t ro
 }
 
 void HiddenSums::add_block(Packing& own, const Strip& strip, std::int64_t row_block, std::int64_t first_column) {
-  const std::int64_t rows = rows_of(row_block);
   const std::int64_t columns = std::min(kBlockColumns, columns_ - first_column);
   const std::int64_t width = loops_->columns;
-  if (exact_ && first_column == 0) add_row_squares(strip, row_block);
+  if (exact_ && first_column == 0) add_row_reaches(strip, row_block);
   for (std::int64_t i = 0; i < strip.pieces * parts_; ++i) {
     const std::int64_t piece = i / parts_;
     const std::int64_t depth = depth_of(strip, piece);
     const PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];
     pack_weight(own, i % parts_, strip.first_id + piece * kernels::kDepth, depth, first_column, columns);
-    if (exact_ && row_block == 0) add_column_squares(own, depth, first_column, columns);
+    for (std::int64_t c = 0; exact_ && row_block == 0 && c < columns; ++c) {
+      double& most = column_squares_[static_cast<std::size_t>(first_column + c)];
+      most = std::max(most, own.squares[static_cast<std::size_t>(c)]);
+    }
     for (std::int64_t p = 0; p * width < columns; ++p) {
-      const float* elements = own.panels.as<float>() + p * kernels::kDepth * width;
       const std::int64_t held = std::min(width, columns - p * width);
       const std::int64_t at = row_block * block_rows_ * stride_ + first_column + p * width;
-      if (!exact_) {
-        multiply(*loops_, left, {elements, own.greatest[static_cast<std::size_t>(p)], held}, high_.data() + at,
-                 stride_);
-        continue;
-      }
-      for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        const std::int64_t offset = at + g * kernels::kGroupRows * stride_;
-        loops_->multiply_exact(left.group(g), elements, depth,
-                               std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows), held,
-                               high_.data() + offset, low_.data() + offset, stride_);
+      const std::int64_t panel = p * kernels::kDepth * width;
+      if (exact_) {
+        multiply_wide(*loops_, left, own.panels.as<double>() + panel, held, high_.data() + at, low_.data() + at,
+                      stride_);
+      } else {
+        multiply(*loops_, left, {own.panels.as<float>() + panel, own.greatest[static_cast<std::size_t>(p)], held},
+                 high_.data() + at, stride_);
       }
     }
   }
 }
 
-void HiddenSums::add_row_squares(const Strip& strip, std::int64_t row_block) {
+void HiddenSums::add_row_reaches(const Strip& strip, std::int64_t row_block) {
   for (std::int64_t piece = 0; piece < strip.pieces; ++piece) {
     const float* dz = dz_of(strip, piece, row_block);
     for (std::int64_t r = 0; r < rows_of(row_block); ++r) {
-      double& sum = row_squares_[static_cast<std::size_t>(row_block * block_rows_ + r)];
-      for (std::int64_t k = 0; k < depth_of(strip, piece); ++k) {
-        const auto x = static_cast<double>(dz[r * kChunk + k]);
-        sum += x * x;
-      }
+      row_reaches_[static_cast<std::size_t>(row_block * block_rows_ + r)] +=
+          std::sqrt(sum_of_squares(dz + r * kChunk, depth_of(strip, piece)));
     }
   }
 }
@@ -180,20 +176,13 @@ void HiddenSums::pack_weight(Packing& own, std::int64_t part, std::int64_t first
   for (std::int64_t p = 0; p * width < count; ++p) {
     const void* from[kernels::kDepth];
     for (std::int64_t k = 0; k < depth; ++k) from[k] = rows + (k * kBlockColumns + p * width) * size;
-    own.greatest[static_cast<std::size_t>(p)] =
-        pack_panel(*loops_, part_loops_, from, dtype, depth, std::min(width, count - p * width),
-                   own.panels.as<float>() + p * kernels::kDepth * width);
-  }
-}
-
-void HiddenSums::add_column_squares(const Packing& own, std::int64_t depth, std::int64_t column, std::int64_t count) {
-  const std::int64_t width = loops_->columns;
-  for (std::int64_t c = 0; c < count; ++c) {
-    const float* element = own.panels.as<float>() + c / width * kernels::kDepth * width + c % width;
-    double& sum = column_squares_[static_cast<std::size_t>(column + c)];
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const auto x = static_cast<double>(element[k * width]);
-      sum += x * x;
+    const std::int64_t held = std::min(width, count - p * width);
+    const std::int64_t at = p * kernels::kDepth * width;
+    if (exact_) {
+      loops_->pack_wide(from, dtype, depth, held, own.panels.as<double>() + at, own.squares.data() + p * width);
+    } else {
+      own.greatest[static_cast<std::size_t>(p)] =
+          pack_panel(*loops_, part_loops_, from, dtype, depth, held, own.panels.as<float>() + at);
     }
   }
 }
@@ -238,8 +227,8 @@ void HiddenSums::share() {
   }
   share_what_is_open();
   if (!exact_) return;
-  share_squares(row_squares_);
-  share_squares(column_squares_);
+  share(row_reaches_, [](double a, double b) { return a + b; });
+  share(column_squares_, [](double a, double b) { return std::max(a, b); });
 }
 
 void HiddenSums::share_what_is_open() {
@@ -275,7 +264,10 @@ void HiddenSums::add_low_rank(const FactorTable& g) {
     a[static_cast<std::size_t>(i)] = element;
     // Some parts of g may be 0, and 0 times infinity is NaN.
     if (exact_ && !std::isfinite(element)) open_columns_[static_cast<std::size_t>(column)] = 1;
-    if (exact_) column_squares_[static_cast<std::size_t>(column)] += static_cast<double>(element) * element;
+    if (exact_) {
+      double& most = column_squares_[static_cast<std::size_t>(column)];
+      most = std::max(most, static_cast<double>(element) * static_cast<double>(element));
+    }
   }
   base::parallel_for(threads_, static_cast<std::int64_t>(rows_.size()),
                      [&](int, std::int64_t row) { add_low_rank(g, a, static_cast<std::size_t>(row)); });
@@ -299,20 +291,20 @@ void HiddenSums::add_low_rank(const FactorTable& g, const std::vector<float>& a,
           low[k] += sum.low;
         }
       }
-      row_squares_[row] += factor.near * factor.near * (1 + 0x1p-20);
+      row_reaches_[row] += std::fabs(factor.near) * (1 + 0x1p-20);
     }
   }
 }
 
-void HiddenSums::share_squares(std::vector<double>& squares) const {
+void HiddenSums::share(std::vector<double>& numbers, double (*join)(double, double)) const {
   base::ByteWriter own;
-  for (const double sum : squares) own.put(sum);
-  std::fill(squares.begin(), squares.end(), 0);
+  for (const double number : numbers) own.put(number);
+  std::fill(numbers.begin(), numbers.end(), 0);
   parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
     double other = 0;
-    for (double& sum : squares) {
+    for (double& number : numbers) {
       if (!bytes.get(other)) return false;
-      sum += other;
+      number = join(number, other);
     }
     return true;
   });
@@ -340,33 +332,55 @@ void HiddenSums::share(std::vector<Open>& open) const {
 std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
-  const std::int64_t terms = parties_.vocab_size() * parts_ + merged_ + (g_ == nullptr ? 0 : g_->rank) * 3;
   const bool any_open = std::find(open_columns_.begin(), open_columns_.end(), 1) != open_columns_.end();
   for (std::size_t r = 0; r < rows_.size(); ++r) {
     base::go_on_or_throw();
-    if (loops_ != nullptr && !exact_ && !any_open && open_rows_[r] == 0) {
+    if (loops_ == nullptr || any_open || open_rows_[r] != 0) {
+      finish_by_element(r, open);
+    } else if (!exact_) {
       output_.store_row(*loops_, rows_[r].index, 0, high_.data() + r * static_cast<std::size_t>(stride_), columns_);
-      continue;
-    }
-    for (std::int64_t k = 0; k < columns_; ++k) {
-      const std::size_t at = r * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(k);
-      if (loops_ == nullptr || is_open(r, k)) {
-        open.push_back({r, k, {}, {}});
-      } else if (!exact_) {
-        const double sum = output_.before(rows_[r].index, k) + high_[at];
-        output_.store(rows_[r].index, k, exact::narrow(sum, output_.dtype()));
-      } else {
-        // Cauchy and Schwarz, a row counting once for each part; the factor covers the roundings of the squares and
-        // roots.
-        const double reach = std::sqrt(row_squares_[r] * static_cast<double>(parts_ + 2)) *
-                             std::sqrt(column_squares_[static_cast<std::size_t>(k)]) * (1 + 0x1p-10);
-        double error = two_sum_error(terms, reach);
-        if (g_ != nullptr) error += reach * 0x1p-69;  // what the parts of g leave out
-        if (!output_.store_certified(rows_[r].index, k, high_[at], low_[at], error)) open.push_back({r, k, {}, {}});
-      }
+    } else {
+      finish_certified(r, 0, columns_, open);
     }
   }
   return open;
+}
+
+void HiddenSums::finish_by_element(std::size_t row, std::vector<Open>& open) const {
+  for (std::int64_t k = 0; k < columns_; ++k) {
+    if (loops_ == nullptr || is_open(row, k)) {
+      open.push_back({row, k, {}, {}});
+    } else if (exact_) {
+      finish_certified(row, k, 1, open);
+    } else {
+      const double sum = output_.before(rows_[row].index, k) +
+                         high_[row * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(k)];
+      output_.store(rows_[row].index, k, exact::narrow(sum, output_.dtype()));
+    }
+  }
+}
+
+// A piece's sum of |dz||w| is at most the product of the two norms within it (Cauchy and Schwarz), all pieces' sums are
+// at most the row's sum of norms times the column's greatest one, a row counting once for each part. A term of the
+// low-rank addition is a piece of its own. The factor covers the roundings of the squares and roots.
+void HiddenSums::finish_certified(std::size_t row, std::int64_t column, std::int64_t count,
+                                  std::vector<Open>& open) const {
+  const std::int64_t terms = parties_.vocab_size() * parts_ + merged_ + (g_ == nullptr ? 0 : g_->rank) * 3;
+  double error = certified_error(kernels::kDepth, terms);
+  if (g_ != nullptr) error += 0x1p-69;  // what the parts of g leave out
+  const double reach = error * row_reaches_[row] * static_cast<double>(parts_) * (1 + 0x1p-10);
+  double reaches[kernels::kMostColumns] = {};
+  for (std::int64_t first = column; first < column + count; first += kernels::kMostColumns) {
+    const std::int64_t held = std::min(kernels::kMostColumns, column + count - first);
+    for (std::int64_t k = 0; k < held; ++k) {
+      reaches[k] = std::sqrt(column_squares_[static_cast<std::size_t>(first + k)]);
+    }
+    const std::size_t at = row * static_cast<std::size_t>(stride_) + static_cast<std::size_t>(first);
+    output_.store_row_certified(*loops_, rows_[row].index, first, high_.data() + at, low_.data() + at, reach, reaches,
+                                held, [&](std::int64_t k) {
+                                  open.push_back({row, first + k, {}, {}});
+                                });
+  }
 }
 
 void HiddenSums::add_strip(std::vector<Open>& open, std::span<const std::size_t> strip_rows, std::int64_t first,

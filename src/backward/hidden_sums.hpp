@@ -54,15 +54,20 @@ class HiddenSums {
     base::AlignedBuffer panels;
     base::AlignedBuffer rows;  // of the weight, [kernels::kDepth][kBlockColumns]
     std::vector<float> greatest;
+    std::vector<double> squares;  // of each column of the panels, exact only
   };
 
-  void share_squares(std::vector<double>& squares) const;
+  // Joins the numbers of all parties, which are not below 0.
+  void share(std::vector<double>& numbers, double (*join)(double, double)) const;
   void share_what_is_open();
   void add_low_rank(const FactorTable& g, const std::vector<float>& a, std::size_t row);
   // Whether an element is to be made by the definition, whatever was summed.
   bool is_open(std::size_t row, std::int64_t column) const {
     return open_rows_[row] != 0 || open_columns_[static_cast<std::size_t>(column)] != 0;
   }
+  void finish_by_element(std::size_t row, std::vector<Open>& open) const;
+  // Columns [column, column + count).
+  void finish_certified(std::size_t row, std::int64_t column, std::int64_t count, std::vector<Open>& open) const;
   // Adds dz times the encoded weight's element.
   static void add_wide(Open& element, float dz, double weight);
 
@@ -83,8 +88,7 @@ class HiddenSums {
   void pack_weight(Packing& own, std::int64_t part, std::int64_t first, std::int64_t depth, std::int64_t column,
                    std::int64_t count);
   void decode_part(std::int64_t part, std::int64_t id, std::int64_t column, std::int64_t count, float* to);
-  void add_row_squares(const Strip& strip, std::int64_t row_block);
-  void add_column_squares(const Packing& own, std::int64_t depth, std::int64_t column, std::int64_t count);
+  void add_row_reaches(const Strip& strip, std::int64_t row_block);
 
   const Head& head_;
   std::span<const ActiveRow> rows_;
@@ -98,8 +102,8 @@ class HiddenSums {
   std::int64_t stride_;                 // of the sums
   std::vector<double> high_;            // [row][stride_]
   std::vector<double> low_;             // the same, exact only
-  std::vector<double> row_squares_;     // of dz, exact only
-  std::vector<double> column_squares_;  // of the weight, exact only
+  std::vector<double> row_reaches_;     // of dz, the sum of all pieces' norms, exact only
+  std::vector<double> column_squares_;  // of the weight, the greatest piece's sum of squares, exact only
   std::int64_t parts_;                  // f32 numbers that stand for an element of the weight
   std::int64_t merged_ = 0;             // sums of other parties that entered each of these
   const FactorTable* g_ = nullptr;

@@ -70,6 +70,41 @@ class Output {
     return true;
   }
 
+  // Stores before + high[i] + low[i] as elements column + i, each known to be within reach * reaches[i], where that
+  // proves their rounding; open(i) gets the others. All buffers are read up to a multiple of kernels::kEnclosed.
+  template <class Open>
+  void store_row_certified(const kernels::BackwardLoops& kernels, std::int64_t row, std::int64_t column,
+                           const double* high, const double* low, double reach, const double* reaches,
+                           std::int64_t count, const Open& open) const {
+    double old[kernels::kMostColumns] = {};
+    double lower[kernels::kMostColumns];
+    double upper[kernels::kMostColumns];
+    for (std::int64_t i = 0; output_.accumulate && i < count; ++i) old[i] = before(row, column + i);
+    kernels.enclose(old, high, low, reach, reaches, count, lower, upper);
+    void* at = static_cast<char*>(output_.data) +
+               (row * output_.row_stride + column) * static_cast<std::int64_t>(dtype_size(output_.dtype));
+    if (output_.dtype == DType::bf16) {
+      std::uint16_t least[kernels::kMostColumns];
+      std::uint16_t most[kernels::kMostColumns];
+      const auto bytes = static_cast<std::size_t>(count) * sizeof least[0];
+      if (kernels.to_bf16(lower, count, least) && kernels.to_bf16(upper, count, most) &&
+          std::memcmp(least, most, bytes) == 0) {
+        std::memcpy(at, least, bytes);
+        return;
+      }
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      if (output_.dtype == DType::f32) {
+        const float value = static_cast<float>(lower[i]) + 0.0F;
+        if (value == static_cast<float>(upper[i]) && std::isfinite(value)) {
+          std::memcpy(static_cast<char*>(at) + i * static_cast<std::int64_t>(sizeof value), &value, sizeof value);
+          continue;
+        }
+      }
+      if (!store_certified(row, column + i, high[i], low[i], reach * reaches[i])) open(i);
+    }
+  }
+
  private:
   template <bool kAccumulate>
   static void store_f32(void* to, const double* sums, std::int64_t count) {

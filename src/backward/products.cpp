@@ -57,9 +57,11 @@ std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts) {
   return (rows + group - 1) / group * group;
 }
 
-PackedRows::PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops)
+PackedRows::PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops, bool wide_elements)
     : parts(part_loops),
-      groups(static_cast<std::size_t>(padded_rows(most_rows, part_loops) * kernels::kDepth) * sizeof(float)),
+      wide(wide_elements),
+      groups(static_cast<std::size_t>(padded_rows(most_rows, part_loops) * kernels::kDepth) *
+             (wide ? sizeof(double) : sizeof(float))),
       greatest(static_cast<std::size_t>(padded_rows(most_rows, part_loops))),
       unit(static_cast<std::size_t>(padded_rows(most_rows, part_loops)), 1.0) {
   static_assert(kernels::kPartGroupBytes == kernels::kPartRows * kernels::kDepth * sizeof(float));
@@ -83,16 +85,25 @@ void PackedRows::pack(const float* from, std::int64_t row_step, std::int64_t dep
     parts->pack_rows(from, row_stride, depth_stride, rows, depth, groups.as<char>(), greatest.data(), unit.data());
     return;
   }
+  if (wide) {
+    pack_groups<double>();
+  } else {
+    pack_groups<float>();
+  }
+}
+
+template <class Element>
+void PackedRows::pack_groups() {
   for (std::int64_t g = 0; g < groups_of(rows); ++g) {
     const std::int64_t held = std::min(kernels::kGroupRows, rows - g * kernels::kGroupRows);
-    float* to = groups.as<float>() + g * kernels::kGroupRows * kernels::kDepth;
+    Element* to = groups.as<Element>() + g * kernels::kGroupRows * kernels::kDepth;
     for (std::int64_t i = 0; i < kernels::kGroupRows; ++i) {
       std::uint32_t most = 0;
-      const float* element = from + (g * kernels::kGroupRows + i) * row_stride;
+      const float* element = source + (g * kernels::kGroupRows + i) * row_stride;
       for (std::int64_t k = 0; k < depth; ++k, to += kernels::kGroupRows, element += depth_stride) {
         *to = 0;
         if (i >= held) continue;
-        *to = *element;
+        *to = static_cast<Element>(*element);
         most = std::max(most, std::bit_cast<std::uint32_t>(*element) & 0x7FFFFFFFU);
       }
       to += 1 - depth * kernels::kGroupRows;
@@ -139,7 +150,7 @@ void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, con
       count += static_cast<std::int64_t>(safe[i]);
       plain += static_cast<std::int64_t>(safe[i] && left.unit[at] == 1);
     }
-    if (count > 0) kernels.multiply(left.group(g), panel.elements, left.depth, block);
+    if (count > 0) kernels.multiply(left.group<float>(g), panel.elements, left.depth, block);
     double* to = c + first * stride;
     if (plain == rows) {
       kernels.add(block, rows, panel.columns, to, stride);
@@ -155,6 +166,25 @@ void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, con
       for (std::int64_t j = 0; j < panel.columns; ++j) to[j] += static_cast<double>(sums[j]) * unit;
     }
   }
+}
+
+void multiply_wide(const kernels::BackwardLoops& kernels, const PackedRows& left, const double* panel,
+                   std::int64_t columns, double* high, double* low, std::int64_t stride) {
+  alignas(64) double block[kernels::kGroupRows * kernels::kMostColumns];
+  for (std::int64_t first = 0; first < left.rows; first += kernels::kGroupRows) {
+    kernels.multiply_wide(left.group<double>(first / kernels::kGroupRows), panel, left.depth, block);
+    const std::int64_t rows = std::min(kernels::kGroupRows, left.rows - first);
+    kernels.add_wide(block, rows, columns, high + first * stride, low + first * stride, stride);
+  }
+}
+
+double sum_of_squares(const float* elements, std::int64_t count) {
+  double sums[4] = {};  // chains that do not wait for one another
+  for (std::int64_t k = 0; k < count; ++k) {
+    const auto x = static_cast<double>(elements[k]);
+    sums[k % 4] += x * x;
+  }
+  return sums[0] + sums[1] + (sums[2] + sums[3]);
 }
 
 }  // namespace isologit::detail::backward

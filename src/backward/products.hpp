@@ -29,8 +29,8 @@ std::int64_t padded_rows(std::int64_t rows, const kernels::PartLoops* parts);
 
 // A piece of A: up to kDepth columns of any number of rows.
 struct PackedRows {
-  // part_loops: null to keep elements in f32.
-  PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops);
+  // part_loops: null to keep elements in f32; wide: to keep them in f64, for certified sums.
+  PackedRows(std::int64_t most_rows, const kernels::PartLoops* part_loops, bool wide);
 
   // Element (row, k) is from[row * row_step + k * depth_step], one of the steps being 1; `multiply` may read them
   // again.
@@ -41,9 +41,13 @@ struct PackedRows {
   // impossible) to [1, 2) by a power of two. For `multiply`; others take the elements as they are. Parts always are.
   void scale();
 
-  const float* group(std::int64_t g) const { return groups.as<float>() + g * kernels::kGroupRows * kernels::kDepth; }
+  template <class Element>
+  const Element* group(std::int64_t g) const {
+    return groups.as<Element>() + g * kernels::kGroupRows * kernels::kDepth;
+  }
 
   const kernels::PartLoops* parts;
+  bool wide;
   std::int64_t rows = 0;
   std::int64_t depth = 0;
   const float* source = nullptr;
@@ -53,6 +57,10 @@ struct PackedRows {
   std::vector<float> greatest;  // magnitude in each row, NaN where there is one or where scaling loses an element; of
                                 // parts where a row is not finite
   std::vector<double> unit;     // the power of two that a row's elements count in, 1 unless scaled
+
+ private:
+  template <class Element>
+  void pack_groups();
 };
 
 // One panel of a piece of B.
@@ -73,12 +81,27 @@ float pack_panel(const kernels::BackwardLoops& kernels, const kernels::PartLoops
 void multiply(const kernels::BackwardLoops& kernels, const PackedRows& left, const PackedPanel& panel, double* c,
               std::int64_t stride);
 
-// A bound of the error of `terms` products summed by two-sum, whose magnitudes add up to at most `reach`. With n terms
+// high + low += A B by certified sums, A wide and the panel packed by pack_wide: chains of a piece's depth in f64, each
+// added by two-sum.
+void multiply_wide(const kernels::BackwardLoops& kernels, const PackedRows& left, const double* panel,
+                   std::int64_t columns, double* high, double* low, std::int64_t stride);
+
+// A bound of the error of `terms` numbers summed by two-sum, whose magnitudes add up to at most `reach`. With n terms
 // and u = 2^-53, `low` is at most n u reach (1 + small), and each of the n additions to it rounds by u of that; the
 // factor 2 covers the rest.
 inline double two_sum_error(std::int64_t terms, double reach) {
   const auto n = static_cast<double>(terms + 2);
   return n * n * 0x1p-105 * reach;
 }
+
+// A bound of the error of certified sums relative to their reach, a bound of the sum of |a||b|: a product is exact and
+// its first addition is to 0, so it passes through less than `depth` roundings of a chain (Higham's gamma, 4.2, the
+// factor covering 1 / (1 - depth u)), and the chains, no more than `terms` of them, are summed by two-sum.
+inline double certified_error(std::int64_t depth, std::int64_t terms) {
+  return static_cast<double>(depth - 1) * 0x1p-53 * (1 + 0x1p-10) + two_sum_error(terms, 1 + 0x1p-10);
+}
+
+// The sum of the squares of finite elements, within 2^-40 of it.
+double sum_of_squares(const float* elements, std::int64_t count);
 
 }  // namespace isologit::detail::backward

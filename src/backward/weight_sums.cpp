@@ -23,7 +23,7 @@ WeightSums::WeightSums(const Head& head, const BackwardRequest& request, std::sp
   pack_hidden(threads);
   workers_.resize(static_cast<std::size_t>(threads));
   for (Accumulators& worker : workers_) {
-    for (std::int64_t i = 0; i < depth_pieces(); ++i) worker.pieces.emplace_back(kChunk, part_loops_);
+    for (std::int64_t i = 0; i < depth_pieces(); ++i) worker.pieces.emplace_back(kChunk, part_loops_, exact);
     worker.high.resize(static_cast<std::size_t>(kChunk * (exact ? loops_->columns : kernels::kMostColumns)));
     if (exact) worker.low.resize(worker.high.size());
     if (exact) worker.squares.resize(static_cast<std::size_t>(kChunk));
@@ -44,10 +44,10 @@ PackedPanel WeightSums::panel(std::int64_t piece, std::int64_t index) const {
 void WeightSums::pack_hidden(int threads) {
   const std::int64_t width = loops_->columns;
   const std::int64_t panels = (columns_ + width - 1) / width;
-  hidden_ =
-      base::AlignedBuffer(static_cast<std::size_t>(depth_pieces() * panels * kernels::kDepth * width) * sizeof(float));
+  hidden_ = base::AlignedBuffer(static_cast<std::size_t>(depth_pieces() * panels * kernels::kDepth * width) *
+                                (exact_ ? sizeof(double) : sizeof(float)));
   greatest_.resize(static_cast<std::size_t>(depth_pieces() * panels));
-  if (exact_) squares_.assign(static_cast<std::size_t>(columns_), 0);
+  if (exact_) reaches_.assign(static_cast<std::size_t>(panels * width), 0);
   const DType dtype = request_.hidden.dtype;
   base::parallel_for(threads, panels, [&](int, std::int64_t p) {
     const std::int64_t held = std::min(width, columns_ - p * width);
@@ -60,15 +60,19 @@ void WeightSums::pack_hidden(int threads) {
                       exact::row_data(request_.hidden, rows_[static_cast<std::size_t>(first + k)].index)) +
                   p * width * static_cast<std::int64_t>(dtype_size(dtype));
       }
-      float* to = hidden_.as<float>() + (piece * panels + p) * kernels::kDepth * width;
-      greatest_[static_cast<std::size_t>(piece * panels + p)] =
-          pack_panel(*loops_, part_loops_, from, dtype, depth, held, to);
-      for (std::int64_t k = 0; exact_ && k < depth; ++k) {
-        for (std::int64_t j = 0; j < held; ++j) {
-          const auto x = static_cast<double>(to[k * width + j]);
-          squares_[static_cast<std::size_t>(p * width + j)] += x * x;
-        }
+      const std::int64_t at = (piece * panels + p) * kernels::kDepth * width;
+      if (!exact_) {
+        greatest_[static_cast<std::size_t>(piece * panels + p)] =
+            pack_panel(*loops_, part_loops_, from, dtype, depth, held, hidden_.as<float>() + at);
+        continue;
       }
+      double squares[kernels::kMostColumns];
+      loops_->pack_wide(from, dtype, depth, held, hidden_.as<double>() + at, squares);
+      for (std::int64_t j = 0; j < held; ++j) reaches_[static_cast<std::size_t>(p * width + j)] += squares[j];
+    }
+    for (std::int64_t j = 0; exact_ && j < held; ++j) {
+      double& reach = reaches_[static_cast<std::size_t>(p * width + j)];
+      reach = std::sqrt(reach);
     }
   });
 }
@@ -120,6 +124,7 @@ void WeightSums::add_fast(Accumulators& own, std::int64_t first, std::int64_t id
 
 void WeightSums::add_exact(Accumulators& own, std::int64_t first, std::int64_t ids, const float* dz) {
   const std::int64_t width = loops_->columns;
+  const std::int64_t panels = (columns_ + width - 1) / width;
   const auto count = static_cast<std::int64_t>(rows_.size());
   std::fill(own.squares.begin(), own.squares.end(), 0.0);
   for (std::int64_t n = 0; n < count; ++n) {
@@ -128,32 +133,25 @@ void WeightSums::add_exact(Accumulators& own, std::int64_t first, std::int64_t i
       own.squares[static_cast<std::size_t>(j)] += x * x;
     }
   }
+  // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
+  const double error = certified_error(std::min(kernels::kDepth, count), depth_pieces()) * (1 + 0x1p-10);
   for (std::int64_t p = 0; p * width < columns_; ++p) {
     std::fill(own.high.begin(), own.high.end(), 0.0);
     std::fill(own.low.begin(), own.low.end(), 0.0);
-    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
-      const PackedPanel right = panel(piece, p);
-      const PackedRows& left = own.pieces[static_cast<std::size_t>(piece)];
-      for (std::int64_t g = 0; g < groups_of(ids); ++g) {
-        const std::int64_t at = g * kernels::kGroupRows * width;
-        loops_->multiply_exact(left.group(g), right.elements, left.depth,
-                               std::min(kernels::kGroupRows, ids - g * kernels::kGroupRows), right.columns,
-                               own.high.data() + at, own.low.data() + at, width);
-      }
-    }
     const std::int64_t held = std::min(width, columns_ - p * width);
+    for (std::int64_t piece = 0; piece < depth_pieces(); ++piece) {
+      const double* right = hidden_.as<double>() + (piece * panels + p) * kernels::kDepth * width;
+      multiply_wide(*loops_, own.pieces[static_cast<std::size_t>(piece)], right, held, own.high.data(), own.low.data(),
+                    width);
+    }
     for (std::int64_t j = 0; j < ids; ++j) {
-      for (std::int64_t k = 0; k < held; ++k) {
-        // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
-        const double reach = std::sqrt(own.squares[static_cast<std::size_t>(j)]) *
-                             std::sqrt(squares_[static_cast<std::size_t>(p * width + k)]) * (1 + 0x1p-10);
-        const auto at = static_cast<std::size_t>(j * width + k);
-        if (!weight_.store_certified(first + j, p * width + k, own.high[at], own.low[at],
-                                     two_sum_error(count, reach))) {
-          ++fallbacks_;
-          add_by_definition(first + j, p * width + k, dz + j);
-        }
-      }
+      const double reach = error * std::sqrt(own.squares[static_cast<std::size_t>(j)]);
+      weight_.store_row_certified(*loops_, first + j, p * width, own.high.data() + j * width,
+                                  own.low.data() + j * width, reach, reaches_.data() + p * width, held,
+                                  [&](std::int64_t k) {
+                                    ++fallbacks_;
+                                    add_by_definition(first + j, p * width + k, dz + j);
+                                  });
     }
   }
 }

@@ -41,7 +41,7 @@ class WeightSums {
   void add_exact(Accumulators& own, std::int64_t first, std::int64_t ids, const float* dz);
   void add_by_definition(std::int64_t id, std::int64_t column, const float* dz);
   void add_bias(std::int64_t first, std::int64_t ids, const float* dz);
-  PackedPanel panel(std::int64_t piece, std::int64_t index) const;
+  PackedPanel panel(std::int64_t piece, std::int64_t index) const;  // not exact
 
   const BackwardRequest& request_;
   std::span<const ActiveRow> rows_;
@@ -52,9 +52,9 @@ class WeightSums {
   std::int64_t columns_;  // H
   Output weight_;
   Output bias_;
-  base::AlignedBuffer hidden_;   // panels, [piece][panel][kernels::kDepth * panel columns]
+  base::AlignedBuffer hidden_;   // panels, [piece][panel][kernels::kDepth * panel columns]; doubles where exact
   std::vector<float> greatest_;  // of each panel
-  std::vector<double> squares_;  // of each column of hidden
+  std::vector<double> reaches_;  // roots of the sums of squares of each column of hidden, exact only; whole panels
   std::vector<Accumulators> workers_;
   std::atomic<std::int64_t> fallbacks_ = 0;
 };

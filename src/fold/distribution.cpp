@@ -168,7 +168,7 @@ bool relative_sums(const Distribution& state, RelativeSums& sums) {
                   exact::Bound::of(exact::BigFloat::from_double(static_cast<double>(state.absorbed) * 0x1p-980));
     return ball;
   };
-  const double relative = state.mass_alone ? 0x1p-47 : 0x1p-44;
+  const double relative = state.mass_alone ? 0x1p-47 : 0x1p-46;
   // From units of 2^scale to units of e^top.
   const exact::Ball unit = exact::scale_by_power_of_two(
       exact::exp(exact::Ball::exact(-static_cast<double>(state.top)), kLimbs), state.scale);

@@ -11,13 +11,10 @@
 // multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
 // element. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
-// Measured on 16 processors of a Xeon with AMX (docs/performance.md), before what follows: 256 rows at 122 GFLOP/s a
-// core, a quarter of what the nine products alone do. A profile of 16 rows then showed the weight waited for while its
-// greatest elements were looked for, and the sums made doubles and certified one by one. Now rows are read ahead by a
-// whole row and, while tiles multiply, by a tile; bf16 is taken apart sixteen bits at a time (predicted: 18 cycles of
-// two ports for 64 elements, where there were 30); what follows the products is done in vectors; a level is left alone
-// for two products. One thread, logits of V=151936, H=1024, before and after in turns, ms: 16 rows 129 and 81, 64 rows
-// 250 and 176, 256 rows 838 and 604. Half of what is left at 16 rows is waiting for the weight.
+// Rows are read ahead by a whole row and, while tiles multiply, by a tile. Measured on 16 processors of a Xeon with AMX
+// (docs/performance.md): of 256 rows a quarter of what the nine products alone do, the loads of digits from L2 being the
+// rest. Of 4096 elements a sixth of the time of 64 rows or more went to open logits, one in some hundred, by 4096
+// additions in fixed point; from the digits' total (exact_terms) it is below a hundredth.
 //
 // Digits and the f64 sums of avx512, all tiles of V=151936, two threads, ms: H=1024 4 rows 32 and 25, 7 rows 33 and 31,
 // 8 rows 33 and 35, 12 rows 35 and 53; H=4096 4 rows 221 and 160, 8 rows 239 and 237, 10 rows 237 and 289.
@@ -104,7 +101,7 @@ struct DigitSums : Panel<Doubles> {
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return rows_at(rows, size) + rows * kRowSize; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
-    const std::int64_t of_panel = Panel::scratch_size(rows, size);
+    const std::int64_t of_panel = kHeader + Panel::scratch_size(rows, size);
     return size > kMostSize ? of_panel : std::max(of_panel, Scratch::size(rows, size));
   }
 
@@ -136,6 +133,7 @@ struct DigitSums : Panel<Doubles> {
       std::int64_t outside_hidden = 0;
       std::int64_t outside_weight = 0;
       const bool fit = hidden.fits(rows, outside_hidden) && multiply(hidden, rows, tile, own, outside_weight, see);
+      *own.fit = fit;
       if (fit) {
         to_doubles(hidden, rows, tile.count, own, sums);
         if (outside_weight > 0) add_outside_weight(block, rows, tile, own, sums);
@@ -143,7 +141,35 @@ struct DigitSums : Panel<Doubles> {
         return 1 + outside_hidden + outside_weight;
       }
     }
-    return Panel::sums(block, rows, tile, sums, scratch, see);
+    return Panel::sums(block, rows, tile, sums, scratch + kHeader, see);
+  }
+
+  // After `sums` of finite elements: the digits' total in two halves and the products with elements outside.
+  static constexpr std::int64_t kMostTerms = 2 + 2 * kMostOutside;
+  static std::int64_t exact_terms(const double* block, std::int64_t rows, const WeightTile& tile, std::int64_t r,
+                                  std::int64_t j, double* scratch, double* terms) {
+    const std::int64_t size = tile.weight->cols;
+    if (size > kMostSize) return 0;
+    const Hidden hidden(block, rows, size);
+    const Scratch own(scratch, rows, size);
+    if (!*own.fit) return 0;
+    const double unit = hidden.rows[r].unit * own.rows[j].unit;
+    if (unit > 0x1p190) return 0;  // or a half may exceed what exact_sum holds
+    const std::int64_t total = own.totals[(r / kSide * kTile + j) * kSide + r % kSide];
+    std::int64_t count = 0;
+    terms[count++] = static_cast<double>(total >> 32) * 0x1p32 * unit;
+    terms[count++] = static_cast<double>(total & 0xFFFFFFFF) * unit;
+    for (std::int64_t i = 0; i < own.rows[j].outside; ++i) {
+      const DigitRow::Outside& outside = own.rows[j].list[i];
+      terms[count++] = static_cast<double>(outside.value) *
+                       block[outside.at / kChunk * rows * kStride + r * kStride + outside.at % kChunk];
+    }
+    for (std::int64_t i = 0; i < hidden.rows[r].outside; ++i) {
+      const DigitRow::Outside& outside = hidden.rows[r].list[i];
+      if (own.rows[j].lists(outside.at)) continue;
+      terms[count++] = static_cast<double>(outside.value) * element(tile, j, outside.at);
+    }
+    return count;
   }
 
   static std::int64_t multiply_adds(std::int64_t steps) {
@@ -169,6 +195,7 @@ struct DigitSums : Panel<Doubles> {
 
  private:
   static constexpr auto kRowSize = static_cast<std::int64_t>(sizeof(DigitRow) / sizeof(double));
+  static constexpr std::int64_t kHeader = 8;          // doubles of a scratch that no sums write to
   static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of digits of a block, half of an L2
   static constexpr std::int64_t kColumns = 256;       // of the weight, kept for the hidden elements outside
 
@@ -209,15 +236,17 @@ struct DigitSums : Panel<Doubles> {
   // digits[group of 16 weight rows][step][digit][row][64 elements]; totals[hidden group][weight group][weight][hidden].
   struct Scratch {
     Scratch(double* scratch, std::int64_t hidden_rows, std::int64_t size)
-        : totals(reinterpret_cast<std::int64_t*>(scratch)),
-          columns(scratch + groups_of(hidden_rows) * kSide * kTile),
+        : fit(reinterpret_cast<bool*>(scratch)),
+          totals(reinterpret_cast<std::int64_t*>(scratch + kHeader)),
+          columns(scratch + kHeader + groups_of(hidden_rows) * kSide * kTile),
           digits(reinterpret_cast<char*>(columns + kColumns * kTile)),
           rows(reinterpret_cast<DigitRow*>(columns + kColumns * kTile + digits_size(kTile, size))) {}
 
     static std::int64_t size(std::int64_t rows, std::int64_t size) {
-      return groups_of(rows) * kSide * kTile + kColumns * kTile + digits_size(kTile, size) + kTile * kRowSize;
+      return kHeader + groups_of(rows) * kSide * kTile + kColumns * kTile + digits_size(kTile, size) + kTile * kRowSize;
     }
 
+    bool* fit;  // whether the tile was multiplied by digits
     std::int64_t* totals;
     double* columns;
     char* digits;

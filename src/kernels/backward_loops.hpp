@@ -14,6 +14,7 @@ namespace isologit::detail::kernels {
 constexpr std::int64_t kDepth = 128;
 constexpr std::int64_t kGroupRows = 6;
 constexpr std::int64_t kMostColumns = 32;  // of a panel, in any table
+constexpr std::int64_t kEnclosed = 8;      // doubles in a register, at most
 
 // The numbers behind one row's dz in f64. With d = top - z >= 0 and p = e^-d / total,
 //   dz = factor * sigma(z0) * (mean + p * (b + c (d - mean_gap)))
@@ -56,9 +57,19 @@ struct BackwardLoops {
   // table has no loop for that count: then `to` is undefined.
   bool (*to_bf16)(const double* x, std::int64_t count, std::uint16_t* to);
 
-  // high + low += A B, term by term by two-sum: low collects what high rounds off.
-  void (*multiply_exact)(const float* group, const float* panel, std::int64_t depth, std::int64_t rows,
-                         std::int64_t columns, double* high, double* low, std::int64_t stride);
+  // The same for certified sums, in f64, where products of two f32 numbers are exact; groups and panels hold doubles.
+  // squares[j] is the sum of the squares of column j of the panel.
+  void (*pack_wide)(const void* const* rows, DType dtype, std::int64_t depth, std::int64_t count, double* panel,
+                    double* squares);
+  void (*multiply_wide)(const double* group, const double* panel, std::int64_t depth, double* block);
+  // high + low += block by two-sum: low collects what high rounds off.
+  void (*add_wide)(const double* block, std::int64_t rows, std::int64_t columns, double* high, double* low,
+                   std::int64_t stride);
+
+  // [lower[j], upper[j]] holds every number within reach * reaches[j] of before[j] + high[j] + low[j], as long as the
+  // bound has 2^-48 of itself to spare. All are read, and written, up to a multiple of kEnclosed.
+  void (*enclose)(const double* before, const double* high, const double* low, double reach, const double* reaches,
+                  std::int64_t count, double* lower, double* upper);
 };
 
 }  // namespace isologit::detail::kernels

@@ -1,12 +1,13 @@
 // The loops of kernels/backward_loops.hpp in the vector types of GCC and clang; included by one file per instruction
 // set, which defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see kernels/panel.hpp.
 //
-// Errors of dz, u = 2^-53. d = top - z is one rounding, at most 2^-44.5 absolutely for d <= 690, and so is e^-d
-// relatively; exp_scaled adds 2^-51.5. The errors of total and mean_gap are in the row.
-// Of sigma = 4s / (1 + s)^2, s = e^-x, x = 2 |z0| / softcap <= 690: x has two roundings, 2^-42.5 absolutely, and
-// |d ln sigma / dx| <= 1. All products together stay below 2^-40.5 relatively: kRelative, and total's error. The
-// bracket b + c (d - mean_gap) is the only place where terms cancel; its error is bounded by those of its terms. Past d
-// = 690 dz is below 2^-400 whatever the parameters, as it is for x > 690, so clamping both there changes no f32.
+// Errors of dz, u = 2^-53. d = top - z is one rounding, d u, and so is e^-d relatively; exp_scaled adds 8 u, the factor
+// 4 u, two products with them 2 u, the bracket's sum and product, the sum with the mean and the end of the interval 4
+// u: kRelative and 2 u d. The errors of total and mean_gap are in the row. Of sigma = 4s / (1 + s)^2, s = e^-x, x = 2
+// |z0| / softcap <= 690: x has two roundings, 2 u x, and |d ln sigma / dx| <= 1; exp_scaled adds 8 u, what follows 5 u:
+// kOfSoftcap and 4 u x. The bracket b + c (d - mean_gap) is the only place where terms cancel; its error is bounded by
+// those of its terms. Past d = 690 dz is below 2^-400 whatever the parameters, as it is for x > 690, so clamping both
+// there changes no f32.
 #pragma once
 
 #include <bit>
@@ -22,7 +23,9 @@ namespace isologit::detail::kernels::loops {
 namespace {
 
 constexpr std::int64_t kColumns = 2 * kFloats;
-constexpr double kRelative = 0x1p-40;
+constexpr int kParts = 4;  // registers of doubles that hold as many
+constexpr double kRelative = 0x1p-48;
+constexpr double kOfSoftcap = 0x1p-49;
 constexpr double kFurthest = 690;
 
 template <class V>
@@ -49,19 +52,21 @@ std::int64_t dz_loop(const DzRow& row, const float* z0, const float* z, std::int
   const std::int64_t lift = std::bit_cast<std::int64_t>(kRound);
   const double b_error = row.b_error;
   const double c = std::fabs(row.c);
-  const double relative = kRelative + row.error;
   std::int64_t opened = 0;
   for (std::int64_t i = 0; i < count; i += kWidth) {
     const Doubles d0 = row.top - __builtin_convertvector(load<HalfFloats>(z + i), Doubles);
     const Doubles d = select(d0 < kFurthest, d0, broadcast(kFurthest));
     Doubles scale = exp_scaled(-d, lift) * row.inverse_total * row.factor;
     Doubles mean = broadcast(row.mean * row.factor);
+    Doubles relative = d * 0x1p-52 + (kRelative + row.error);
     if constexpr (kSoftcap) {
       const Doubles x0 = magnitude(__builtin_convertvector(load<HalfFloats>(z0 + i), Doubles)) * row.two_over_softcap;
-      const Doubles s = exp_scaled(-select(x0 < kFurthest, x0, broadcast(kFurthest)), lift);
+      const Doubles x = select(x0 < kFurthest, x0, broadcast(kFurthest));
+      const Doubles s = exp_scaled(-x, lift);
       const Doubles sigma = 4 * s / ((1 + s) * (1 + s));
       scale *= sigma;
       mean *= sigma;
+      relative += x * 0x1p-51 + kOfSoftcap;
     }
     const Doubles bracket = row.b + row.c * (d - row.mean_gap);
     const Doubles value = scale * bracket + mean;
@@ -181,43 +186,92 @@ bool to_bf16(const double* x, std::int64_t count, std::uint16_t* to) {
   return any == 0;
 }
 
-// Four registers of columns at a time, which hides the latency of the six additions of a two-sum.
-void multiply_exact(const float* group, const float* panel, std::int64_t depth, std::int64_t rows, std::int64_t columns,
-                    double* high, double* low, std::int64_t stride) {
-  constexpr int kParts = static_cast<int>(kColumns) / kWidth;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    double edge[2 * kColumns] = {};
-    double* high_row = high + i * stride;
-    double* low_row = low + i * stride;
-    std::memcpy(edge, high_row, static_cast<std::size_t>(columns) * sizeof(double));
-    std::memcpy(edge + kColumns, low_row, static_cast<std::size_t>(columns) * sizeof(double));
-    Doubles h[kParts];
-    Doubles l[kParts];
-    for (int part = 0; part < kParts; ++part) {
-      h[part] = load<Doubles>(edge + part * kWidth);
-      l[part] = load<Doubles>(edge + kColumns + part * kWidth);
-    }
-    for (std::int64_t k = 0; k < depth; ++k) {
-      const double a = static_cast<double>(group[k * kGroupRows + i]);
+void pack_wide(const void* const* rows, DType dtype, std::int64_t depth, std::int64_t count, double* panel,
+               double* squares) {
+  Doubles sums[kParts] = {};
+  exact::with_dtype(dtype, [&]<DType kType>() {
+    float row[kColumns] = {};
+    for (std::int64_t k = 0; k < depth; ++k, panel += kColumns) {
+      if (count == kColumns) {
+        widen_row<kType>(rows[k], kColumns, row);  // a constant count: vector code
+      } else {
+        widen_row<kType>(rows[k], count, row);
+      }
       for (int part = 0; part < kParts; ++part) {
-        const auto b = __builtin_convertvector(load<HalfFloats>(panel + k * kColumns + part * kWidth), Doubles);
-        const Doubles product = a * b;  // exact: 48 bits
-        const Doubles sum = h[part] + product;
-        const Doubles share = sum - h[part];
-        l[part] += (h[part] - (sum - share)) + (product - share);
-        h[part] = sum;
+        const Doubles x = widen(row + part * kWidth);
+        store(panel + part * kWidth, x);
+        sums[part] = multiply_add(x, x, sums[part]);
       }
     }
-    for (int part = 0; part < kParts; ++part) {
-      store(edge + part * kWidth, h[part]);
-      store(edge + kColumns + part * kWidth, l[part]);
+  });
+  std::memcpy(squares, sums, sizeof sums);
+}
+
+// Two registers of columns at a time: twelve sums, which sixteen registers hold as well.
+void multiply_wide(const double* group, const double* panel, std::int64_t depth, double* block) {
+  for (int half = 0; half < kParts; half += 2) {
+    Doubles left[kGroupRows];
+    Doubles right[kGroupRows];
+#pragma GCC unroll 6  // or it becomes a call that clears memory
+    for (std::int64_t i = 0; i < kGroupRows; ++i) left[i] = right[i] = Doubles{};
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const auto b_left = load<Doubles>(panel + k * kColumns + half * kWidth);
+      const auto b_right = load<Doubles>(panel + k * kColumns + (half + 1) * kWidth);
+      for (std::int64_t i = 0; i < kGroupRows; ++i) {
+        const Doubles a = group[k * kGroupRows + i] - Doubles{};  // as splat
+        left[i] = multiply_add(a, b_left, left[i]);
+        right[i] = multiply_add(a, b_right, right[i]);
+      }
     }
-    std::memcpy(high_row, edge, static_cast<std::size_t>(columns) * sizeof(double));
-    std::memcpy(low_row, edge + kColumns, static_cast<std::size_t>(columns) * sizeof(double));
+    for (std::int64_t i = 0; i < kGroupRows; ++i) {
+      store(block + i * kColumns + half * kWidth, left[i]);
+      store(block + i * kColumns + (half + 1) * kWidth, right[i]);
+    }
   }
 }
 
-constexpr BackwardLoops kBackwardLoops{kColumns, dz_of_row, pack, multiply, add, to_bf16, multiply_exact};
+// high + low += x by two-sum.
+template <class V>
+inline void add_two_sum(V x, V& high, V& low) {
+  const V sum = high + x;
+  const V share = sum - high;
+  low += (high - (sum - share)) + (x - share);
+  high = sum;
+}
+
+void add_wide(const double* block, std::int64_t rows, std::int64_t columns, double* high, double* low,
+              std::int64_t stride) {
+  for (std::int64_t i = 0; i < rows; ++i, block += kColumns, high += stride, low += stride) {
+    if (columns < kColumns) {
+      for (std::int64_t j = 0; j < columns; ++j) add_two_sum(block[j], high[j], low[j]);
+      continue;
+    }
+    for (std::int64_t j = 0; j < kColumns; j += kWidth) {
+      auto h = load<Doubles>(high + j);
+      auto l = load<Doubles>(low + j);
+      add_two_sum(load<Doubles>(block + j), h, l);
+      store(high + j, h);
+      store(low + j, l);
+    }
+  }
+}
+
+// The sum of before and high is whole in two doubles. Of the ends the additions round, 2^-53 each: of the rest and the
+// error, which the factors below cover with what the bound can spare, and of the end itself, 2^-52 of the sum.
+void enclose(const double* before, const double* high, const double* low, double reach, const double* reaches,
+             std::int64_t count, double* lower, double* upper) {
+  for (std::int64_t j = 0; j < count; j += kWidth) {
+    auto sum = load<Doubles>(before + j);
+    auto rest = load<Doubles>(low + j);
+    add_two_sum(load<Doubles>(high + j), sum, rest);
+    const Doubles slack = reach * load<Doubles>(reaches + j) + magnitude(rest) * 0x1p-50 + magnitude(sum) * 0x1p-52;
+    store(lower + j, sum + (rest - slack));
+    store(upper + j, sum + (rest + slack));
+  }
+}
+
+constexpr BackwardLoops kBackwardLoops{kColumns, dz_of_row, pack,          multiply, add,
+                                       to_bf16,  pack_wide, multiply_wide, add_wide, enclose};
 
 }  // namespace
 }  // namespace isologit::detail::kernels::loops

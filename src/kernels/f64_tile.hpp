@@ -9,7 +9,9 @@
 // the two ends, then s rounds to it too, rounding being monotone. If not, the sum may still be exact: with u_h and u_w
 // the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
 // where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
-// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation. If any product
+// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation, of fewer terms
+// where `Sums` holds exact shares of the sum (exact_terms), by two-sums where two doubles hold it (whole_sum), else in
+// fixed point. If any product
 // is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
 // finite products overflows f64.
 //
@@ -25,9 +27,11 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "exact/rounding.hpp"
+#include "exact/two_sum.hpp"
 #include "kernels/low_rank_tile.hpp"
 #include "kernels/magnitude.hpp"
 #include "kernels/panel.hpp"
@@ -147,8 +151,9 @@ class F64Target : public Target {
       for (std::int64_t j = 0; j < tile.count; ++j) {
         if (low[j] == high[j]) continue;
         const double bias = biases[j];
-        low[j] = settle(block, r, tile, j, {sums[j] + bias, reach_of(r, j, low_rank), bias, x.greatest[j]}, x.units[j],
-                        counts);
+        low[j] =
+            settle(block, r, tile, j, {sums[j] + bias, reach_of(r, j, low_rank), bias, x.greatest[j], x.units + kTile},
+                   x.units[j], counts);
       }
     }
   }
@@ -158,6 +163,7 @@ class F64Target : public Target {
     double reach;
     double bias;
     double greatest;  // magnitude of the weight row
+    double* scratch;  // as Sums left it
   };
 
   // A logit that the rounding test left open.
@@ -184,7 +190,64 @@ class F64Target : public Target {
     }
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;
-    return exact_logit(block, r, tile, j);
+    double terms[Sums::kMostTerms + 1];
+    const auto* prepared = static_cast<const double*>(block.prepared) + header(block.rows);
+    const std::int64_t count =
+        block.low_rank != nullptr ? 0 : Sums::exact_terms(prepared, block.rows, tile, r, j, x.scratch, terms);
+    if (count > 0) {
+      terms[count] = x.bias;
+      return exact_sum(terms, count + 1);
+    }
+    const bool whole = x.reach * static_cast<double>(tile.weight->cols + 2 * kLanes) <= 0x1p105 * unit;
+    if (block.low_rank != nullptr || !whole) return exact_logit(block, r, tile, j);
+    return whole_sum(exact::row_data(*block.hidden, block.row_ids[r]), block.hidden->dtype,
+                     exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols, x.bias);
+  }
+
+  static constexpr std::int64_t kLanes = 8;
+
+  // The sum by two-sums in kLanes lanes, each holding in `low` what `high` rounded off. All of it are multiples of
+  // u_h u_w, and no `low` is larger than (n + 2 kLanes) 2^-53 reach: where that is 2^52 of them at most, nothing was
+  // lost.
+  static float whole_sum(const void* hidden, DType hidden_dtype, const void* weight, DType weight_dtype,
+                         std::int64_t size, double bias) {
+    using Lanes = double __attribute__((vector_size(8 * kLanes)));
+    Lanes high = {bias};
+    Lanes low = {};
+    for (std::int64_t k = 0; k < size; k += kChunk) {
+      alignas(64) double h[kChunk] = {};
+      alignas(64) double w[kChunk] = {};
+      const std::int64_t count = size - k < kChunk ? size - k : kChunk;
+      to_doubles(hidden, hidden_dtype, k, count, h);
+      to_doubles(weight, weight_dtype, k, count, w);
+      for (std::int64_t i = 0; i < count; i += kLanes) {
+        Lanes a;
+        Lanes b;
+        std::memcpy(&a, h + i, sizeof a);
+        std::memcpy(&b, w + i, sizeof b);
+        const Lanes product = a * b;
+        const Lanes sum = high + product;
+        const Lanes share = sum - high;
+        low += (high - (sum - share)) + (product - share);
+        high = sum;
+      }
+    }
+    double sum = high[0];
+    double rest = low[0];
+    for (std::int64_t lane = 1; lane < kLanes; ++lane) {
+      const exact::TwoSum next = exact::two_sum(sum, high[lane]);
+      sum = next.high;
+      rest += next.low + low[lane];
+    }
+    return static_cast<float>(exact::to_odd(sum, rest)) + 0.0F;
+  }
+
+  static void to_doubles(const void* row, DType dtype, std::int64_t first, std::int64_t count, double* to) {
+    exact::with_dtype(dtype, [&]<DType kDType>() {
+      for (std::int64_t i = 0; i < count; ++i) {
+        to[i] = static_cast<double>(exact::load_element(row, kDType, first + i));
+      }
+    });
   }
 };
 

@@ -22,7 +22,7 @@ struct Scan {
 };
 
 // Sums over logits z, in units of 2^scale: mass = sum of e^z, moment = sum of e^z (top - z); squares = sum of e^2z in
-// units of 2^(2 scale). They have a relative error of at most 2^-45, plus at most 2^-990 per logit absolutely. z = -inf
+// units of 2^(2 scale). They have a relative error of at most 2^-47, plus at most 2^-990 per logit absolutely. z = -inf
 // contributes nothing.
 struct Sums {
   double mass;

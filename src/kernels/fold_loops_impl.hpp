@@ -2,8 +2,10 @@
 // which defines ISOLOGIT_LANES, the number of doubles in a register. Unnamed namespace: see kernels/panel.hpp.
 //
 // The exponential is that of kernels/exp.hpp. A multiplication by 2^(k - scale) is exact: k - scale >= -1002.
-// The sums. Chains of at most kMostTile additions of positive terms: 2^-46; moment adds two roundings a term. In all
-// below 2^-45, squares too. A logit below the floor counts as the floor, an error of at most 2^-1000 times 2^10 of (top
+// The sums. A term is within 2^-50, its square within 2^-49, and moment adds two roundings a term; it takes part in at
+// most 34 additions (32 of a chain of kMostTile / 4 where a register holds two doubles, one of chains, one of lanes;
+// fewer where it holds more). In all below 2^-47. A logit below the floor counts as the floor, an error of at most
+// 2^-1000 times 2^10 of (top
 // - z), and e^z (top - z) falls beyond; where (top - z) is huge the caller treats the row's far logits as below all
 // granularity.
 #pragma once

@@ -64,6 +64,14 @@ struct Panel {
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return chunks_of(size) * rows * kStride; }
   static constexpr std::int64_t scratch_size(std::int64_t, std::int64_t) { return kPanel * kStride; }
 
+  // Writes the sum of row r of the block and row j of the tile as terms of exact_sum, as far as `sums` has left them in
+  // the scratch, at most kMostTerms, and returns how many; 0 where it has not, as here, where all sums are rounded.
+  static constexpr std::int64_t kMostTerms = 0;
+  static std::int64_t exact_terms(const Element*, std::int64_t, const WeightTile&, std::int64_t, std::int64_t, Element*,
+                                  double*) {
+    return 0;
+  }
+
   static std::int64_t count_at(std::int64_t k, std::int64_t size) { return size - k < kChunk ? size - k : kChunk; }
 
   // `count` elements, followed by zeros to the end of the group.

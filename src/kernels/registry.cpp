@@ -7,6 +7,7 @@
 #include "base/text.hpp"
 #include "exact/element.hpp"
 #include "exact/logit.hpp"
+#include "exact/superaccumulator.hpp"
 
 namespace isologit::detail::kernels {
 
@@ -116,6 +117,12 @@ float exact_logit(const Block& block, std::int64_t row, const WeightTile& tile, 
   const exact::LowRankTerms low_rank{*block.low_rank[row].factors, exact::row_data(*tile.b, id), tile.b->dtype};
   return static_cast<float>(
       exact::logit(row_of_hidden, hidden.dtype, row_of_weight, weight.dtype, hidden.cols, bias, low_rank, exact::kF32));
+}
+
+float exact_sum(const double* terms, std::int64_t count) {
+  exact::Sum sum;
+  for (std::int64_t i = 0; i < count; ++i) sum.add(terms[i]);
+  return static_cast<float>(sum.round(exact::kF32));
 }
 
 }  // namespace isologit::detail::kernels

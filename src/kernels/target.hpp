@@ -143,4 +143,7 @@ const Target& for_rows(const Target& chosen, std::int64_t rows);
 // Settles one logit exactly.
 float exact_logit(const Block& block, std::int64_t row, const WeightTile& tile, std::int64_t column);
 
+// The same from finite terms that add up to it: multiples of 2^-298 below 2^257.
+float exact_sum(const double* terms, std::int64_t count);
+
 }  // namespace isologit::detail::kernels

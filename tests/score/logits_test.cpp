@@ -156,6 +156,56 @@ TEST_P(Logits, NearTiesReachTheFallback) {
   }
 }
 
+// Eight rows of hidden, all the same, and the rows of the weight.
+DotData of_values(DType dtype, const std::vector<float>& hidden, const std::vector<std::vector<float>>& weight) {
+  const std::size_t cols = hidden.size();
+  const DotShape shape{
+      8, static_cast<std::int64_t>(weight.size()), static_cast<std::int64_t>(cols), dtype, dtype, std::nullopt};
+  DotData data = make_dot(shape, DotFamily::constant, 1);
+  for (std::size_t i = 0; i < data.hidden_values.size(); ++i) {
+    oracle::encode(dtype, data.hidden.data(), i, hidden[i % cols]);
+    data.hidden_values[i] = static_cast<double>(hidden[i % cols]);
+  }
+  for (std::size_t i = 0; i < data.weight_values.size(); ++i) {
+    oracle::encode(dtype, data.weight.data(), i, weight[i / cols][i % cols]);
+    data.weight_values[i] = static_cast<double>(weight[i / cols][i % cols]);
+  }
+  return data;
+}
+
+// Two doubles beside one another do not hold these sums: 2^-80 is lost beside 1 while 2^60 comes and goes.
+TEST_P(Logits, SumsThatTwoDoublesDoNotHold) {
+  std::vector<float> terms(40);
+  terms[0] = 0x1p60F;
+  terms[8] = 1;
+  terms[16] = 0x1p-80F;
+  terms[24] = -1;
+  terms[32] = -0x1p60F;
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    const DotData data = of_values(dtype, std::vector<float>(40, 1), {terms, std::vector<float>(40, 1), terms});
+    const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+    ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << dtype_name(dtype);
+  }
+}
+
+// 1 + 2^-24, a midpoint, and beside it what lies far below the greatest elements of a row, of the other or of both.
+TEST_P(Logits, MidpointsThatTheLeastElementsDecide) {
+  const std::vector<float> hidden = {1, 0x1p-12F, 0x1p-20F, 0x1p-40F, 0x1p-40F};
+  const std::vector<std::vector<float>> weight = {
+      {1, 0x1p-12F, 0, 0, 0},          {1, 0x1p-12F, 0x1p-40F, 0, 0},           {1, 0x1p-12F, -0x1p-40F, 0, 0},
+      {1, 0x1p-12F, 0, 0x1p-20F, 0},   {1, 0x1p-12F, 0, -0x1p-20F, 0},          {1, 0x1p-12F, -0x1.8p-60F, 0, 0x1p-40F},
+      {-1, -0x1p-12F, 0x1p-40F, 0, 0}, {1, 0x1p-12F, 0, -0x1.8p-40F, 0x1p-40F},
+  };
+  for (const DType dtype : {DType::bf16, DType::f32}) {
+    const DotData data = of_values(dtype, hidden, weight);
+    const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+    ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << dtype_name(dtype);
+    if (!is_reference()) {
+      EXPECT_GT(logits.fallbacks, 0);
+    }
+  }
+}
+
 TEST_P(Logits, NearTiesReachTheFallbackOfScore) {
   if (is_reference()) GTEST_SKIP() << "the reference is the fallback";
   const DotShape shape{3, 70, 64, DType::bf16, DType::bf16, std::nullopt};
