@@ -93,6 +93,14 @@ def test_the_pages_figures(result):
             assert float(row[2]) == pytest.approx(part["mean_abs"], rel=0.1), name
 
 
+def test_flips_and_token_ids_are_on_the_page(result, page):
+    text = page.read_text()
+    assert f"<td>greedy_flips</td><td>{result['greedy_flips']}</td>" in text
+    table = text.split("Token ids whose differences add up to most")[1]
+    ids = [int(one) for one in re.findall(r"<tr><td>(\d+)</td>", table)]
+    assert ids == [one["token_id"] for one in result["by_token"]] and len(ids) == 20
+
+
 @in_browser
 def test_pictures_are_drawn_and_nothing_is_asked_for(page, tmp_path):
     told = look(page, tmp_path)

@@ -132,6 +132,12 @@ def _page(result: dict[str, Any], pictures: list[str]) -> str:
         [one["rollout"], one["position"], one["token_id"], repr(one.get("token", "")), one["reported"], one["trainer"]]
         for one in result["worst"]
     ]
+    by_token = [
+        [one["token_id"], repr(one.get("token", "")), one["tokens"], one["mean_abs"]] for one in result["by_token"]
+    ]
+    measures = dict(result["measures"])
+    if result["greedy_flips"] is not None:
+        measures["greedy_flips"] = result["greedy_flips"]
     how = "with" if result["captured"] else "without"
     body = [
         f"<h1>{html.escape(str(result['model']))}: reported and trainer's logprobs</h1>",
@@ -144,10 +150,12 @@ def _page(result: dict[str, Any], pictures: list[str]) -> str:
         "<h2>What would be left</h2><p>Measured on the same states.</p>",
         _table(["remedy", "mean size", "RMS", "max size", "k3"], remedies),
         "<h2>Measures</h2>",
-        _table(["measure", "value"], [[name, value] for name, value in result["measures"].items()]),
+        _table(["measure", "value"], [[name, value] for name, value in measures.items()]),
         *pictures,
         "<h2>Worst tokens</h2>",
         _table(["rollout", "position", "id", "token", "reported", "trainer"], worst),
+        "<h2>Token ids whose differences add up to most</h2>",
+        _table(["id", "token", "tokens", "mean size"], by_token),
     ]
     style = (
         "body{font-family:sans-serif;max-width:62em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
