@@ -303,6 +303,12 @@ typedef struct isologit_kernel_info {
 /* "0.1.0" */
 const char* isologit_version(void);
 
+/* The GOMP_parallel of the OpenMP runtime that the program uses: calls then run on its threads, which otherwise spin
+   after their own work and take processors away from the library's. NULL, as at first: on the library's own. Calls that
+   ask for processors, and those in children of fork(), run on the library's own in any case. No result depends on it. */
+typedef void (*isologit_openmp)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+void isologit_use_openmp(isologit_openmp parallel);
+
 /* options and report may be NULL. When it fails, output buffers may hold anything and the report is left alone. */
 isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
                                const isologit_score_options* options, isologit_score_report* report, char* message,

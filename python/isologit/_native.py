@@ -140,6 +140,7 @@ def _load() -> ctypes.CDLL:
         ("partial_finish_round", c_int, [c_void_p, POINTER(c_int32)] + message),
         ("partial_report", c_int, [c_void_p, POINTER(ScoreReport)] + message),
         ("partial_end", None, [c_void_p]),
+        ("use_openmp", None, [c_void_p]),
     ):
         _declare(library, name, result, arguments)
     return library
@@ -157,6 +158,14 @@ _library = _load()
 def function(name: str, result: Any, arguments: list[Any]) -> Any:
     """A function of the library that is declared elsewhere."""
     return _declare(_library, name, result, arguments)
+
+
+def use_openmp() -> None:
+    """Lets the library run on the threads of the process's OpenMP, where it has one: while torch is there, its threads
+    would take processors from others."""
+    parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    if parallel is not None:
+        _library.isologit_use_openmp(ctypes.cast(parallel, c_void_p))
 
 
 def version() -> str:

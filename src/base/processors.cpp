@@ -17,6 +17,8 @@ namespace {
 
 constexpr int kWordBits = 8 * sizeof(unsigned long);
 
+thread_local int scopes = 0;  // that changed something
+
 std::size_t word_of(int processor) { return static_cast<std::size_t>(processor / kWordBits); }
 unsigned long bit_of(int processor) { return 1UL << static_cast<unsigned>(processor % kWordBits); }
 
@@ -85,7 +87,10 @@ Result<ProcessorScope> ProcessorScope::enter(const std::optional<std::vector<int
   if (wanted == *former) return scope;
   auto kept = std::make_unique<const ProcessorSet>(*former);
   const bool applied = wanted.apply();
-  if (applied) scope.former_ = std::move(kept);
+  if (applied) {
+    scope.former_ = std::move(kept);
+    ++scopes;
+  }
   // The system takes what it can get of the set.
   const auto got = applied ? ProcessorSet::of_thread() : nullptr;
   if (got != nullptr && *got == wanted) return scope;
@@ -97,8 +102,12 @@ Result<ProcessorScope> ProcessorScope::enter(const std::optional<std::vector<int
                      "group (cpuset.cpus.effective)"));
 }
 
+bool ProcessorScope::is_in_force() { return scopes > 0; }
+
 ProcessorScope::~ProcessorScope() {
-  if (former_ != nullptr) former_->apply();
+  if (former_ == nullptr) return;
+  former_->apply();
+  --scopes;
 }
 
 }  // namespace isologit::detail::base

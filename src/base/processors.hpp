@@ -37,6 +37,8 @@ class ProcessorScope {
   static Result<ProcessorScope> enter(const std::optional<std::vector<int>>& processors);
   ProcessorScope(ProcessorScope&&) noexcept = default;
   ~ProcessorScope();
+  // Whether one of the calling thread's has changed something.
+  static bool is_in_force();
 
  private:
   ProcessorScope() = default;

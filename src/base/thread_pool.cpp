@@ -22,6 +22,7 @@ namespace isologit::detail::base {
 namespace {
 
 thread_local bool inside_work = false;
+std::atomic<OpenMp> openmp = nullptr;
 
 // One call of parallel(), on its caller's stack. All but the first three is guarded by the pool's mutex.
 struct Job {
@@ -170,6 +171,7 @@ std::atomic<Pool*> current_pool = nullptr;
 // is lost by skipping the destructor, since a Pool owns no memory; to run it would be to touch that mutex.
 void renew_pool() {
   if (Pool* old = current_pool.load()) new (old) Pool;
+  openmp = nullptr;  // whose threads are not there either, which it does not know
   inside_work = false;
 }
 
@@ -185,6 +187,37 @@ Pool& pool() {
   return *existing;
 }
 
+// A job by the threads of OpenMP's runtime. They may be fewer than asked for.
+class Team {
+ public:
+  explicit Team(Job& job) : job_(job), caller_(std::this_thread::get_id()) {}
+
+  void run(OpenMp parallel) { parallel(&Team::enter, this, static_cast<unsigned>(job_.threads), 0); }
+
+ private:
+  static void enter(void* team) { static_cast<Team*>(team)->work(); }
+
+  void work() {
+    const bool caller = std::this_thread::get_id() == caller_;
+    const bool former = std::exchange(inside_work, true);
+    if (caller) keep(0);
+    for (int index = next_++; index < job_.threads; index = next_++) keep(index);
+    inside_work = former;
+  }
+
+  void keep(int index) {
+    if (std::exception_ptr error = run_index(job_.work, index)) {
+      const std::lock_guard lock(mutex_);
+      keep_lowest(job_, index, std::move(error));
+    }
+  }
+
+  Job& job_;
+  std::thread::id caller_;
+  std::atomic<int> next_ = 1;
+  std::mutex mutex_;
+};
+
 // Marks the calling thread for the duration of its call.
 class InsideWork {
  public:
@@ -199,10 +232,16 @@ class InsideWork {
 
 }  // namespace
 
+void use_openmp(OpenMp parallel) { openmp = parallel; }
+
 void parallel(int threads, const std::function<void(int)>& work) {
   Job job{.work = work, .threads = threads};
+  const OpenMp team = openmp;
   if (threads <= 1 || inside_work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
+  } else if (team != nullptr && !ProcessorScope::is_in_force()) {
+    const InsideWork inside;
+    Team(job).run(team);
   } else {
     Pool& shared = pool();
     job.processors = ProcessorSet::of_thread();

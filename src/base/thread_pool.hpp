@@ -20,6 +20,13 @@ namespace isologit::detail::base {
 // - Throws std::bad_alloc, before any work has begun.
 void parallel(int threads, const std::function<void(int)>& work);
 
+// What `#pragma omp parallel` calls in programs that GCC compiled: work(data) on so many threads (libgomp's
+// GOMP_parallel). Where a program uses it as well, its threads wait for their next work by spinning, and would take
+// processors away from threads of the library's own. From this call on, parallel() runs on OpenMP's threads, but for
+// calls that ask for processors, and in children of fork(). Null: on the library's again.
+using OpenMp = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+void use_openmp(OpenMp parallel);
+
 // The one loop over independent pieces of work: the threads take them from a common counter.
 // work(worker, i) for i in [0, count) on `threads` threads, in no particular order; each worker, in [0, threads), runs
 // one piece at a time. progress(share done) is called on the calling thread and may return false to stop; the result is

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "base/thread_pool.hpp"
 #include "capi/convert.hpp"
 #include "isologit/kernels.hpp"
 #include "isologit/version.hpp"
@@ -93,6 +94,8 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
 extern "C" {
 
 const char* isologit_version(void) { return ISOLOGIT_VERSION; }
+
+void isologit_use_openmp(isologit_openmp parallel) { isologit::detail::base::use_openmp(parallel); }
 
 isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
                                const isologit_score_options* options, isologit_score_report* report, char* message,

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _inputs
+from isologit import _inputs, _native
 from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._sample_of_logits import SampleOfLogitsArgs
 from isologit._score import Results, ScoreArgs
 from isologit._torch import operators
+
+_native.use_openmp()
 
 
 def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:
