@@ -305,8 +305,7 @@ const char* isologit_version(void);
 
 /* The GOMP_parallel of the OpenMP runtime that the program uses: calls then run on its threads, which otherwise spin
    after their own work and take processors away from the library's. NULL, as at first: on the library's own. Calls that
-   ask for processors, and those in children of fork(), run on the library's own in any case. No result depends on it.
- */
+   ask for processors, and those in children of fork(), always run on the library's own. No result depends on it. */
 typedef void (*isologit_openmp)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 void isologit_use_openmp(isologit_openmp parallel);
 
