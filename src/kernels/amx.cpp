@@ -12,8 +12,8 @@
 // element. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the products. A step's
 // digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
 // Rows are read ahead by a whole row and, while tiles multiply, by a tile. Measured on 16 processors of a Xeon with AMX
-// (docs/performance.md): of 256 rows a quarter of what the nine products alone do, the loads of digits from L2 being the
-// rest. Of 4096 elements a sixth of the time of 64 rows or more went to open logits, one in some hundred, by 4096
+// (docs/performance.md): of 256 rows a quarter of what the nine products alone do, the loads of digits from L2 being
+// the rest. Of 4096 elements a sixth of the time of 64 rows or more went to open logits, one in some hundred, by 4096
 // additions in fixed point; from the digits' total (exact_terms) it is below a hundredth.
 //
 // Digits and the f64 sums of avx512, all tiles of V=151936, two threads, ms: H=1024 4 rows 32 and 25, 7 rows 33 and 31,
