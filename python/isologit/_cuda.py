@@ -16,7 +16,9 @@ from torch import Tensor
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
-SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
+OF_IDS = ("logprobs", "chosen_logits", "rank")
+SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
+_INTEGERS = ("argmax", "rank", "top_k_ids")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 
@@ -26,6 +28,10 @@ class Matrix(Structure):
 
 class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class IdLists(Structure):
+    _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
 
 
 class LogitsRequest(Structure):
@@ -63,12 +69,22 @@ class ScoreRequest(Structure):
         ("token_ids", c_void_p),
         ("ids_per_row", c_int64),
         ("ignore_index", c_int64),
+        ("ignores_rows", c_int32),
         ("logprobs", c_void_p),
         ("chosen_logits", c_void_p),
         ("lse", c_void_p),
         ("entropy", c_void_p),
         ("sum_p2", c_void_p),
         ("argmax", c_void_p),
+        ("log_kept", c_void_p),
+        ("rank", c_void_p),
+        ("top_k", c_int64),
+        ("top_k_ids", c_void_p),
+        ("top_k_logprobs", c_void_p),
+        ("mask", c_void_p),
+        ("mask_row_stride", c_int64),
+        ("kept", IdLists),
+        ("banned", IdLists),
         ("status", c_void_p),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
@@ -86,7 +102,7 @@ class Library:
             "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_score": [POINTER(ScoreRequest), *text],
-            "isologit_cuda_score_workspace": [c_int64, c_int64, c_int32, c_int64, c_int64, POINTER(c_size_t), *text],
+            "isologit_cuda_score_workspace": [POINTER(ScoreRequest), POINTER(c_size_t), *text],
             "isologit_cuda_self_test": [c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
@@ -157,44 +173,52 @@ class Library:
         vocab_size: int | None = None,
         outputs: Sequence[str] = ("logprobs",),
         ignore_index: int = -100,
+        ignores_rows: bool = True,
         temperatures: Tensor | None = None,
         softcap: float | None = None,
         scale: float | None = None,
         divide: float | None = None,
         scale_first: bool = False,
+        top_k: int = 0,
+        mask: Tensor | None = None,
+        kept: tuple[Tensor, Tensor] | None = None,
+        banned: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Of hidden [N, H] and token_ids int64 [N, K] on its device: the outputs by name, of SCORES, and "status" [2],
-        how many numbers were left open and how many ids are outside the vocabulary; these are NaN. temperatures f32
-        [1] or [N]."""
+        """Of hidden [N, H] and token_ids int64 [N, K] on its device: the outputs by name, of SCORES, with top_k also
+        "top_k_ids" and "top_k_logprobs" [N, top_k], and "status" [2], how many numbers were left open and how many ids
+        are outside the vocabulary; these are NaN. ignores_rows: a row all of whose ids are ignore_index is 0 in every
+        output. temperatures f32 [1] or [N]; mask bool [1, V] or [N, V]; kept and
+        banned int64 offsets [N + 1] and ids, ascending in each row, elements adjacent."""
         rows, device = hidden.shape[0], hidden.get_device()
-        operands = {"weight": weight, "token_ids": token_ids, "bias": bias, "temperatures": temperatures}
+        operands = {"weight": weight, "token_ids": token_ids, "bias": bias, "temperatures": temperatures, "mask": mask}
+        operands |= {name: ids[1] for name, ids in (("kept", kept), ("banned", banned)) if ids is not None}
         for name, tensor in operands.items():
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
-        for name, dtype in (("token_ids", torch.int64), ("temperatures", torch.float32)):
-            tensor = operands[name]
+        dtypes = {"token_ids": torch.int64, "temperatures": torch.float32, "mask": torch.bool}
+        for name, dtype in (dtypes | dict.fromkeys(("kept", "banned"), torch.int64)).items():
+            tensor = operands.get(name)
             if tensor is not None and tensor.dtype != dtype:
                 raise ValueError(f"{name} is of {tensor.dtype}; expected {dtype}")
         if token_ids is not None and (token_ids.dim() != 2 or token_ids.shape[0] != rows):
             raise ValueError(f"token_ids has shape {list(token_ids.shape)}; expected [{rows}, K]")
         if wrong := [name for name in outputs if name not in SCORES]:
             raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
+        columns = weight.shape[0] if vocab_size is None else vocab_size
+        if mask is not None and tuple(mask.shape) not in ((1, columns), (rows, columns)):
+            raise ValueError(f"mask has shape {list(mask.shape)}; expected [1, {columns}] or [{rows}, {columns}]")
         if scale is not None and divide is not None:
             raise ValueError("scale and divide are both given; expected one of them")
         self.self_test(device)
         # Copies, where there are any, live until the kernels are launched.
         hidden, weight = _adjacent(hidden), _adjacent(weight)
         bias, token_ids, temperatures = (None if x is None else x.contiguous() for x in (bias, token_ids, temperatures))
-        vocab_size = weight.shape[0] if vocab_size is None else vocab_size
+        mask = None if mask is None else _adjacent(mask)
         ids = 0 if token_ids is None else token_ids.shape[1]
-        size = c_size_t()
-        shape = (*hidden.shape, _dtype("hidden", hidden), vocab_size, ids)
-        self._call("isologit_cuda_score_workspace", *shape, ctypes.byref(size))
-        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
         found = {"status": torch.zeros(2, dtype=torch.int32, device=hidden.device)}
-        for name in outputs:
-            shape = (rows, ids) if name in ("logprobs", "chosen_logits") else (rows,)
-            dtype = torch.int64 if name == "argmax" else torch.float32
+        for name in (*outputs, *("top_k_ids", "top_k_logprobs") * (top_k != 0)):
+            shape = (rows, ids) if name in OF_IDS else (rows, top_k) if name.startswith("top_k") else (rows,)
+            dtype = torch.int64 if name in _INTEGERS else torch.float32
             found[name] = torch.empty(shape, dtype=dtype, device=hidden.device)
         request = ScoreRequest(
             struct_size=ctypes.sizeof(ScoreRequest),
@@ -203,7 +227,7 @@ class Library:
             hidden=_matrix("hidden", hidden),
             weight=_matrix("weight", weight),
             bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
-            vocab_size=vocab_size,
+            vocab_size=columns,
             has_softcap=softcap is not None,
             softcap=softcap or 0.0,
             scale_kind=1 if scale is not None else 2 if divide is not None else 0,
@@ -214,10 +238,18 @@ class Library:
             token_ids=None if token_ids is None else token_ids.data_ptr(),
             ids_per_row=ids,
             ignore_index=ignore_index,
-            workspace=workspace.data_ptr(),
-            workspace_size=workspace.numel(),
+            ignores_rows=ignores_rows,
+            top_k=top_k,
+            mask=None if mask is None else mask.data_ptr(),
+            mask_row_stride=0 if mask is None or mask.shape[0] == 1 else mask.stride(0),
+            kept=_lists(kept),
+            banned=_lists(banned),
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
+        size = c_size_t()
+        self._call("isologit_cuda_score_workspace", ctypes.byref(request), ctypes.byref(size))
+        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+        request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
         self._call("isologit_cuda_score", ctypes.byref(request))
         return found
 
@@ -226,6 +258,10 @@ def _dtype(name: str, tensor: Tensor) -> int:
     if tensor.dtype not in _DTYPES:
         raise ValueError(f"{name} is of {tensor.dtype}; expected bfloat16, float16 or float32")
     return _DTYPES[tensor.dtype]
+
+
+def _lists(offsets_and_ids: tuple[Tensor, Tensor] | None) -> IdLists:
+    return IdLists() if offsets_and_ids is None else IdLists(*(x.data_ptr() for x in offsets_and_ids))
 
 
 def _adjacent(tensor: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ class Recorder:
 
     def score(self, hidden, weight, token_ids, bias, *, vocab_size, outputs, **options):
         self.given, self.options = (hidden, weight, token_ids, bias, vocab_size), options
-        shapes = {name: token_ids.shape if name == "logprobs" else hidden.shape[:1] for name in outputs}
+        shapes = {name: token_ids.shape if name in ("logprobs", "rank") else hidden.shape[:1] for name in outputs}
+        top_k = (hidden.shape[0], options["top_k"])
+        shapes |= dict.fromkeys(("top_k_ids", "top_k_logprobs"), top_k) if options["top_k"] else {}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
 
 
@@ -113,14 +115,38 @@ def test_scores_go_to_the_library(library):
     assert said == {"softcap": 30.0, "scale": 2.0, "divide": None, "scale_first": True, "ignore_index": -100}
     one_each = score_args(token_ids=torch.empty(2, 3, dtype=torch.int64, device="cuda"))
     assert cuda.score(one_each)["logprobs"].shape == (6,) and library.given[2].shape == (6, 1)
+    # Of several ids a row those that are ignored say nothing of the row.
+    assert library.options["ignores_rows"] and cuda.score(args) and not library.options["ignores_rows"]
+
+
+def test_supports_ranks_and_top_k_go_with_them(library):
+    ids = torch.empty(2, 3, dtype=torch.int64, device="cuda")
+    asked = {"outputs": ["logprobs", "rank", "log_kept"], "token_ids": ids}
+    masked = score_args(mask=torch.empty(2, 3, 5, dtype=torch.bool, device="cuda"), top_k=2, **asked)
+    assert cuda.makes_score(masked)
+    found = cuda.score(masked)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    of_top = {"top_k_ids": (6, 2), "top_k_logprobs": (6, 2)}
+    assert shapes == {"logprobs": (6,), "rank": (6,), "log_kept": (6,)} | of_top
+    assert (library.options["mask"].shape, library.options["top_k"]) == ((6, 5), 2)
+    assert "kept" not in library.options and "banned" not in library.options
+    shared = score_args(mask=torch.empty(5, dtype=torch.bool, device="cuda"), **asked)
+    assert cuda.score(shared) and library.options["mask"].shape == (1, 5)
+
+
+def test_lists_of_ids_go_with_them(library):
+    offsets, ids = (torch.empty(size, dtype=torch.int64, device="cuda") for size in (7, 3))
+    args = score_args()
+    args = args._replace(support=args.support._replace(banned_offsets=offsets, banned_ids=ids))
+    assert cuda.makes_score(args) and cuda.score(args)
+    assert library.options["banned"] == (offsets, ids) and "kept" not in library.options
 
 
 @pytest.mark.parametrize(
-    "option", [{"kernel": "torch"}, {"top_k": 1}, {"outputs": ["rank"], "token_ids": "one"}, {"mask": "a mask"}]
+    "option",
+    [{"kernel": "torch"}, {"outputs": ["raw_logprobs"], "token_ids": "one"}, {"outputs": ["mean_logits"]}],
 )
 def test_scores_that_it_does_not_make(library, option):
-    if "mask" in option:
-        option = {"mask": torch.empty(5, dtype=torch.bool, device="cuda")}
     if "token_ids" in option:
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))

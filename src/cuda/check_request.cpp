@@ -3,8 +3,6 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/score.cuh"
-
 namespace isologit::detail::cuda {
 namespace {
 
@@ -111,13 +109,26 @@ std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtyp
   return {};
 }
 
-std::string check_score_shape(std::int64_t rows, std::int64_t cols, std::int32_t dtype, std::int64_t vocab_size,
-                              std::int64_t ids_per_row) {
-  if (auto wrong = check_hidden(rows, cols, dtype); !wrong.empty()) return wrong;
-  if (vocab_size < 1) return "vocab_size is " + number(vocab_size) + ", less than 1";
-  if (auto wrong = check_vocab(vocab_size); !wrong.empty()) return wrong;
-  if (ids_per_row >= 0 && ids_per_row <= kMostIds) return {};
-  return "ids_per_row is " + number(ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+std::string check_results(const isologit_cuda_score_request& request) {
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (request.ids_per_row < 0 || request.ids_per_row > kMostIds) {
+    return "ids_per_row is " + number(request.ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+  }
+  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
+    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+           number(request.ids_per_row) + "; give both or neither";
+  }
+  const bool of_ids = request.logprobs != nullptr || request.chosen_logits != nullptr || request.rank != nullptr;
+  if (request.token_ids == nullptr && of_ids) return "logprobs, chosen_logits and rank need token_ids, which is NULL";
+  if (request.top_k < 0 || request.top_k > kMostTopK) {
+    return "top_k is " + number(request.top_k) + "; it must be from 0 to " + number(kMostTopK);
+  }
+  if ((request.top_k_ids != nullptr) == (request.top_k != 0) &&
+      (request.top_k_logprobs != nullptr) == (request.top_k != 0)) {
+    return {};
+  }
+  return "top_k is " + number(request.top_k) +
+         "; top_k_ids and top_k_logprobs must both be NULL where it is 0, and none " + "where it is not";
 }
 
 std::string check_request(const isologit_cuda_logits_request& request) {
@@ -134,24 +145,42 @@ std::string check_request(const isologit_cuda_logits_request& request) {
 }
 
 std::string check_request(const isologit_cuda_score_request& request) {
-  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
-  const auto& hidden = request.hidden;
-  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
-      !wrong.empty())
-    return wrong;
+  if (auto wrong = check_results(request); !wrong.empty()) return wrong;
   if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
-  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
-    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
-           number(request.ids_per_row) + "; give both or neither";
-  }
-  if (request.token_ids == nullptr && (request.logprobs != nullptr || request.chosen_logits != nullptr)) {
-    return "logprobs and chosen_logits need token_ids, which is NULL";
-  }
-  if (hidden.rows == 0) return {};
+  if (request.hidden.rows == 0) return {};
   if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
-  const ScorePlan plan = score_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
-                                    static_cast<int>(request.ids_per_row));
-  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_score_workspace");
+  return check_workspace(request.workspace, request.workspace_size, score_plan(kernels_request(request)).bytes,
+                         "isologit_cuda_score_workspace");
+}
+
+ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          {r.has_softcap != 0 ? r.softcap : 0.0F, r.scale_kind, r.scale, r.transform_order == ISOLOGIT_SCALE_FIRST,
+           r.temperature_count == 0 ? nullptr : r.temperatures, r.temperature_count == 1},
+          r.token_ids,
+          static_cast<int>(r.ids_per_row),
+          r.ignore_index,
+          r.ignores_rows != 0,
+          r.logprobs,
+          r.chosen_logits,
+          r.lse,
+          r.entropy,
+          r.sum_p2,
+          r.argmax,
+          r.log_kept,
+          r.rank,
+          static_cast<int>(r.top_k),
+          r.top_k_ids,
+          r.top_k_logprobs,
+          {r.mask, r.mask_row_stride, {r.kept.offsets, r.kept.ids}, {r.banned.offsets, r.banned.ids}},
+          reinterpret_cast<Status*>(r.status),
+          r.workspace};
 }
 
 }  // namespace isologit::detail::cuda

@@ -1,8 +1,10 @@
-// What a request must be before anything is launched. No CUDA: tested on any machine.
+// What a request must be before anything is launched, and what the kernels are given of it. No CUDA: tested on any
+// machine.
 #pragma once
 
 #include <string>
 
+#include "cuda/score.cuh"
 #include "isologit/cuda.h"
 
 namespace isologit::detail::cuda {
@@ -14,6 +16,9 @@ std::string check_request(const isologit_cuda_score_request& request);
 
 // The same of what a workspace depends on.
 std::string check_hidden(int64_t rows, int64_t cols, int32_t dtype);
-std::string check_score_shape(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size, int64_t ids_per_row);
+std::string check_results(const isologit_cuda_score_request& request);
+
+// Of one in which nothing is wrong.
+ScoreRequest kernels_request(const isologit_cuda_score_request& request);
 
 }  // namespace isologit::detail::cuda

@@ -87,7 +87,11 @@ isologit_cuda_score_request good_score() {
   r.logprobs = reinterpret_cast<float*>(memory);
   r.status = reinterpret_cast<std::uint32_t*>(memory);
   r.workspace = memory;
-  r.workspace_size = static_cast<std::size_t>(score_plan(r.hidden.rows, r.hidden.cols, r.hidden.dtype, 3, 1).bytes);
+  r.rank = reinterpret_cast<std::int64_t*>(memory);
+  r.top_k = 2;
+  r.top_k_ids = reinterpret_cast<std::int64_t*>(memory);
+  r.top_k_logprobs = reinterpret_cast<float*>(memory);
+  r.workspace_size = static_cast<std::size_t>(score_plan(kernels_request(r)).bytes);
   return r;
 }
 
@@ -109,7 +113,10 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
       {"temperatures is NULL", [](auto& r) { r.temperatures = nullptr; }},
       {"ids_per_row is 4097", [](auto& r) { r.ids_per_row = 4097; }},
       {"token_ids is NULL and ids_per_row is 1", [](auto& r) { r.token_ids = nullptr; }},
-      {"logprobs and chosen_logits need token_ids",
+      {"top_k is 1025; it must be from 0 to 1024", [](auto& r) { r.top_k = 1025; }},
+      {"top_k is 0; top_k_ids and", [](auto& r) { r.top_k = 0; }},
+      {"top_k is 2; top_k_ids and", [](auto& r) { r.top_k_logprobs = nullptr; }},
+      {"logprobs, chosen_logits and rank need token_ids",
        [](auto& r) {
          r.token_ids = nullptr;
          r.ids_per_row = 0;

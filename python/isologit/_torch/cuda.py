@@ -34,15 +34,15 @@ def logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, vocab_size: int 
     return result.reshape(*hidden.shape[:-1], result.shape[-1])
 
 
-_SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
+_SCORES = frozenset(_cuda.SCORES)
 
 
 def makes_score(args: ScoreArgs) -> bool:
     """Whether the library is there and makes this."""
     head = args.head
-    if library() is None or not head.hidden.is_cuda or head.kernel or args.summaries or args.top_k:
+    if library() is None or not head.hidden.is_cuda or head.kernel or args.summaries:
         return False
-    if not _SCORES.issuperset(args.outputs) or any(x is not None for x in args.support):
+    if not _SCORES.issuperset(args.outputs):
         return False
     ids = 0 if args.token_ids is None else math.prod(args.token_ids.shape[1:])
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
@@ -50,8 +50,9 @@ def makes_score(args: ScoreArgs) -> bool:
 
 def score(args: ScoreArgs) -> dict[str, Tensor]:
     """What is asked for, by name and in the shapes of the operator's results, and the library's "status"."""
-    head = args.head
+    head, support = args.head, args.support
     ids = None if args.token_ids is None else args.token_ids.reshape(head.hidden.shape[0], -1)
+    lists = {"kept": (support.kept_offsets, support.kept_ids), "banned": (support.banned_offsets, support.banned_ids)}
     found = library().score(
         head.hidden,
         head.weight,
@@ -60,15 +61,17 @@ def score(args: ScoreArgs) -> dict[str, Tensor]:
         vocab_size=head.vocab_size,
         outputs=args.outputs,
         ignore_index=args.ignore_index,
+        ignores_rows=args.token_ids is not None and args.token_ids.ndim == 1,
         temperatures=head.temperatures,
         softcap=head.softcap,
         scale=head.scale,
         divide=head.divide,
         scale_first=head.transform_order == "scale_first",
+        top_k=args.top_k,
+        mask=support.mask,
+        **{name: of for name, of in lists.items() if of[0] is not None},
     )
-    if "logprobs" in found:
-        found["logprobs"] = found["logprobs"].reshape(args.token_ids.shape)
-    return found
+    return found | {name: found[name].reshape(args.token_ids.shape) for name in _cuda.OF_IDS if name in found}
 
 
 def _is_plain(name: str, value: Any) -> bool:

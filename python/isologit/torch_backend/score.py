@@ -89,7 +89,8 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
         found = cuda.score(args)
         if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
             report(results.counts, len(rows), counter, 0)
-            return tuple(results._replace(**{name: found[name] for name in args.outputs}))
+            made = (*args.outputs, *("top_k_ids", "top_k_logprobs") * bool(args.top_k))
+            return tuple(results._replace(**{name: found[name] for name in made}))
     for whole in blocks.whole_rows(args.head, args.support, rows, temperatures, counter):
         sure = _fill(results, args, whole)
         for row in (~sure).nonzero()[:, 0].tolist():
