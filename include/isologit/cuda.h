@@ -96,6 +96,34 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(const isologit_c
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message,
                                                       size_t message_size);
 
+/* Given logits: CONTRACT.md 3a. */
+typedef struct isologit_cuda_given_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_matrix logits;    /* [N, V] */
+  const float* temperatures; /* as in isologit_cuda_score_request */
+  int64_t temperature_count;
+  const int64_t* token_ids; /* [N, ids_per_row]; NULL: none */
+  int64_t ids_per_row;      /* 0 to 4096 */
+  int64_t ignore_index;     /* its logprob is 0; a row that has ids, and no other, is 0 in every output */
+  float* logprobs;          /* [N, ids_per_row]; each of the results may be NULL */
+  float* lse;               /* [N] */
+  float* entropy;           /* [N] */
+  float* log_softmax;       /* [N, V] */
+  int64_t log_softmax_stride;
+  uint32_t* status; /* as in isologit_cuda_score_request */
+  void* workspace;  /* at a multiple of 16 */
+  size_t workspace_size;
+} isologit_cuda_given_request;
+
+/* The bytes of workspace: at most 2^28, whatever the number of rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_given_workspace(int64_t rows, int64_t vocab_size, int64_t ids_per_row,
+                                                                size_t* bytes, char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message,
+                                                      size_t message_size);
+
 /* Computes on the device what the proofs take for granted and waits for it: once for each device before its first use,
  * outside of captures. ISOLOGIT_UNSUPPORTED when its arithmetic is not what they need. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size);

@@ -91,6 +91,28 @@ class ScoreRequest(Structure):
     ]
 
 
+class GivenRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("logits", Matrix),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("token_ids", c_void_p),
+        ("ids_per_row", c_int64),
+        ("ignore_index", c_int64),
+        ("logprobs", c_void_p),
+        ("lse", c_void_p),
+        ("entropy", c_void_p),
+        ("log_softmax", c_void_p),
+        ("log_softmax_stride", c_int64),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
 class Library:
     """libisologit_cuda at a path."""
 
@@ -103,6 +125,8 @@ class Library:
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_score": [POINTER(ScoreRequest), *text],
             "isologit_cuda_score_workspace": [POINTER(ScoreRequest), POINTER(c_size_t), *text],
+            "isologit_cuda_given": [POINTER(GivenRequest), *text],
+            "isologit_cuda_given_workspace": [c_int64, c_int64, c_int64, POINTER(c_size_t), *text],
             "isologit_cuda_self_test": [c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
@@ -252,6 +276,52 @@ class Library:
         request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
         self._call("isologit_cuda_score", ctypes.byref(request))
         return found
+
+    def of_logits(
+        self,
+        logits: Tensor,
+        output: str,
+        token_ids: Tensor | None = None,
+        *,
+        temperatures: Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> tuple[Tensor, Tensor]:
+        """Of logits [N, V]: log_softmax [N, V], logprobs of token_ids int64 [N, K], lse or entropy [N]; and the status
+        as of score. temperatures f32 [1] or [N]."""
+        operands = {"token_ids": (token_ids, torch.int64), "temperatures": (temperatures, torch.float32)}
+        for name, (tensor, dtype) in operands.items():
+            if tensor is not None and (tensor.device != logits.device or tensor.dtype != dtype):
+                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {logits.device}")
+        device = logits.get_device()
+        self.self_test(device)
+        logits = _adjacent(logits)
+        token_ids, temperatures = (None if x is None else x.contiguous() for x in (token_ids, temperatures))
+        ids = 0 if token_ids is None else token_ids.shape[1]
+        shapes = {"log_softmax": tuple(logits.shape), "logprobs": (logits.shape[0], ids)}
+        shape = shapes.get(output, (logits.shape[0],))
+        found = torch.empty(shape, dtype=torch.float32, device=logits.device)
+        status = torch.zeros(2, dtype=torch.int32, device=logits.device)
+        size = c_size_t()
+        self._call("isologit_cuda_given_workspace", *logits.shape, ids, ctypes.byref(size))
+        workspace = torch.empty(size.value, dtype=torch.uint8, device=logits.device)
+        request = GivenRequest(
+            struct_size=ctypes.sizeof(GivenRequest),
+            device=device,
+            stream=torch.cuda.current_stream(device).cuda_stream,
+            logits=_matrix("logits", logits),
+            temperatures=None if temperatures is None else temperatures.data_ptr(),
+            temperature_count=0 if temperatures is None else temperatures.numel(),
+            token_ids=None if token_ids is None else token_ids.data_ptr(),
+            ids_per_row=ids,
+            ignore_index=ignore_index,
+            log_softmax_stride=logits.shape[1],
+            status=status.data_ptr(),
+            workspace=workspace.data_ptr(),
+            workspace_size=workspace.numel(),
+            **{output: found.data_ptr()},
+        )
+        self._call("isologit_cuda_given", ctypes.byref(request))
+        return found, status
 
 
 def _dtype(name: str, tensor: Tensor) -> int:

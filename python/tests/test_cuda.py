@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 import isologit  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
+from isologit.torch_backend import given  # noqa: E402
 
 
 class Recorder:
@@ -24,6 +25,12 @@ class Recorder:
         top_k = (hidden.shape[0], options["top_k"])
         shapes |= dict.fromkeys(("top_k_ids", "top_k_logprobs"), top_k) if options["top_k"] else {}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
+
+
+    def of_logits(self, logits, output, token_ids, *, temperatures, ignore_index):
+        self.given, self.options = (logits, output, token_ids), (temperatures.shape, ignore_index)
+        shapes = {"log_softmax": logits.shape, "logprobs": None if token_ids is None else token_ids.shape}
+        return torch.empty(shapes.get(output, logits.shape[:1]), device="cuda"), [0, 0]
 
 
 @pytest.fixture
@@ -151,6 +158,22 @@ def test_scores_that_it_does_not_make(library, option):
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))
     assert not cuda.makes_score(score_args()._replace(summaries=True))
+
+
+@pytest.mark.parametrize("output", ["log_softmax", "logprobs", "entropy", "lse"])
+def test_results_of_given_logits_go_to_the_library(library, monkeypatch, output):
+    # Fake tensors have no numbers to look at.
+    monkeypatch.setattr(given.core, "check_temperatures", lambda *_: None)
+    monkeypatch.setattr(given.core, "check_ids", lambda *_: None)
+    logits = torch.empty(6, 5, dtype=torch.bfloat16, device="cuda")
+    ids = torch.empty(6, 2, dtype=torch.int64, device="cuda") if output == "logprobs" else None
+    rest = torch.empty(6, device="cuda"), ids, -100, output, 0, []
+    found = given.of_logits(logits, *rest, "")
+    assert found.shape == {"log_softmax": (6, 5), "logprobs": (6, 2)}.get(output, (6,))
+    assert library.given == (logits, output, ids) and library.options == ((6,), -100)
+    assert not cuda.makes_of_logits(logits, ids, "torch")
+    assert not cuda.makes_of_logits(torch.empty(6, 5), ids, "")
+    assert not cuda.makes_of_logits(torch.empty(0, 5, device="cuda"), ids, "")
 
 
 def test_without_the_library():

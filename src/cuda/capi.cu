@@ -111,6 +111,29 @@ isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, 
   return say(error, "launching the kernels of scores", message, message_size);
 }
 
+isologit_status isologit_cuda_given_workspace(int64_t rows, int64_t vocab_size, int64_t ids_per_row, size_t* bytes,
+                                              char* message, size_t message_size) {
+  const std::string wrong = isologit::detail::cuda::check_given_shape(rows, vocab_size, ids_per_row);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes = static_cast<size_t>(
+      isologit::detail::cuda::given_plan(rows, static_cast<int>(vocab_size), static_cast<int>(ids_per_row)).bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message, size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (request->logits.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const cudaError_t error = isologit::detail::cuda::launch_given(isologit::detail::cuda::kernels_request(*request),
+                                                                 static_cast<cudaStream_t>(request->stream));
+  return say(error, "launching the kernels of given logits", message, message_size);
+}
+
 isologit_status isologit_cuda_self_test(int32_t device, char* message, size_t message_size) {
   const DeviceGuard guard(device);
   if (guard.error() != cudaSuccess) return say(guard.error(), "choosing the device", message, message_size);

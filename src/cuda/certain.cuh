@@ -31,4 +31,19 @@ ISOLOGIT_DEVICE Between log_total(const Others& others) {
   return around(log_one_plus(others.rest));
 }
 
+// Whether the row is none of the special ones.
+ISOLOGIT_DEVICE bool is_plain(const Greatest& greatest) { return greatest.nan_id == kNoId && is_finite(greatest.top); }
+ISOLOGIT_DEVICE float logprob(float z, const Greatest& greatest, const Between& log) {
+  if (!is_plain(greatest)) return quiet_nan();
+  if (z == minus_infinity()) return z;
+  return certain(sum_of(static_cast<double>(z), -static_cast<double>(greatest.top)), log, -1.0);
+}
+
+// What the logprob of any id of a row is made of.
+struct Normalizer {
+  Greatest greatest;
+  bool ignored;
+  Between log;
+};
+
 }  // namespace isologit::detail::cuda

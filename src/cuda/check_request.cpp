@@ -72,6 +72,13 @@ std::string check_workspace(const void* workspace, std::size_t size, std::int64_
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
+std::string check_temperatures(const float* temperatures, std::int64_t count, std::int64_t rows) {
+  if (count != 0 && count != 1 && count != rows) {
+    return "temperature_count is " + number(count) + "; it must be 0, 1 or the number of rows, " + number(rows);
+  }
+  return count == 0 ? std::string() : check_address("temperatures", temperatures, 4);
+}
+
 std::string check_numbers(const isologit_cuda_score_request& request) {
   if (request.has_softcap != 0 && !is_positive(request.softcap)) {
     return "softcap is " + std::to_string(request.softcap) + "; it must be above 0 and finite";
@@ -91,11 +98,19 @@ std::string check_numbers(const isologit_cuda_score_request& request) {
     return "transform_order is " + number(request.transform_order) +
            ", which is neither ISOLOGIT_SOFTCAP_FIRST (0) nor ISOLOGIT_SCALE_FIRST (1)";
   }
-  const std::int64_t count = request.temperature_count;
-  if (count != 0 && count != 1 && count != request.hidden.rows) {
-    return "temperature_count is " + number(count) + "; it must be 0, 1 or hidden.rows, " + number(request.hidden.rows);
-  }
-  return count == 0 ? std::string() : check_address("temperatures", request.temperatures, 4);
+  return check_temperatures(request.temperatures, request.temperature_count, request.hidden.rows);
+}
+
+std::string check_ids_per_row(std::int64_t ids_per_row) {
+  if (ids_per_row >= 0 && ids_per_row <= kMostIds) return {};
+  return "ids_per_row is " + number(ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+}
+
+std::string check_ids(const std::int64_t* token_ids, std::int64_t ids_per_row) {
+  if (auto wrong = check_ids_per_row(ids_per_row); !wrong.empty()) return wrong;
+  if ((token_ids == nullptr) == (ids_per_row == 0)) return {};
+  return "token_ids is " + std::string(token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+         number(ids_per_row) + "; give both or neither";
 }
 
 }  // namespace
@@ -111,13 +126,7 @@ std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtyp
 
 std::string check_results(const isologit_cuda_score_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
-  if (request.ids_per_row < 0 || request.ids_per_row > kMostIds) {
-    return "ids_per_row is " + number(request.ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
-  }
-  if ((request.token_ids == nullptr) != (request.ids_per_row == 0)) {
-    return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
-           number(request.ids_per_row) + "; give both or neither";
-  }
+  if (auto wrong = check_ids(request.token_ids, request.ids_per_row); !wrong.empty()) return wrong;
   const bool of_ids = request.logprobs != nullptr || request.chosen_logits != nullptr || request.rank != nullptr;
   if (request.token_ids == nullptr && of_ids) return "logprobs, chosen_logits and rank need token_ids, which is NULL";
   if (request.top_k < 0 || request.top_k > kMostTopK) {
@@ -151,6 +160,51 @@ std::string check_request(const isologit_cuda_score_request& request) {
   if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   return check_workspace(request.workspace, request.workspace_size, score_plan(kernels_request(request)).bytes,
                          "isologit_cuda_score_workspace");
+}
+
+std::string check_given_shape(std::int64_t rows, std::int64_t vocab_size, std::int64_t ids_per_row) {
+  if (rows < 0 || vocab_size < 1) {
+    return "logits is [" + number(rows) + ", " + number(vocab_size) + "]; it needs columns, and no fewer than 0 rows";
+  }
+  if (auto wrong = check_vocab(vocab_size); !wrong.empty()) return wrong;
+  return check_ids_per_row(ids_per_row);
+}
+
+std::string check_request(const isologit_cuda_given_request& request) {
+  const auto& logits = request.logits;
+  if (auto wrong = check_matrix("logits", logits); !wrong.empty()) return wrong;
+  if (auto wrong = check_given_shape(logits.rows, logits.cols, request.ids_per_row); !wrong.empty()) return wrong;
+  if (auto wrong = check_temperatures(request.temperatures, request.temperature_count, logits.rows); !wrong.empty()) {
+    return wrong;
+  }
+  if (auto wrong = check_ids(request.token_ids, request.ids_per_row); !wrong.empty()) return wrong;
+  if (request.token_ids == nullptr && request.logprobs != nullptr) return "logprobs needs token_ids, which is NULL";
+  if (logits.rows == 0) return {};
+  if (request.log_softmax != nullptr && request.log_softmax_stride < logits.cols) {
+    return "log_softmax_stride is " + number(request.log_softmax_stride) + ", less than the columns of logits, " +
+           number(logits.cols);
+  }
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  const GivenPlan plan = given_plan(logits.rows, static_cast<int>(logits.cols), static_cast<int>(request.ids_per_row));
+  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_given_workspace");
+}
+
+GivenRequest kernels_request(const isologit_cuda_given_request& r) {
+  return {{r.logits.data, r.logits.row_stride, r.logits.dtype},
+          r.logits.rows,
+          static_cast<int>(r.logits.cols),
+          r.temperature_count == 0 ? nullptr : r.temperatures,
+          r.temperature_count == 1,
+          r.token_ids,
+          static_cast<int>(r.ids_per_row),
+          r.ignore_index,
+          r.logprobs,
+          r.lse,
+          r.entropy,
+          r.log_softmax,
+          r.log_softmax_stride,
+          reinterpret_cast<Status*>(r.status),
+          r.workspace};
 }
 
 ScoreRequest kernels_request(const isologit_cuda_score_request& r) {

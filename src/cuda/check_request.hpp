@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "cuda/score.cuh"
+#include "cuda/given.cuh"
 #include "isologit/cuda.h"
 
 namespace isologit::detail::cuda {
@@ -14,11 +14,15 @@ std::string check_request(const isologit_cuda_logits_request& request);
 
 std::string check_request(const isologit_cuda_score_request& request);
 
+std::string check_request(const isologit_cuda_given_request& request);
+
 // The same of what a workspace depends on.
 std::string check_hidden(int64_t rows, int64_t cols, int32_t dtype);
 std::string check_results(const isologit_cuda_score_request& request);
+std::string check_given_shape(int64_t rows, int64_t vocab_size, int64_t ids_per_row);
 
 // Of one in which nothing is wrong.
 ScoreRequest kernels_request(const isologit_cuda_score_request& request);
+GivenRequest kernels_request(const isologit_cuda_given_request& request);
 
 }  // namespace isologit::detail::cuda

@@ -33,6 +33,7 @@ struct Finishing {
   int top_k;
   std::int64_t* top_k_ids;  // [all rows, top_k], as top_k.cuh leaves them
   float* top_k_logprobs;    // there the logits of these
+  Normalizer* facts;        // [rows]
   Support support;
   Status* status;
 };
@@ -54,6 +55,7 @@ struct Finish {
       block.each_lane([&](int lane) {
         const Between log = log_total(sums(lane).others);
         if (lane == 0) write_row(block, p, row, sums(lane), log, ignored);
+        if (lane == 0 && p.facts != nullptr) p.facts[row] = {sums(lane).greatest, ignored, log};
         for (int k = lane; p.ids != nullptr && k < p.ids_per_row; k += 32) {
           write_id(block, p, row, k, sums(lane).greatest, log, ignored);
         }
@@ -76,9 +78,6 @@ struct Finish {
                  [](RowSum& to, const RowSum& other) { merge(to, other); });
   }
 
-  ISOLOGIT_DEVICE static bool is_plain(const Greatest& greatest) {
-    return greatest.nan_id == kNoId && is_finite(greatest.top);
-  }
   ISOLOGIT_DEVICE static bool is_empty(const Greatest& greatest) {
     return greatest.nan_id == kNoId && greatest.top == minus_infinity();
   }
@@ -169,12 +168,6 @@ struct Finish {
     const float z = p.chosen[static_cast<std::int64_t>(row) * p.ids_per_row + k];
     write(block, p, p.chosen_logits, at, z);
     write(block, p, p.logprobs, at, logprob(z, greatest, log));
-  }
-
-  ISOLOGIT_DEVICE static float logprob(float z, const Greatest& greatest, const Between& log) {
-    if (!is_plain(greatest)) return quiet_nan();
-    if (z == minus_infinity()) return z;
-    return certain(sum_of(static_cast<double>(z), -static_cast<double>(greatest.top)), log, -1.0);
   }
 
   ISOLOGIT_DEVICE static void write_top(Block& block, const Finishing& p, int row, int k, const Greatest& greatest,

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/score.cuh"
+#include "cuda/given.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -17,5 +17,6 @@ cudaError_t prepared_f16(const Product& p, int hidden_type, cudaStream_t stream)
 cudaError_t prepared_f32(const Product& p, int hidden_type, cudaStream_t stream);
 
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
+cudaError_t launch_given(const GivenRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

@@ -122,10 +122,10 @@ void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const S
     }
     launcher.template launch<Finish<Four>>(
         (rows + Four::kWarps - 1) / Four::kWarps, 1,
-        Finishing{rows,          plan.stretches,   r.vocab,        first,    sums,       dropped,    r.ids,
-                  r.ids_per_row, r.ignored,        r.ignores_rows, chosen,   before,     r.logprobs, r.chosen_logits,
-                  r.lse,         r.entropy,        r.sum_p2,       r.argmax, r.log_kept, r.rank,     r.top_k,
-                  r.top_k_ids,   r.top_k_logprobs, r.support,      r.status});
+        Finishing{rows,          plan.stretches,   r.vocab,        first,     sums,       dropped,    r.ids,
+                  r.ids_per_row, r.ignored,        r.ignores_rows, chosen,    before,     r.logprobs, r.chosen_logits,
+                  r.lse,         r.entropy,        r.sum_p2,       r.argmax,  r.log_kept, r.rank,     r.top_k,
+                  r.top_k_ids,   r.top_k_logprobs, nullptr,        r.support, r.status});
   }
 }
 

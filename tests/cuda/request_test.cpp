@@ -132,5 +132,46 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
   }
 }
 
+TEST(CudaRequest, EveryMistakeOfGivenLogitsIsNamed) {
+  isologit_cuda_given_request good = {};
+  good.struct_size = sizeof good;
+  good.logits = {memory, 3, 5, 5, ISOLOGIT_BF16};
+  good.temperatures = reinterpret_cast<float*>(memory);
+  good.temperature_count = 3;
+  good.token_ids = reinterpret_cast<std::int64_t*>(memory);
+  good.ids_per_row = 2;
+  good.logprobs = good.log_softmax = reinterpret_cast<float*>(memory);
+  good.log_softmax_stride = 5;
+  good.status = reinterpret_cast<std::uint32_t*>(memory);
+  good.workspace = memory;
+  good.workspace_size = static_cast<std::size_t>(given_plan(3, 5, 2).bytes);
+  EXPECT_EQ(check_request(good), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_given_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"logits.dtype is 3", [](auto& r) { r.logits.dtype = 3; }},
+      {"logits is [3, 0]", [](auto& r) { r.logits.cols = 0; }},
+      {"vocab_size is 4194241", [](auto& r) { r.logits.cols = 4194241; }},
+      {"temperature_count is 2; it must be 0, 1 or the number of rows, 3", [](auto& r) { r.temperature_count = 2; }},
+      {"ids_per_row is 4097", [](auto& r) { r.ids_per_row = 4097; }},
+      {"token_ids is given and ids_per_row is 0", [](auto& r) { r.ids_per_row = 0; }},
+      {"logprobs needs token_ids",
+       [](auto& r) {
+         r.token_ids = nullptr;
+         r.ids_per_row = 0;
+       }},
+      {"log_softmax_stride is 4, less than", [](auto& r) { r.log_softmax_stride = 4; }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good;
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
 }  // namespace
 }  // namespace isologit::detail::cuda

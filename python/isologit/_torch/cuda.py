@@ -1,5 +1,5 @@
-"""Logits and scores of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make, the
-torch backend does."""
+"""Logits, scores and results of given logits of CUDA tensors, where libisologit_cuda.so lies beside the package; what
+it does not make, the torch backend does."""
 
 import functools
 import math
@@ -72,6 +72,13 @@ def score(args: ScoreArgs) -> dict[str, Tensor]:
         **{name: of for name, of in lists.items() if of[0] is not None},
     )
     return found | {name: found[name].reshape(args.token_ids.shape) for name in _cuda.OF_IDS if name in found}
+
+
+def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bool:
+    """Whether the library is there and makes this of logits [N, V]."""
+    if library() is None or not logits.is_cuda or kernel:
+        return False
+    return logits.numel() > 0 and (token_ids is None or 0 < token_ids.shape[1] <= _cuda.MOST_IDS)
 
 
 def _is_plain(name: str, value: Any) -> bool:
