@@ -95,7 +95,7 @@ TEST(CudaSelection, SupportsOfEachRow) {
       asked.transforms = {true, 8.0F, ScaleKind::multiply, 0.3F, TransformOrder::softcap_first};
       asked.temperatures = {0.7F};
       if (kind == 0) asked.mask = random_mask(90, 53);
-      if (kind == 1) asked.mask = random_mask(7 * 90, 54);
+      if (kind == 1) asked.mask = random_mask(7 * 90, 57);
       if (kind == 2 || kind == 4) random_lists(asked.kept_offsets, asked.kept, 7, 90, 55);
       if (kind == 3 || kind == 4) random_lists(asked.banned_offsets, asked.banned, 7, 90, 56);
       for (const int most_rows : {0, 3}) {
