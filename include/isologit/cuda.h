@@ -48,8 +48,8 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, i
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);
 
-/* What a head says of given ids and of each row: CONTRACT.md 3 over the whole vocabulary, each result rounded once.
- * Of logits [N, V] only a block is ever in memory. Pointers to numbers of rows are to memory of the device. */
+/* What a head says of given ids and of each row: CONTRACT.md 3, each result rounded once. Of logits [N, V] only a block
+ * is ever in memory. Pointers to numbers of rows, the support's among them, are to memory of the device. */
 typedef struct isologit_cuda_score_request {
   size_t struct_size;
   int32_t device;
@@ -68,25 +68,36 @@ typedef struct isologit_cuda_score_request {
   int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
   const int64_t* token_ids;  /* [N, ids_per_row]; NULL: none */
   int64_t ids_per_row;       /* 0 to 4096 */
-  int64_t ignore_index;
-  float* logprobs;      /* [N, ids_per_row]; each of the results may be NULL */
-  float* chosen_logits; /* [N, ids_per_row], after all transforms; 0 for ignored ids */
-  float* lse;           /* [N] */
-  float* entropy;       /* [N] */
-  float* sum_p2;        /* [N] */
-  int64_t* argmax;      /* [N] */
-  double* summaries;    /* [N, 5], what isologit_cuda_backward takes */
-  /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer; compute such a call by
-   * another kernel), and how many ids were neither of the vocabulary nor ignore_index, whose results are NaN. */
+  int64_t ignore_index;      /* its logprob is 0 */
+  int32_t ignores_rows;      /* not 0: a row that has ids, and no other, is 0 in every output */
+  float* logprobs;           /* [N, ids_per_row]; each of the results may be NULL */
+  float* chosen_logits;      /* [N, ids_per_row], after all transforms; 0 for ignored ids */
+  float* lse;                /* [N] */
+  float* entropy;            /* [N] */
+  float* sum_p2;             /* [N] */
+  int64_t* argmax;           /* [N] */
+  float* log_kept;           /* [N] */
+  int64_t* rank;             /* [N, ids_per_row] */
+  int64_t top_k;             /* 0 (none) to 1024 */
+  int64_t* top_k_ids;        /* [N, top_k] */
+  float* top_k_logprobs;
+  const uint8_t* mask;     /* the support, as in isologit_score_request; it is not looked at */
+  int64_t mask_row_stride; /* 0: one mask for all rows */
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+  double* summaries; /* [N, 5], what isologit_cuda_backward takes; not over a support */
+  /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer, and log_kept of a row whose
+   * kept and dropped ids are alike but for their greatest; compute such a call by another kernel), and how many ids
+   * were neither of the vocabulary nor ignore_index, whose results are NaN. */
   uint32_t* status;
   void* workspace;       /* at a multiple of 16 */
   size_t workspace_size; /* in bytes; at least isologit_cuda_score_workspace */
 } isologit_cuda_score_request;
 
-/* The bytes of workspace: at most 2^28 for H up to 65536, whatever the number of rows. */
-ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(int64_t rows, int64_t cols, int32_t dtype,
-                                                                int64_t vocab_size, int64_t ids_per_row, size_t* bytes,
-                                                                char* message, size_t message_size);
+/* The bytes of workspace, of a request that lacks nothing else: at most 2^28 for H up to 65536, whatever the number of
+ * rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(const isologit_cuda_score_request* request,
+                                                                size_t* bytes, char* message, size_t message_size);
 
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message,
                                                       size_t message_size);
@@ -145,6 +156,34 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward_workspace(int64_t rows,
 
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_backward(const isologit_cuda_backward_request* request, char* message,
                                                          size_t message_size);
+
+/* Given logits: CONTRACT.md 3a. */
+typedef struct isologit_cuda_given_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_matrix logits;    /* [N, V] */
+  const float* temperatures; /* as in isologit_cuda_score_request */
+  int64_t temperature_count;
+  const int64_t* token_ids; /* [N, ids_per_row]; NULL: none */
+  int64_t ids_per_row;      /* 0 to 4096 */
+  int64_t ignore_index;     /* its logprob is 0; a row that has ids, and no other, is 0 in every output */
+  float* logprobs;          /* [N, ids_per_row]; each of the results may be NULL */
+  float* lse;               /* [N] */
+  float* entropy;           /* [N] */
+  float* log_softmax;       /* [N, V] */
+  int64_t log_softmax_stride;
+  uint32_t* status; /* as in isologit_cuda_score_request */
+  void* workspace;  /* at a multiple of 16 */
+  size_t workspace_size;
+} isologit_cuda_given_request;
+
+/* The bytes of workspace: at most 2^28, whatever the number of rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_given_workspace(int64_t rows, int64_t vocab_size, int64_t ids_per_row,
+                                                                size_t* bytes, char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message,
+                                                      size_t message_size);
 
 /* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
  * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */

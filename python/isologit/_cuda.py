@@ -17,7 +17,9 @@ from torch import Tensor
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
 MOST_FEATURES = 65535 * 64  # rows of a weight
-SCORES = ("logprobs", "chosen_logits", "lse", "entropy", "sum_p2", "argmax")
+OF_IDS = ("logprobs", "chosen_logits", "rank")
+SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
+_INTEGERS = ("argmax", "rank", "top_k_ids")
 _ARITHMETICS = ("exact", "fast")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
@@ -28,6 +30,10 @@ class Matrix(Structure):
 
 class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class IdLists(Structure):
+    _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
 
 
 class LogitsRequest(Structure):
@@ -73,13 +79,45 @@ _HEAD = [
 class ScoreRequest(Structure):
     _fields_ = [
         *_HEAD,
+        ("ignores_rows", c_int32),
         ("logprobs", c_void_p),
         ("chosen_logits", c_void_p),
         ("lse", c_void_p),
         ("entropy", c_void_p),
         ("sum_p2", c_void_p),
         ("argmax", c_void_p),
+        ("log_kept", c_void_p),
+        ("rank", c_void_p),
+        ("top_k", c_int64),
+        ("top_k_ids", c_void_p),
+        ("top_k_logprobs", c_void_p),
+        ("mask", c_void_p),
+        ("mask_row_stride", c_int64),
+        ("kept", IdLists),
+        ("banned", IdLists),
         ("summaries", c_void_p),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class GivenRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("logits", Matrix),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("token_ids", c_void_p),
+        ("ids_per_row", c_int64),
+        ("ignore_index", c_int64),
+        ("logprobs", c_void_p),
+        ("lse", c_void_p),
+        ("entropy", c_void_p),
+        ("log_softmax", c_void_p),
+        ("log_softmax_stride", c_int64),
         ("status", c_void_p),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
@@ -179,9 +217,11 @@ class Library:
             "isologit_cuda_logits": [POINTER(LogitsRequest), *text],
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_score": [POINTER(ScoreRequest), *text],
-            "isologit_cuda_score_workspace": [c_int64, c_int64, c_int32, c_int64, c_int64, POINTER(c_size_t), *text],
+            "isologit_cuda_score_workspace": [POINTER(ScoreRequest), POINTER(c_size_t), *text],
             "isologit_cuda_backward": [POINTER(BackwardRequest), *text],
             "isologit_cuda_backward_workspace": [c_int64, c_int64, c_int32, c_int64, c_int32, POINTER(c_size_t), *text],
+            "isologit_cuda_given": [POINTER(GivenRequest), *text],
+            "isologit_cuda_given_workspace": [c_int64, c_int64, c_int64, POINTER(c_size_t), *text],
             "isologit_cuda_self_test": [c_int32, c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
@@ -250,33 +290,58 @@ class Library:
         *,
         outputs: Sequence[str] = ("logprobs",),
         ignore_index: int = -100,
+        ignores_rows: bool = True,
         summaries: Tensor | None = None,
+        top_k: int = 0,
+        mask: Tensor | None = None,
+        kept: tuple[Tensor, Tensor] | None = None,
+        banned: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """Of token_ids int64 [N, K] on hidden's device: the outputs by name, of SCORES, and "status" [2], how many
-        numbers were left open and how many ids are outside the vocabulary; these are NaN. summaries [N, 5] f64: what
-        backward takes is written there."""
+        """Of token_ids int64 [N, K] on hidden's device: the outputs by name, of SCORES, with top_k also "top_k_ids" and
+        "top_k_logprobs" [N, top_k], and "status" [2], how many numbers were left open and how many ids are outside the
+        vocabulary; these are NaN. ignores_rows: a row all of whose ids are ignore_index is 0 in every output. mask bool
+        [1, V] or [N, V]; kept and banned int64 offsets [N + 1] and ids, ascending in each row, elements adjacent.
+        summaries [N, 5] f64: what backward takes is written there."""
         if wrong := [name for name in outputs if name not in SCORES]:
             raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
         head = head.checked(token_ids)
         hidden, device = head.hidden, head.hidden.device
+        rows, columns = hidden.shape[0], head.vocab_size
+        for name, tensor, dtype in (
+            ("mask", mask, torch.bool),
+            ("kept", kept and kept[1], torch.int64),
+            ("banned", banned and banned[1], torch.int64),
+        ):
+            if tensor is not None and (tensor.device != device or tensor.dtype != dtype):
+                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {device}")
+        if mask is not None and tuple(mask.shape) not in ((1, columns), (rows, columns)):
+            raise ValueError(f"mask has shape {list(mask.shape)}; expected [1, {columns}] or [{rows}, {columns}]")
         self.self_test(hidden.get_device(), head.arithmetic)
+        # Copies, where there are any, live until the kernels are launched.
         token_ids = None if token_ids is None else token_ids.contiguous()
-        rows, ids = hidden.shape[0], 0 if token_ids is None else token_ids.shape[1]
-        shape = (rows, hidden.shape[1], _dtype("hidden", hidden), head.vocab_size, ids)
-        workspace = self._workspace("score", shape, device)
+        mask = None if mask is None else _adjacent(mask)
+        ids = 0 if token_ids is None else token_ids.shape[1]
         found = {"status": torch.zeros(2, dtype=torch.int32, device=device)}
-        for name in outputs:
-            shape = (rows, ids) if name in ("logprobs", "chosen_logits") else (rows,)
-            dtype = torch.int64 if name == "argmax" else torch.float32
+        for name in (*outputs, *("top_k_ids", "top_k_logprobs") * (top_k != 0)):
+            shape = (rows, ids) if name in OF_IDS else (rows, top_k) if name.startswith("top_k") else (rows,)
+            dtype = torch.int64 if name in _INTEGERS else torch.float32
             found[name] = torch.empty(shape, dtype=dtype, device=device)
         request = ScoreRequest(
             struct_size=ctypes.sizeof(ScoreRequest),
             **head.fields(token_ids, ignore_index),
+            ignores_rows=ignores_rows,
             summaries=_pointer(summaries),
-            workspace=workspace.data_ptr(),
-            workspace_size=workspace.numel(),
+            top_k=top_k,
+            mask=_pointer(mask),
+            mask_row_stride=0 if mask is None or mask.shape[0] == 1 else mask.stride(0),
+            kept=_lists(kept),
+            banned=_lists(banned),
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
+        size = c_size_t()
+        self._call("isologit_cuda_score_workspace", ctypes.byref(request), ctypes.byref(size))
+        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+        request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
         self._call("isologit_cuda_score", ctypes.byref(request))
         return found
 
@@ -323,6 +388,50 @@ class Library:
         self._call("isologit_cuda_backward", ctypes.byref(request))
         return status
 
+    def of_logits(
+        self,
+        logits: Tensor,
+        output: str,
+        token_ids: Tensor | None = None,
+        *,
+        temperatures: Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> tuple[Tensor, Tensor]:
+        """Of logits [N, V]: log_softmax [N, V], logprobs of token_ids int64 [N, K], lse or entropy [N]; and the status
+        as of score. temperatures f32 [1] or [N]."""
+        operands = {"token_ids": (token_ids, torch.int64), "temperatures": (temperatures, torch.float32)}
+        for name, (tensor, dtype) in operands.items():
+            if tensor is not None and (tensor.device != logits.device or tensor.dtype != dtype):
+                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {logits.device}")
+        device = logits.get_device()
+        self.self_test(device)
+        logits = _adjacent(logits)
+        token_ids, temperatures = (None if x is None else x.contiguous() for x in (token_ids, temperatures))
+        ids = 0 if token_ids is None else token_ids.shape[1]
+        shapes = {"log_softmax": tuple(logits.shape), "logprobs": (logits.shape[0], ids)}
+        shape = shapes.get(output, (logits.shape[0],))
+        found = torch.empty(shape, dtype=torch.float32, device=logits.device)
+        status = torch.zeros(2, dtype=torch.int32, device=logits.device)
+        workspace = self._workspace("given", (*logits.shape, ids), logits.device)
+        request = GivenRequest(
+            struct_size=ctypes.sizeof(GivenRequest),
+            device=device,
+            stream=torch.cuda.current_stream(device).cuda_stream,
+            logits=_matrix("logits", logits),
+            temperatures=None if temperatures is None else temperatures.data_ptr(),
+            temperature_count=0 if temperatures is None else temperatures.numel(),
+            token_ids=None if token_ids is None else token_ids.data_ptr(),
+            ids_per_row=ids,
+            ignore_index=ignore_index,
+            log_softmax_stride=logits.shape[1],
+            status=status.data_ptr(),
+            workspace=workspace.data_ptr(),
+            workspace_size=workspace.numel(),
+            **{output: found.data_ptr()},
+        )
+        self._call("isologit_cuda_given", ctypes.byref(request))
+        return found, status
+
     def _workspace(self, verb: str, shape: Sequence[int], device: torch.device) -> Tensor:
         size = c_size_t()
         self._call(f"isologit_cuda_{verb}_workspace", *shape, ctypes.byref(size))
@@ -333,6 +442,10 @@ def _dtype(name: str, tensor: Tensor) -> int:
     if tensor.dtype not in _DTYPES:
         raise ValueError(f"{name} is of {tensor.dtype}; expected bfloat16, float16 or float32")
     return _DTYPES[tensor.dtype]
+
+
+def _lists(offsets_and_ids: tuple[Tensor, Tensor] | None) -> IdLists:
+    return IdLists() if offsets_and_ids is None else IdLists(*(x.data_ptr() for x in offsets_and_ids))
 
 
 def _adjacent(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import isologit.forward  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 from isologit.torch_backend import backward as torch_backend_backward  # noqa: E402
+from isologit.torch_backend import given  # noqa: E402
 from isologit.torch_backend import score as torch_backend_score  # noqa: E402
 from isologit.torch_backend.forward import linears  # noqa: E402
 
@@ -22,8 +23,17 @@ class Recorder:
 
     def score(self, head, token_ids, *, outputs, **options):
         self.given, self.options = (head, token_ids), options
-        shapes = {name: token_ids.shape if name == "logprobs" else head.hidden.shape[:1] for name in outputs}
+        rows = head.hidden.shape[:1]
+        shapes = {name: token_ids.shape if name in ("logprobs", "rank") else rows for name in outputs}
+        top_k = (*rows, options["top_k"])
+        shapes |= dict.fromkeys(("top_k_ids", "top_k_logprobs"), top_k) if options["top_k"] else {}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
+
+
+    def of_logits(self, logits, output, token_ids, *, temperatures, ignore_index):
+        self.given, self.options = (logits, output, token_ids), (temperatures.shape, ignore_index)
+        shapes = {"log_softmax": logits.shape, "logprobs": None if token_ids is None else token_ids.shape}
+        return torch.empty(shapes.get(output, logits.shape[:1]), device="cuda"), [0, 0]
 
 
 @pytest.fixture
@@ -210,17 +220,42 @@ def test_scores_go_to_the_library(library):
     head = library.given[0]
     assert library.given[1].shape == (6, 4) and head.vocab_size == 4
     assert (head.softcap, head.scale, head.divide, head.scale_first) == (30.0, 2.0, None, True)
-    assert library.options == {"ignore_index": -100, "summaries": None}
+    nothing = {"ignores_rows": False, "summaries": None, "top_k": 0, "mask": None}
+    assert library.options == {"ignore_index": -100, **nothing}
     one_each = score_args(token_ids=torch.empty(2, 3, dtype=torch.int64, device="cuda"))
     assert cuda.score(one_each)["logprobs"].shape == (6,) and library.given[1].shape == (6, 1)
+    # Of several ids a row those that are ignored say nothing of the row.
+    assert library.options["ignores_rows"] and cuda.score(args) and not library.options["ignores_rows"]
+
+
+def test_supports_ranks_and_top_k_go_with_them(library):
+    ids = torch.empty(2, 3, dtype=torch.int64, device="cuda")
+    asked = {"outputs": ["logprobs", "rank", "log_kept"], "token_ids": ids}
+    masked = score_args(mask=torch.empty(2, 3, 5, dtype=torch.bool, device="cuda"), top_k=2, **asked)
+    assert cuda.makes_score(masked)
+    found = cuda.score(masked)
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    of_top = {"top_k_ids": (6, 2), "top_k_logprobs": (6, 2)}
+    assert shapes == {"logprobs": (6,), "rank": (6,), "log_kept": (6,)} | of_top
+    assert (library.options["mask"].shape, library.options["top_k"]) == ((6, 5), 2)
+    assert "kept" not in library.options and "banned" not in library.options
+    shared = score_args(mask=torch.empty(5, dtype=torch.bool, device="cuda"), **asked)
+    assert cuda.score(shared) and library.options["mask"].shape == (1, 5)
+
+
+def test_lists_of_ids_go_with_them(library):
+    offsets, ids = (torch.empty(size, dtype=torch.int64, device="cuda") for size in (7, 3))
+    args = score_args()
+    args = args._replace(support=args.support._replace(banned_offsets=offsets, banned_ids=ids))
+    assert cuda.makes_score(args) and cuda.score(args)
+    assert library.options["banned"] == (offsets, ids) and "kept" not in library.options
 
 
 @pytest.mark.parametrize(
-    "option", [{"kernel": "torch"}, {"top_k": 1}, {"outputs": ["rank"], "token_ids": "one"}, {"mask": "a mask"}]
+    "option",
+    [{"kernel": "torch"}, {"outputs": ["raw_logprobs"], "token_ids": "one"}, {"outputs": ["mean_logits"]}],
 )
 def test_scores_that_it_does_not_make(library, option):
-    if "mask" in option:
-        option = {"mask": torch.empty(5, dtype=torch.bool, device="cuda")}
     if "token_ids" in option:
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))
@@ -319,6 +354,22 @@ def test_gradients_that_it_does_not_make(library):
     assert cuda.makes_backward(args.head._replace(arithmetic="fast"), args.support, ids)
     mask = torch.empty(1, 5, dtype=torch.bool, device="cuda")
     assert not cuda.makes_backward(args.head, args.support._replace(mask=mask), ids)
+
+
+@pytest.mark.parametrize("output", ["log_softmax", "logprobs", "entropy", "lse"])
+def test_results_of_given_logits_go_to_the_library(library, monkeypatch, output):
+    # Fake tensors have no numbers to look at.
+    monkeypatch.setattr(given.core, "check_temperatures", lambda *_: None)
+    monkeypatch.setattr(given.core, "check_ids", lambda *_: None)
+    logits = torch.empty(6, 5, dtype=torch.bfloat16, device="cuda")
+    ids = torch.empty(6, 2, dtype=torch.int64, device="cuda") if output == "logprobs" else None
+    rest = torch.empty(6, device="cuda"), ids, -100, output, 0, []
+    found = given.of_logits(logits, *rest, "")
+    assert found.shape == {"log_softmax": (6, 5), "logprobs": (6, 2)}.get(output, (6,))
+    assert library.given == (logits, output, ids) and library.options == ((6,), -100)
+    assert not cuda.makes_of_logits(logits, ids, "torch")
+    assert not cuda.makes_of_logits(torch.empty(6, 5), ids, "")
+    assert not cuda.makes_of_logits(torch.empty(0, 5, device="cuda"), ids, "")
 
 
 def test_without_the_library():

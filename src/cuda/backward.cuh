@@ -41,7 +41,12 @@ struct BackwardPlan {
 };
 inline BackwardPlan backward_plan(std::int64_t rows, std::int64_t size, int hidden_type, int vocab, bool summaries) {
   BackwardPlan plan;
-  plan.scores = score_plan(rows, size, hidden_type, vocab, 0);
+  ScoreRequest score = {};
+  score.hidden.type = hidden_type;
+  score.rows = rows;
+  score.size = static_cast<int>(size);
+  score.vocab = vocab;
+  plan.scores = score_plan(score);
   plan.rows = plan.scores.rows;
   const std::int64_t fit = kPartBytes / 8 / size / 64 * 64;
   const std::int64_t columns = fit < 64 ? 64 : fit < kMostColumns ? fit : kMostColumns;

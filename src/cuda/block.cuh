@@ -119,6 +119,8 @@ class DeviceBlock {
     atomicAdd(&digit, static_cast<unsigned long long>(x));
   }
   __device__ __forceinline__ void count(std::uint32_t& counter) { atomicAdd(&counter, 1U); }
+  // What it was; no two threads are given the same.
+  __device__ __forceinline__ std::uint32_t take(std::uint32_t& counter) { return atomicAdd(&counter, 1U); }
 
   // Sixteen bytes to shared memory while the threads go on. Copies are told apart by groups; wait<N> leaves the N
   // latest groups under way.

@@ -49,65 +49,6 @@ isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits
           r.workspace};
 }
 
-template <class Request>
-isologit::detail::cuda::Transforms transforms_of(const Request& r) {
-  return {r.has_softcap != 0 ? r.softcap : 0.0F,
-          r.scale_kind,
-          r.scale,
-          r.transform_order == ISOLOGIT_SCALE_FIRST,
-          r.temperature_count == 0 ? nullptr : r.temperatures,
-          r.temperature_count == 1};
-}
-
-isologit::detail::cuda::ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
-  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
-          {r.weight.data, r.weight.row_stride, r.weight.dtype},
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
-          transforms_of(r),
-          r.token_ids,
-          static_cast<int>(r.ids_per_row),
-          r.ignore_index,
-          r.logprobs,
-          r.chosen_logits,
-          r.lse,
-          r.entropy,
-          r.sum_p2,
-          r.argmax,
-          reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
-          r.summaries,
-          isologit::detail::cuda::kKeptDoubles,
-          r.arithmetic == ISOLOGIT_FAST,
-          r.workspace};
-}
-
-isologit::detail::cuda::Gradient gradient_of(const isologit_cuda_gradient& g) {
-  return {g.data, g.dtype, g.row_stride, g.accumulate != 0};
-}
-
-isologit::detail::cuda::BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
-  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
-          {r.weight.data, r.weight.row_stride, r.weight.dtype},
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
-          transforms_of(r),
-          {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
-           r.d_mean_logits},
-          r.summaries,
-          gradient_of(r.dhidden),
-          gradient_of(r.dweight),
-          gradient_of(r.dbias),
-          r.arithmetic == ISOLOGIT_FAST,
-          reinterpret_cast<isologit::detail::cuda::Status*>(r.status),
-          r.workspace};
-}
-
 cudaError_t launch_self_test(std::int32_t arithmetic, std::uint32_t* count) {
   namespace cuda = isologit::detail::cuda;
   cuda::DeviceLauncher launcher(nullptr);
@@ -163,14 +104,15 @@ isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request
   return say(error, "launching the kernels of logits", message, message_size);
 }
 
-isologit_status isologit_cuda_score_workspace(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size,
-                                              int64_t ids_per_row, size_t* bytes, char* message, size_t message_size) {
-  const std::string wrong = isologit::detail::cuda::check_score_shape(rows, cols, dtype, vocab_size, ids_per_row);
+isologit_status isologit_cuda_score_workspace(const isologit_cuda_score_request* request, size_t* bytes, char* message,
+                                              size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_results(*request);
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
-  *bytes = static_cast<size_t>(
-      isologit::detail::cuda::score_plan(rows, cols, dtype, static_cast<int>(vocab_size), static_cast<int>(ids_per_row))
-          .bytes);
+  *bytes =
+      static_cast<size_t>(isologit::detail::cuda::score_plan(isologit::detail::cuda::kernels_request(*request)).bytes);
   return say(ISOLOGIT_OK, "", message, message_size);
 }
 
@@ -182,15 +124,15 @@ isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, 
   if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
   const DeviceGuard device(request->device);
   if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
-  const cudaError_t error =
-      isologit::detail::cuda::launch_score(kernels_request(*request), static_cast<cudaStream_t>(request->stream));
+  const cudaError_t error = isologit::detail::cuda::launch_score(isologit::detail::cuda::kernels_request(*request),
+                                                                 static_cast<cudaStream_t>(request->stream));
   return say(error, "launching the kernels of scores", message, message_size);
 }
 
 isologit_status isologit_cuda_backward_workspace(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size,
                                                  int32_t has_summaries, size_t* bytes, char* message,
                                                  size_t message_size) {
-  const std::string wrong = isologit::detail::cuda::check_score_shape(rows, cols, dtype, vocab_size, 0);
+  const std::string wrong = isologit::detail::cuda::check_backward_shape(rows, cols, dtype, vocab_size);
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
   *bytes = static_cast<size_t>(
@@ -206,9 +148,32 @@ isologit_status isologit_cuda_backward(const isologit_cuda_backward_request* req
   if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
   const DeviceGuard device(request->device);
   if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
-  const cudaError_t error =
-      isologit::detail::cuda::launch_backward(kernels_request(*request), static_cast<cudaStream_t>(request->stream));
+  const cudaError_t error = isologit::detail::cuda::launch_backward(isologit::detail::cuda::kernels_request(*request),
+                                                                    static_cast<cudaStream_t>(request->stream));
   return say(error, "launching the kernels of gradients", message, message_size);
+}
+
+isologit_status isologit_cuda_given_workspace(int64_t rows, int64_t vocab_size, int64_t ids_per_row, size_t* bytes,
+                                              char* message, size_t message_size) {
+  const std::string wrong = isologit::detail::cuda::check_given_shape(rows, vocab_size, ids_per_row);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes = static_cast<size_t>(
+      isologit::detail::cuda::given_plan(rows, static_cast<int>(vocab_size), static_cast<int>(ids_per_row)).bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message, size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (request->logits.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const cudaError_t error = isologit::detail::cuda::launch_given(isologit::detail::cuda::kernels_request(*request),
+                                                                 static_cast<cudaStream_t>(request->stream));
+  return say(error, "launching the kernels of given logits", message, message_size);
 }
 
 isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message, size_t message_size) {

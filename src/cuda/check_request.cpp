@@ -3,8 +3,6 @@
 #include <cmath>
 #include <cstdint>
 
-#include "cuda/backward.cuh"
-
 namespace isologit::detail::cuda {
 namespace {
 
@@ -87,6 +85,13 @@ std::string check_workspace(const void* workspace, std::size_t size, std::int64_
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
+std::string check_temperatures(const float* temperatures, std::int64_t count, std::int64_t rows) {
+  if (count != 0 && count != 1 && count != rows) {
+    return "temperature_count is " + number(count) + "; it must be 0, 1 or the number of rows, " + number(rows);
+  }
+  return count == 0 ? std::string() : check_address("temperatures", temperatures, 4);
+}
+
 template <class Request>
 std::string check_numbers(const Request& request) {
   if (request.has_softcap != 0 && !is_positive(request.softcap)) {
@@ -107,25 +112,19 @@ std::string check_numbers(const Request& request) {
     return "transform_order is " + number(request.transform_order) +
            ", which is neither ISOLOGIT_SOFTCAP_FIRST (0) nor ISOLOGIT_SCALE_FIRST (1)";
   }
-  const std::int64_t count = request.temperature_count;
-  if (count != 0 && count != 1 && count != request.hidden.rows) {
-    return "temperature_count is " + number(count) + "; it must be 0, 1 or hidden.rows, " + number(request.hidden.rows);
-  }
-  return count == 0 ? std::string() : check_address("temperatures", request.temperatures, 4);
+  return check_temperatures(request.temperatures, request.temperature_count, request.hidden.rows);
 }
 
-// What requests of scores and of their gradients have.
-template <class Request>
-std::string check_head(const Request& request) {
-  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
-  const auto& hidden = request.hidden;
-  if (auto wrong = check_score_shape(hidden.rows, hidden.cols, hidden.dtype, request.vocab_size, request.ids_per_row);
-      !wrong.empty())
-    return wrong;
-  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
-  if ((request.token_ids == nullptr) == (request.ids_per_row == 0)) return {};
-  return "token_ids is " + std::string(request.token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
-         number(request.ids_per_row) + "; give both or neither";
+std::string check_ids_per_row(std::int64_t ids_per_row) {
+  if (ids_per_row >= 0 && ids_per_row <= kMostIds) return {};
+  return "ids_per_row is " + number(ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+}
+
+std::string check_ids(const std::int64_t* token_ids, std::int64_t ids_per_row) {
+  if (auto wrong = check_ids_per_row(ids_per_row); !wrong.empty()) return wrong;
+  if ((token_ids == nullptr) == (ids_per_row == 0)) return {};
+  return "token_ids is " + std::string(token_ids == nullptr ? "NULL" : "given") + " and ids_per_row is " +
+         number(ids_per_row) + "; give both or neither";
 }
 
 std::string check_gradient(const std::string& name, const isologit_cuda_gradient& gradient, std::int64_t cols) {
@@ -136,6 +135,18 @@ std::string check_gradient(const std::string& name, const isologit_cuda_gradient
   }
   return check_address(name + ".data", gradient.data, element_size(gradient.dtype));
 }
+
+template <class Request>
+Transforms transforms_of(const Request& r) {
+  return {r.has_softcap != 0 ? r.softcap : 0.0F,
+          r.scale_kind,
+          r.scale,
+          r.transform_order == ISOLOGIT_SCALE_FIRST,
+          r.temperature_count == 0 ? nullptr : r.temperatures,
+          r.temperature_count == 1};
+}
+
+Gradient gradient_of(const isologit_cuda_gradient& g) { return {g.data, g.dtype, g.row_stride, g.accumulate != 0}; }
 
 }  // namespace
 
@@ -148,13 +159,30 @@ std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtyp
   return {};
 }
 
-std::string check_score_shape(std::int64_t rows, std::int64_t cols, std::int32_t dtype, std::int64_t vocab_size,
-                              std::int64_t ids_per_row) {
+std::string check_backward_shape(std::int64_t rows, std::int64_t cols, std::int32_t dtype, std::int64_t vocab_size) {
   if (auto wrong = check_hidden(rows, cols, dtype); !wrong.empty()) return wrong;
   if (vocab_size < 1) return "vocab_size is " + number(vocab_size) + ", less than 1";
-  if (auto wrong = check_vocab(vocab_size); !wrong.empty()) return wrong;
-  if (ids_per_row >= 0 && ids_per_row <= kMostIds) return {};
-  return "ids_per_row is " + number(ids_per_row) + "; the CUDA kernels take 0 to " + number(kMostIds);
+  return check_vocab(vocab_size);
+}
+
+std::string check_results(const isologit_cuda_score_request& request) {
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_ids(request.token_ids, request.ids_per_row); !wrong.empty()) return wrong;
+  const bool of_ids = request.logprobs != nullptr || request.chosen_logits != nullptr || request.rank != nullptr;
+  if (request.token_ids == nullptr && of_ids) return "logprobs, chosen_logits and rank need token_ids, which is NULL";
+  if (request.top_k < 0 || request.top_k > kMostTopK) {
+    return "top_k is " + number(request.top_k) + "; it must be from 0 to " + number(kMostTopK);
+  }
+  const bool support = request.mask != nullptr || request.kept.offsets != nullptr || request.banned.offsets != nullptr;
+  if (request.summaries != nullptr && support) {
+    return "summaries are of the whole vocabulary, as gradients are; expected NULL with a mask, kept or banned ids";
+  }
+  if ((request.top_k_ids != nullptr) == (request.top_k != 0) &&
+      (request.top_k_logprobs != nullptr) == (request.top_k != 0)) {
+    return {};
+  }
+  return "top_k is " + number(request.top_k) +
+         "; top_k_ids and top_k_logprobs must both be NULL where it is 0, and none " + "where it is not";
 }
 
 std::string check_request(const isologit_cuda_logits_request& request) {
@@ -176,20 +204,115 @@ std::string check_request(const isologit_cuda_logits_request& request) {
 }
 
 std::string check_request(const isologit_cuda_score_request& request) {
-  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
-  const auto& hidden = request.hidden;
-  if (request.token_ids == nullptr && (request.logprobs != nullptr || request.chosen_logits != nullptr)) {
-    return "logprobs and chosen_logits need token_ids, which is NULL";
-  }
-  if (hidden.rows == 0) return {};
+  if (auto wrong = check_results(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
+  if (request.hidden.rows == 0) return {};
   if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
-  const ScorePlan plan = score_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
-                                    static_cast<int>(request.ids_per_row));
-  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_score_workspace");
+  return check_workspace(request.workspace, request.workspace_size, score_plan(kernels_request(request)).bytes,
+                         "isologit_cuda_score_workspace");
+}
+
+std::string check_given_shape(std::int64_t rows, std::int64_t vocab_size, std::int64_t ids_per_row) {
+  if (rows < 0 || vocab_size < 1) {
+    return "logits is [" + number(rows) + ", " + number(vocab_size) + "]; it needs columns, and no fewer than 0 rows";
+  }
+  if (auto wrong = check_vocab(vocab_size); !wrong.empty()) return wrong;
+  return check_ids_per_row(ids_per_row);
+}
+
+std::string check_request(const isologit_cuda_given_request& request) {
+  const auto& logits = request.logits;
+  if (auto wrong = check_matrix("logits", logits); !wrong.empty()) return wrong;
+  if (auto wrong = check_given_shape(logits.rows, logits.cols, request.ids_per_row); !wrong.empty()) return wrong;
+  if (auto wrong = check_temperatures(request.temperatures, request.temperature_count, logits.rows); !wrong.empty()) {
+    return wrong;
+  }
+  if (auto wrong = check_ids(request.token_ids, request.ids_per_row); !wrong.empty()) return wrong;
+  if (request.token_ids == nullptr && request.logprobs != nullptr) return "logprobs needs token_ids, which is NULL";
+  if (logits.rows == 0) return {};
+  if (request.log_softmax != nullptr && request.log_softmax_stride < logits.cols) {
+    return "log_softmax_stride is " + number(request.log_softmax_stride) + ", less than the columns of logits, " +
+           number(logits.cols);
+  }
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  const GivenPlan plan = given_plan(logits.rows, static_cast<int>(logits.cols), static_cast<int>(request.ids_per_row));
+  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_given_workspace");
+}
+
+GivenRequest kernels_request(const isologit_cuda_given_request& r) {
+  return {{r.logits.data, r.logits.row_stride, r.logits.dtype},
+          r.logits.rows,
+          static_cast<int>(r.logits.cols),
+          r.temperature_count == 0 ? nullptr : r.temperatures,
+          r.temperature_count == 1,
+          r.token_ids,
+          static_cast<int>(r.ids_per_row),
+          r.ignore_index,
+          r.logprobs,
+          r.lse,
+          r.entropy,
+          r.log_softmax,
+          r.log_softmax_stride,
+          reinterpret_cast<Status*>(r.status),
+          r.workspace};
+}
+
+ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          transforms_of(r),
+          r.token_ids,
+          static_cast<int>(r.ids_per_row),
+          r.ignore_index,
+          r.ignores_rows != 0,
+          r.logprobs,
+          r.chosen_logits,
+          r.lse,
+          r.entropy,
+          r.sum_p2,
+          r.argmax,
+          r.log_kept,
+          r.rank,
+          static_cast<int>(r.top_k),
+          r.top_k_ids,
+          r.top_k_logprobs,
+          {r.mask, r.mask_row_stride, {r.kept.offsets, r.kept.ids}, {r.banned.offsets, r.banned.ids}},
+          reinterpret_cast<Status*>(r.status),
+          r.summaries,
+          kKeptDoubles,
+          r.arithmetic == ISOLOGIT_FAST,
+          r.workspace};
+}
+
+BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
+  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
+          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          transforms_of(r),
+          {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
+           r.d_mean_logits},
+          r.summaries,
+          gradient_of(r.dhidden),
+          gradient_of(r.dweight),
+          gradient_of(r.dbias),
+          r.arithmetic == ISOLOGIT_FAST,
+          reinterpret_cast<Status*>(r.status),
+          r.workspace};
 }
 
 std::string check_request(const isologit_cuda_backward_request& request) {
-  if (auto wrong = check_head(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_ids(request.token_ids, request.ids_per_row); !wrong.empty()) return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
   const auto& hidden = request.hidden;
   if (request.token_ids == nullptr && request.d_logprobs != nullptr) return "d_logprobs needs token_ids, which is NULL";
   if (auto wrong = check_gradient("dhidden", request.dhidden, hidden.cols); !wrong.empty()) return wrong;

@@ -1,8 +1,11 @@
-// What a request must be before anything is launched. No CUDA: tested on any machine.
+// What a request must be before anything is launched, and what the kernels are given of it. No CUDA: tested on any
+// machine.
 #pragma once
 
 #include <string>
 
+#include "cuda/backward.cuh"
+#include "cuda/given.cuh"
 #include "isologit/cuda.h"
 
 namespace isologit::detail::cuda {
@@ -14,8 +17,17 @@ std::string check_request(const isologit_cuda_score_request& request);
 
 std::string check_request(const isologit_cuda_backward_request& request);
 
+std::string check_request(const isologit_cuda_given_request& request);
+
 // The same of what a workspace depends on.
 std::string check_hidden(int64_t rows, int64_t cols, int32_t dtype);
-std::string check_score_shape(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size, int64_t ids_per_row);
+std::string check_results(const isologit_cuda_score_request& request);
+std::string check_backward_shape(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size);
+std::string check_given_shape(int64_t rows, int64_t vocab_size, int64_t ids_per_row);
+
+// Of one in which nothing is wrong.
+ScoreRequest kernels_request(const isologit_cuda_score_request& request);
+BackwardRequest kernels_request(const isologit_cuda_backward_request& request);
+GivenRequest kernels_request(const isologit_cuda_given_request& request);
 
 }  // namespace isologit::detail::cuda

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cuda/fold.cuh"
+#include "cuda/share.cuh"
 #include "cuda/summary.cuh"
 
 namespace isologit::detail::cuda {
@@ -14,10 +15,13 @@ struct Finishing {
   int rows, stretches, vocab;
   std::int64_t first_row;
   const RowSum* sums;
+  const RowSum* dropped;    // of the ids outside the support; null: there are none, or log_kept is not wanted
   const std::int64_t* ids;  // or null
   int ids_per_row;
   std::int64_t ignored;
+  bool ignores_rows;
   const float* chosen;
+  const std::uint32_t* before;  // [rows, ids_per_row]: ids of the support that stand before these; or null
   // Of all rows; null where not wanted.
   float* logprobs;  // [all rows, ids_per_row]
   float* chosen_logits;
@@ -25,34 +29,17 @@ struct Finishing {
   float* entropy;
   float* sum_p2;
   std::int64_t* argmax;
+  float* log_kept;
+  std::int64_t* rank;  // [all rows, ids_per_row]
+  int top_k;
+  std::int64_t* top_k_ids;  // [all rows, top_k], as top_k.cuh leaves them
+  float* top_k_logprobs;    // there the logits of these
+  Normalizer* facts;        // [rows]
+  Support support;
   Status* status;
   double* summaries;  // [all rows, summary_doubles] (summary.cuh), or null
   int summary_doubles;
 };
-
-// A positive number between hi + low and hi + high, or 0 if all are.
-struct Between {
-  double hi, low, high;
-};
-
-// f32 of (a + b) plus or minus a number between two: the one that both ends round to, or the mark of an open one.
-ISOLOGIT_DEVICE float certain(const Pair& exact, const Between& d, double sign) {
-  const float one = round_sum(exact, {sign * d.hi, sign * d.low});
-  const float other = round_sum(exact, {sign * d.hi, sign * d.high});
-  return one == other ? one : open_mark();
-}
-ISOLOGIT_DEVICE Between around(const Pair& x) {  // more than sums and functions may be off by together
-  const double error = x.hi * (16 * kSumError);
-  return {x.hi, x.lo - error, x.lo + error};
-}
-
-// L. Of a rest too small for pairs the sign is known: m, of which it is added to or taken from, is a multiple of
-// 2^-149, and nothing else of it counts.
-ISOLOGIT_DEVICE Between log_total(const Others& others) {
-  if (others.count == 0) return {0.0, 0.0, 0.0};
-  if (others.rest.hi < kLeast) return {0.0, 0x1p-1000, 0x1p-780};
-  return around(log_one_plus(others.rest));
-}
 
 template <class BlockType>
 struct Finish {
@@ -66,29 +53,56 @@ struct Finish {
       const int row = tile * Block::kWarps + warp;
       if (row >= p.rows) return;
       typename Block::template PerLane<RowSum> sums;
-      block.each_lane([&](int lane) {
-        RowSum own = empty_row_sum();
-        for (int s = lane; s < p.stretches; s += 32)
-          merge(own, p.sums[static_cast<std::int64_t>(row) * p.stretches + s]);
-        sums(lane) = own;
-      });
-      block.reduce([&](int lane) -> RowSum& { return sums(lane); }, 1, 32,
-                   [](RowSum& to, const RowSum& from) { merge(to, from); });
+      collect(block, p, row, p.sums, sums);
       const bool ignored = is_ignored(block, p, row);
       block.each_lane([&](int lane) {
         const Between log = log_total(sums(lane).others);
         if (lane == 0) write_row(block, p, row, sums(lane), log, ignored);
+        if (lane == 0 && p.facts != nullptr) p.facts[row] = {sums(lane).greatest, ignored, log};
         for (int k = lane; p.ids != nullptr && k < p.ids_per_row; k += 32) {
           write_id(block, p, row, k, sums(lane).greatest, log, ignored);
         }
+        for (int k = lane; k < p.top_k; k += 32) write_top(block, p, row, k, sums(lane).greatest, log, ignored);
       });
+      if (p.log_kept != nullptr) write_log_kept(block, p, row, sums, ignored);
     });
   }
 
  private:
-  // Whether it has ids, and all are ignored.
+  // In every lane the sums of the row.
+  template <class Sums>
+  ISOLOGIT_DEVICE static void collect(Block& block, const Finishing& p, int row, const RowSum* from, Sums& sums) {
+    block.each_lane([&](int lane) {
+      RowSum own = empty_row_sum();
+      for (int s = lane; s < p.stretches; s += 32) merge(own, from[static_cast<std::int64_t>(row) * p.stretches + s]);
+      sums(lane) = own;
+    });
+    block.reduce([&](int lane) -> RowSum& { return sums(lane); }, 1, 32,
+                 [](RowSum& to, const RowSum& other) { merge(to, other); });
+  }
+
+  ISOLOGIT_DEVICE static bool is_empty(const Greatest& greatest) {
+    return greatest.nan_id == kNoId && greatest.top == minus_infinity();
+  }
+
+  template <class Sums>
+  ISOLOGIT_DEVICE static void write_log_kept(Block& block, const Finishing& p, int row, Sums& sums, bool ignored) {
+    typename Block::template PerLane<RowSum> dropped;
+    if (p.dropped != nullptr) {
+      collect(block, p, row, p.dropped, dropped);
+    } else {
+      block.each_lane([&](int lane) { dropped(lane) = empty_row_sum(); });
+    }
+    block.each_lane([&](int lane) {
+      if (lane != 0) return;
+      const float share = is_plain(sums(lane).greatest) ? log_share(sums(lane), dropped(lane)) : quiet_nan();
+      write(block, p, p.log_kept, p.first_row + row, ignored ? 0.0F : share);
+    });
+  }
+
+  // Whether it has ids, all are ignored, and then so is the row.
   ISOLOGIT_DEVICE static bool is_ignored(Block& block, const Finishing& p, int row) {
-    if (p.ids == nullptr) return false;
+    if (p.ids == nullptr || !p.ignores_rows) return false;
     return block.ballot([&](int lane) {
       for (int k = lane; k < p.ids_per_row; k += 32) {
         if (p.ids[(p.first_row + row) * p.ids_per_row + k] != p.ignored) return true;
@@ -108,7 +122,7 @@ struct Finish {
     const Greatest& greatest = sum.greatest;
     const std::int64_t at = p.first_row + row;
     const bool has_nan = greatest.nan_id != kNoId;
-    const bool plain = !has_nan && is_finite(greatest.top);
+    const bool plain = is_plain(greatest);
     if (p.argmax != nullptr) {
       p.argmax[at] = ignored ? 0 : has_nan ? greatest.nan_id : greatest.top == minus_infinity() ? -1 : greatest.id;
     }
@@ -139,23 +153,32 @@ struct Finish {
     if (ignored || id == p.ignored) {
       write(block, p, p.logprobs, at, 0.0F);
       write(block, p, p.chosen_logits, at, 0.0F);
+      if (p.rank != nullptr) p.rank[at] = 0;
       return;
     }
     if (id < 0 || id >= p.vocab) {
       block.count(p.status->wrong_ids);
       write(block, p, p.logprobs, at, quiet_nan());
       write(block, p, p.chosen_logits, at, quiet_nan());
+      if (p.rank != nullptr) p.rank[at] = -1;
       return;
+    }
+    if (p.rank != nullptr) {
+      const bool placed = greatest.nan_id == kNoId && p.support.has(p.first_row + row, id);
+      p.rank[at] = is_empty(greatest) ? -1
+                   : placed           ? std::int64_t{p.before[static_cast<std::int64_t>(row) * p.ids_per_row + k]} + 1
+                                      : 0;
     }
     const float z = p.chosen[static_cast<std::int64_t>(row) * p.ids_per_row + k];
     write(block, p, p.chosen_logits, at, z);
-    float logprob = quiet_nan();
-    if (greatest.nan_id == kNoId && is_finite(greatest.top)) {
-      logprob = z == minus_infinity()
-                    ? z
-                    : certain(sum_of(static_cast<double>(z), -static_cast<double>(greatest.top)), log, -1.0);
-    }
-    write(block, p, p.logprobs, at, logprob);
+    write(block, p, p.logprobs, at, logprob(z, greatest, log));
+  }
+
+  ISOLOGIT_DEVICE static void write_top(Block& block, const Finishing& p, int row, int k, const Greatest& greatest,
+                                        const Between& log, bool ignored) {
+    const std::int64_t at = (p.first_row + row) * p.top_k + k;
+    if (ignored || is_empty(greatest)) p.top_k_ids[at] = ignored ? 0 : -1;
+    write(block, p, p.top_k_logprobs, at, ignored ? 0.0F : logprob(p.top_k_logprobs[at], greatest, log));
   }
 };
 

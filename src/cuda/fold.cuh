@@ -1,4 +1,5 @@
-// The sums of a stretch of a row of products: transforms, the greatest logit, then the sums relative to it.
+// The sums of a stretch of a row of products: transforms, the greatest logit, then the sums relative to it; of the ids
+// of a support, or of all others.
 //
 // One block a stretch. What stretches leave is kept apart until the row is finished, so no number depends on how many
 // of them are made at a time. Predicted: some 350 instructions in f64 for each logit, of which an H200 makes 16 10^12 a
@@ -7,6 +8,7 @@
 
 #include "cuda/block.cuh"
 #include "cuda/row_sum.cuh"
+#include "cuda/support.cuh"
 #include "cuda/transforms.cuh"
 
 namespace isologit::detail::cuda {
@@ -20,7 +22,7 @@ inline constexpr int kPerThread = 8;
 inline constexpr int kStretch = 256 * kPerThread;  // of the vocabulary, in one block
 
 struct Folding {
-  const float* products;  // [rows, size]
+  float* logits;  // [rows, size]: products, of which the logits after all transforms are made in place
   std::int64_t stride;
   int first_id, size;  // of the vocabulary; first_id is a multiple of kStretch
   Transforms transforms;
@@ -29,8 +31,10 @@ struct Folding {
   int stretches;            // of the whole vocabulary
   const std::int64_t* ids;  // [all rows, ids_per_row], or null
   int ids_per_row;
-  float* chosen;  // [rows, ids_per_row]: the logits of these ids
+  float* chosen;  // [rows, ids_per_row]: the logits of these ids, -inf of those left out
   Status* status;
+  Support support;
+  bool others;  // the ids outside the support instead
 };
 
 template <class BlockType, bool SHAPE>
@@ -91,8 +95,9 @@ struct Fold {
     ISOLOGIT_UNROLL
     for (int i = 0; i < kPerThread; ++i) {
       const int v = place(stretch, i, thread);
-      if (v >= p.size) continue;
-      own.z[i] = transformed(p.transforms, p.products[row * p.stride + v], temperature);
+      if (v >= p.size || p.support.has(p.first_row + row, p.first_id + v) == p.others) continue;
+      float& z = p.logits[row * p.stride + v];
+      z = own.z[i] = transformed(p.transforms, z, temperature);
       if (is_open(own.z[i])) block.count(p.status->open);
       absorb(own.greatest, own.z[i], p.first_id + v);
     }
@@ -122,12 +127,11 @@ struct Fold {
 
   ISOLOGIT_DEVICE static void choose(const Folding& p, int stretch, int row, int thread) {
     if (p.ids == nullptr) return;
-    const float temperature = p.transforms.temperature_of(p.first_row + row);
     for (int k = thread; k < p.ids_per_row; k += Block::kThreads) {
       const std::int64_t v = p.ids[(p.first_row + row) * p.ids_per_row + k] - p.first_id;
       if (v < stretch * kStretch || v >= (stretch + 1) * kStretch || v >= p.size) continue;
       p.chosen[static_cast<std::int64_t>(row) * p.ids_per_row + k] =
-          transformed(p.transforms, p.products[row * p.stride + v], temperature);
+          p.support.has(p.first_row + row, p.first_id + v) ? p.logits[row * p.stride + v] : minus_infinity();
     }
   }
 };

@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/backward.cuh"
+#include "cuda/given.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -22,5 +23,6 @@ inline auto prepared_of(int weight_type) {
 
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
 cudaError_t launch_backward(const BackwardRequest& request, cudaStream_t stream);
+cudaError_t launch_given(const GivenRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

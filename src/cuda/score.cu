@@ -8,10 +8,8 @@ namespace isologit::detail::cuda {
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream) {
   DeviceLauncher launcher(stream);
   const bool shape = request.entropy != nullptr || request.sum_p2 != nullptr || request.summaries != nullptr;
-  const ScorePlan plan =
-      score_plan(request.rows, request.size, request.hidden.type, request.vocab, request.ids_per_row);
   launcher.note(cudaMemsetAsync(request.status, 0, sizeof *request.status, stream));
-  launch_score(launcher, request, shape, plan, [&](const Product& p) {
+  launch_score(launcher, request, shape, score_plan(request), [&](const Product& p) {
     launcher.note(prepared_of(request.weight.type)(p, request.hidden.type, stream));
   });
   return launcher.error();

@@ -146,6 +146,7 @@ class HostBlock {
 
   void add_to(unsigned long long& digit, std::uint64_t x) { digit += x; }
   void count(std::uint32_t& counter) { ++counter; }
+  std::uint32_t take(std::uint32_t& counter) { return counter++; }
 
   // A copy is there at once; one into what is still read would be seen in the bits.
   void copy(void* shared, const void* from) { std::memcpy(shared, from, sizeof(Sixteen)); }

@@ -98,7 +98,11 @@ isologit_cuda_score_request good_score() {
   r.logprobs = reinterpret_cast<float*>(memory);
   r.status = reinterpret_cast<std::uint32_t*>(memory);
   r.workspace = memory;
-  r.workspace_size = static_cast<std::size_t>(score_plan(r.hidden.rows, r.hidden.cols, r.hidden.dtype, 3, 1).bytes);
+  r.rank = reinterpret_cast<std::int64_t*>(memory);
+  r.top_k = 2;
+  r.top_k_ids = reinterpret_cast<std::int64_t*>(memory);
+  r.top_k_logprobs = reinterpret_cast<float*>(memory);
+  r.workspace_size = static_cast<std::size_t>(score_plan(kernels_request(r)).bytes);
   return r;
 }
 
@@ -120,7 +124,15 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
       {"temperatures is NULL", [](auto& r) { r.temperatures = nullptr; }},
       {"ids_per_row is 4097", [](auto& r) { r.ids_per_row = 4097; }},
       {"token_ids is NULL and ids_per_row is 1", [](auto& r) { r.token_ids = nullptr; }},
-      {"logprobs and chosen_logits need token_ids",
+      {"top_k is 1025; it must be from 0 to 1024", [](auto& r) { r.top_k = 1025; }},
+      {"top_k is 0; top_k_ids and", [](auto& r) { r.top_k = 0; }},
+      {"top_k is 2; top_k_ids and", [](auto& r) { r.top_k_logprobs = nullptr; }},
+      {"summaries are of the whole vocabulary",
+       [](auto& r) {
+         r.summaries = reinterpret_cast<double*>(memory);
+         r.mask = reinterpret_cast<std::uint8_t*>(memory);
+       }},
+      {"logprobs, chosen_logits and rank need token_ids",
        [](auto& r) {
          r.token_ids = nullptr;
          r.ids_per_row = 0;
@@ -180,6 +192,47 @@ TEST(CudaRequest, EveryMistakeOfABackwardIsNamed) {
   };
   for (const auto& mistake : mistakes) {
     auto request = good_backward();
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
+  }
+}
+
+TEST(CudaRequest, EveryMistakeOfGivenLogitsIsNamed) {
+  isologit_cuda_given_request good = {};
+  good.struct_size = sizeof good;
+  good.logits = {memory, 3, 5, 5, ISOLOGIT_BF16};
+  good.temperatures = reinterpret_cast<float*>(memory);
+  good.temperature_count = 3;
+  good.token_ids = reinterpret_cast<std::int64_t*>(memory);
+  good.ids_per_row = 2;
+  good.logprobs = good.log_softmax = reinterpret_cast<float*>(memory);
+  good.log_softmax_stride = 5;
+  good.status = reinterpret_cast<std::uint32_t*>(memory);
+  good.workspace = memory;
+  good.workspace_size = static_cast<std::size_t>(given_plan(3, 5, 2).bytes);
+  EXPECT_EQ(check_request(good), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_given_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"logits.dtype is 3", [](auto& r) { r.logits.dtype = 3; }},
+      {"logits is [3, 0]", [](auto& r) { r.logits.cols = 0; }},
+      {"vocab_size is 4194241", [](auto& r) { r.logits.cols = 4194241; }},
+      {"temperature_count is 2; it must be 0, 1 or the number of rows, 3", [](auto& r) { r.temperature_count = 2; }},
+      {"ids_per_row is 4097", [](auto& r) { r.ids_per_row = 4097; }},
+      {"token_ids is given and ids_per_row is 0", [](auto& r) { r.ids_per_row = 0; }},
+      {"logprobs needs token_ids",
+       [](auto& r) {
+         r.token_ids = nullptr;
+         r.ids_per_row = 0;
+       }},
+      {"log_softmax_stride is 4, less than", [](auto& r) { r.log_softmax_stride = 4; }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good;
     mistake.make(request);
     EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }

@@ -1,178 +1,11 @@
 // Scores of the CUDA kernels, compiled for the host, against the oracle: bits.
-#include "cuda/score.cuh"
-
-#include <gtest/gtest.h>
-
-#include <numeric>
-
-#include "oracle/distribution.hpp"
-#include "problem.hpp"
+#include "scores.hpp"
 
 namespace isologit::detail::cuda {
 namespace {
 
 using oracle::DotFamily;
 using oracle::RowFamily;
-
-constexpr std::int64_t kIgnored = -100;
-
-struct Asked {
-  isologit::Transforms transforms;
-  std::vector<float> temperatures;  // none, one, or one a row
-  std::vector<std::int64_t> ids;    // [rows, ids_per_row]
-  int ids_per_row = 0;
-  bool shape = true;
-  int most_columns = 0;  // of a tile, and rows at a time, where not 0
-  int most_rows = 0;
-  std::vector<float> fast;  // the logits of fast arithmetic, where scores are of it
-};
-
-struct Scores {
-  std::vector<float> logprobs, chosen_logits, lse, entropy, sum_p2;
-  std::vector<std::int64_t> argmax;
-  Status status;
-};
-
-Scores nothing_of(std::int64_t rows, int ids_per_row) {
-  const auto n = static_cast<std::size_t>(rows), k = n * static_cast<std::size_t>(ids_per_row);
-  return {std::vector<float>(k, -77),
-          std::vector<float>(k, -77),
-          std::vector<float>(n, -77),
-          std::vector<float>(n, -77),
-          std::vector<float>(n, -77),
-          std::vector<std::int64_t>(n, -77),
-          {0, 0}};
-}
-
-Transforms kernels_transforms(const Asked& asked) {
-  const auto& t = asked.transforms;
-  return {t.has_softcap ? t.softcap : 0.0F,
-          static_cast<int>(t.scale_kind),
-          t.scale,
-          t.order == TransformOrder::scale_first,
-          asked.temperatures.empty() ? nullptr : asked.temperatures.data(),
-          asked.temperatures.size() == 1};
-}
-
-template <class Launcher>
-Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& asked) {
-  const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
-  const auto& shape = data.shape;
-  Scores found = nothing_of(shape.rows, asked.ids_per_row);
-  ScoreRequest r{hidden.operand(),
-                 weight.operand(),
-                 data.bias.empty() ? nullptr : data.bias.data(),
-                 static_cast<int>(shape.bias.value_or(DType::bf16)),
-                 shape.rows,
-                 static_cast<int>(shape.vocab),
-                 static_cast<int>(shape.cols),
-                 kernels_transforms(asked),
-                 asked.ids.empty() ? nullptr : asked.ids.data(),
-                 asked.ids_per_row,
-                 kIgnored,
-                 found.logprobs.data(),
-                 found.chosen_logits.data(),
-                 found.lse.data(),
-                 asked.shape ? found.entropy.data() : nullptr,
-                 asked.shape ? found.sum_p2.data() : nullptr,
-                 found.argmax.data(),
-                 &found.status,
-                 nullptr,
-                 0,
-                 !asked.fast.empty(),
-                 nullptr};
-  ScorePlan plan = score_plan(shape.rows, shape.cols, static_cast<int>(shape.hidden), static_cast<int>(shape.vocab),
-                              asked.ids_per_row);
-  if (asked.most_columns != 0) plan.tile_columns = std::min(plan.tile_columns, asked.most_columns);
-  if (asked.most_rows != 0) plan.rows = std::min<std::int64_t>(plan.rows, asked.most_rows);
-  const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(plan.bytes + 15) / 16);
-  std::memset(static_cast<void*>(workspace.get()), 0xA5, static_cast<std::size_t>(plan.bytes));
-  r.workspace = workspace.get();
-  launch_score(launcher, r, asked.shape, plan, [&](const Product& p) {
-    switch (r.weight.type) {
-      case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
-      case kF16: launch_prepared<Launcher, F16>(launcher, p, r.hidden.type); break;
-      default: launch_prepared<Launcher, F32>(launcher, p, r.hidden.type); break;
-    }
-  });
-  return found;
-}
-
-// The logits after all transforms, of one row.
-std::vector<float> last_logits(const oracle::DotData& data, const Asked& asked, std::int64_t n) {
-  const float t = asked.temperatures.empty()       ? 1.0F
-                  : asked.temperatures.size() == 1 ? asked.temperatures[0]
-                                                   : asked.temperatures[static_cast<std::size_t>(n)];
-  std::vector<float> z;
-  for (std::int64_t v = 0; v < data.shape.vocab; ++v) {
-    const float z0 = asked.fast.empty() ? oracle::logit(data.hidden_row(n), data.weight_row(v),
-                                                        static_cast<std::size_t>(data.shape.cols), data.bias_of(v))
-                                        : asked.fast[static_cast<std::size_t>(n * data.shape.vocab + v)];
-    z.push_back(oracle::transform(z0, asked.transforms, t));
-  }
-  return z;
-}
-
-Scores scores_of_oracle(const oracle::DotData& data, const Asked& asked) {
-  Scores want = nothing_of(data.shape.rows, asked.ids_per_row);
-  const auto k = static_cast<std::size_t>(asked.ids_per_row);
-  for (std::size_t n = 0; n < static_cast<std::size_t>(data.shape.rows); ++n) {
-    const std::vector<float> z = last_logits(data, asked, static_cast<std::int64_t>(n));
-    const oracle::Row row(z);
-    const auto* ids = asked.ids.data() + n * k;
-    const bool ignored = k > 0 && std::all_of(ids, ids + k, [](std::int64_t id) { return id == kIgnored; });
-    want.lse[n] = ignored ? 0.0F : row.lse();
-    if (asked.shape) {
-      want.entropy[n] = ignored ? 0.0F : row.entropy();
-      want.sum_p2[n] = ignored ? 0.0F : row.sum_p2();
-    }
-    want.argmax[n] = ignored ? 0 : row.argmax();
-    for (std::size_t i = 0; i < k; ++i) {
-      const bool none = ids[i] == kIgnored;
-      want.logprobs[n * k + i] = none ? 0.0F : row.logprob(ids[i]);
-      want.chosen_logits[n * k + i] = none ? 0.0F : z[static_cast<std::size_t>(ids[i])];
-    }
-  }
-  return want;
-}
-
-void expect_same(const Scores& found, const Scores& want, const std::string& what) {
-  EXPECT_EQ(count_different(found.logprobs, want.logprobs), 0) << what;
-  EXPECT_EQ(count_different(found.chosen_logits, want.chosen_logits), 0) << what;
-  EXPECT_EQ(count_different(found.lse, want.lse), 0) << what;
-  EXPECT_EQ(count_different(found.entropy, want.entropy), 0) << what;
-  EXPECT_EQ(count_different(found.sum_p2, want.sum_p2), 0) << what;
-  EXPECT_EQ(found.argmax, want.argmax) << what;
-  EXPECT_EQ(found.status.open, 0U) << what;
-  EXPECT_EQ(found.status.wrong_ids, 0U) << what;
-}
-
-void expect_right(const oracle::DotData& data, const Asked& asked, const std::string& what) {
-  HostLauncher<PlainProducts> launcher;
-  expect_same(scores_by(launcher, data, asked), scores_of_oracle(data, asked), what);
-}
-
-// A head whose logits are those of a row: hidden is 1, the weight their column.
-oracle::DotData head_of(const std::vector<float>& z) {
-  oracle::DotData data;
-  data.shape = {1, static_cast<std::int64_t>(z.size()), 1, DType::f32, DType::f32, {}};
-  data.hidden_values = {1.0};
-  data.weight_values.assign(z.begin(), z.end());
-  const float one = 1.0F;
-  data.hidden.resize(sizeof one);
-  std::memcpy(data.hidden.data(), &one, sizeof one);
-  data.weight.resize(z.size() * sizeof(float));
-  std::memcpy(data.weight.data(), z.data(), data.weight.size());
-  return data;
-}
-
-Asked all_ids(std::int64_t vocab) {
-  Asked asked;
-  asked.ids_per_row = static_cast<int>(vocab);
-  asked.ids.resize(static_cast<std::size_t>(vocab));
-  std::iota(asked.ids.begin(), asked.ids.end(), 0);
-  return asked;
-}
 
 // Every id's logprob, of rows that each provoke one kind of mistake.
 TEST(CudaScore, EveryFamilyOfRows) {
@@ -211,16 +44,6 @@ TEST(CudaScore, GapsOfAllSizes) {
       expect_right(head_of({low, top, top}), all_ids(3), std::to_string(gap) + " below two " + std::to_string(top));
     }
   }
-}
-
-std::vector<std::int64_t> some_ids(std::int64_t rows, int each, std::int64_t vocab, std::uint64_t seed) {
-  oracle::Random random(seed);
-  std::vector<std::int64_t> ids;
-  for (std::int64_t i = 0; i < rows * each; ++i) {
-    ids.push_back(random.below(4) == 0 ? kIgnored
-                                       : static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(vocab))));
-  }
-  return ids;
 }
 
 TEST(CudaScore, OfProductsOfEveryFamilyAndType) {
@@ -312,6 +135,18 @@ TEST(CudaScore, OfFastLogits) {
   }
 }
 
+// Of several ids a row those that are ignored say nothing of the row.
+TEST(CudaScore, IgnoredIdsLeaveTheRow) {
+  const auto data = oracle::make_dot({3, 40, 16}, DotFamily::normal, 48);
+  Asked asked;
+  asked.ids_per_row = 2;
+  asked.ids = {kIgnored, kIgnored, 3, kIgnored, kIgnored, 7};
+  for (const bool rows : {false, true}) {
+    asked.ignores_rows = rows;
+    expect_right(data, asked, rows ? "rows too" : "ids alone");
+  }
+}
+
 TEST(CudaScore, IdsOutsideTheVocabularyAreCounted) {
   Asked asked;
   asked.ids_per_row = 4;
@@ -338,10 +173,26 @@ TEST(CudaScore, MemoryDoesNotGrow) {
     for (const std::int64_t depth : {64, 4096, 65536}) {
       for (const int vocab : {1, 32000, 151936, 4194240}) {
         for (const int type : {kBf16, kF32}) {
-          const ScorePlan plan = score_plan(rows, depth, type, vocab, kMostIds);
+          ScoreRequest r = {};
+          r.rows = rows;
+          r.size = static_cast<int>(depth);
+          r.hidden.type = type;
+          r.vocab = vocab;
+          r.ids_per_row = kMostIds;
+          const ScorePlan plan = score_plan(r);
           EXPECT_LE(plan.bytes, 256 << 20) << rows << ' ' << depth << ' ' << vocab;
           EXPECT_TRUE(plan.tile_columns == vocab || plan.tile_columns % kStretch == 0);
           EXPECT_TRUE(plan.rows == rows || plan.rows % kRowGroup == 0);
+          // Everything: whole rows, and sums of what a support drops.
+          std::int64_t rank = 0;
+          float log_kept = 0;
+          std::uint8_t mask = 1;
+          r.rank = &rank;
+          r.log_kept = &log_kept;
+          r.support.mask = &mask;
+          const ScorePlan whole = score_plan(r);
+          EXPECT_LE(whole.bytes, 256 << 20) << rows << ' ' << depth << ' ' << vocab;
+          EXPECT_TRUE(whole.tile_columns == vocab && whole.rows >= 1);
         }
       }
     }

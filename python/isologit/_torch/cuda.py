@@ -1,5 +1,5 @@
-"""Logits, scores and linears of CUDA tensors, where libisologit_cuda.so lies beside the package; what it does not make,
-the torch backend does."""
+"""Logits, scores, results of given logits and linears of CUDA tensors, where libisologit_cuda.so lies beside the
+package; what it does not make, the torch backend does."""
 
 import functools
 import math
@@ -63,12 +63,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
     return True
 
 
-_SCORES = frozenset(("logprobs", "lse", "entropy", "sum_p2", "argmax"))
+_SCORES = frozenset(_cuda.SCORES)
 
 
-def _makes_head(head: HeadArgs, token_ids: Tensor | None, support: SupportArgs) -> bool:
+def _makes_head(head: HeadArgs, token_ids: Tensor | None) -> bool:
     """Whether the library is there and takes this head and these ids."""
-    if library() is None or not head.hidden.is_cuda or any(x is not None for x in support):
+    if library() is None or not head.hidden.is_cuda:
         return False
     fast = head.arithmetic == "fast"
     if head.kernel not in ("", _native.CUDA_FAST if fast else "") or (
@@ -80,28 +80,46 @@ def _makes_head(head: HeadArgs, token_ids: Tensor | None, support: SupportArgs) 
 
 
 def makes_score(args: ScoreArgs) -> bool:
-    """Whether the library is there and makes this."""
-    if not _makes_head(args.head, args.token_ids, args.support) or args.top_k:
+    """Whether the library is there and makes this. What backward wants of a score is of the whole vocabulary."""
+    if not _makes_head(args.head, args.token_ids) or (args.summaries and _has_support(args.support)):
         return False
     return _SCORES.issuperset(args.outputs)
+
+
+def _has_support(support: SupportArgs) -> bool:
+    return any(x is not None for x in support)
 
 
 def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]:
     """What is asked for, by name and in the shapes of the operator's results, and the library's "status"; what backward
     wants is left in summaries [N, 5]."""
-    head = args.head
+    head, support = args.head, args.support
     ids = None if args.token_ids is None else args.token_ids.reshape(head.hidden.shape[0], -1)
+    lists = {"kept": (support.kept_offsets, support.kept_ids), "banned": (support.banned_offsets, support.banned_ids)}
     found = library().score(
-        _head_of(head), ids, outputs=args.outputs, ignore_index=args.ignore_index, summaries=summaries
+        _head_of(head),
+        ids,
+        outputs=args.outputs,
+        ignore_index=args.ignore_index,
+        ignores_rows=args.token_ids is not None and args.token_ids.ndim == 1,
+        summaries=summaries,
+        top_k=args.top_k,
+        mask=support.mask,
+        **{name: of for name, of in lists.items() if of[0] is not None},
     )
-    if "logprobs" in found:
-        found["logprobs"] = found["logprobs"].reshape(args.token_ids.shape)
-    return found
+    return found | {name: found[name].reshape(args.token_ids.shape) for name in _cuda.OF_IDS if name in found}
+
+
+def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bool:
+    """Whether the library is there and makes this of logits [N, V]."""
+    if library() is None or not logits.is_cuda or kernel:
+        return False
+    return logits.numel() > 0 and (token_ids is None or 0 < token_ids.shape[1] <= _cuda.MOST_IDS)
 
 
 def makes_backward(head: HeadArgs, support: SupportArgs, ids: Tensor) -> bool:
     """Whether the library is there and makes `fast` gradients for ids [N, K] of this head."""
-    return head.lora_a is None and _makes_head(head, ids, support)
+    return head.lora_a is None and not _has_support(support) and _makes_head(head, ids)
 
 
 def backward(

@@ -10,6 +10,7 @@ from torch import Tensor
 from isologit import _inputs, _native, _of_logits_torch
 from isologit._sample import SampleArgs, Samples
 from isologit._sample_of_logits import SampleOfLogitsArgs
+from isologit._torch import cuda
 from isologit.torch_backend import blocks, core, folds, limits, transforms
 from isologit.torch_backend.blocks import Counter
 from isologit.torch_backend.score import checked, report
@@ -88,9 +89,15 @@ def of_logits(*args: Any) -> Tensor:
     result = _of_logits_torch.output_of(logits, token_ids, output)
     on_cpu = temperatures.cpu()
     core.check_temperatures(on_cpu)
-    warm = bool((on_cpu != 1).any())
     if token_ids is not None:
         core.check_ids(token_ids.cpu(), logits.shape[1], ignore_index)
+    if cuda.makes_of_logits(logits, token_ids, args[-1]):
+        found, status = cuda.library().of_logits(
+            logits, output, token_ids, temperatures=temperatures, ignore_index=ignore_index
+        )
+        if int(status[0]) == 0:  # else some number is not proven, and all are made here
+            return found
+    warm = bool((on_cpu != 1).any())
     for rows in _row_slices(logits):
         z = logits[rows].float()  # of f32 the caller's own memory
         if warm:

@@ -95,7 +95,8 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
             if args.summaries:
                 results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
             report(results.counts, len(rows), counter, 0, fast)
-            return tuple(results._replace(**{name: found[name] for name in args.outputs}))
+            made = (*args.outputs, *("top_k_ids", "top_k_logprobs") * bool(args.top_k))
+            return tuple(results._replace(**{name: found[name] for name in made}))
         if fast:
             raise RuntimeError(
                 "the CUDA library does not prove these scores of fast logits; expected arithmetic='exact'"

@@ -1,0 +1,116 @@
+"""Scores, and results of given logits, whose bits scripts/gpu_check compares with what the CPU's library recorded in
+scripts/gpu_score_digests.json."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from gpu_inputs import CASES, SMALL, checksums, operands
+from torch import Tensor
+
+DIGESTS = Path(__file__).resolve().parent / "gpu_score_digests.json"
+PLAIN = ("logprobs", "lse", "entropy", "sum_p2", "argmax")
+SELECTED = ("logprobs", "rank", "log_kept", "lse")
+OF_LOGITS = ("log_softmax", "lse", "entropy")
+TOP_K = 5
+
+
+def cases() -> dict:
+    return {name: case for name, case in (CASES | SMALL).items() if name != "model"}
+
+
+def several_ids(rows: int, vocab: int, device: str) -> Tensor:
+    """[N, 3]; one in five is ignored."""
+    places = torch.arange(3 * rows, device=device)
+    return torch.where(places % 5 == 0, -100, places * 131 % vocab).view(rows, 3)
+
+
+def one_id(rows: int, vocab: int, device: str) -> Tensor:
+    places = torch.arange(rows, device=device)
+    return torch.where(places % 7 == 6, -100, places * 577 % vocab)
+
+
+def mask_of(vocab: int, device: str) -> Tensor:
+    return torch.arange(vocab, device=device) % 3 != 0
+
+
+def banned(rows: int, vocab: int) -> list[list[int]]:
+    return [list(range(row % 4, vocab, 2 + row % 5)) if row % 3 else [] for row in range(rows)]
+
+
+def row_sums(results: list[Tensor]) -> list[int]:
+    """One number a row of all of these."""
+    rows = [x.reshape(x.shape[0], -1) for x in results]
+    return checksums(torch.cat([x.view(torch.int32) if x.is_floating_point() else x.int() for x in rows], 1))
+
+
+def by_package(case: tuple) -> dict[str, list[int]]:
+    """On the CPU."""
+    import isologit
+
+    hidden, weight, bias = operands(case, "cpu")
+    rows, vocab = len(hidden), len(weight)
+    plain = isologit.score(
+        hidden, weight, several_ids(rows, vocab, "cpu"), bias=bias, outputs=PLAIN, softcap=30.0, temperature=0.7
+    )
+    asked = {"bias": bias, "outputs": SELECTED, "top_k": TOP_K}
+    ids = one_id(rows, vocab, "cpu")
+    masked = isologit.score(hidden, weight, ids, mask=mask_of(vocab, "cpu"), **asked)
+    listed = isologit.score(hidden, weight, ids, banned=banned(rows, vocab), **asked)
+    given = [isologit.log_softmax(hidden, temperature=0.3)]
+    given += [isologit.lse_of_logits(hidden, temperature=0.3), isologit.entropy_of_logits(hidden, temperature=0.3)]
+    of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
+    return {
+        "plain": row_sums([getattr(plain, name) for name in PLAIN]),
+        "masked": row_sums([getattr(masked, name) for name in of_selected]),
+        "listed": row_sums([getattr(listed, name) for name in of_selected]),
+        "given": row_sums(given),
+    }
+
+
+def by_library(library, case: tuple, device: str = "cuda") -> dict[str, list[int]]:
+    hidden, weight, bias = operands(case, device)
+    rows, vocab = len(hidden), len(weight)
+    warm, hot = (torch.tensor([t], device=device) for t in (0.7, 0.3))
+    head = sys.modules[type(library).__module__].Head(hidden, weight, bias)
+    plain = library.score(
+        head._replace(softcap=30.0, temperatures=warm),
+        several_ids(rows, vocab, device),
+        outputs=PLAIN,
+        ignores_rows=False,
+    )
+    lists = banned(rows, vocab)
+    offsets = torch.tensor([0, *(len(ids) for ids in lists)], device=device).cumsum(0)
+    flat = torch.tensor(sum(lists, []), dtype=torch.int64, device=device)
+    ids, asked = one_id(rows, vocab, device)[:, None], {"outputs": SELECTED, "top_k": TOP_K}
+    masked = library.score(head, ids, mask=mask_of(vocab, device)[None], **asked)
+    listed = library.score(head, ids, banned=(offsets, flat), **asked)
+    of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
+    return {
+        "plain": row_sums([plain[name] for name in PLAIN]),
+        "masked": row_sums([masked[name] for name in of_selected]),
+        "listed": row_sums([listed[name] for name in of_selected]),
+        "given": row_sums([library.of_logits(hidden, name, temperatures=hot)[0] for name in OF_LOGITS]),
+    }
+
+
+def record(say: Callable) -> None:
+    digests = {}
+    for name, case in cases().items():
+        digests[name] = by_package(case)
+        say("scores", name)
+    DIGESTS.write_text(json.dumps(digests, indent=0) + "\n")
+
+
+def check(library, say: Callable, only: dict) -> bool:
+    digests, right = json.loads(DIGESTS.read_text()), True
+    for name, case in only.items():
+        found = by_library(library, case)
+        wrong = {
+            what: sum(a != b for a, b in zip(found[what], sums, strict=True)) for what, sums in digests[name].items()
+        }
+        right = right and not any(wrong.values())
+        say("scores", name, "rows that differ, of so many:", wrong)
+    return right
