@@ -1,5 +1,5 @@
-"""Everything on a device that is not the CPU (everything_elsewhere.py), in a process of its own: a process that has made
-the device has it for good, and other tests would see it."""
+"""Everything on a device that is not the CPU (everything_elsewhere.py), in a process of its own: one that has made the
+device has it for good, and other tests would see it."""
 
 import subprocess
 import sys
