@@ -43,6 +43,26 @@ class DeferredLogits(Tensor):
                 self.made = self.head.plain_logits(self.hidden)
         return self.made
 
+    # What torch refuses to subclasses, or does without dispatch.
+    def tolist(self) -> list[Any]:
+        return self.detach().tolist()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        if self.requires_grad and not force:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        return self.detach().numpy(force=force)
+
+    def data_ptr(self) -> int:
+        return self.detach().data_ptr()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        return self.detach().__dlpack__(**options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.detach().requires_grad_(self.requires_grad).__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         named = named or {}
@@ -87,8 +107,16 @@ class _Defer(torch.autograd.Function):
         return None, *(next(found) if needs else None for needs in ctx.needs_input_grad[1:])
 
 
+def _is_alone(head: nn.Module) -> bool:
+    """Whether nothing is called after the head's forward: that could take the weight away (FSDP2, offloading)."""
+    layer = getattr(head, "_layer", head)
+    return not layer._forward_hooks and getattr(layer.forward, "__self__", None) is head
+
+
 def defer(head: nn.Module, hidden: Tensor) -> Tensor:
-    """In the place of the head's logits of hidden."""
+    """In the place of the head's logits of hidden; these, where the weight may not stay, or changes are not counted."""
+    if not _is_alone(head) or any(x.is_inference() for x in (hidden, *_parameters(head))):
+        return head.plain_logits(hidden)
     deferred = _Defer.apply(head, hidden, *_parameters(head))
     deferred.hidden = hidden  # with its graph, which the loss goes through
     return deferred

@@ -2,7 +2,9 @@
 at."""
 
 import copy
+import pickle
 
+import numpy
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -92,6 +94,7 @@ def test_logits_that_are_looked_at_are_those_without_labels():
     assert same_bits(found.detach(), right.detach())
     with torch.no_grad():
         assert same_bits(model(input_ids=IDS, labels=LABELS).logits.float(), right.detach())
+    assert found.tolist() == right.tolist()
     with pytest.raises(ZeroDivisionError):
         model.register_forward_hook(lambda *_: 1 / 0)
         model(input_ids=IDS, labels=LABELS)
@@ -136,6 +139,42 @@ def test_what_does_something_to_its_logits_does_not_defer(family):
     assert same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
 
 
+@pytest.mark.parametrize("look", ["numpy", "asarray", "from_dlpack", "pickle", "data_ptr"])
+def test_what_does_not_go_through_dispatch(look):
+    model = installed()
+    right = model(input_ids=IDS).logits.detach()
+    with torch.no_grad():
+        found = model(input_ids=IDS, labels=LABELS).logits
+    ways = {"numpy": lambda x: x.numpy(), "asarray": numpy.asarray, "from_dlpack": torch.from_dlpack}
+    ways["pickle"] = lambda x: pickle.loads(pickle.dumps(x))
+    if look == "data_ptr":
+        assert found.data_ptr() == found.make().data_ptr() != 0
+    else:
+        assert same_bits(torch.as_tensor(ways[look](found)), right)
+    with pytest.raises(RuntimeError, match="requires grad"):
+        model(input_ids=IDS, labels=LABELS).logits.numpy()
+
+
+def test_inference_mode_does_not_defer():
+    model = installed()
+    right = model(input_ids=IDS)
+    with torch.inference_mode():
+        made = model(input_ids=IDS, labels=LABELS)
+        assert type(made.logits) is torch.Tensor and same_bits(made.logits, right.logits.detach())
+        assert same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
+
+
+def test_a_head_whose_weight_its_hooks_take_away_does_not_defer():
+    model = installed(tied=False)
+    head = model.get_output_embeddings()
+    whole, gone = head.weight, torch.nn.Parameter(head.weight[:0].detach())
+    right = ForCausalLMLoss(model(input_ids=IDS).logits, LABELS, VOCAB)
+    head.weight = gone
+    head.register_forward_pre_hook(lambda *_: setattr(head, "weight", whole))
+    head.register_forward_hook(lambda *_: setattr(head, "weight", gone))
+    assert same_bits(model(input_ids=IDS, labels=LABELS).loss, right)
+
+
 def test_graphs_do_not_defer():
     model = installed()
     eager = model(input_ids=IDS, labels=LABELS).loss
@@ -174,4 +213,8 @@ def test_transformers_trainer(tmp_path):
         trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
         trainer.train()
     assert len(seen) == 2
-    assert trainer.evaluate(rows)["eval_loss"] > 0  # which looks at logits
+    assert trainer.evaluate(rows)["eval_loss"] > 0
+    found = trainer.predict(rows).predictions  # looks at logits
+    with torch.no_grad():
+        right = model(input_ids=torch.cat([IDS, IDS])).logits
+    assert same_bits(torch.from_numpy(found), right)
