@@ -187,6 +187,18 @@ Pool& pool() {
   return *existing;
 }
 
+// Marks a thread for the duration of its work.
+class InsideWork {
+ public:
+  InsideWork() : former_(inside_work) { inside_work = true; }
+  ~InsideWork() { inside_work = former_; }
+  InsideWork(const InsideWork&) = delete;
+  InsideWork& operator=(const InsideWork&) = delete;
+
+ private:
+  bool former_;
+};
+
 // A job by the threads of OpenMP's runtime. They may be fewer than asked for.
 class Team {
  public:
@@ -198,11 +210,9 @@ class Team {
   static void enter(void* team) { static_cast<Team*>(team)->work(); }
 
   void work() {
-    const bool caller = std::this_thread::get_id() == caller_;
-    const bool former = std::exchange(inside_work, true);
-    if (caller) keep(0);
+    const InsideWork inside;
+    if (std::this_thread::get_id() == caller_) keep(0);
     for (int index = next_++; index < job_.threads; index = next_++) keep(index);
-    inside_work = former;
   }
 
   void keep(int index) {
@@ -218,18 +228,6 @@ class Team {
   std::mutex mutex_;
 };
 
-// Marks the calling thread for the duration of its call.
-class InsideWork {
- public:
-  InsideWork() : former_(inside_work) { inside_work = true; }
-  ~InsideWork() { inside_work = former_; }
-  InsideWork(const InsideWork&) = delete;
-  InsideWork& operator=(const InsideWork&) = delete;
-
- private:
-  bool former_;
-};
-
 }  // namespace
 
 void use_openmp(OpenMp parallel) { openmp = parallel; }
@@ -240,7 +238,6 @@ void parallel(int threads, const std::function<void(int)>& work) {
   if (threads <= 1 || inside_work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
   } else if (team != nullptr && !ProcessorScope::is_in_force()) {
-    const InsideWork inside;
     Team(job).run(team);
   } else {
     Pool& shared = pool();
