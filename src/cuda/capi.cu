@@ -34,21 +34,6 @@ isologit_status say(cudaError_t error, const char* doing, char* message, size_t 
              message, message_size);
 }
 
-isologit::detail::cuda::LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
-  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
-          {r.weight.data, r.weight.row_stride, r.weight.dtype},
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
-          r.logits,
-          r.logits_dtype,
-          r.logits_stride,
-          r.arithmetic == ISOLOGIT_FAST,
-          r.workspace};
-}
-
 cudaError_t launch_self_test(std::int32_t arithmetic, std::uint32_t* count) {
   namespace cuda = isologit::detail::cuda;
   cuda::DeviceLauncher launcher(nullptr);
@@ -97,7 +82,7 @@ isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request
   const DeviceGuard device(request->device);
   if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
   const auto stream = static_cast<cudaStream_t>(request->stream);
-  const auto own = kernels_request(*request);
+  const auto own = isologit::detail::cuda::kernels_request(*request);
   const cudaError_t error = own.weight.type == ISOLOGIT_BF16  ? isologit::detail::cuda::launch_bf16(own, stream)
                             : own.weight.type == ISOLOGIT_F16 ? isologit::detail::cuda::launch_f16(own, stream)
                                                               : isologit::detail::cuda::launch_f32(own, stream);

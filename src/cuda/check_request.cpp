@@ -136,6 +136,8 @@ std::string check_gradient(const std::string& name, const isologit_cuda_gradient
   return check_address(name + ".data", gradient.data, element_size(gradient.dtype));
 }
 
+Operand operand_of(const isologit_matrix& x) { return {x.data, x.row_stride, x.dtype}; }
+
 template <class Request>
 Transforms transforms_of(const Request& r) {
   return {r.has_softcap != 0 ? r.softcap : 0.0F,
@@ -239,8 +241,23 @@ std::string check_request(const isologit_cuda_given_request& request) {
   return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_given_workspace");
 }
 
+LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
+  return {operand_of(r.hidden),
+          operand_of(r.weight),
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          r.logits,
+          r.logits_dtype,
+          r.logits_stride,
+          r.arithmetic == ISOLOGIT_FAST,
+          r.workspace};
+}
+
 GivenRequest kernels_request(const isologit_cuda_given_request& r) {
-  return {{r.logits.data, r.logits.row_stride, r.logits.dtype},
+  return {operand_of(r.logits),
           r.logits.rows,
           static_cast<int>(r.logits.cols),
           r.temperature_count == 0 ? nullptr : r.temperatures,
@@ -258,8 +275,8 @@ GivenRequest kernels_request(const isologit_cuda_given_request& r) {
 }
 
 ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
-  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
-          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+  return {operand_of(r.hidden),
+          operand_of(r.weight),
           r.bias.data,
           r.bias.dtype,
           r.hidden.rows,
@@ -290,8 +307,8 @@ ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
 }
 
 BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
-  return {{r.hidden.data, r.hidden.row_stride, r.hidden.dtype},
-          {r.weight.data, r.weight.row_stride, r.weight.dtype},
+  return {operand_of(r.hidden),
+          operand_of(r.weight),
           r.bias.data,
           r.bias.dtype,
           r.hidden.rows,

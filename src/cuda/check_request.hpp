@@ -26,6 +26,7 @@ std::string check_backward_shape(int64_t rows, int64_t cols, int32_t dtype, int6
 std::string check_given_shape(int64_t rows, int64_t vocab_size, int64_t ids_per_row);
 
 // Of one in which nothing is wrong.
+LogitsRequest kernels_request(const isologit_cuda_logits_request& request);
 ScoreRequest kernels_request(const isologit_cuda_score_request& request);
 BackwardRequest kernels_request(const isologit_cuda_backward_request& request);
 GivenRequest kernels_request(const isologit_cuda_given_request& request);
