@@ -190,7 +190,7 @@ class Head(NamedTuple):
             "stream": torch.cuda.current_stream(device).cuda_stream,
             "hidden": _matrix("hidden", self.hidden),
             "weight": _matrix("weight", self.weight),
-            "bias": Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
+            "bias": _vector("bias", bias),
             "vocab_size": self.vocab_size,
             "arithmetic": _ARITHMETICS.index(self.arithmetic),
             "has_softcap": self.softcap is not None,
@@ -271,7 +271,7 @@ class Library:
             stream=torch.cuda.current_stream(device).cuda_stream,
             hidden=_matrix("hidden", hidden),
             weight=_matrix("weight", weight),
-            bias=Vector() if bias is None else Vector(bias.data_ptr(), bias.numel(), _dtype("bias", bias)),
+            bias=_vector("bias", bias),
             vocab_size=vocab_size,
             logits=out.data_ptr(),
             logits_dtype=_dtype("out", out),
@@ -338,9 +338,7 @@ class Library:
             banned=_lists(banned),
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
-        size = c_size_t()
-        self._call("isologit_cuda_score_workspace", ctypes.byref(request), ctypes.byref(size))
-        workspace = torch.empty(size.value, dtype=torch.uint8, device=hidden.device)
+        workspace = self._workspace("score", (ctypes.byref(request),), device)
         request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
         self._call("isologit_cuda_score", ctypes.byref(request))
         return found
@@ -418,9 +416,9 @@ class Library:
             device=device,
             stream=torch.cuda.current_stream(device).cuda_stream,
             logits=_matrix("logits", logits),
-            temperatures=None if temperatures is None else temperatures.data_ptr(),
+            temperatures=_pointer(temperatures),
             temperature_count=0 if temperatures is None else temperatures.numel(),
-            token_ids=None if token_ids is None else token_ids.data_ptr(),
+            token_ids=_pointer(token_ids),
             ids_per_row=ids,
             ignore_index=ignore_index,
             log_softmax_stride=logits.shape[1],
@@ -432,9 +430,9 @@ class Library:
         self._call("isologit_cuda_given", ctypes.byref(request))
         return found, status
 
-    def _workspace(self, verb: str, shape: Sequence[int], device: torch.device) -> Tensor:
+    def _workspace(self, verb: str, told: Sequence[Any], device: torch.device) -> Tensor:
         size = c_size_t()
-        self._call(f"isologit_cuda_{verb}_workspace", *shape, ctypes.byref(size))
+        self._call(f"isologit_cuda_{verb}_workspace", *told, ctypes.byref(size))
         return torch.empty(size.value, dtype=torch.uint8, device=device)
 
 
@@ -455,6 +453,10 @@ def _adjacent(tensor: Tensor) -> Tensor:
 
 def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _vector(name: str, tensor: Tensor | None) -> Vector:
+    return Vector() if tensor is None else Vector(tensor.data_ptr(), tensor.numel(), _dtype(name, tensor))
 
 
 def _gradient(name: str, tensor: Tensor | None, accumulate: bool = False) -> Gradient:

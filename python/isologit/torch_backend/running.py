@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from isologit import _numbers, torch_backend
+from isologit import _forward_calls, _numbers, torch_backend
 from isologit.torch_backend import backward, given, score, self_test
 from isologit.torch_backend.forward import attention, attention_gradients, gates, linears, norms, rotary
 
@@ -27,8 +27,8 @@ _OPERATORS = {
     "residual": linears.residual,
     "combine": linears.combine,
     "combine_backward": linears.combine_backward,
-    "spread": linears.spread,
-    "embedding": linears.embedding,
+    "spread": _forward_calls.spread,
+    "embedding": _forward_calls.embedding,
     "embedding_backward": linears.embedding_backward,
     "rms_norm": norms.rms_norm,
     "rms_norm_backward": norms.rms_norm_backward,

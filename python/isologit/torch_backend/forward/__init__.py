@@ -5,7 +5,7 @@ Gradients are f64 in an order that shapes alone decide. Vendors' sums and produc
 number of rows: where that would show, sums are trees (folds.tree_sum) and products are of one shape (alike).
 
 rows        rounding, and what the core settles
-linears     linear, combine, spread, embedding, residual, and their gradients
+linears     linear, combine, residual, and gradients of these and of embedding
 norms       RMSNorm and LayerNorm
 gates       the gates
 rotary      rotary embeddings

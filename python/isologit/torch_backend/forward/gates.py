@@ -83,8 +83,7 @@ def gate_backward(
     size = g.shape[-1]
     alpha, limit = rows.f32(alpha), rows.f32(limit)
     operands = [None if x is None else x.reshape(-1, size) for x in (g, up, dy)]
-    dgate = torch.empty(g.shape, dtype=g.dtype, device=g.device) if wanted[0] else rows.none_like(g, g)
-    dup = torch.empty(g.shape, dtype=g.dtype, device=g.device) if wanted[1] else rows.none_like(up, g)
+    dgate, dup = rows.like(g, wanted[0], g), rows.like(up, wanted[1], g)
     for part in rows.slices(len(operands[0]), size):
         x, u, upstream = (None if x is None else x[part].double() for x in operands)
         of_gate, of_up = _gradients(x, u, upstream, kind, alpha, limit)

@@ -1,4 +1,4 @@
-"""Sums of products, each rounded once: linears, sums of experts, residuals; and embeddings, whose gradients are sums.
+"""Sums of products, each rounded once: linears, sums of experts, residuals; and gradients of embeddings.
 
 Linears are logits (products.py). Sums over experts are a few terms, at once in pairs of f64. Residuals are three
 numbers: their sum is known as a high and a low part.
@@ -29,7 +29,8 @@ def linear_backward(
     x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor, wanted: list[bool], *running: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dy W, dy^T x, and dy^T of ones, each rounded once."""
-    dx, dweight, dbias = (_like(operand, wants, x) for operand, wants in zip((x, weight, bias), wanted, strict=True))
+    operands = zip((x, weight, bias), wanted, strict=True)
+    dx, dweight, dbias = (rows.like(operand, wants, x) for operand, wants in operands)
     flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, weight.shape[0])
     if wanted[0]:
         _products(dy, weight.t(), None, dx.view(flat.shape), running)
@@ -38,10 +39,6 @@ def linear_backward(
     if wanted[2]:
         _products(dy.t(), dy.new_ones(1, dy.shape[0]), None, dbias.view(-1, 1), running)
     return dx, dweight, dbias
-
-
-def _like(x: Tensor | None, wants: bool, beside: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants else rows.none_like(x, beside)
 
 
 def _products(left: Tensor, right: Tensor, bias: Tensor | None, to: Tensor, running: tuple[Any, ...]) -> None:
@@ -93,10 +90,6 @@ def combine_backward(
     return dx, dweights
 
 
-def spread(x: Tensor, count: int, *running: Any) -> Tensor:
-    return calls.spread(x, count, *running)
-
-
 def residual(x: Tensor, a: Tensor, b: Tensor | None, multiplier: float, *running: Any) -> Tensor:
     """multiplier a is exact in f64. Of three terms, two additions lose two numbers, whose sum is a number and next to
     nothing (dust): what stands behind `high` is less than its last bit, and its sign is all that rounding asks for."""
@@ -111,10 +104,6 @@ def residual(x: Tensor, a: Tensor, b: Tensor | None, multiplier: float, *running
         high, low = two_sum(high, lost)
         total, low = total + b, low + dust
     return rounded(torch.where(high.isfinite(), odd_pair(high, low), total), x.dtype)
-
-
-def embedding(ids: Tensor, weight: Tensor, padding_id: int) -> Tensor:
-    return calls.embedding(ids, weight, padding_id)
 
 
 def embedding_backward(ids: Tensor, weight: Tensor, padding_id: int, dy: Tensor) -> Tensor:

@@ -33,19 +33,26 @@ class _Norm(NamedTuple):
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, *running: Any) -> Tensor:
     norm = _Norm(weight, None, rows.f32(epsilon), one_plus_weight, False)
-    arguments = (rows.on_cpu(weight), epsilon, one_plus_weight, 0, [], "")
-    return _run(x, norm, running, lambda some: calls.rms_norm(some, *arguments))
+    calls.rms_norm(torch.zeros(1, 1), None, epsilon, False, 0, [], "")  # says what is wrong with epsilon
+
+    def by_core(some: Tensor) -> Tensor:
+        return calls.rms_norm(some, rows.on_cpu(weight), epsilon, one_plus_weight, 0, [], "")
+
+    return _run(x, norm, running, by_core)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float, *running: Any) -> Tensor:
     norm = _Norm(weight, bias, rows.f32(epsilon), False, True)
-    arguments = (rows.on_cpu(weight), rows.on_cpu(bias), epsilon, 0, [], "")
-    return _run(x, norm, running, lambda some: calls.layer_norm(some, *arguments))
+    calls.layer_norm(torch.zeros(1, 1), None, None, epsilon, 0, [], "")  # says what is wrong with epsilon
+
+    def by_core(some: Tensor) -> Tensor:
+        return calls.layer_norm(some, rows.on_cpu(weight), rows.on_cpu(bias), epsilon, 0, [], "")
+
+    return _run(x, norm, running, by_core)
 
 
 def _run(x: Tensor, norm: _Norm, running: tuple[Any, ...], by_core: Callable[[Tensor], Tensor]) -> Tensor:
     rows.check(x, running)
-    by_core(torch.zeros(1, x.shape[-1]))  # says what is wrong with epsilon
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     flat, to = x.reshape(-1, x.shape[-1]), y.view(-1, x.shape[-1])
     for part in rows.slices(len(flat), x.shape[-1]):
@@ -108,7 +115,7 @@ def _gradients(x: Tensor, dy: Tensor, norm: _Norm, wanted: list[bool]) -> tuple[
     """dx_i = r (u_i - mean(u) - d_i r mean(u d r)), u = dy w, d the deviations, without mean(u) where there is no mean;
     dw = sum of dy d r, dbias = sum of dy over the rows."""
     size = x.shape[-1]
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device) if wanted[0] else rows.none_like(x, x)
+    dx = rows.like(x, wanted[0], x)
     flat, upstream = x.reshape(-1, size), dy.reshape(-1, size)
     sums: list[list[Tensor]] = [[], []]
     for part in rows.slices(len(flat), size):

@@ -49,6 +49,11 @@ def on_cpu(x: Tensor | None, rows: Tensor | None = None) -> Tensor | None:
     return None if x is None else (x if rows is None else x[rows]).detach().cpu()
 
 
+def like(x: Tensor | None, wants: bool, beside: Tensor) -> Tensor:
+    """A gradient of x to be written; or, where it is not wanted, none."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants else none_like(x, beside)
+
+
 def none_like(x: Tensor | None, like: Tensor) -> Tensor:
     """The gradient that is not wanted."""
     return torch.empty(0, dtype=torch.float32 if x is None else x.dtype, device=like.device)
