@@ -37,6 +37,55 @@ ISOLOGIT_DEVICE double from_words(std::uint32_t high, std::uint32_t low) {
 #endif
 }
 
+ISOLOGIT_DEVICE double fused(double a, double b, double c) {
+#ifdef __CUDACC__
+  return __fma_rn(a, b, c);
+#else
+  return std::fma(a, b, c);
+#endif
+}
+
+ISOLOGIT_DEVICE float fused(float a, float b, float c) {
+#ifdef __CUDACC__
+  return __fmaf_rn(a, b, c);
+#else
+  return std::fma(a, b, c);
+#endif
+}
+
+// Byte i of the result is that of a (0 to 3) or b (4 to 7) which digit i of `which`, from below, says.
+ISOLOGIT_DEVICE std::uint32_t bytes_of(std::uint32_t a, std::uint32_t b, std::uint32_t which) {
+#ifdef __CUDACC__
+  return __byte_perm(a, b, which);
+#else
+  const std::uint64_t both = std::uint64_t{b} << 32 | a;
+  std::uint32_t result = 0;
+  for (int i = 0; i < 4; ++i) {
+    result |= static_cast<std::uint32_t>(both >> 8 * (which >> 4 * i & 7U) & 0xFFU) << 8 * i;
+  }
+  return result;
+#endif
+}
+
+// Of two numbers of 16 bits each, without a sign, in both halves: the greater; the lesser of a + b and c.
+ISOLOGIT_DEVICE std::uint32_t most_of_halves(std::uint32_t a, std::uint32_t b) {
+#ifdef __CUDACC__
+  return __vmaxu2(a, b);
+#else
+  const std::uint32_t low = (a & 0xFFFFU) > (b & 0xFFFFU) ? a : b;
+  return ((a >> 16 > b >> 16 ? a : b) & 0xFFFF0000U) | (low & 0xFFFFU);
+#endif
+}
+ISOLOGIT_DEVICE std::uint32_t least_of_halves_plus(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#ifdef __CUDACC__
+  return __viaddmin_u16x2(a, b, c);
+#else
+  const std::uint32_t low = (a + b) & 0xFFFFU;
+  const std::uint32_t high = ((a >> 16) + (b >> 16)) & 0xFFFFU;
+  return (high < c >> 16 ? high << 16 : c & 0xFFFF0000U) | (low < (c & 0xFFFFU) ? low : c & 0xFFFFU);
+#endif
+}
+
 // 2^exponent, for exponents of normal doubles.
 ISOLOGIT_DEVICE double power_of_two(int exponent) {
   return from_words(static_cast<std::uint32_t>(exponent + 1023) << 20, 0);

@@ -87,6 +87,32 @@ class DeviceBlock {
     }
   }
 
+  // c += a b of bytes: 16 weight rows, 8 hidden rows, 32 of the depth, without rounding. Lane 4g + t holds in a[2h +
+  // s], weight row g + 8s, and in b[h], hidden row g, the bytes at places 16h + 4t to 16h + 4t + 3; c as above. Bytes
+  // have a sign or not.
+  template <class C, class A, class B>
+  __device__ __forceinline__ void mma_bytes(C c_of, A a_of, B b_of, bool a_has_sign, bool b_has_sign) {
+    const int lane = threadIdx.x & 31;
+    std::int32_t* c = c_of(lane);
+    const std::uint32_t* a = a_of(lane);
+    const std::uint32_t* b = b_of(lane);
+#define ISOLOGIT_MMA_BYTES(A_TYPE, B_TYPE)                       \
+  asm("mma.sync.aligned.m16n8k32.row.col.s32." A_TYPE "." B_TYPE \
+      ".s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"  \
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])           \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+    if (a_has_sign && b_has_sign) {
+      ISOLOGIT_MMA_BYTES("s8", "s8");
+    } else if (a_has_sign) {
+      ISOLOGIT_MMA_BYTES("s8", "u8");
+    } else if (b_has_sign) {
+      ISOLOGIT_MMA_BYTES("u8", "s8");
+    } else {
+      ISOLOGIT_MMA_BYTES("u8", "u8");
+    }
+#undef ISOLOGIT_MMA_BYTES
+  }
+
   // Every lane whose number differs by a multiple of `from` below 32 merges what the others have; T is made of words.
   template <class X, class Merge>
   __device__ __forceinline__ void reduce(X x_of, int from, int below, Merge merge_into) {
@@ -128,6 +154,12 @@ class DeviceBlock {
     asm volatile(
         "cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
         "l"(from));
+  }
+  // Zeros where `there` is false.
+  __device__ __forceinline__ void copy_or_zero(void* shared, const void* from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
+                 "l"(from), "r"(there ? 16 : 0));
   }
   __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;"); }
   template <int N>

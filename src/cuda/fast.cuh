@@ -10,9 +10,11 @@
 // (4 kMmaError (1 + 2^-10) + n 2^-24) of sum |h w| + |bias|, and size 2^-147 where f32 is subnormal. That order is one
 // for any number of rows: no split of the depth, and every shape below does the same.
 //
-// A warp owns 32 weight rows, which it reads past the first-level cache one step ahead, and up to 64 hidden rows, which
-// come from it. Predicted: the read of the weight for up to 32 rows; 2 to 3 times the time of bf16 products by wgmma
-// for many. Measured: not yet.
+// 64 of the depth of weight and hidden rows pass through shared memory at a time, kStages deep, by copies that run
+// beside the arithmetic; a warp owns 32 weight and up to 64 hidden rows. Predicted: the read of the weight for up to 64
+// rows; 1.6 times the time of bf16 products by wgmma for many, which is what mma.sync has of its rate. Measured (H100,
+// 2026-11-27), with the hidden rows straight from the caches: 1.4 times torch's bf16 up to 8 rows, 1.6 to 32, 1.75 at
+// 64, 4.6 for many.
 #pragma once
 
 #include "cuda/product.cuh"
@@ -56,39 +58,58 @@ struct Pack {
   }
 };
 
-template <class BlockType, class E, bool ALIGNED, int NT>
+// WN warps side by side share weight rows, so that a block owns 32 kWarps / WN of them and 8 NT WN hidden rows.
+template <class BlockType, class E, bool ALIGNED, int NT, int WN>
 struct Fast {
   using Block = BlockType;
   using Args = Product;
-  static constexpr int kBlocksPerProcessor = 2;
   static constexpr int MT = 2;
-  static constexpr int kWeightRows = 16 * MT * Block::kWarps;
-  static constexpr int kHiddenRows = 8 * NT;
-  struct Shared {};
+  static constexpr int kWarps = Block::kWarps;
+  static constexpr int kWeightRows = 16 * MT * kWarps / WN;
+  static constexpr int kHiddenRows = 8 * NT * WN;
+  static constexpr int kBlocksPerProcessor = kWarps == 8 ? 1 : NT == 8 ? 2 : 3;
+  static constexpr int kStages = 4;
+  static constexpr int kDepth = kChain;  // of a stage
+
+  // Piece i of row r, 16 bytes, lies at i ^ 4 (r & 1): the lanes meet in no bank.
+  struct Stage {
+    Sixteen weight[kWeightRows][8];
+    Sixteen hidden[kHiddenRows][8];
+  };
+  struct Shared {
+    Stage stage[kStages];
+  };
   struct Lane {
     float chain[MT][NT][4], total[MT][NT][4];
-    Rows<E, MT> ahead;
-    const typename E::Bits* row[MT][2];
   };
 
-  ISOLOGIT_DEVICE static void run(Block& block, Shared&, const Product& p, int row_block, int tile) {
+  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int row_block, int tile) {
     typename Block::template PerThread<Lane> state;
     const int row0 = row_block * kHiddenRows;
+    const int v0 = tile * kWeightRows;
+    const int stages = p.depth / kDepth;
     block.each_warp([&](int warp) {
-      const int v0 = (tile * Block::kWarps + warp) * 16 * MT;
-      block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, lane); });
-      for (int k0 = 0; k0 < p.depth; k0 += kStep) {
-        typename Block::template PerLane<Rows<E, MT>> now;
-        block.each_lane([&](int lane) {
-          now(lane) = state(warp, lane).ahead;
-          load(state(warp, lane), p, k0 + kStep, lane);
-        });
-        multiply(block, state, now, p, warp, row0, k0);
-        if ((k0 + kStep) % kChain == 0) {
-          block.each_lane([&](int lane) { end_chain(state(warp, lane)); });
+      block.each_lane([&](int lane) {
+        each([&](int m, int n, int i) { state(warp, lane).chain[m][n][i] = state(warp, lane).total[m][n][i] = 0.0F; });
+      });
+    });
+    ISOLOGIT_UNROLL
+    for (int s = 0; s < kStages - 1; ++s) fetch(block, shared, p, v0, row0, s, stages);
+    for (int stage = 0; stage < stages; ++stage) {
+      block.template wait<kStages - 2>();
+      block.sync();  // this stage is there for all, and all are done with the one before it
+      fetch(block, shared, p, v0, row0, stage + kStages - 1, stages);
+      block.each_warp([&](int warp) {
+        ISOLOGIT_UNROLL
+        for (int step = 0; step < kDepth / kStep; ++step) {
+          multiply(block, shared.stage[stage % kStages], state, step, warp);
         }
-      }
-      block.each_lane([&](int lane) { finish(state(warp, lane), p, v0, row0, lane); });
+        block.each_lane([&](int lane) { end_chain(state(warp, lane)); });
+      });
+    }
+    block.each_warp([&](int warp) {
+      block.each_lane(
+          [&](int lane) { finish(state(warp, lane), p, v0 + warp / WN * 16 * MT, row0 + warp % WN * 8 * NT, lane); });
     });
   }
 
@@ -105,64 +126,84 @@ struct Fast {
     }
   }
 
-  ISOLOGIT_DEVICE static void begin(Lane& own, const Product& p, int v0, int lane) {
-    each([&](int m, int n, int i) { own.chain[m][n][i] = own.total[m][n][i] = 0.0F; });
-    ISOLOGIT_UNROLL
-    for (int m = 0; m < MT; ++m) {
-      ISOLOGIT_UNROLL
-      for (int s = 0; s < 2; ++s) {
-        const int v = p.row_or_last(v0 + 16 * m + 8 * s + (lane >> 2));
-        own.row[m][s] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
-      }
-    }
-    load(own, p, 0, lane);
-  }
-
-  ISOLOGIT_DEVICE static void load(Lane& own, const Product& p, int k0, int lane) {
-    ISOLOGIT_UNROLL
-    for (int m = 0; m < MT; ++m) {
-      ISOLOGIT_UNROLL
-      for (int s = 0; s < 2; ++s) {
-        own.ahead.row[m][s] = load_chunk<E, ALIGNED>(own.row[m][s], k0 + 8 * (lane & 3), p.size);
-      }
-    }
+  // Begins the copy of a stage; a group is ended also where there is none, so that they can be counted. A thread copies
+  // the same piece of several rows.
+  ISOLOGIT_DEVICE static void fetch(Block& block, Shared& shared, const Product& p, int v0, int row0, int stage,
+                                    int stages) {
+    constexpr int kRowsAtATime = Block::kThreads / 8;
+    block.each_warp([&](int warp) {
+      block.each_lane([&](int lane) {
+        const int piece = lane % 8;
+        const int first = (32 * warp + lane) / 8;
+        const int k = stage * kDepth + 8 * piece;
+        if (stage < stages) {
+          Stage& to = shared.stage[stage % kStages];
+          ISOLOGIT_UNROLL
+          for (int j = 0; j < kWeightRows / kRowsAtATime; ++j) {
+            const int row = kRowsAtATime * j + first;
+            const auto* from =
+                static_cast<const typename E::Bits*>(p.weight) + p.row_or_last(v0 + row) * p.weight_stride;
+            Sixteen* place = &to.weight[row][piece ^ 4 * (row & 1)];
+            if (ALIGNED) {
+              block.copy_or_zero(place, from + (k < p.size ? k : 0), k < p.size);
+            } else {
+              *place = load_chunk<E, false>(from, k, p.size).part[0];
+            }
+          }
+          ISOLOGIT_UNROLL
+          for (int j = 0; j < (kHiddenRows + kRowsAtATime - 1) / kRowsAtATime; ++j) {
+            const int row = kRowsAtATime * j + first;
+            if (row >= kHiddenRows) continue;
+            const int last = row0 + row < p.rows ? row0 + row : p.rows - 1;
+            block.copy(&to.hidden[row][piece ^ 4 * (row & 1)],
+                       p.words + (static_cast<std::int64_t>(last) * p.depth + k) / 2);
+          }
+        }
+        block.end_group();
+      });
+    });
   }
 
   // A lane's eight elements are places 2t, 2t + 1, 2t + 8 and 2t + 9 of two multiplications: the order within the depth
   // is free as long as both sides have the same.
-  template <class State, class Now>
-  ISOLOGIT_DEVICE static void multiply(Block& block, State& state, Now& now, const Product& p, int warp, int row0,
-                                       int k0) {
+  template <class State>
+  ISOLOGIT_DEVICE static void multiply(Block& block, const Stage& from, State& state, int step, int warp) {
     struct A {
-      std::uint32_t a[4];
+      std::uint32_t a[MT][2][4];
     };
     struct B {
-      std::uint32_t b[2];
+      std::uint32_t b[2][2];
     };
+    const auto piece = [&](int row, int lane) { return (4 * step + (lane & 3)) ^ 4 * (row & 1); };
+    typename Block::template PerLane<A> a;
+    block.each_lane([&](int lane) {
+      ISOLOGIT_UNROLL
+      for (int m = 0; m < MT; ++m) {
+        ISOLOGIT_UNROLL
+        for (int s = 0; s < 2; ++s) {
+          const int row = 16 * (MT * (warp / WN) + m) + 8 * s + (lane >> 2);
+          const Sixteen own = from.weight[row][piece(row, lane)];
+          ISOLOGIT_UNROLL
+          for (int i = 0; i < 4; ++i) a(lane).a[m][i / 2][2 * (i % 2) + s] = own.word[i];
+        }
+      }
+    });
     ISOLOGIT_UNROLL
     for (int n = 0; n < NT; ++n) {
-      typename Block::template PerLane<Sixteen> hidden;
+      typename Block::template PerLane<B> b;
       block.each_lane([&](int lane) {
-        const int row = row0 + 8 * n + (lane >> 2);
-        hidden(lane) = load_sixteen(p.words + static_cast<std::int64_t>(row) * (p.depth / 2) + k0 / 2 + 4 * (lane & 3));
+        const int row = 8 * (NT * (warp % WN) + n) + (lane >> 2);
+        const Sixteen own = from.hidden[row][piece(row, lane)];
+        ISOLOGIT_UNROLL
+        for (int i = 0; i < 4; ++i) b(lane).b[i / 2][i % 2] = own.word[i];
       });
       ISOLOGIT_UNROLL
       for (int half = 0; half < 2; ++half) {
-        typename Block::template PerLane<B> b;
-        block.each_lane([&](int lane) { b(lane) = {{hidden(lane).word[2 * half], hidden(lane).word[2 * half + 1]}}; });
         ISOLOGIT_UNROLL
         for (int m = 0; m < MT; ++m) {
-          typename Block::template PerLane<A> a;
-          block.each_lane([&](int lane) {
-            ISOLOGIT_UNROLL
-            for (int i = 0; i < 2; ++i) {
-              ISOLOGIT_UNROLL
-              for (int s = 0; s < 2; ++s) a(lane).a[2 * i + s] = now(lane).row[m][s].part[0].word[2 * half + i];
-            }
-          });
           block.template mma_f32<E>([&](int lane) -> float* { return state(warp, lane).chain[m][n]; },
-                                    [&](int lane) -> const std::uint32_t* { return a(lane).a; },
-                                    [&](int lane) -> const std::uint32_t* { return b(lane).b; });
+                                    [&](int lane) -> const std::uint32_t* { return a(lane).a[m][half]; },
+                                    [&](int lane) -> const std::uint32_t* { return b(lane).b[half]; });
         }
       }
     }

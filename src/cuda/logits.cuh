@@ -2,6 +2,7 @@
 // Launcher::Block<WARPS> is the block, launcher.template launch<Kernel>(x, y, args) runs x by y of them.
 #pragma once
 
+#include "cuda/digit_products.cuh"
 #include "cuda/fast.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/settle.cuh"
@@ -33,10 +34,12 @@ struct LogitsRequest {
 // 4096), and the weight is read once for all of them.
 inline constexpr std::int64_t kRowsAtOnce = 1024;
 inline constexpr int kSplitRows = 32;       // up to so many the depth is split over warps, which wants whole chunks
+inline constexpr int kFewRows = 8;          // up to so many f64 products are as fast as the weight can be read
 inline constexpr int kMostDepth = 1 << 20;  // the bounds of certificate.cuh hold up to here
 
 struct Workspace {
-  std::int64_t rows, depth, plane, words_bytes, bytes;
+  std::int64_t rows, depth, plane, facts_at, bytes;
+  std::int64_t digits_at, digit_facts_at;  // of hidden rows of bf16
 };
 inline std::int64_t round_up(std::int64_t x, std::int64_t multiple) { return (x + multiple - 1) / multiple * multiple; }
 inline Workspace workspace_of(std::int64_t rows, std::int64_t size, int hidden_type,
@@ -45,8 +48,13 @@ inline Workspace workspace_of(std::int64_t rows, std::int64_t size, int hidden_t
   w.rows = round_up(rows < most_rows ? rows : most_rows, kRowGroup);
   w.depth = round_up(size, kDepthGroup);
   w.plane = w.rows * w.depth;
-  w.words_bytes = w.plane * 4 * (hidden_type == kF32 ? 2 : 1);
-  w.bytes = w.words_bytes + w.rows * static_cast<std::int64_t>(sizeof(RowFacts));
+  w.facts_at = w.plane * 4 * (hidden_type == kF32 ? 2 : 1);
+  w.bytes = w.facts_at + w.rows * static_cast<std::int64_t>(sizeof(RowFacts));
+  if (hidden_type == kBf16 && rows > kFewRows && w.depth <= kMostDigitDepth) {
+    w.digits_at = w.bytes;
+    w.digit_facts_at = w.digits_at + kDigits * w.plane;
+    w.bytes = w.digit_facts_at + w.rows * static_cast<std::int64_t>(sizeof(DigitFacts));
+  }
   return w;
 }
 
@@ -69,12 +77,33 @@ void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
   }
 }
 
+// Of bf16, and then by f64 products what is left open in whole tiles.
+template <class Launcher>
+void launch_digits(Launcher& launcher, Product p) {
+  using Four = typename Launcher::template Block<4>;
+  if (p.vocab >= Digits<Four, 8>::kWeightRows) {
+    if (p.rows <= 32) {
+      launch_tiles<Digits<Four, 4>>(launcher, p, true);
+    } else {
+      launch_tiles<Digits<Four, 8>>(launcher, p, true);
+    }
+    p.repair = true;
+  }
+  launch_tiles<Staged<Four, Bf16, false, true>>(launcher, p, true);
+}
+
 // The shapes are those that were best in trials on an H200 (sm_90).
 template <class Launcher, class E, bool LOW>
 void launch_aligned(Launcher& launcher, const Product& p) {
   using Four = typename Launcher::template Block<4>;
   // Where elements take more registers, tiles of fewer weight rows.
   constexpr bool kWide = sizeof(typename E::Bits) == 4;
+  if constexpr (std::is_same_v<E, Bf16> && !LOW) {
+    if (p.hidden_digits.digits != nullptr) {
+      launch_digits(launcher, p);
+      return;
+    }
+  }
   if (p.rows <= 8) {
     launch_tiles<Split<Four, E, LOW, kWide ? 2 : 4, 1>>(launcher, p, false);
   } else if (p.rows <= 16) {
@@ -110,17 +139,26 @@ void launch_products(Launcher& launcher, const Product& p, bool aligned) {
 template <class Launcher, class E>
 void launch_fast(Launcher& launcher, const Product& p, bool aligned) {
   using Four = typename Launcher::template Block<4>;
+  using Eight = typename Launcher::template Block<8>;
   if (!aligned) {
-    launch_tiles<Fast<Four, E, false, 8>>(launcher, p, true);
+    launch_tiles<Fast<Four, E, false, 8, 1>>(launcher, p, true);
   } else if (p.rows <= 8) {
-    launch_tiles<Fast<Four, E, true, 1>>(launcher, p, true);
+    launch_tiles<Fast<Four, E, true, 1, 1>>(launcher, p, true);
   } else if (p.rows <= 16) {
-    launch_tiles<Fast<Four, E, true, 2>>(launcher, p, true);
+    launch_tiles<Fast<Four, E, true, 2, 1>>(launcher, p, true);
   } else if (p.rows <= 32) {
-    launch_tiles<Fast<Four, E, true, 4>>(launcher, p, true);
+    launch_tiles<Fast<Four, E, true, 4, 1>>(launcher, p, true);
+  } else if (p.rows <= 64) {
+    launch_tiles<Fast<Four, E, true, 8, 1>>(launcher, p, true);
   } else {
-    launch_tiles<Fast<Four, E, true, 8>>(launcher, p, true);
+    launch_tiles<Fast<Eight, E, true, 8, 2>>(launcher, p, true);
   }
+}
+
+// Whether digits make the logits: of more than a few rows of bf16.
+inline bool takes_digits(const Operand& hidden, const Operand& weight, int rows, int size, bool fast) {
+  return !fast && hidden.type == kBf16 && weight.type == kBf16 && rows > kFewRows && size <= kMostDigitDepth &&
+         is_aligned(weight, size);
 }
 
 // Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape.
@@ -128,11 +166,13 @@ template <class Launcher>
 Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
                  int size, void* workspace, const Workspace& space, bool fast) {
   using Eight = typename Launcher::template Block<8>;
+  auto* memory = static_cast<char*>(workspace);
   auto* words = static_cast<std::uint32_t*>(workspace);
-  auto* facts = reinterpret_cast<RowFacts*>(static_cast<char*>(workspace) + space.words_bytes);
+  auto* facts = reinterpret_cast<RowFacts*>(memory + space.facts_at);
   const int depth = static_cast<int>(space.depth);
   const int all_rows = (rows + kRowGroup - 1) / kRowGroup * kRowGroup;
-  const bool by_halves = rows <= kSplitRows && is_aligned(weight, size);
+  const bool by_digits = takes_digits(hidden, weight, rows, size, fast);
+  const bool by_halves = !by_digits && rows <= kSplitRows && is_aligned(weight, size);
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
   if (fast) {
     launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, words});
@@ -141,8 +181,26 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
         all_rows, 1,
         Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
   }
-  return {weight.data, weight.stride, nullptr,     kBf16, rows,  0,       size, words,
-          depth,       by_halves,     space.plane, fast,  facts, nullptr, kF32, 0};
+  Product p = {};
+  if (by_digits) {
+    p.hidden_digits = {reinterpret_cast<std::uint8_t*>(memory + space.digits_at),
+                       reinterpret_cast<DigitFacts*>(memory + space.digit_facts_at)};
+    launcher.template launch<PrepareDigits<Eight>>(
+        all_rows, 1,
+        DigitPreparation{data, hidden.stride, rows, size, depth, p.hidden_digits.digits, p.hidden_digits.facts});
+  }
+  p.weight = weight.data;
+  p.weight_stride = weight.stride;
+  p.rows = rows;
+  p.size = size;
+  p.words = words;
+  p.depth = depth;
+  p.by_halves = by_halves;
+  p.plane = space.plane;
+  p.fast = fast;
+  p.facts = facts;
+  p.logits_type = kF32;
+  return p;
 }
 
 // The logits of prepared rows of this type of hidden: settled, or fast.

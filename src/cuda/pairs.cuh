@@ -13,14 +13,6 @@ struct Pair {
   double hi, lo;
 };
 
-ISOLOGIT_DEVICE double fused(double a, double b, double c) {
-#ifdef __CUDACC__
-  return __fma_rn(a, b, c);
-#else
-  return std::fma(a, b, c);
-#endif
-}
-
 // s becomes the rounded sum of s and x, and what rounding took is returned (Knuth).
 ISOLOGIT_DEVICE double two_sum(double& s, double x) {
   const double sum = s + x;

@@ -17,6 +17,13 @@ ISOLOGIT_DEVICE int place_of(int k, bool by_halves) {
   return by_halves ? (k & ~31) | (k & 4) << 2 | (k & 24) >> 1 | (k & 3) : k;
 }
 
+struct DigitFacts;
+// Rows as whole numbers (digits.cuh).
+struct DigitRows {
+  std::uint8_t* digits;
+  DigitFacts* facts;
+};
+
 struct Product {
   const void* weight;
   std::int64_t weight_stride;  // in elements
@@ -29,7 +36,9 @@ struct Product {
   int depth;
   bool by_halves;
   std::int64_t plane;
-  bool fast;  // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
+  DigitRows hidden_digits;  // or null
+  bool repair;              // only tiles whose logits are open (Staged)
+  bool fast;                // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
   const RowFacts* facts;
   void* logits;
   int logits_type;

@@ -60,7 +60,9 @@ struct ScorePlan {
 inline ScorePlan score_plan(const ScoreRequest& r) {
   ScorePlan plan;
   plan.stretches = (r.vocab + kStretch - 1) / kStretch;
-  const std::int64_t word_bytes = round_up(r.size, kDepthGroup) * (r.hidden.type == kF32 ? 8 : 4);
+  const std::int64_t word_bytes = round_up(r.size, kDepthGroup) * (r.hidden.type == kF32    ? 8
+                                                                   : r.hidden.type == kBf16 ? 4 + kDigits
+                                                                                            : 4);
   const std::int64_t one_sum_bytes = plan.stretches * static_cast<std::int64_t>(sizeof(RowSum));
   const std::int64_t sum_bytes = needs_dropped(r) ? 2 * one_sum_bytes : one_sum_bytes;
   const std::int64_t fit = kPartBytes / (word_bytes > sum_bytes ? word_bytes : sum_bytes) / kRowGroup * kRowGroup;

@@ -5,7 +5,8 @@
 // q = e^-d B / A, the share is 1 / (1 + q) and its logarithm -ln(1 + q), which keeps its relative precision where q is
 // small. Where q is huge it is d + ln(A / (B + e^d A)): d may be a midpoint of two f32 numbers, so that the sign of the
 // second term decides, and A and B, if nearly equal, say little of it. Each is 1 plus a sum: these differ without the
-// 1. Sums that are equal but for 2^-62 of themselves leave the result open, and so do two that are too small for pairs.
+// 1. Sums that are equal but for 2^-62 of themselves leave the sign open, and so do two that are too small for pairs;
+// then the result is open only where d is a midpoint or as good as one.
 #pragma once
 
 #include "cuda/certain.cuh"
@@ -36,7 +37,11 @@ ISOLOGIT_DEVICE float log_share(const RowSum& kept, const RowSum& dropped) {
   // The sums are within 2^-87 of themselves, and what lies beyond kFarthest or is lost below 2^-1000 is less than this.
   const double error = parts * (4 * kSumError) + 0x1p-950;
   const bool known = error * 0x1p24 <= size;
-  if (!known && kept.others.count != 0) return open_mark();  // of none the difference is negative
+  if (!known && kept.others.count != 0) {  // of none the difference is negative
+    const double most = 2 * (size + error);
+    const float low = round_sum(gap, {-most, 0.0});
+    return low == round_sum(gap, {most, 0.0}) ? low : open_mark();
+  }
   const double sign = kept.others.count != 0 && more.hi > 0 ? 1.0 : -1.0;
   if (size < 0x1p-770) return certain(gap, tiny(), sign);
   // ln(1 + x) is off by no larger a part of itself than x.

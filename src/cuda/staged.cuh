@@ -45,6 +45,7 @@ struct Staged {
   };
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int row_block, int tile) {
+    if (p.repair && !is_open_tile(block, p, row_block * kHiddenRows, tile * kWeightRows)) return;
     typename Block::template PerThread<Lane> state;
     const int row0 = row_block * kHiddenRows;
     const int stages = p.depth / kDepth;
@@ -81,7 +82,24 @@ struct Staged {
     block.each_warp([&](int warp) { finish(block, state, p, warp, (tile * kWarps + warp) * 16 * MT, row0); });
   }
 
+  static constexpr int kOpen = 4;  // so many open logits of a tile's first row, and the tile is worth its products
+
  private:
+  ISOLOGIT_DEVICE static bool is_open_tile(Block& block, const Product& p, int row, int v0) {
+    int open = 0;
+    block.each_warp([&](int) {
+      open = 0;
+      for (int i = 0; i < kWeightRows; i += 32) {
+        std::uint32_t which = block.ballot([&](int lane) {
+          const int v = v0 + i + lane;
+          return v < p.vocab && is_open_result(p.logits, p.logits_type, row * p.logits_stride + v);
+        });
+        for (; which != 0; which &= which - 1) ++open;
+      }
+    });
+    return open >= (p.vocab - v0 < kOpen ? p.vocab - v0 : kOpen);
+  }
+
   // Begins the copy of a stage; a group is ended also where there is none, so that they can be counted.
   ISOLOGIT_DEVICE static void fetch(Block& block, Shared& shared, const Product& p, int row0, int stage, int stages) {
     constexpr int kPieces = kDepth / 4;  // of a row, 16 bytes each

@@ -123,6 +123,25 @@ class HostBlock {
     }
   }
 
+  template <class C, class A, class B>
+  void mma_bytes(C c_of, A a_of, B b_of, bool a_has_sign, bool b_has_sign) {
+    const auto byte = [](std::uint32_t four, int k, bool has_sign) {
+      const auto bits = static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU);
+      return has_sign && bits > 127 ? bits - 256 : bits;
+    };
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        std::int32_t& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
+        for (int k = 0; k < 32; ++k) {
+          const int t = k % 16 / 4;
+          const std::int32_t a = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, a_has_sign);
+          const std::int32_t b = byte(b_of(4 * column + t)[k / 16], k, b_has_sign);
+          c += a * b;  // past 31 bits the sanitizer says so
+        }
+      }
+    }
+  }
+
   template <class X, class Merge>
   void reduce(X x_of, int from, int below, Merge merge_into) {
     using T = std::remove_reference_t<decltype(x_of(0))>;
@@ -150,6 +169,13 @@ class HostBlock {
 
   // A copy is there at once; one into what is still read would be seen in the bits.
   void copy(void* shared, const void* from) { std::memcpy(shared, from, sizeof(Sixteen)); }
+  void copy_or_zero(void* shared, const void* from, bool there) {
+    if (there) {
+      std::memcpy(shared, from, sizeof(Sixteen));
+    } else {
+      std::memset(shared, 0, sizeof(Sixteen));
+    }
+  }
   void end_group() {}
   template <int N>
   void wait() {}

@@ -145,13 +145,15 @@ TEST(CudaSelection, SharesOfAllSizes) {
   }
 }
 
-// Kept and dropped ids that are alike but for their greatest: the result is proven, or it is open; the latter here.
-TEST(CudaSelection, SharesOfEqualSumsStayOpen) {
+// Kept and dropped ids that are alike but for their greatest: the result is proven, but where the difference of these
+// is a midpoint.
+TEST(CudaSelection, SharesOfEqualSums) {
   Asked asked = all_ids(4);
   asked.log_kept = true;
   asked.mask = {1, 1, 0, 0};
+  expect_right(head_of({0.0F, -1.0F, 200.0F, 199.0F}), asked, "no midpoint");
   HostLauncher<PlainProducts> launcher;
-  const auto data = head_of({0.0F, -1.0F, 200.0F, 199.0F});
+  const auto data = head_of({2.0F, -2.0F, 33554436.0F, 33554432.0F});
   const Scores found = scores_by(launcher, data, asked);
   EXPECT_EQ(found.status.open, 1U);
   EXPECT_TRUE(std::isnan(found.log_kept[0]));
