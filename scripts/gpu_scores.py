@@ -1,5 +1,5 @@
-"""Scores, and results of given logits, whose bits scripts/gpu_check compares with what the CPU's library recorded in
-scripts/gpu_score_digests.json."""
+"""Scores, samples, and results of given logits, whose bits scripts/gpu_check compares with what the CPU's library
+recorded in scripts/gpu_score_digests.json."""
 
 import json
 import sys
@@ -14,6 +14,7 @@ DIGESTS = Path(__file__).resolve().parent / "gpu_score_digests.json"
 PLAIN = ("logprobs", "lse", "entropy", "sum_p2", "argmax")
 SELECTED = ("logprobs", "rank", "log_kept", "lse")
 OF_LOGITS = ("log_softmax", "lse", "entropy")
+CUTS = ("min_p", "top_k", "top_p")
 TOP_K = 5
 
 
@@ -40,6 +41,20 @@ def banned(rows: int, vocab: int) -> list[list[int]]:
     return [list(range(row % 4, vocab, 2 + row % 5)) if row % 3 else [] for row in range(rows)]
 
 
+def draws(rows: int, device: str) -> dict[str, Tensor]:
+    """By the names that isologit.sample has for them; a temperature of 0, cuts of each kind and none among the rows."""
+    places = torch.arange(rows, device=device)
+    return {
+        "seed": places * -7046029254386353131,
+        "sequence_id": 5 - places,
+        "position": places % 3 * (2**31 - 1),
+        "top_k": torch.where(places % 5 == 2, 40, 0),
+        "min_p": torch.where(places % 3 == 1, 0.001, 0.0),
+        "top_p": torch.where(places % 4 != 3, 0.9, 1.0),
+        "temperature": torch.where(places % 11 == 10, 0.0, 0.8),
+    }
+
+
 def row_sums(results: list[Tensor]) -> list[int]:
     """One number a row of all of these."""
     rows = [x.reshape(x.shape[0], -1) for x in results]
@@ -59,6 +74,10 @@ def by_package(case: tuple) -> dict[str, list[int]]:
     ids = one_id(rows, vocab, "cpu")
     masked = isologit.score(hidden, weight, ids, mask=mask_of(vocab, "cpu"), **asked)
     listed = isologit.score(hidden, weight, ids, banned=banned(rows, vocab), **asked)
+    numbers = draws(rows, "cpu")
+    uncut = {name: x for name, x in numbers.items() if name not in CUTS}
+    drawn = isologit.sample(hidden, weight, bias=bias, mask=mask_of(vocab, "cpu"), softcap=30.0, **uncut)
+    cut = isologit.sample(hidden, weight, bias=bias, softcap=30.0, **numbers)
     given = [isologit.log_softmax(hidden, temperature=0.3)]
     given += [isologit.lse_of_logits(hidden, temperature=0.3), isologit.entropy_of_logits(hidden, temperature=0.3)]
     of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
@@ -67,6 +86,8 @@ def by_package(case: tuple) -> dict[str, list[int]]:
         "masked": row_sums([getattr(masked, name) for name in of_selected]),
         "listed": row_sums([getattr(listed, name) for name in of_selected]),
         "given": row_sums(given),
+        "drawn": row_sums(list(drawn[:4])),
+        "cut": row_sums(list(cut[:4])),
     }
 
 
@@ -74,7 +95,8 @@ def by_library(library, case: tuple, device: str = "cuda") -> dict[str, list[int
     hidden, weight, bias = operands(case, device)
     rows, vocab = len(hidden), len(weight)
     warm, hot = (torch.tensor([t], device=device) for t in (0.7, 0.3))
-    head = sys.modules[type(library).__module__].Head(hidden, weight, bias)
+    names = sys.modules[type(library).__module__]
+    head = names.Head(hidden, weight, bias)
     plain = library.score(
         head._replace(softcap=30.0, temperatures=warm),
         several_ids(rows, vocab, device),
@@ -87,12 +109,19 @@ def by_library(library, case: tuple, device: str = "cuda") -> dict[str, list[int
     ids, asked = one_id(rows, vocab, device)[:, None], {"outputs": SELECTED, "top_k": TOP_K}
     masked = library.score(head, ids, mask=mask_of(vocab, device)[None], **asked)
     listed = library.score(head, ids, banned=(offsets, flat), **asked)
+    numbers = draws(rows, device)
+    keys = names.Draws(*(numbers[name] for name in ("seed", "sequence_id", "position")))
+    capped = head._replace(softcap=30.0, temperatures=numbers["temperature"])
+    drawn = library.sample(capped, keys, mask=mask_of(vocab, device)[None])
+    cut = library.sample(capped, keys._replace(**{name: numbers[name] for name in CUTS}))
     of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
     return {
         "plain": row_sums([plain[name] for name in PLAIN]),
         "masked": row_sums([masked[name] for name in of_selected]),
         "listed": row_sums([listed[name] for name in of_selected]),
         "given": row_sums([library.of_logits(hidden, name, temperatures=hot)[0] for name in OF_LOGITS]),
+        "drawn": row_sums([drawn[name] for name in names.SAMPLES]),
+        "cut": row_sums([cut[name] for name in names.SAMPLES]),
     }
 
 

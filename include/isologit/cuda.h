@@ -102,6 +102,60 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_score_workspace(const isologit_c
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, char* message,
                                                       size_t message_size);
 
+/* One token for each row, drawn from what isologit_cuda_score describes: CONTRACT.md 4. Of temperatures, seeds and the
+ * rest up to top_p there is one number for all rows or one a row, as the count says; they lie in memory of the device
+ * and are not looked at. A count of 0: none. */
+typedef struct isologit_cuda_sample_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_matrix hidden; /* these as in isologit_cuda_score_request */
+  isologit_matrix weight;
+  isologit_vector bias;
+  int64_t vocab_size;
+  int32_t arithmetic;
+  int32_t has_softcap;
+  float softcap;
+  int32_t scale_kind;
+  float scale;
+  int32_t transform_order;
+  const float* temperatures; /* each finite and not below 0; 0 takes the greatest logit, of which nothing is cut */
+  int64_t temperature_count; /* 0 (all are 1), 1 or N */
+  const uint64_t* seeds;     /* the generator's key */
+  int64_t seed_count;        /* 1 or N */
+  const uint64_t* sequence_ids;
+  int64_t sequence_id_count; /* 1 or N */
+  const uint32_t* positions;
+  int64_t position_count; /* 1 or N */
+  const float* min_p;     /* 0 to 1; 0 cuts nothing */
+  int64_t min_p_count;    /* 0 (no cut), 1 or N */
+  const int64_t* top_k;   /* 0 cuts nothing */
+  int64_t top_k_count;    /* 0 (no cut), 1 or N */
+  const float* top_p;     /* above 0, up to 1, which cuts nothing */
+  int64_t top_p_count;    /* 0 (no cut), 1 or N */
+  const uint8_t* mask;    /* the support, as in isologit_cuda_score_request; the cuts come after it */
+  int64_t mask_row_stride;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+  int64_t* ids;        /* [N], and so are the next three; each may be NULL. -1: the support has no logit above -inf */
+  float* logprobs;     /* over the support, at temperature 1 where the temperature is 0 */
+  float* cut_logprobs; /* over what the cuts left */
+  float* log_kept_cut; /* ln of the share of the support's mass that the cuts left */
+  /* [2]: how many numbers, cuts and draws the kernels could not prove, one in 2^50 or fewer; where it is not 0 the
+   * results are of no use. The second is 0. */
+  uint32_t* status;
+  void* workspace;       /* at a multiple of 16 */
+  size_t workspace_size; /* in bytes; at least isologit_cuda_sample_workspace */
+} isologit_cuda_sample_request;
+
+/* The bytes of workspace, of a request that lacks nothing else: at most 2^28 for H up to 65536, whatever the number of
+ * rows. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_sample_workspace(const isologit_cuda_sample_request* request,
+                                                                 size_t* bytes, char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_sample(const isologit_cuda_sample_request* request, char* message,
+                                                       size_t message_size);
+
 /* A matrix [rows, H] or, of dbias, a vector of gradients; data NULL: not wanted. */
 typedef struct isologit_cuda_gradient {
   void* data;

@@ -19,6 +19,7 @@ MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
 MOST_FEATURES = 65535 * 64  # rows of a weight
 OF_IDS = ("logprobs", "chosen_logits", "rank")
 SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
+SAMPLES = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")
 _INTEGERS = ("argmax", "rank", "top_k_ids")
 _ARITHMETICS = ("exact", "fast")
 _DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
@@ -70,15 +71,15 @@ _HEAD = [
     ("transform_order", c_int32),
     ("temperatures", c_void_p),
     ("temperature_count", c_int64),
-    ("token_ids", c_void_p),
-    ("ids_per_row", c_int64),
-    ("ignore_index", c_int64),
 ]
+_IDS = [("token_ids", c_void_p), ("ids_per_row", c_int64), ("ignore_index", c_int64)]
+_SUPPORT = [("mask", c_void_p), ("mask_row_stride", c_int64), ("kept", IdLists), ("banned", IdLists)]
 
 
 class ScoreRequest(Structure):
     _fields_ = [
         *_HEAD,
+        *_IDS,
         ("ignores_rows", c_int32),
         ("logprobs", c_void_p),
         ("chosen_logits", c_void_p),
@@ -91,11 +92,34 @@ class ScoreRequest(Structure):
         ("top_k", c_int64),
         ("top_k_ids", c_void_p),
         ("top_k_logprobs", c_void_p),
-        ("mask", c_void_p),
-        ("mask_row_stride", c_int64),
-        ("kept", IdLists),
-        ("banned", IdLists),
+        *_SUPPORT,
         ("summaries", c_void_p),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class SampleRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        ("seeds", c_void_p),
+        ("seed_count", c_int64),
+        ("sequence_ids", c_void_p),
+        ("sequence_id_count", c_int64),
+        ("positions", c_void_p),
+        ("position_count", c_int64),
+        ("min_p", c_void_p),
+        ("min_p_count", c_int64),
+        ("top_k", c_void_p),
+        ("top_k_count", c_int64),
+        ("top_p", c_void_p),
+        ("top_p_count", c_int64),
+        *_SUPPORT,
+        ("ids", c_void_p),
+        ("logprobs", c_void_p),
+        ("cut_logprobs", c_void_p),
+        ("log_kept_cut", c_void_p),
         ("status", c_void_p),
         ("workspace", c_void_p),
         ("workspace_size", c_size_t),
@@ -131,6 +155,7 @@ class Gradient(Structure):
 class BackwardRequest(Structure):
     _fields_ = [
         *_HEAD,
+        *_IDS,
         ("d_logprobs", c_void_p),
         ("d_lse", c_void_p),
         ("d_entropy", c_void_p),
@@ -159,7 +184,7 @@ class Head(NamedTuple):
     scale_first: bool = False
     arithmetic: str = "exact"
 
-    def checked(self, token_ids: Tensor | None) -> "Head":
+    def checked(self, token_ids: Tensor | None = None) -> "Head":
         """With rows whose elements are adjacent; an error for what no request says."""
         operands = {"weight": self.weight, "token_ids": token_ids, "bias": self.bias}
         operands["temperatures"] = self.temperatures
@@ -182,8 +207,8 @@ class Head(NamedTuple):
         given = {"bias": bias, "temperatures": temperatures, "vocab_size": vocab_size}
         return self._replace(hidden=_adjacent(self.hidden), weight=_adjacent(self.weight), **given)
 
-    def fields(self, token_ids: Tensor | None, ignore_index: int) -> dict[str, Any]:
-        """Of a request; this Head and token_ids must outlive its call."""
+    def fields(self) -> dict[str, Any]:
+        """Of a request; this Head must outlive its call."""
         device, bias, temperatures = self.hidden.get_device(), self.bias, self.temperatures
         return {
             "device": device,
@@ -200,10 +225,69 @@ class Head(NamedTuple):
             "transform_order": int(self.scale_first),
             "temperatures": _pointer(temperatures),
             "temperature_count": 0 if temperatures is None else temperatures.numel(),
-            "token_ids": _pointer(token_ids),
-            "ids_per_row": 0 if token_ids is None else token_ids.shape[1],
-            "ignore_index": ignore_index,
         }
+
+
+class Support(NamedTuple):
+    """mask bool [1, V] or [N, V]; kept and banned int64 offsets [N + 1] and ids, ascending in each row, elements
+    adjacent; on hidden's device."""
+
+    mask: Tensor | None = None
+    kept: tuple[Tensor, Tensor] | None = None
+    banned: tuple[Tensor, Tensor] | None = None
+
+    def checked(self, head: Head) -> "Support":
+        """With a mask whose rows' elements are adjacent; an error for what no request says."""
+        rows, columns, device = head.hidden.shape[0], head.vocab_size, head.hidden.device
+        for name, tensor, dtype in (
+            ("mask", self.mask, torch.bool),
+            ("kept", self.kept and self.kept[1], torch.int64),
+            ("banned", self.banned and self.banned[1], torch.int64),
+        ):
+            if tensor is not None and (tensor.device != device or tensor.dtype != dtype):
+                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {device}")
+        if self.mask is None:
+            return self
+        if tuple(self.mask.shape) not in ((1, columns), (rows, columns)):
+            raise ValueError(f"mask has shape {list(self.mask.shape)}; expected [1, {columns}] or [{rows}, {columns}]")
+        return self._replace(mask=_adjacent(self.mask))
+
+    def fields(self) -> dict[str, Any]:
+        """Of a request; this Support must outlive its call."""
+        shared = self.mask is None or self.mask.shape[0] == 1
+        return {
+            "mask": _pointer(self.mask),
+            "mask_row_stride": 0 if shared else self.mask.stride(0),
+            "kept": _lists(self.kept),
+            "banned": _lists(self.banned),
+        }
+
+
+class Draws(NamedTuple):
+    """Each of [1] or [N] on hidden's device: seeds and sequence_ids int64 (the bits of unsigned numbers), positions
+    int64 from 0 to 2^32 - 1; min_p and top_p f32, top_k int64, or None: no cut."""
+
+    seeds: Tensor
+    sequence_ids: Tensor
+    positions: Tensor
+    min_p: Tensor | None = None
+    top_k: Tensor | None = None
+    top_p: Tensor | None = None
+
+    def checked(self, head: Head) -> "Draws":
+        """With adjacent elements and the positions' bits as int32; an error for what no request says."""
+        for name, tensor in self._asdict().items():
+            dtype = torch.float32 if name in ("min_p", "top_p") else torch.int64
+            if tensor is not None and (tensor.device != head.hidden.device or tensor.dtype != dtype):
+                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {head.hidden.device}")
+        signed = torch.where(self.positions < 2**31, self.positions, self.positions - 2**32).to(torch.int32)
+        return Draws(*(x if x is None else x.contiguous() for x in self._replace(positions=signed)))
+
+    def fields(self) -> dict[str, Any]:
+        """Of a request; these Draws must outlive its call."""
+        named = self._asdict().items()
+        counts = {f"{name.removesuffix('s')}_count": 0 if x is None else x.numel() for name, x in named}
+        return {name: _pointer(x) for name, x in named} | counts
 
 
 class Library:
@@ -218,6 +302,8 @@ class Library:
             "isologit_cuda_logits_workspace": [c_int64, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_score": [POINTER(ScoreRequest), *text],
             "isologit_cuda_score_workspace": [POINTER(ScoreRequest), POINTER(c_size_t), *text],
+            "isologit_cuda_sample": [POINTER(SampleRequest), *text],
+            "isologit_cuda_sample_workspace": [POINTER(SampleRequest), POINTER(c_size_t), *text],
             "isologit_cuda_backward": [POINTER(BackwardRequest), *text],
             "isologit_cuda_backward_workspace": [c_int64, c_int64, c_int32, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_given": [POINTER(GivenRequest), *text],
@@ -293,33 +379,19 @@ class Library:
         ignores_rows: bool = True,
         summaries: Tensor | None = None,
         top_k: int = 0,
-        mask: Tensor | None = None,
-        kept: tuple[Tensor, Tensor] | None = None,
-        banned: tuple[Tensor, Tensor] | None = None,
+        **support: Any,
     ) -> dict[str, Tensor]:
         """Of token_ids int64 [N, K] on hidden's device: the outputs by name, of SCORES, with top_k also "top_k_ids" and
         "top_k_logprobs" [N, top_k], and "status" [2], how many numbers were left open and how many ids are outside the
-        vocabulary; these are NaN. ignores_rows: a row all of whose ids are ignore_index is 0 in every output. mask bool
-        [1, V] or [N, V]; kept and banned int64 offsets [N + 1] and ids, ascending in each row, elements adjacent.
-        summaries [N, 5] f64: what backward takes is written there."""
+        vocabulary; these are NaN. ignores_rows: a row all of whose ids are ignore_index is 0 in every output. support:
+        as of Support. summaries [N, 5] f64: what backward takes is written there."""
         if wrong := [name for name in outputs if name not in SCORES]:
             raise ValueError(f"outputs: {wrong[0]!r}; expected names of {', '.join(SCORES)}")
         head = head.checked(token_ids)
-        hidden, device = head.hidden, head.hidden.device
-        rows, columns = hidden.shape[0], head.vocab_size
-        for name, tensor, dtype in (
-            ("mask", mask, torch.bool),
-            ("kept", kept and kept[1], torch.int64),
-            ("banned", banned and banned[1], torch.int64),
-        ):
-            if tensor is not None and (tensor.device != device or tensor.dtype != dtype):
-                raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {device}")
-        if mask is not None and tuple(mask.shape) not in ((1, columns), (rows, columns)):
-            raise ValueError(f"mask has shape {list(mask.shape)}; expected [1, {columns}] or [{rows}, {columns}]")
+        within = Support(**support).checked(head)
+        hidden, device, rows = head.hidden, head.hidden.device, head.hidden.shape[0]
         self.self_test(hidden.get_device(), head.arithmetic)
-        # Copies, where there are any, live until the kernels are launched.
         token_ids = None if token_ids is None else token_ids.contiguous()
-        mask = None if mask is None else _adjacent(mask)
         ids = 0 if token_ids is None else token_ids.shape[1]
         found = {"status": torch.zeros(2, dtype=torch.int32, device=device)}
         for name in (*outputs, *("top_k_ids", "top_k_logprobs") * (top_k != 0)):
@@ -328,19 +400,40 @@ class Library:
             found[name] = torch.empty(shape, dtype=dtype, device=device)
         request = ScoreRequest(
             struct_size=ctypes.sizeof(ScoreRequest),
-            **head.fields(token_ids, ignore_index),
+            **head.fields(),
+            **_ids(token_ids, ignore_index),
+            **within.fields(),
             ignores_rows=ignores_rows,
             summaries=_pointer(summaries),
             top_k=top_k,
-            mask=_pointer(mask),
-            mask_row_stride=0 if mask is None or mask.shape[0] == 1 else mask.stride(0),
-            kept=_lists(kept),
-            banned=_lists(banned),
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
         workspace = self._workspace("score", (ctypes.byref(request),), device)
         request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
         self._call("isologit_cuda_score", ctypes.byref(request))
+        return found
+
+    def sample(self, head: Head, draws: Draws, **support: Any) -> dict[str, Tensor]:
+        """A token for each row: SAMPLES by name, and "status" [2]; where its first is not 0 they are of no use.
+        support: as of Support."""
+        head = head.checked()
+        draws, within = draws.checked(head), Support(**support).checked(head)
+        device = head.hidden.device
+        self.self_test(head.hidden.get_device(), head.arithmetic)
+        found = {"status": torch.zeros(2, dtype=torch.int32, device=device)}
+        for name in SAMPLES:
+            dtype = torch.int64 if name == "ids" else torch.float32
+            found[name] = torch.empty(head.hidden.shape[0], dtype=dtype, device=device)
+        request = SampleRequest(
+            struct_size=ctypes.sizeof(SampleRequest),
+            **head.fields(),
+            **draws.fields(),
+            **within.fields(),
+            **{name: tensor.data_ptr() for name, tensor in found.items()},
+        )
+        workspace = self._workspace("sample", (ctypes.byref(request),), device)
+        request.workspace, request.workspace_size = workspace.data_ptr(), workspace.numel()
+        self._call("isologit_cuda_sample", ctypes.byref(request))
         return found
 
     def backward(
@@ -373,7 +466,8 @@ class Library:
         status = torch.zeros(2, dtype=torch.int32, device=device)
         request = BackwardRequest(
             struct_size=ctypes.sizeof(BackwardRequest),
-            **head.fields(token_ids, ignore_index),
+            **head.fields(),
+            **_ids(token_ids, ignore_index),
             summaries=_pointer(summaries),
             dhidden=_gradient("dhidden", dhidden),
             dweight=_gradient("dweight", dweight, accumulate),
@@ -440,6 +534,11 @@ def _dtype(name: str, tensor: Tensor) -> int:
     if tensor.dtype not in _DTYPES:
         raise ValueError(f"{name} is of {tensor.dtype}; expected bfloat16, float16 or float32")
     return _DTYPES[tensor.dtype]
+
+
+def _ids(token_ids: Tensor | None, ignore_index: int) -> dict[str, Any]:
+    ids_per_row = 0 if token_ids is None else token_ids.shape[1]
+    return {"token_ids": _pointer(token_ids), "ids_per_row": ids_per_row, "ignore_index": ignore_index}
 
 
 def _lists(offsets_and_ids: tuple[Tensor, Tensor] | None) -> IdLists:

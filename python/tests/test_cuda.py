@@ -6,7 +6,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import isologit.forward  # noqa: E402
+from isologit import _cuda  # noqa: E402
+from isologit._inputs import HeadArgs  # noqa: E402
+from isologit._sample import SampleArgs, draws_of  # noqa: E402
 from isologit._score import score_args as score_args_of  # noqa: E402
+from isologit._support import SupportArgs  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 from isologit.torch_backend import backward as torch_backend_backward  # noqa: E402
 from isologit.torch_backend import given  # noqa: E402
@@ -29,6 +33,9 @@ class Recorder:
         shapes |= dict.fromkeys(("top_k_ids", "top_k_logprobs"), top_k) if options["top_k"] else {}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
 
+    def sample(self, head, draws, **support):
+        self.given, self.options = (head, draws), support
+        return {}
 
     def of_logits(self, logits, output, token_ids, *, temperatures, ignore_index):
         self.given, self.options = (logits, output, token_ids), (temperatures.shape, ignore_index)
@@ -260,6 +267,96 @@ def test_scores_that_it_does_not_make(library, option):
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))
     assert cuda.makes_score(score_args()._replace(summaries=True))
+
+
+def sample_args(hidden, weight, **options):
+    usual = {"mask": None, "seed": -1, "sequence_id": 2, "position": 2**32 - 1, "min_p": 0.0, "top_k": 0, "top_p": 1.0}
+    usual |= {"temperature": 1.0, "transform_order": "softcap_first", "arithmetic": "exact", "threads": 0, "kernel": ""}
+    usual |= dict.fromkeys(("bias", "softcap", "scale", "divide", "vocab_size", "processors")) | options
+    mask, *draws = (usual.pop(name) for name in ("mask", "seed", "sequence_id", "position", "min_p", "top_k", "top_p"))
+    head = HeadArgs.of(hidden, weight, **usual)
+    return SampleArgs(head, SupportArgs.of(hidden, head.vocab_size, mask, None, None), *draws_of(hidden, *draws))
+
+
+def test_samples_go_to_the_library(library):
+    mask = torch.empty(2, 3, 5, dtype=torch.bool, device="cuda")
+    args = sample_args(*tensors(), mask=mask, temperature=0.5, softcap=3.0, top_p=0.9)
+    assert cuda.makes_sample(args)
+    cuda.sample(args, ["top_p"])
+    head, draws = library.given
+    assert head.hidden.shape == (6, 8) and head.softcap == 3.0 and head.temperatures.shape == (1,)
+    assert (draws.seeds is args.seeds, draws.sequence_ids is args.sequence_ids) == (True, True)
+    assert (draws.min_p, draws.top_k, draws.top_p is args.top_p) == (None, None, True)
+    assert library.options["mask"].shape == (6, 5) and "kept" not in library.options
+    assert not cuda.makes_sample(sample_args(*tensors(), kernel="torch"))
+    assert cuda.makes_sample(sample_args(*tensors(), arithmetic="fast", kernel="cuda_fast"))
+
+
+def test_what_the_library_is_told_of_draws():
+    head = _cuda.Head(torch.ones(3, 8), torch.ones(5, 8))
+    positions = torch.tensor([0, 2**31, 2**32 - 1])
+    draws = _cuda.Draws(torch.tensor([-1]), torch.tensor([1, 2, 3]), positions, top_k=torch.tensor([4])).checked(head)
+    fields = draws.fields()
+    counts = [fields[f"{name}_count"] for name in ("seed", "sequence_id", "position", "min_p", "top_k")]
+    assert counts == [1, 3, 3, 0, 1]
+    assert draws.positions.numpy().view("uint32").tolist() == positions.tolist() and fields["min_p"] is None
+    assert fields.keys() <= {name for name, _ in _cuda.SampleRequest._fields_}
+    with pytest.raises(ValueError, match="top_p: torch.float64 on cpu; expected torch.float32 on cpu"):
+        draws._replace(positions=positions, top_p=torch.ones(1, dtype=torch.float64)).checked(head)
+
+
+@pytest.fixture
+def draws_by_library(monkeypatch):
+    """As if tensors on the CPU were the library's: it says that every row draws 4, and what cuts it was given."""
+    found = {name: torch.full((3,), 4, dtype=torch.int64 if name == "ids" else None) for name in _cuda.SAMPLES}
+    found["status"] = torch.zeros(2, dtype=torch.int32)
+    monkeypatch.setattr(cuda, "makes_sample", lambda args: True)
+
+    def sample(args, cuts):
+        found["cuts"] = cuts
+        return {name: found[name] for name in (*_cuda.SAMPLES, "status")}
+
+    monkeypatch.setattr(cuda, "sample", sample)
+    return found
+
+
+def drawn(**options):
+    args = sample_args(torch.ones(3, 8), torch.eye(5, 8), **options)
+    return isologit.Samples(*given.sample(*args.flat()))
+
+
+def test_samples_of_the_library_are_returned(draws_by_library):
+    found = drawn(top_p=torch.tensor([1.0, 0.5, 1.0]), min_p=0.0, top_k=torch.tensor([0, 0, 2]))
+    assert found.ids.tolist() == [4, 4, 4] and found.log_kept_cut.tolist() == [4.0, 4.0, 4.0]
+    assert list(draws_by_library["cuts"]) == ["top_k", "top_p"] and found.report.rows == 3
+    assert found.report.kernel == "torch" and not drawn().report.arithmetic == "fast"
+    assert list(draws_by_library["cuts"]) == []
+
+
+def test_samples_that_the_library_does_not_prove(draws_by_library):
+    draws_by_library["status"][0] = 1
+    on_cpu = isologit.sample(torch.ones(3, 8), torch.eye(5, 8), seed=-1, sequence_id=2, position=2**32 - 1)
+    assert drawn().ids.tolist() == on_cpu.ids.tolist()
+    halves = {"hidden": torch.ones(3, 8).bfloat16(), "weight": torch.eye(5, 8).bfloat16()}
+    args = sample_args(**halves, arithmetic="fast")
+    with pytest.raises(RuntimeError, match="does not prove these samples of fast logits"):
+        given.sample(*args.flat())
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"min_p": 1.5}, "min_p"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"position": -1}, "position: -1"),
+        ({"temperature": -1.0}, "temperatures"),
+    ],
+)
+def test_wrong_numbers_of_samples_are_refused_before(draws_by_library, option, said):
+    with pytest.raises(ValueError, match=said):
+        drawn(**option)
+    assert "cuts" not in draws_by_library
 
 
 class Gradients:

@@ -107,6 +107,15 @@ ISOLOGIT_DEVICE int lowest_bit(double x) {
   return (field != 0 ? field : 1) - 1075 + zeros;
 }
 
+// Of x not 0.
+ISOLOGIT_DEVICE int highest_bit(std::uint32_t x) {
+#ifdef __CUDACC__
+  return 31 - __clz(static_cast<int>(x));
+#else
+  return 31 - __builtin_clz(x);
+#endif
+}
+
 // The one NaN that results may hold, and the NaN that marks a result as not settled yet: its bits suffice to tell it
 // in bf16 and f16 too (result.cuh).
 ISOLOGIT_DEVICE float quiet_nan() { return bit_cast<float>(std::uint32_t{0x7FC00000}); }

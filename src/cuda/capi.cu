@@ -114,6 +114,31 @@ isologit_status isologit_cuda_score(const isologit_cuda_score_request* request, 
   return say(error, "launching the kernels of scores", message, message_size);
 }
 
+isologit_status isologit_cuda_sample_workspace(const isologit_cuda_sample_request* request, size_t* bytes,
+                                               char* message, size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_draws(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (bytes == nullptr) return say(ISOLOGIT_INVALID_ARGUMENT, "bytes is NULL", message, message_size);
+  *bytes =
+      static_cast<size_t>(isologit::detail::cuda::sample_plan(isologit::detail::cuda::kernels_request(*request)).bytes);
+  return say(ISOLOGIT_OK, "", message, message_size);
+}
+
+isologit_status isologit_cuda_sample(const isologit_cuda_sample_request* request, char* message, size_t message_size) {
+  const isologit_status known = check_size(request, message, message_size);
+  if (known != ISOLOGIT_OK) return known;
+  const std::string wrong = isologit::detail::cuda::check_request(*request);
+  if (!wrong.empty()) return say(ISOLOGIT_INVALID_ARGUMENT, wrong, message, message_size);
+  if (request->hidden.rows == 0) return say(ISOLOGIT_OK, "", message, message_size);
+  const DeviceGuard device(request->device);
+  if (device.error() != cudaSuccess) return say(device.error(), "choosing the device", message, message_size);
+  const cudaError_t error = isologit::detail::cuda::launch_sample(isologit::detail::cuda::kernels_request(*request),
+                                                                  static_cast<cudaStream_t>(request->stream));
+  return say(error, "launching the kernels of samples", message, message_size);
+}
+
 isologit_status isologit_cuda_backward_workspace(int64_t rows, int64_t cols, int32_t dtype, int64_t vocab_size,
                                                  int32_t has_summaries, size_t* bytes, char* message,
                                                  size_t message_size) {

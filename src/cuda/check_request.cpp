@@ -85,11 +85,18 @@ std::string check_workspace(const void* workspace, std::size_t size, std::int64_
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
-std::string check_temperatures(const float* temperatures, std::int64_t count, std::int64_t rows) {
-  if (count != 0 && count != 1 && count != rows) {
-    return "temperature_count is " + number(count) + "; it must be 0, 1 or the number of rows, " + number(rows);
+// A number for all rows or one a row, of so many bytes; `name` is what its count is called after.
+std::string check_per_row(const std::string& name, const std::string& plural, const void* data, std::int64_t count,
+                          std::int64_t rows, bool needed, std::int64_t bytes) {
+  if ((count != 0 || needed) && count != 1 && count != rows) {
+    return name + "_count is " + number(count) + "; it must be " + (needed ? "" : "0, ") + "1 or the number of rows, " +
+           number(rows);
   }
-  return count == 0 ? std::string() : check_address("temperatures", temperatures, 4);
+  return count == 0 ? std::string() : check_address(plural, data, bytes);
+}
+
+std::string check_temperatures(const float* temperatures, std::int64_t count, std::int64_t rows) {
+  return check_per_row("temperature", "temperatures", temperatures, count, rows, false, 4);
 }
 
 template <class Request>
@@ -148,6 +155,16 @@ Transforms transforms_of(const Request& r) {
           r.temperature_count == 1};
 }
 
+template <class T>
+PerRow<T> per_row(const T* data, std::int64_t count) {
+  return {count == 0 ? nullptr : data, count == 1};
+}
+
+template <class Request>
+Support support_of(const Request& r) {
+  return {r.mask, r.mask_row_stride, {r.kept.offsets, r.kept.ids}, {r.banned.offsets, r.banned.ids}};
+}
+
 Gradient gradient_of(const isologit_cuda_gradient& g) { return {g.data, g.dtype, g.row_stride, g.accumulate != 0}; }
 
 }  // namespace
@@ -187,6 +204,30 @@ std::string check_results(const isologit_cuda_score_request& request) {
          "; top_k_ids and top_k_logprobs must both be NULL where it is 0, and none " + "where it is not";
 }
 
+std::string check_draws(const isologit_cuda_sample_request& r) {
+  if (auto wrong = check_operands(r); !wrong.empty()) return wrong;
+  if (auto wrong = check_numbers(r); !wrong.empty()) return wrong;
+  const std::int64_t rows = r.hidden.rows;
+  struct {
+    std::string name, plural;
+    const void* data;
+    std::int64_t count;
+    bool needed;
+    std::int64_t bytes;
+  } const numbers[] = {{"seed", "seeds", r.seeds, r.seed_count, true, 8},
+                       {"sequence_id", "sequence_ids", r.sequence_ids, r.sequence_id_count, true, 8},
+                       {"position", "positions", r.positions, r.position_count, true, 4},
+                       {"min_p", "min_p", r.min_p, r.min_p_count, false, 4},
+                       {"top_k", "top_k", r.top_k, r.top_k_count, false, 8},
+                       {"top_p", "top_p", r.top_p, r.top_p_count, false, 4}};
+  for (const auto& x : numbers) {
+    if (auto wrong = check_per_row(x.name, x.plural, x.data, x.count, rows, x.needed, x.bytes); !wrong.empty()) {
+      return wrong;
+    }
+  }
+  return {};
+}
+
 std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
@@ -212,6 +253,14 @@ std::string check_request(const isologit_cuda_score_request& request) {
   if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   return check_workspace(request.workspace, request.workspace_size, score_plan(kernels_request(request)).bytes,
                          "isologit_cuda_score_workspace");
+}
+
+std::string check_request(const isologit_cuda_sample_request& request) {
+  if (auto wrong = check_draws(request); !wrong.empty()) return wrong;
+  if (request.hidden.rows == 0) return {};
+  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
+  return check_workspace(request.workspace, request.workspace_size, sample_plan(kernels_request(request)).bytes,
+                         "isologit_cuda_sample_workspace");
 }
 
 std::string check_given_shape(std::int64_t rows, std::int64_t vocab_size, std::int64_t ids_per_row) {
@@ -298,10 +347,36 @@ ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
           static_cast<int>(r.top_k),
           r.top_k_ids,
           r.top_k_logprobs,
-          {r.mask, r.mask_row_stride, {r.kept.offsets, r.kept.ids}, {r.banned.offsets, r.banned.ids}},
+          support_of(r),
           reinterpret_cast<Status*>(r.status),
           r.summaries,
           kKeptDoubles,
+          r.arithmetic == ISOLOGIT_FAST,
+          r.workspace};
+}
+
+SampleRequest kernels_request(const isologit_cuda_sample_request& r) {
+  return {operand_of(r.hidden),
+          operand_of(r.weight),
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          transforms_of(r),
+          per_row(r.temperatures, r.temperature_count),
+          per_row(r.seeds, r.seed_count),
+          per_row(r.sequence_ids, r.sequence_id_count),
+          per_row(r.positions, r.position_count),
+          per_row(r.min_p, r.min_p_count),
+          per_row(r.top_k, r.top_k_count),
+          per_row(r.top_p, r.top_p_count),
+          support_of(r),
+          r.ids,
+          r.logprobs,
+          r.cut_logprobs,
+          r.log_kept_cut,
+          reinterpret_cast<Status*>(r.status),
           r.arithmetic == ISOLOGIT_FAST,
           r.workspace};
 }

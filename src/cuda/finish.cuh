@@ -41,6 +41,17 @@ struct Finishing {
   int summary_doubles;
 };
 
+// In every lane what those of a row's stretches merge to.
+template <class Block, class PerLane, class T>
+ISOLOGIT_DEVICE void collect(Block& block, const T* from, int stretches, int row, const T& empty, PerLane& all) {
+  block.each_lane([&](int lane) {
+    T own = empty;
+    for (int s = lane; s < stretches; s += 32) merge(own, from[static_cast<std::int64_t>(row) * stretches + s]);
+    all(lane) = own;
+  });
+  block.reduce([&](int lane) -> T& { return all(lane); }, 1, 32, [](T& to, const T& other) { merge(to, other); });
+}
+
 template <class BlockType>
 struct Finish {
   using Block = BlockType;
@@ -53,7 +64,7 @@ struct Finish {
       const int row = tile * Block::kWarps + warp;
       if (row >= p.rows) return;
       typename Block::template PerLane<RowSum> sums;
-      collect(block, p, row, p.sums, sums);
+      collect(block, p.sums, p.stretches, row, empty_row_sum(), sums);
       const bool ignored = is_ignored(block, p, row);
       block.each_lane([&](int lane) {
         const Between log = log_total(sums(lane).others);
@@ -69,18 +80,6 @@ struct Finish {
   }
 
  private:
-  // In every lane the sums of the row.
-  template <class Sums>
-  ISOLOGIT_DEVICE static void collect(Block& block, const Finishing& p, int row, const RowSum* from, Sums& sums) {
-    block.each_lane([&](int lane) {
-      RowSum own = empty_row_sum();
-      for (int s = lane; s < p.stretches; s += 32) merge(own, from[static_cast<std::int64_t>(row) * p.stretches + s]);
-      sums(lane) = own;
-    });
-    block.reduce([&](int lane) -> RowSum& { return sums(lane); }, 1, 32,
-                 [](RowSum& to, const RowSum& other) { merge(to, other); });
-  }
-
   ISOLOGIT_DEVICE static bool is_empty(const Greatest& greatest) {
     return greatest.nan_id == kNoId && greatest.top == minus_infinity();
   }
@@ -89,7 +88,7 @@ struct Finish {
   ISOLOGIT_DEVICE static void write_log_kept(Block& block, const Finishing& p, int row, Sums& sums, bool ignored) {
     typename Block::template PerLane<RowSum> dropped;
     if (p.dropped != nullptr) {
-      collect(block, p, row, p.dropped, dropped);
+      collect(block, p.dropped, p.stretches, row, empty_row_sum(), dropped);
     } else {
       block.each_lane([&](int lane) { dropped(lane) = empty_row_sum(); });
     }

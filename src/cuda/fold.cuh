@@ -1,5 +1,5 @@
 // The sums of a stretch of a row of products: transforms, the greatest logit, then the sums relative to it; of the ids
-// of a support, or of all others.
+// of a support, or of all others; or, of last logits, of what a cut keeps or leaves out.
 //
 // One block a stretch. What stretches leave is kept apart until the row is finished, so no number depends on how many
 // of them are made at a time. Predicted: some 350 instructions in f64 for each logit, of which an H200 makes 16 10^12 a
@@ -7,8 +7,8 @@
 #pragma once
 
 #include "cuda/block.cuh"
+#include "cuda/order.cuh"
 #include "cuda/row_sum.cuh"
-#include "cuda/support.cuh"
 #include "cuda/transforms.cuh"
 
 namespace isologit::detail::cuda {
@@ -35,6 +35,14 @@ struct Folding {
   Status* status;
   Support support;
   bool others;  // the ids outside the support instead
+  // [rows], or null: of the support only what its cut keeps (cut.cuh), or with `others` only what it leaves out.
+  const std::uint64_t* least;
+
+  ISOLOGIT_DEVICE bool takes(int row, int id, float z) const {
+    const bool in = support.has(first_row + row, id);
+    if (least == nullptr) return in != others;
+    return in && (order_key(z, id) >= least[row]) != others;
+  }
 };
 
 template <class BlockType, bool SHAPE>
@@ -95,8 +103,9 @@ struct Fold {
     ISOLOGIT_UNROLL
     for (int i = 0; i < kPerThread; ++i) {
       const int v = place(stretch, i, thread);
-      if (v >= p.size || p.support.has(p.first_row + row, p.first_id + v) == p.others) continue;
+      if (v >= p.size) continue;
       float& z = p.logits[row * p.stride + v];
+      if (!p.takes(row, p.first_id + v, z)) continue;
       z = own.z[i] = transformed(p.transforms, z, temperature);
       if (is_open(own.z[i])) block.count(p.status->open);
       absorb(own.greatest, own.z[i], p.first_id + v);

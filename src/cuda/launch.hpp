@@ -5,6 +5,7 @@
 
 #include "cuda/backward.cuh"
 #include "cuda/given.cuh"
+#include "cuda/sample.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -23,6 +24,7 @@ inline auto prepared_of(int weight_type) {
 
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
 cudaError_t launch_backward(const BackwardRequest& request, cudaStream_t stream);
+cudaError_t launch_sample(const SampleRequest& request, cudaStream_t stream);
 cudaError_t launch_given(const GivenRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

@@ -5,12 +5,17 @@
 
 namespace isologit::detail::cuda {
 
-// Of two ids the one that stands before has the greater number; no two have the same, and none has 0. Zeros of logits
-// are +0.
-ISOLOGIT_DEVICE std::uint64_t order_key(float z, int id) {
+// A greater logit has a greater place. Zeros of logits are +0.
+ISOLOGIT_DEVICE std::uint32_t place_of_logit(float z) {
   const auto bits = bit_cast<std::uint32_t>(z);
-  const std::uint32_t place = z != z ? 0xFFFFFFFFU : (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
-  return std::uint64_t{place} << 32 | (0xFFFFFFFFU - static_cast<std::uint32_t>(id));
+  return z != z ? 0xFFFFFFFFU : (bits >> 31) != 0 ? ~bits : bits | 0x80000000U;
+}
+ISOLOGIT_DEVICE float logit_of_place(std::uint32_t place) {
+  return bit_cast<float>((place >> 31) != 0 ? place & 0x7FFFFFFFU : ~place);
+}
+// Of two ids the one that stands before has the greater number; no two have the same, and none has 0.
+ISOLOGIT_DEVICE std::uint64_t order_key(float z, int id) {
+  return std::uint64_t{place_of_logit(z)} << 32 | (0xFFFFFFFFU - static_cast<std::uint32_t>(id));
 }
 ISOLOGIT_DEVICE int id_of_key(std::uint64_t key) {
   return static_cast<int>(0xFFFFFFFFU - static_cast<std::uint32_t>(key & 0xFFFFFFFFU));

@@ -109,7 +109,7 @@ ISOLOGIT_DEVICE Pair exp_less_one(const Pair& x) {
   return e.k == 0 ? e.p : add(value_of(e), {-1.0, 0.0});
 }
 
-// ln(1 + x) of 2^-800 < x < 2^64, within 2^-95 of itself for the x that it is given, or NaN. The function of the
+// ln(1 + x) of 2^-800 < x < 2^66, within 2^-95 of itself for the x that it is given, or NaN. The function of the
 // platform is a guess y; what (1 + x) e^-y has beyond 1 shows how good it is, and corrects it.
 ISOLOGIT_DEVICE Pair log_one_plus(const Pair& x) {
   const double guess = log1p(x.hi);

@@ -12,12 +12,13 @@ struct Transforms {
   int factor_kind;
   float factor;
   bool factor_first;
-  const float* temperatures;  // one for all rows, or one a row; or null
+  const float* temperatures;  // one for all rows, or one a row; or null. 0, of samples: the logits stay as they are
   bool one_temperature;
 
   ISOLOGIT_DEVICE float temperature_of(std::int64_t row) const {
     if (temperatures == nullptr) return 1.0F;
-    return temperatures[one_temperature ? 0 : row];
+    const float temperature = temperatures[one_temperature ? 0 : row];
+    return temperature == 0.0F ? 1.0F : temperature;
   }
 };
 

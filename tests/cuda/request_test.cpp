@@ -148,6 +148,71 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
   }
 }
 
+TEST(CudaRequest, EveryMistakeOfASampleIsNamed) {
+  const auto score = good_score();
+  isologit_cuda_sample_request good = {};
+  good.struct_size = sizeof good;
+  good.hidden = score.hidden;
+  good.weight = score.weight;
+  good.bias = score.bias;
+  good.vocab_size = score.vocab_size;
+  good.temperatures = good.min_p = good.top_p = reinterpret_cast<float*>(memory);
+  good.temperature_count = good.min_p_count = good.top_p_count = 2;
+  good.seeds = good.sequence_ids = reinterpret_cast<std::uint64_t*>(memory);
+  good.seed_count = good.sequence_id_count = good.position_count = good.top_k_count = 1;
+  good.positions = reinterpret_cast<std::uint32_t*>(memory);
+  good.top_k = reinterpret_cast<std::int64_t*>(memory);
+  good.status = score.status;
+  good.workspace = memory;
+  good.workspace_size = static_cast<std::size_t>(sample_plan(kernels_request(good)).bytes);
+  EXPECT_EQ(check_request(good), "");
+  auto uncut = good;
+  uncut.min_p_count = uncut.top_k_count = uncut.top_p_count = uncut.temperature_count = 0;
+  EXPECT_EQ(check_request(uncut), "");
+  EXPECT_FALSE(kernels_request(uncut).cuts());
+  EXPECT_TRUE(kernels_request(good).cuts());
+  auto nothing = good;
+  nothing.hidden.rows = 0;
+  nothing.temperature_count = nothing.min_p_count = nothing.top_p_count = 1;
+  nothing.status = nullptr;
+  EXPECT_EQ(check_request(nothing), "");
+  struct Mistake {
+    std::string expected;
+    std::function<void(isologit_cuda_sample_request&)> make;
+  };
+  const Mistake mistakes[] = {
+      {"hidden.dtype is 3", [](auto& r) { r.hidden.dtype = 3; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"temperature_count is 3; it must be 0, 1 or the number of rows, 2", [](auto& r) { r.temperature_count = 3; }},
+      {"seed_count is 0; it must be 1 or the number of rows, 2", [](auto& r) { r.seed_count = 0; }},
+      {"seeds is NULL", [](auto& r) { r.seeds = nullptr; }},
+      {"sequence_id_count is 3", [](auto& r) { r.sequence_id_count = 3; }},
+      {"sequence_ids does not lie at a multiple of 8",
+       [](auto& r) { r.sequence_ids = reinterpret_cast<std::uint64_t*>(memory + 4); }},
+      {"position_count is 0", [](auto& r) { r.position_count = 0; }},
+      {"positions is NULL", [](auto& r) { r.positions = nullptr; }},
+      {"min_p_count is 3; it must be 0, 1 or", [](auto& r) { r.min_p_count = 3; }},
+      {"top_k is NULL", [](auto& r) { r.top_k = nullptr; }},
+      {"top_p_count is -1", [](auto& r) { r.top_p_count = -1; }},
+      {"status is NULL", [](auto& r) { r.status = nullptr; }},
+      {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
+      {"workspace_size is ", [](auto& r) { --r.workspace_size; }},
+  };
+  for (const auto& mistake : mistakes) {
+    auto request = good;
+    mistake.make(request);
+    EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
+  }
+  // Whatever the rows, operands of up to 65536 columns need no more than 256 MiB.
+  for (const std::int64_t vocab : {1, 151936, 4194240}) {
+    auto large = good;
+    large.hidden = {memory, 1 << 20, 65536, 65536, ISOLOGIT_F32};
+    large.weight = {memory, vocab, 65536, 65536, ISOLOGIT_BF16};
+    large.vocab_size = vocab;
+    EXPECT_LE(sample_plan(kernels_request(large)).bytes, std::int64_t{1} << 28) << vocab;
+  }
+}
+
 isologit_cuda_backward_request good_backward() {
   const auto score = good_score();
   isologit_cuda_backward_request r = {};

@@ -27,29 +27,6 @@ void expect_right_or_open(const oracle::DotData& data, const Asked& asked, const
   expect_same(found, want, what);
 }
 
-std::vector<std::uint8_t> random_mask(std::size_t size, std::uint64_t seed) {
-  oracle::Random random(seed);
-  std::vector<std::uint8_t> mask(size);
-  const std::uint64_t of = std::array<std::uint64_t, 4>{2, 8, 1, 30}[seed % 4];
-  for (auto& stays : mask) stays = random.below(of) == 0 ? 0 : static_cast<std::uint8_t>(1 + random.below(255));
-  return mask;
-}
-
-// Ascending ids of each row, of which some rows have none.
-void random_lists(std::vector<std::int64_t>& offsets, std::vector<std::int64_t>& ids, std::int64_t rows,
-                  std::int64_t vocab, std::uint64_t seed) {
-  oracle::Random random(seed);
-  offsets.assign(1, 0);
-  ids.clear();
-  for (std::int64_t n = 0; n < rows; ++n) {
-    const std::uint64_t of = 1 + random.below(6);
-    for (std::int64_t v = 0; v < vocab && n % 3 != 2; ++v) {
-      if (random.below(of) == 0) ids.push_back(v);
-    }
-    offsets.push_back(static_cast<std::int64_t>(ids.size()));
-  }
-}
-
 TEST(CudaSelection, EveryFamilyOfRowsUnderAMask) {
   int opens = 0;
   for (const auto family : oracle::row_families) {

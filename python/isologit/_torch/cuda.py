@@ -1,8 +1,9 @@
-"""Logits, scores, results of given logits and linears of CUDA tensors, where libisologit_cuda.so lies beside the
-package; what it does not make, the torch backend does."""
+"""Logits, scores, samples, results of given logits and linears of CUDA tensors, where libisologit_cuda.so lies beside
+the package; what it does not make, the torch backend does."""
 
 import functools
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from isologit import _cuda, _inputs, _native
 from isologit._inputs import HeadArgs
+from isologit._sample import SampleArgs
 from isologit._score import ScoreArgs
 from isologit._support import SupportArgs
 
@@ -93,21 +95,29 @@ def _has_support(support: SupportArgs) -> bool:
 def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]:
     """What is asked for, by name and in the shapes of the operator's results, and the library's "status"; what backward
     wants is left in summaries [N, 5]."""
-    head, support = args.head, args.support
-    ids = None if args.token_ids is None else args.token_ids.reshape(head.hidden.shape[0], -1)
-    lists = {"kept": (support.kept_offsets, support.kept_ids), "banned": (support.banned_offsets, support.banned_ids)}
+    ids = None if args.token_ids is None else args.token_ids.reshape(args.head.hidden.shape[0], -1)
     found = library().score(
-        _head_of(head),
+        _head_of(args.head),
         ids,
         outputs=args.outputs,
         ignore_index=args.ignore_index,
         ignores_rows=args.token_ids is not None and args.token_ids.ndim == 1,
         summaries=summaries,
         top_k=args.top_k,
-        mask=support.mask,
-        **{name: of for name, of in lists.items() if of[0] is not None},
+        **_support_of(args.support),
     )
     return found | {name: found[name].reshape(args.token_ids.shape) for name in _cuda.OF_IDS if name in found}
+
+
+def makes_sample(args: SampleArgs) -> bool:
+    """Whether the library is there and makes this."""
+    return _makes_head(args.head, None)
+
+
+def sample(args: SampleArgs, cuts: Collection[str]) -> dict[str, Tensor]:
+    """A token for each row: SAMPLES by name, and the library's "status". cuts: the names of those that cut a row."""
+    draws = _cuda.Draws(args.seeds, args.sequence_ids, args.positions, **{name: getattr(args, name) for name in cuts})
+    return library().sample(_head_of(args.head), draws, **_support_of(args.support))
 
 
 def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bool:
@@ -156,6 +166,11 @@ def _head_of(head: HeadArgs) -> _cuda.Head:
         scale_first=head.transform_order == "scale_first",
         arithmetic=head.arithmetic,
     )
+
+
+def _support_of(support: SupportArgs) -> dict[str, Any]:
+    lists = {"kept": (support.kept_offsets, support.kept_ids), "banned": (support.banned_offsets, support.banned_ids)}
+    return {"mask": support.mask} | {name: of for name, of in lists.items() if of[0] is not None}
 
 
 def _is_plain(name: str, value: Any) -> bool:

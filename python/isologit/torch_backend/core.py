@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isologit import _logits, _native, _score
 from isologit._inputs import HeadArgs
+from isologit._sample_of_logits import SampleOfLogitsArgs
 from isologit._score import Results, ScoreArgs
 from isologit._support import SupportArgs
 
@@ -82,6 +83,12 @@ def check_ids(token_ids: Tensor, vocab_size: int, ignore_index: int) -> None:
     for place in wrong.reshape(-1).nonzero()[:1, 0].tolist():
         found = int(token_ids.reshape(-1)[place])
         raise ValueError(f"token_ids[{place}]: {found} is outside the vocabulary [0, {vocab_size})")
+
+
+def check_draws(temperatures: Tensor, draws: dict[str, Tensor]) -> None:
+    """What the core says of the numbers of samples, on the CPU, by draws from rows of one logit; temperatures [N]."""
+    logits = torch.zeros(len(temperatures), 1)
+    SampleOfLogitsArgs(logits, temperatures.contiguous(), **draws, threads=1, processors=[], kernel="").draw()
 
 
 def check_known(args: Any, known: frozenset[str]) -> None:

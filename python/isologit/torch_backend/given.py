@@ -1,5 +1,6 @@
-"""Samples, and the functions of given logits. Draws, cuts and gradients of given logits are the core's, a few rows of
-logits copied to the CPU at a time; log_softmax and its kin are made on the device."""
+"""Samples, and the functions of given logits. Draws and cuts that the CUDA library does not make, and gradients of
+given logits, are the core's, a few rows of logits copied to the CPU at a time; log_softmax and its kin are made on the
+device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,8 @@ from isologit.torch_backend import blocks, core, folds, limits, transforms
 from isologit.torch_backend.blocks import Counter
 from isologit.torch_backend.score import checked, report
 
-_DRAWS = ("seeds", "sequence_ids", "positions", "min_p", "top_k", "top_p")
+_CUTS = {"min_p": 0, "top_k": 0, "top_p": 1}  # and what cuts nothing
+_DRAWS = ("seeds", "sequence_ids", "positions", *_CUTS)
 
 
 def _row_slices(logits: Tensor) -> Iterator[slice]:
@@ -31,9 +33,20 @@ def sample(*flat: Any) -> tuple[Tensor, ...]:
     args, counter = SampleArgs.of(flat), Counter()
     core.check_known(args, frozenset(("head", "support", *_DRAWS)))
     head, results = args.head, args.zeros()
-    temperatures = checked(head, args.support, zero=True)
+    fast = head.arithmetic == "fast" and cuda.makes_sample(args)
+    temperatures = checked(head, args.support, zero=True, fast=fast)
     draws = {name: getattr(args, name).cpu() for name in _DRAWS}
     places = torch.arange(head.hidden.shape[0])
+    if cuda.makes_sample(args):
+        core.check_draws(temperatures, draws)
+        found = cuda.sample(args, [name for name, none in _CUTS.items() if bool((draws[name] != none).any())])
+        if int(found.pop("status")[0]) == 0:  # else some draw is not proven, and all are made here
+            report(results.counts, len(places), counter, 0, fast)
+            return tuple(results._replace(**found))
+        if fast:
+            raise RuntimeError(
+                "the CUDA library does not prove these samples of fast logits; expected arithmetic='exact'"
+            )
     # The core divides by the temperature, and takes one of 0 for the greatest logit.
     for whole in blocks.whole_rows(head, args.support, places, torch.ones(len(places)), counter):
         rows = whole.places.cpu()
