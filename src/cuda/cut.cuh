@@ -283,6 +283,7 @@ struct Cut {
       own(lane) = mine;
     });
     const std::uint32_t enough = block.ballot([&](int lane) { return own(lane).reached >= 0; });
+    block.sync_warp();  // all lanes have read what one is about to write
     block.each_lane([&](int lane) {
       if (enough == 0) {
         if (lane == 0) shared.found = true;

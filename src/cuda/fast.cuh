@@ -70,6 +70,9 @@ struct Fast {
   static constexpr int kBlocksPerProcessor = kWarps == 8 ? 1 : NT == 8 ? 2 : 3;
   static constexpr int kStages = 4;
   static constexpr int kDepth = kChain;  // of a stage
+  static constexpr int kRowsAtATime = Block::kThreads / 8;
+  static constexpr int kWeightCopies = kWeightRows / kRowsAtATime;
+  static constexpr int kHiddenCopies = (kHiddenRows + kRowsAtATime - 1) / kRowsAtATime;
 
   // Piece i of row r, 16 bytes, lies at i ^ 4 (r & 1): the lanes meet in no bank.
   struct Stage {
@@ -81,6 +84,8 @@ struct Fast {
   };
   struct Lane {
     float chain[MT][NT][4], total[MT][NT][4];
+    const typename E::Bits* weight[kWeightCopies];  // the rows that the thread copies
+    const std::uint32_t* hidden[kHiddenCopies];
   };
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int row_block, int tile) {
@@ -89,16 +94,14 @@ struct Fast {
     const int v0 = tile * kWeightRows;
     const int stages = p.depth / kDepth;
     block.each_warp([&](int warp) {
-      block.each_lane([&](int lane) {
-        each([&](int m, int n, int i) { state(warp, lane).chain[m][n][i] = state(warp, lane).total[m][n][i] = 0.0F; });
-      });
+      block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, row0, (32 * warp + lane) / 8); });
     });
     ISOLOGIT_UNROLL
-    for (int s = 0; s < kStages - 1; ++s) fetch(block, shared, p, v0, row0, s, stages);
+    for (int s = 0; s < kStages - 1; ++s) fetch(block, shared, state, p, s, stages);
     for (int stage = 0; stage < stages; ++stage) {
       block.template wait<kStages - 2>();
       block.sync();  // this stage is there for all, and all are done with the one before it
-      fetch(block, shared, p, v0, row0, stage + kStages - 1, stages);
+      fetch(block, shared, state, p, stage + kStages - 1, stages);
       block.each_warp([&](int warp) {
         ISOLOGIT_UNROLL
         for (int step = 0; step < kDepth / kStep; ++step) {
@@ -114,6 +117,20 @@ struct Fast {
   }
 
  private:
+  ISOLOGIT_DEVICE static void begin(Lane& own, const Product& p, int v0, int row0, int first) {
+    each([&](int m, int n, int i) { own.chain[m][n][i] = own.total[m][n][i] = 0.0F; });
+    ISOLOGIT_UNROLL
+    for (int j = 0; j < kWeightCopies; ++j) {
+      const int v = p.row_or_last(v0 + kRowsAtATime * j + first);
+      own.weight[j] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
+    }
+    ISOLOGIT_UNROLL
+    for (int j = 0; j < kHiddenCopies; ++j) {
+      const int row = row0 + kRowsAtATime * j + first;
+      own.hidden[j] = p.words + static_cast<std::int64_t>(row < p.rows ? row : p.rows - 1) * (p.depth / 2);
+    }
+  }
+
   template <class Use>
   ISOLOGIT_DEVICE static void each(Use use) {
     ISOLOGIT_UNROLL
@@ -128,9 +145,9 @@ struct Fast {
 
   // Begins the copy of a stage; a group is ended also where there is none, so that they can be counted. A thread copies
   // the same piece of several rows.
-  ISOLOGIT_DEVICE static void fetch(Block& block, Shared& shared, const Product& p, int v0, int row0, int stage,
+  template <class State>
+  ISOLOGIT_DEVICE static void fetch(Block& block, Shared& shared, State& state, const Product& p, int stage,
                                     int stages) {
-    constexpr int kRowsAtATime = Block::kThreads / 8;
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) {
         const int piece = lane % 8;
@@ -139,24 +156,20 @@ struct Fast {
         if (stage < stages) {
           Stage& to = shared.stage[stage % kStages];
           ISOLOGIT_UNROLL
-          for (int j = 0; j < kWeightRows / kRowsAtATime; ++j) {
+          for (int j = 0; j < kWeightCopies; ++j) {
             const int row = kRowsAtATime * j + first;
-            const auto* from =
-                static_cast<const typename E::Bits*>(p.weight) + p.row_or_last(v0 + row) * p.weight_stride;
             Sixteen* place = &to.weight[row][piece ^ 4 * (row & 1)];
             if (ALIGNED) {
-              block.copy_or_zero(place, from + (k < p.size ? k : 0), k < p.size);
+              block.copy_or_zero(place, state(warp, lane).weight[j] + (k < p.size ? k : 0), k < p.size);
             } else {
-              *place = load_chunk<E, false>(from, k, p.size).part[0];
+              *place = load_chunk<E, false>(state(warp, lane).weight[j], k, p.size).part[0];
             }
           }
           ISOLOGIT_UNROLL
-          for (int j = 0; j < (kHiddenRows + kRowsAtATime - 1) / kRowsAtATime; ++j) {
+          for (int j = 0; j < kHiddenCopies; ++j) {
             const int row = kRowsAtATime * j + first;
-            if (row >= kHiddenRows) continue;
-            const int last = row0 + row < p.rows ? row0 + row : p.rows - 1;
-            block.copy(&to.hidden[row][piece ^ 4 * (row & 1)],
-                       p.words + (static_cast<std::int64_t>(last) * p.depth + k) / 2);
+            if (kHiddenRows % kRowsAtATime != 0 && row >= kHiddenRows) continue;
+            block.copy(&to.hidden[row][piece ^ 4 * (row & 1)], state(warp, lane).hidden[j] + k / 2);
           }
         }
         block.end_group();

@@ -33,8 +33,10 @@ struct LogitsRequest {
 // So many hidden rows are prepared at a time. They fit the second-level cache of the larger cards (16 MiB at a depth of
 // 4096), and the weight is read once for all of them.
 inline constexpr std::int64_t kRowsAtOnce = 1024;
-inline constexpr int kSplitRows = 32;       // up to so many the depth is split over warps, which wants whole chunks
-inline constexpr int kFewRows = 8;          // up to so many f64 products are as fast as the weight can be read
+inline constexpr int kSplitRows = 32;  // up to so many the depth is split over warps, which wants whole chunks
+inline constexpr int kFewRows = 16;    // up to so many f64 products are faster than those of digits
+// From so many on, tiles of the greatest shapes are enough for all processors of a device.
+inline constexpr int kManyWeightRows = 16384;
 inline constexpr int kMostDepth = 1 << 20;  // the bounds of certificate.cuh hold up to here
 
 struct Workspace {
@@ -82,7 +84,7 @@ template <class Launcher>
 void launch_digits(Launcher& launcher, Product p) {
   using Four = typename Launcher::template Block<4>;
   if (p.vocab >= Digits<Four, 8>::kWeightRows) {
-    if (p.rows <= 32) {
+    if (p.rows <= 32 || (p.rows <= 64 && p.vocab < kManyWeightRows)) {
       launch_tiles<Digits<Four, 4>>(launcher, p, true);
     } else {
       launch_tiles<Digits<Four, 8>>(launcher, p, true);
@@ -104,8 +106,12 @@ void launch_aligned(Launcher& launcher, const Product& p) {
       return;
     }
   }
-  if (p.rows <= 8) {
+  if (p.rows <= 8 && p.vocab < kManyWeightRows) {
+    launch_tiles<Split<Four, E, LOW, 1, 1>>(launcher, p, false);
+  } else if (p.rows <= 8) {
     launch_tiles<Split<Four, E, LOW, kWide ? 2 : 4, 1>>(launcher, p, false);
+  } else if (p.rows <= 16 && p.vocab < kManyWeightRows) {
+    launch_tiles<Split<Four, E, LOW, 1, 2>>(launcher, p, false);
   } else if (p.rows <= 16) {
     launch_tiles<Split<Four, E, LOW, 2, 2>>(launcher, p, false);
   } else if (p.rows <= kSplitRows) {
