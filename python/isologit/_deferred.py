@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from isologit import _numbers
+from isologit import _numbers, losses
 
 
 class DeferredLogits(Tensor):
@@ -132,7 +132,7 @@ def causal_lm_loss(
     **others: Any,
 ) -> Tensor:
     """transformers.loss.loss_utils.ForCausalLMLoss; of logits that nobody has looked at, their hidden states' cross
-    entropy. Token t + 1 is scored at t, unless shift_labels tell what is."""
+    entropy, over num_items_in_batch rounded once. Token t + 1 is scored at t, unless shift_labels tell what is."""
     if not isinstance(logits, DeferredLogits) or logits.changed or others.get("weight") is not None:
         from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -140,11 +140,11 @@ def causal_lm_loss(
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     hidden = logits.hidden.reshape(-1, logits.hidden.shape[-1])
-    options = {"ignore_index": ignore_index, "reduction": "mean" if num_items_in_batch is None else "sum"}
-    loss = logits.head.cross_entropy(hidden, shift_labels.reshape(-1).to(hidden.device), **options)
+    target = shift_labels.reshape(-1).to(hidden.device)
     if num_items_in_batch is None:
-        return loss
-    return loss / (num_items_in_batch.to(loss.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch)
+        return logits.head.cross_entropy(hidden, target, ignore_index=ignore_index)
+    each = logits.head.cross_entropy(hidden, target, ignore_index=ignore_index, reduction="none")
+    return losses.mean(each, num_items_in_batch)
 
 
 class _Deferring:
