@@ -27,9 +27,9 @@ from isologit._deferred import DeferredLogits, causal_lm_loss  # noqa: E402
 LABELS = torch.tensor([[-100, -100, 5, 6, 7, 8], [9, 10, 11, -100, 13, 14]])
 
 
-def installed(family="Qwen3", tied=True, dtype=torch.bfloat16):
+def installed(family="Qwen3", tied=True, dtype=torch.bfloat16, scope="head"):
     model = tiny(family, tied, dtype)
-    isologit.hf.install(model)
+    isologit.hf.install(model, scope=scope)
     return model
 
 
@@ -51,8 +51,9 @@ class Largest(TorchDispatchMode):
         return found
 
 
-def test_the_loss_is_that_of_the_hidden_states():
-    model = installed()
+@pytest.mark.parametrize("scope", ["head", "model"])
+def test_the_loss_is_that_of_the_hidden_states(scope):
+    model = installed(scope=scope)
     found = model(input_ids=IDS, labels=LABELS).loss
     hidden = model.base_model(input_ids=IDS, use_cache=False).last_hidden_state
     weight = model.get_output_embeddings().weight
@@ -140,6 +141,19 @@ def test_logits_that_were_changed_are_what_the_loss_is_of():
     right = model(input_ids=IDS).logits.detach() / 2
     assert same_bits(changed.detach(), right)
     assert same_bits(causal_lm_loss(changed, LABELS, VOCAB), ForCausalLMLoss(right, LABELS, VOCAB))
+
+
+def test_a_copy_is_made_when_it_is_looked_at_too():
+    model = installed()
+    logits = model(input_ids=IDS, labels=LABELS).logits
+    right, copied = model(input_ids=IDS).logits.detach(), logits.clone()
+    assert isinstance(copied, DeferredLogits) and copied.requires_grad
+    wanted = gradients(model, model(input_ids=IDS).logits.sum())
+    found = gradients(model, copied.sum())
+    assert all(same_bits(one, other) for one, other in zip(found, wanted, strict=True))
+    assert logits.made is None and same_bits(copied.detach(), right)
+    copied.div_(2)
+    assert same_bits(logits.detach(), right) and same_bits(copied.detach(), right / 2)
 
 
 def test_logits_of_a_weight_that_is_no_more_are_refused():
