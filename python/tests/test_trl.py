@@ -1,6 +1,8 @@
 """The fused head of TRL's real trainers, and each of its fields against TRL's own function in f64."""
 
+import os
 import warnings
+from unittest import mock
 
 import pytest
 
@@ -9,6 +11,7 @@ pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
 import foreign  # noqa: E402
+from trl import _compat  # noqa: E402
 from trl.kernels import chunked_logprob  # noqa: E402
 from trl.trainer import utils  # noqa: E402
 
@@ -248,6 +251,15 @@ def names_restored():
     ours._in_force.clear()
     if ours._originals:
         ours._restore_names()
+
+
+def test_trl_quiets_vllm_where_nobody_has_said_how_much_it_shall_log(monkeypatch):
+    """What docs/integrations/vllm.md says of the line by which isologit tells that it is on."""
+    monkeypatch.setattr(_compat, "_is_package_available", lambda name: name == "vllm")
+    for environment, level in (({}, "ERROR"), ({"VLLM_LOGGING_LEVEL": "INFO"}, "INFO")):
+        with mock.patch.dict(os.environ, environment, clear=True):
+            _compat._patch_vllm_logging()
+            assert os.environ["VLLM_LOGGING_LEVEL"] == level
 
 
 TEXTS = ["In the beginning God created", "the heaven and the earth", "And the earth was", "without form, and void"]
