@@ -4,24 +4,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 import foreign  # noqa: E402
-import torch.distributed as dist  # noqa: E402
 from adapters import CASES, VOCAB, package  # noqa: E402
 from expected import same_bits  # noqa: E402
 
 from isologit.integrations import _table  # noqa: E402
 
-if not dist.is_available():
-    pytest.skip("torch has no distributed package here", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("group")
 ROWS, SIZE, T = 8, 16, float(torch.tensor(0.7))
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group(tmp_path_factory):
-    store = tmp_path_factory.mktemp("group") / "store"
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module", params=CASES)
