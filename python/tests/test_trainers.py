@@ -3,12 +3,14 @@
 import contextlib
 import importlib
 import types
+from fractions import Fraction
 
 import pytest
 
 torch = pytest.importorskip("torch")
 import foreign  # noqa: E402
 from adapters import SKYRL, VOCAB, installed, package, recorded  # noqa: E402
+from expected import round_once  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -172,6 +174,28 @@ def test_liger(reduction):
                     Loss(**{name: True})(weight, hidden, target)
         assert torch.equal(got, of_function)
         assert_near([got.reshape(-1)], [wanted.reshape(-1)], [hidden, weight, bias], wide, 20.0, 1)
+
+
+@pytest.mark.parametrize("given", [int, torch.tensor])
+def test_the_loss_of_ligers_models_is_rounded_once(given):
+    """Of logits of few bits, whose logprobs in f64 tell those in f32."""
+    with package("liger"):
+        module = importlib.import_module("liger_kernel.transformers.model.loss_utils")
+        generator = torch.Generator().manual_seed(5)
+        hidden, weight = (torch.randint(-8, 8, (n, SIZE), generator=generator) / 8.0 for n in (24, VOCAB))
+        hidden, labels = hidden.reshape(2, 12, SIZE), torch.randint(0, VOCAB, (2, 12), generator=generator)
+        labels[0, 2] = -100
+        z = F.linear(hidden.double(), weight.double())[:, :-1].flatten(0, 1)
+        each = F.cross_entropy(z, labels[:, 1:].flatten(), reduction="none").float()
+        total = sum(map(Fraction, each.tolist()))
+        twice = (n for n in range(2, 99) if round_once(total / n) != round_once(Fraction(round_once(total)) / n))
+        count = next(twice)
+        with installed(integrations.liger):
+            over_all = module.LigerForCausalLMLoss(hidden, weight, labels, SIZE, given(count))
+            over_own = module.LigerForCausalLMLoss(hidden, weight, labels, SIZE)
+            with pytest.raises(NotImplementedError, match="return_token_accuracy is given"):
+                module.LigerForCausalLMLoss(hidden, weight, labels, SIZE, return_token_accuracy=True)
+    assert over_all.item() == round_once(total / count) and over_own.item() == round_once(total / 21)
 
 
 def formula(z, ids):
