@@ -6,13 +6,14 @@ the head gives; autograd goes through them either way.
 """
 
 import inspect
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from isologit import _numbers
+from isologit import _numbers, losses
 
 
 class DeferredLogits(Tensor):
@@ -27,17 +28,27 @@ class DeferredLogits(Tensor):
     def __init__(self, head: nn.Module, hidden: Tensor) -> None:
         self.head, self.hidden, self.made = head, hidden, None
         self.changed = False  # by an operation in place
-        self.versions = _versions(head, hidden)
+        self.parameters = _parameters(head)
+        self.versions = _versions(hidden, self.parameters)
 
     __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def copy(self) -> "DeferredLogits":
+        """Deferred too: DDP that looks for unused parameters copies all that a model returns."""
+        copied = DeferredLogits(self.head, self.hidden)
+        copied.parameters, copied.versions = self.parameters, self.versions
+        return copied
 
     def make(self) -> Tensor:
         """The logits, without autograd: below it."""
         if self.made is None:
-            if self.versions != _versions(self.head, self.hidden):
+            now = _parameters(self.head)
+            same = len(now) == len(self.parameters) and all(map(operator.is_, now, self.parameters))
+            if not same or self.versions != _versions(self.hidden, now):
                 raise RuntimeError(
                     "logits: the weight or the hidden states were changed since the model was called with labels, "
-                    "which leaves logits to be made when they are looked at; look at them before, or call it without"
+                    "which leaves logits to be made when they are looked at, or FSDP has sharded the weight again; "
+                    "look at them before, or call it without"
                 )
             with torch.no_grad():
                 self.made = self.head.plain_logits(self.hidden)
@@ -66,6 +77,8 @@ class DeferredLogits(Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         named = named or {}
+        if function is torch.ops.aten.clone.default and arguments[0].made is None:
+            return arguments[0].copy()
         found = function(*_made(arguments), **_made(named))
         if any(argument.alias_info and argument.alias_info.is_write for argument in function._schema.arguments):
             for argument in arguments:
@@ -83,8 +96,8 @@ def _parameters(head: nn.Module) -> list[Tensor]:
     return [x for x in (head.weight, head.bias, *(head.lora or ())[:2]) if x is not None]
 
 
-def _versions(head: nn.Module, hidden: Tensor) -> list[int]:
-    return [x._version for x in (hidden, *_parameters(head))]
+def _versions(hidden: Tensor, parameters: list[Tensor]) -> list[int]:
+    return [x._version for x in (hidden, *parameters)]
 
 
 class _Defer(torch.autograd.Function):
@@ -93,11 +106,14 @@ class _Defer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, head: nn.Module, hidden: Tensor, *parameters: Tensor) -> Tensor:
         ctx.head = head
+        ctx.set_materialize_grads(False)  # of logits that no loss is of
         ctx.save_for_backward(hidden, *parameters)
         return DeferredLogits(head, hidden.detach())
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        if upstream is None:
+            return (None,) * len(ctx.needs_input_grad)
         hidden, *parameters = ctx.saved_tensors
         with torch.enable_grad():
             hidden = hidden.detach().requires_grad_()
@@ -132,7 +148,7 @@ def causal_lm_loss(
     **others: Any,
 ) -> Tensor:
     """transformers.loss.loss_utils.ForCausalLMLoss; of logits that nobody has looked at, their hidden states' cross
-    entropy. Token t + 1 is scored at t, unless shift_labels tell what is."""
+    entropy, over num_items_in_batch rounded once. Token t + 1 is scored at t, unless shift_labels tell what is."""
     if not isinstance(logits, DeferredLogits) or logits.changed or others.get("weight") is not None:
         from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -140,11 +156,13 @@ def causal_lm_loss(
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
     hidden = logits.hidden.reshape(-1, logits.hidden.shape[-1])
-    options = {"ignore_index": ignore_index, "reduction": "mean" if num_items_in_batch is None else "sum"}
-    loss = logits.head.cross_entropy(hidden, shift_labels.reshape(-1).to(hidden.device), **options)
+    target = shift_labels.reshape(-1).to(hidden.device)
+    if not torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
+        logits.make()  # evaluation looks at them when the model has returned, and FSDP has sharded the weight again
     if num_items_in_batch is None:
-        return loss
-    return loss / (num_items_in_batch.to(loss.device) if isinstance(num_items_in_batch, Tensor) else num_items_in_batch)
+        return logits.head.cross_entropy(hidden, target, ignore_index=ignore_index)
+    each = logits.head.cross_entropy(hidden, target, ignore_index=ignore_index, reduction="none")
+    return losses.mean(each, num_items_in_batch)
 
 
 class _Deferring:

@@ -1,6 +1,7 @@
 """Losses of policy optimization as functions of logprobs: real sums, rounded once. docs/losses.md defines them.
 
-Tensors [B, T] are f32: a row is a sequence, of which `mask` says which tokens count. Differentiable in `logprobs`.
+Tensors [B, T] are f32: a row is a sequence, of which `mask` says which tokens count. Differentiable in `logprobs`. They
+may be on any device, where results are too; the processor computes.
 """
 
 from typing import Any
@@ -17,11 +18,11 @@ __all__ = ["KINDS", "Sum", "kl", "mean", "policy_loss", "policy_loss_part", "rat
 
 
 def _f32(tensor: Tensor, name: str, shape: torch.Size | None = None) -> np.ndarray:
-    if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-        raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected torch.float32 on the CPU")
+    if tensor.dtype != torch.float32:
+        raise ValueError(f"{name}: {tensor.dtype}; expected torch.float32")
     if shape is not None and tensor.shape != shape:
         raise ValueError(f"{name}: shape is {list(tensor.shape)}; expected {list(shape)}, as logprobs")
-    return tensor.detach().numpy()
+    return tensor.detach().cpu().numpy()
 
 
 class _OfLogprobs(torch.autograd.Function):
@@ -30,11 +31,12 @@ class _OfLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logprobs: Tensor, value: np.ndarray, gradient: Any) -> Tensor:
         ctx.gradient = gradient
-        return torch.from_numpy(np.array(value, np.float32))
+        return torch.from_numpy(np.array(value, np.float32)).to(logprobs.device)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return torch.from_numpy(ctx.gradient(_f32(upstream.contiguous(), "upstream"))), None, None
+        gradient = torch.from_numpy(ctx.gradient(_f32(upstream.contiguous(), "upstream")))
+        return gradient.to(upstream.device), None, None
 
 
 def _each(logprobs: Tensor, others: np.ndarray, value: Any, slope: Any) -> Tensor:
@@ -101,7 +103,7 @@ def _given(
         _f32(logprobs, "logprobs"),
         _f32(old_logprobs, "old_logprobs", shape),
         _f32(advantages, "advantages", shape),
-        mask.numpy(),
+        mask.cpu().numpy(),
         None if ref_logprobs is None else _f32(ref_logprobs, "ref_logprobs", shape),
     )
     return batch, Options(options.kind, *numbers, options.max_length)
@@ -163,7 +165,7 @@ def policy_loss(
     return _OfLogprobs.apply(logprobs, part.loss(count), gradient)
 
 
-def mean(values: Tensor, count: float | None = None) -> Tensor:
+def mean(values: Tensor, count: float | Tensor | None = None) -> Tensor:
     """The real sum of f32 values over count, or over their number, rounded once: `-mean(logprobs)` is a loss."""
     array = _f32(values, "values")
     count = array.size if count is None else float(count)

@@ -6,3 +6,15 @@ def rng():
     import numpy
 
     return numpy.random.default_rng(20260)
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A process group of one rank."""
+    dist = pytest.importorskip("torch").distributed
+    if not dist.is_available():
+        pytest.skip("torch has no distributed package here")
+    store = tmp_path_factory.mktemp("group") / "store"
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()

@@ -9,7 +9,8 @@ from test_forward_models import model_of
 from test_forward_training import tokens
 
 import isologit
-from isologit import forward, hf
+from isologit import forward, hf, losses
+from isologit._deferred import DeferredLogits, causal_lm_loss
 from isologit._score import OUTPUTS
 
 
@@ -66,6 +67,32 @@ def test_gradients_of_heads(device):
         return [x.grad for x in leaves]
 
     assert_same(device, exact, hidden, weight, ids)
+
+
+def test_losses(device):
+    logprobs, old, ref = (-normal(3, 5, seed=seed).float().abs() for seed in range(3))
+    advantages = normal(3).float()
+    mask = torch.arange(15).reshape(3, 5) % 4 != 1
+
+    def of_policy(logprobs, old, ref, advantages, mask):
+        leaf = logprobs.clone().requires_grad_()
+        loss = losses.policy_loss(leaf, old, advantages, mask, ref_logprobs=ref, kl_weight=0.1)
+        total = loss + losses.mean(leaf, torch.tensor(7, device=leaf.device)) + losses.kl(leaf, ref).sum()
+        total.backward()
+        return [loss.detach(), total.detach(), losses.ratio(logprobs, old), leaf.grad]
+
+    assert_same(device, of_policy, logprobs, old, ref, advantages, mask)
+
+
+@pytest.mark.parametrize("count", [None, 11, torch.tensor(11)])
+def test_losses_of_a_model(device, count):
+    model, ids = model_of("qwen3"), tokens(2, 9)
+    hf.install(model)
+    right = model(ids, labels=ids, num_items_in_batch=count).loss
+    hidden = model.base_model(ids, use_cache=False).last_hidden_state.detach()
+    model.to(device)
+    found = causal_lm_loss(DeferredLogits(model.lm_head, hidden.to(device)), ids, 50, count)
+    assert found.device == device and same_bits(found.detach().cpu(), right.detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -1,10 +1,13 @@
-"""Two ranks of a training step of a model whose head and body are isologit's, each with a row of the batch. Prints, in
-JSON, what differs from one process: for each rank {wrapper: {tensor: how many of its values}}."""
+"""Two ranks of a training step of a model whose head, or head and body, are isologit's, each with a row of the batch.
+Prints, in JSON, what differs from one process: for each rank {case: {tensor: how many of its values}}."""
 
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -15,6 +18,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from isologit import hf
+from isologit._deferred import DeferredLogits
+from isologit.nn import LMHead
 
 RANKS = 2
 CONFIG = {
@@ -25,9 +30,19 @@ CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
-    "tie_word_embeddings": True,
 }
 IDS = torch.randint(3, 61, (RANKS, 9), generator=torch.Generator().manual_seed(5))
+
+
+ITEMS = 23  # tokens of the whole batch and of others, which the loss is over
+
+
+def model_of(scope: str, tied: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(**CONFIG, tie_word_embeddings=tied)
+    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    hf.install(model, scope=scope)
+    return model
 
 
 class Scored(nn.Module):
@@ -35,63 +50,135 @@ class Scored(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        config = transformers.Qwen3Config(**CONFIG)
-        self.model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
-        hf.install(self.model, scope="model")
+        self.model = model_of("model")
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return self.model.get_output_embeddings().logprobs(hidden[:, :-1], ids[:, 1:]).logprobs
 
 
-def ddp(scored: Scored) -> nn.Module:
-    return DistributedDataParallel(scored)
-
-
-def fsdp2(scored: Scored) -> nn.Module:
-    for layer in scored.model.base_model.layers:
-        fully_shard(layer)
-    return fully_shard(scored)
-
-
-WRAPPERS = {"none": lambda scored: scored, "ddp": ddp, "fsdp2": fsdp2}
-
-
-def step(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+def of_logprobs(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     logprobs = module(ids)
     (-logprobs.sum()).backward()
     return logprobs.detach()
 
 
-def expected() -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """The logprobs of each row alone, and the gradients' mean over the ranks, as both wrappers take it."""
-    logprobs, gradients = [], []
+def of_labels(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """The loss that a model makes of hidden states: without logits, forward and backward."""
+    with mock.patch.object(LMHead, "plain_logits", side_effect=AssertionError("logits were made")):
+        out = module(input_ids=ids, labels=ids, num_items_in_batch=ITEMS)
+        out.loss.backward()
+    assert isinstance(out.logits, DeferredLogits)
+    return out.loss.detach()
+
+
+def of_logits(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """The loss that Transformers makes of a head's logits, where its weight is there for their sake alone."""
+    out = module(input_ids=ids, labels=ids, num_items_in_batch=ITEMS)
+    out.loss.backward()
+    assert type(out.logits) is torch.Tensor
+    return out.loss.detach()
+
+
+def ddp(module: nn.Module) -> nn.Module:
+    return DistributedDataParallel(module)
+
+
+def ddp_unused(module: nn.Module) -> nn.Module:
+    """As Transformers' Trainer has it."""
+    return DistributedDataParallel(module, find_unused_parameters=True)
+
+
+def fsdp2(module: nn.Module) -> nn.Module:
+    for layer in next(each for each in module.modules() if isinstance(each, nn.ModuleList)):
+        fully_shard(layer)
+    return fully_shard(module)
+
+
+def fsdp2_head(model: nn.Module) -> nn.Module:
+    fully_shard(model.lm_head)
+    return fsdp2(model)
+
+
+def hooked() -> nn.Module:
+    """A model that does not defer."""
+    model = model_of("head", tied=False)
+    model.lm_head.register_forward_hook(lambda *_: None)
+    return model
+
+
+class Case(NamedTuple):
+    """make: of one process's model; wrapped: of a rank's, where that is another."""
+
+    make: Callable[[], nn.Module]
+    step: Callable[[nn.Module, torch.Tensor], torch.Tensor]
+    wrap: Callable[[nn.Module], nn.Module]
+    wrapped: Callable[[], nn.Module] | None = None
+
+
+def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module]) -> Case:
+    return Case(lambda: model_of(scope), of_labels, wrap)
+
+
+CASES = {
+    "none": Case(Scored, of_logprobs, lambda module: module),
+    "ddp": Case(Scored, of_logprobs, ddp),
+    "fsdp2": Case(Scored, of_logprobs, fsdp2),
+    "labels, ddp": with_labels("head", ddp),
+    "labels, ddp, unused": with_labels("head", ddp_unused),
+    "labels, fsdp2": with_labels("head", fsdp2),
+    "labels, model, ddp": with_labels("model", ddp_unused),
+    "labels, model, fsdp2": with_labels("model", fsdp2),
+    "labels, fsdp2 of the head": Case(hooked, of_logits, fsdp2_head, lambda: model_of("head", tied=False)),
+}
+
+
+def expected(case: Case) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """The results of each row alone, and the gradients' mean over the ranks, as the wrappers take it."""
+    results, gradients = [], []
     for row in IDS.split(1):
-        scored = Scored()
-        logprobs.append(step(scored, row))
-        gradients.append({name: parameter.grad for name, parameter in scored.named_parameters()})
-    return logprobs, {name: sum(one[name] / RANKS for one in gradients) for name in gradients[0]}
+        module = case.make()
+        results.append(case.step(module, row))
+        gradients.append({name: parameter.grad for name, parameter in module.named_parameters()})
+    return results, {name: sum(one[name] / RANKS for one in gradients) for name in gradients[0]}
 
 
 def different(a: torch.Tensor, b: torch.Tensor) -> int:
     return int((a != b).sum())
 
 
-def differences(rank: int, wrap: str) -> dict[str, int]:
-    logprobs, gradients = expected()
-    scored = Scored()
-    found = {"logprobs": different(step(WRAPPERS[wrap](scored), IDS[rank : rank + 1]), logprobs[rank])}
-    for name, parameter in scored.named_parameters():
+def differences(rank: int, case: Case) -> dict[str, int]:
+    results, gradients = expected(case)
+    module = (case.wrapped or case.make)()
+    found = {"result": different(case.step(case.wrap(module), IDS[rank : rank + 1]), results[rank])}
+    for name, parameter in module.named_parameters():
         gradient = parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad
         found[name] = different(gradient, gradients[name])
-    assert all(isinstance(parameter, DTensor) == (wrap == "fsdp2") for parameter in scored.parameters())
+    is_sharded = case.wrap in (fsdp2, fsdp2_head)
+    assert all(isinstance(parameter, DTensor) == is_sharded for parameter in module.parameters())
     return found
+
+
+def evaluation(rank: int) -> dict[str, int]:
+    """Of a model whose weight FSDP2 shards again when it returns: its logits, and what training says of them."""
+    model, row = model_of("head"), IDS[rank : rank + 1]
+    right, loss = model(input_ids=row).logits, model(input_ids=row, labels=row).loss
+    fully_shard(model, reshard_after_forward=True)
+    with torch.no_grad():
+        out = model(input_ids=row, labels=row)
+    assert isinstance(model.lm_head.weight, DTensor)
+    try:
+        model(input_ids=row, labels=row).logits.sum()
+        refused = False
+    except RuntimeError as error:
+        refused = "FSDP has sharded the weight again" in str(error)
+    return {"logits": different(out.logits, right), "loss": different(out.loss, loss), "not refused": int(not refused)}
 
 
 def work(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
-    found = {wrap: differences(rank, wrap) for wrap in WRAPPERS}
+    found = {name: differences(rank, case) for name, case in CASES.items()}
+    found["evaluation"] = evaluation(rank)
     with open(f"{folder}/{rank}.json", "w") as file:
         json.dump(found, file)
     dist.barrier()

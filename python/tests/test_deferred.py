@@ -3,13 +3,18 @@ at."""
 
 import copy
 import pickle
+from fractions import Fraction
 
 import numpy
 import pytest
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-from expected import same_bits  # noqa: E402
+import expected  # noqa: E402
+import expected_gradients  # noqa: E402
+import expected_scores  # noqa: E402
+from expected import round_once, same_bits  # noqa: E402
+from gradient_problem import dz_of  # noqa: E402
 from test_hf import IDS, VOCAB, body, tiny  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
@@ -22,9 +27,9 @@ from isologit._deferred import DeferredLogits, causal_lm_loss  # noqa: E402
 LABELS = torch.tensor([[-100, -100, 5, 6, 7, 8], [9, 10, 11, -100, 13, 14]])
 
 
-def installed(family="Qwen3", tied=True, dtype=torch.bfloat16):
+def installed(family="Qwen3", tied=True, dtype=torch.bfloat16, scope="head"):
     model = tiny(family, tied, dtype)
-    isologit.hf.install(model)
+    isologit.hf.install(model, scope=scope)
     return model
 
 
@@ -46,8 +51,9 @@ class Largest(TorchDispatchMode):
         return found
 
 
-def test_the_loss_is_that_of_the_hidden_states():
-    model = installed()
+@pytest.mark.parametrize("scope", ["head", "model"])
+def test_the_loss_is_that_of_the_hidden_states(scope):
+    model = installed(scope=scope)
     found = model(input_ids=IDS, labels=LABELS).loss
     hidden = model.base_model(input_ids=IDS, use_cache=False).last_hidden_state
     weight = model.get_output_embeddings().weight
@@ -58,12 +64,39 @@ def test_the_loss_is_that_of_the_hidden_states():
     assert all(same_bits(one, other) for one, other in zip(gradients(model, found), wanted, strict=True))
 
 
-@pytest.mark.parametrize("count", [7, torch.tensor(7)])
-def test_what_transformers_loss_takes(count):
+@pytest.mark.parametrize("given", [None, int, torch.tensor])
+def test_loss_and_gradients_are_those_of_the_definition(given):
+    """A loss over num_items_in_batch is a sum divided, rounded once."""
+    model = installed(tied=False, dtype=torch.float32)
+    head = model.get_output_embeddings()
+    head.gradients = "exact"
+    seen = []
+    model.base_model.norm.register_forward_hook(lambda _, __, hidden: seen.append(hidden.retain_grad() or hidden))
+    model(input_ids=IDS, labels=LABELS)
+    hidden, weight = seen[-1].detach().flatten(0, 1), head.weight.detach()
+    target = torch.nn.functional.pad(LABELS, (0, 1), value=-100)[:, 1:].flatten()
+    z, counted = expected.logits(hidden, weight).tolist(), (target != -100).nonzero().flatten().tolist()
+    scores = {n: expected_scores.of_row(z[n], z[n], list(range(VOCAB)), [int(target[n])]) for n in counted}
+    total = -sum(Fraction(scores[n]["logprobs"][0]) for n in counted)
+    # A number by which the sum, if it were rounded, would not give the same.
+    twice = (n for n in range(2, 99) if round_once(total / n) != round_once(Fraction(round_once(total)) / n))
+    count = len(counted) if given is None else next(twice)
+
+    loss = model(input_ids=IDS, labels=LABELS, num_items_in_batch=None if given is None else given(count)).loss
+    assert loss.dtype == torch.float32 and loss.shape == () and loss.item() == round_once(total / count)
+    g = torch.tensor(0.7)
+    loss.backward(g)
+    each = -round_once(Fraction(g.item()) / count)
+    upstream = torch.where(target == -100, 0.0, torch.tensor(each))
+    none = torch.zeros(len(target))
+    dz = dz_of(hidden, weight, None, target.clamp(min=0)[:, None], upstream[:, None], none, none)
+    dhidden, dweight = expected_gradients.gradients(dz, hidden, weight)[:2]
+    assert same_bits(seen[-1].grad.flatten(0, 1), dhidden) and same_bits(head.weight.grad, dweight)
+
+
+def test_what_transformers_loss_takes():
     model = installed()
     hidden, weight = body(model), model.get_output_embeddings().weight
-    total = isologit.linear_cross_entropy(hidden[:, :-1], weight, LABELS[:, 1:], reduction="sum")
-    assert same_bits(model(input_ids=IDS, labels=LABELS, num_items_in_batch=count).loss, total / count)
     shifted = model(input_ids=IDS, labels=LABELS, shift_labels=IDS, ignore_index=13).loss
     assert same_bits(shifted, isologit.linear_cross_entropy(hidden, weight, IDS, ignore_index=13))
     kept = model(input_ids=IDS, labels=LABELS[:, -2:], logits_to_keep=2).loss
@@ -108,6 +141,19 @@ def test_logits_that_were_changed_are_what_the_loss_is_of():
     right = model(input_ids=IDS).logits.detach() / 2
     assert same_bits(changed.detach(), right)
     assert same_bits(causal_lm_loss(changed, LABELS, VOCAB), ForCausalLMLoss(right, LABELS, VOCAB))
+
+
+def test_a_copy_is_made_when_it_is_looked_at_too():
+    model = installed()
+    logits = model(input_ids=IDS, labels=LABELS).logits
+    right, copied = model(input_ids=IDS).logits.detach(), logits.clone()
+    assert isinstance(copied, DeferredLogits) and copied.requires_grad
+    wanted = gradients(model, model(input_ids=IDS).logits.sum())
+    found = gradients(model, copied.sum())
+    assert all(same_bits(one, other) for one, other in zip(found, wanted, strict=True))
+    assert logits.made is None and same_bits(copied.detach(), right)
+    copied.div_(2)
+    assert same_bits(logits.detach(), right) and same_bits(copied.detach(), right / 2)
 
 
 def test_logits_of_a_weight_that_is_no_more_are_refused():

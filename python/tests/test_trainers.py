@@ -1,64 +1,22 @@
-"""The adapters of integrations: each in the place of the package's own function, against that function in f64.
-
-What cannot be installed here is a stand-in with the signature that was read from the source: integrations/_table.py.
-"""
+"""What adapters of integrations do beyond the table of test_adapters.py: batches, options, models of the packages."""
 
 import contextlib
 import importlib
-import inspect
-import pathlib
-import subprocess
-import sys
 import types
+from fractions import Fraction
 
 import pytest
 
 torch = pytest.importorskip("torch")
 import foreign  # noqa: E402
-import torch.distributed as dist  # noqa: E402
+from adapters import SKYRL, VOCAB, installed, package, recorded  # noqa: E402
+from expected import round_once  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from isologit import integrations  # noqa: E402
-from isologit.integrations import _adapter, _table  # noqa: E402
 
-ROWS, VOCAB, SIZE, T = 8, 40, 16, float(torch.tensor(0.7))
-SKYRL = "skyrl.backends.skyrl_train.distributed.megatron.model_utils"
-# How the files of each package are had without what they do not need here.
-BARE = {
-    "verl": (
-        ("verl", "verl.utils", "verl.models")
-        + ("verl.utils.experimental", "verl.utils.kernel", "verl.models.transformers"),
-        {},
-    ),
-    "openrlhf": (("openrlhf", "openrlhf.models"), {"deepspeed": {}}),
-    "areal": (
-        ("areal", "areal.utils", "areal.utils.functional"),
-        {"areal.infra": {}, "areal.infra.platforms": {"is_npu_available": False}},
-    ),
-    "skyrl": (tuple(SKYRL.rsplit(".", n)[0] for n in range(5, 0, -1)), {}),
-    "megatron": ((), {}),
-    "liger": ((), {}),
-}
-
-
-@contextlib.contextmanager
-def package(key):
-    """The real one if it is installed; a skip if it is not."""
-    found = _table.PACKAGES[key]
-    seen = _adapter.version(found)
-    if seen is None:
-        pytest.skip(f"{found.distribution} is not installed")
-    bare, stand_ins = BARE[key]
-    with foreign.imported(*bare, stand_ins=stand_ins), torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@pytest.fixture
-def group(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield dist.group.WORLD
-    dist.destroy_process_group()
+ROWS, SIZE, T = 8, 16, float(torch.tensor(0.7))
 
 
 def head(dtype=torch.float32):
@@ -91,110 +49,11 @@ def assert_near(results, wanted, leaves, wide, largest, roundings, gradients=2.0
         assert e.abs().max() > 0.01 and (g.double() - e).abs().max() <= gradients * e.abs().max()
 
 
-@contextlib.contextmanager
-def installed(module):
-    """In force, called, and out again."""
-    calls = module.adapter.calls
-    module.install()
-    assert module.in_force()
-    try:
-        yield
-    finally:
-        module.uninstall()
-    assert module.adapter.calls > calls and not module.in_force()
-
-
-@pytest.mark.parametrize("key", BARE)
-def test_signatures_and_version_are_those_of_the_table(key):
-    with package(key):
-        _adapter.check(key)
-        assert _adapter.version(_table.PACKAGES[key]) == _table.PACKAGES[key].tested
-
-
-def test_what_moved_is_named(monkeypatch):
-    with package("openrlhf"):
-        table = _table.PACKAGES["openrlhf"]
-        name = "openrlhf.models.utils:compute_entropy"
-        for names, message in (
-            ({name: "(logits, mask)"}, r"openrlhf .*: .*:compute_entropy takes \(logits\); expected \(logits, mask\)"),
-            ({"openrlhf.models.utils:gone": "()"}, "openrlhf.models.utils:gone has moved: .*made for 0.11.2"),
-        ):
-            monkeypatch.setitem(_table.PACKAGES, "openrlhf", table._replace(names=names))
-            with pytest.raises(NotImplementedError, match=message):
-                integrations.openrlhf.install()
-        monkeypatch.setitem(_table.PACKAGES, "openrlhf", table._replace(names={"openrlhf.nowhere:gone": "()"}))
-        with pytest.raises(ImportError, match="openrlhf.nowhere:gone cannot be imported"):
-            integrations.openrlhf.install()
-
-
-def test_openrlhf():
-    with package("openrlhf"):
-        utils = importlib.import_module("openrlhf.models.utils")
-        z, ids = given_logits(), torch.arange(ROWS)
-        wide = z.detach().double().requires_grad_()
-        with foreign.in_f64(utils):
-            wanted = [utils.log_probs_from_logits(wide / T, ids), utils.compute_entropy(wide)]
-        importer = types.ModuleType("openrlhf.importer")
-        importer.compute = utils.compute_entropy
-        sys.modules["openrlhf.importer"] = importer
-        former = utils.compute_entropy
-        with installed(integrations.openrlhf):
-            assert importer.compute is utils.compute_entropy is not former
-            results = [utils.log_probs_from_logits(z, ids, T), importer.compute(z)]
-        assert importer.compute is utils.compute_entropy is former
-        assert_near(results, wanted, [z], [wide], 16 / T, 1, 2.0**-20)
-        with installed(integrations.openrlhf):
-            ids[1], ids[2] = -100, VOCAB
-            with pytest.raises(ValueError, match="40 is outside the vocabulary"):
-                utils.log_probs_from_logits(z, ids)
-            ids[2] = 0
-            assert utils.log_probs_from_logits(z, ids)[1] == 0
-            assert utils.log_probs_from_logits(z[:0], ids[:0]).shape == (0,)
-            strided = torch.stack([z.detach(), z.detach()], -1)[..., 1]
-            assert torch.equal(utils.compute_entropy(strided), utils.compute_entropy(z.detach()))
-
-
-def test_areal(group):
-    with package("areal"):
-        module = importlib.import_module("areal.utils.functional.vocab_parallel")
-        z, ids = given_logits(), torch.arange(ROWS)
-        wide = z.detach().double().requires_grad_()
-        with foreign.in_f64(module):
-            wanted = [*module.gather_logprobs_entropy(wide, ids, T), module.gather_logprobs(wide, ids, T)]
-        with installed(integrations.areal):
-            results = [*module.gather_logprobs_entropy(z, ids, T, group), module.gather_logprobs(z, ids, T)]
-        assert_near(results, wanted, [z], [wide], 16 / T, 1, 2.0**-20)
-
-
-def test_a_split_vocabulary_is_refused(group, monkeypatch):
-    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
-    z, ids = given_logits(), torch.arange(ROWS)
-    hidden, weight, _ = head()
-    sequence_parallel = types.SimpleNamespace(tp_group=group, weight=weight, sequence_parallel=True)
-    for call in (
-        lambda: integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0),
-        lambda: integrations.megatron.output_processor(
-            hidden_states=hidden[:, None], output_layer=sequence_parallel, output_weight=None, labels=ids[None]
-        ),
-        lambda: integrations.verl.linear_cross_entropy(hidden, weight, ids, 1.0, "none", group),
-        lambda: integrations.skyrl.fused_lm_head_logprob_apply("torch", hidden, weight, ids, 0, VOCAB, 4, group, False),
-        lambda: integrations.nemo_rl.from_parallel_hidden_states_to_logprobs(
-            hidden[:, None], weight, True, ids[None], 0, VOCAB, group
-        ),
-    ):
-        with pytest.raises(NotImplementedError, match="group has 2 ranks; expected one"):
-            call()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_verl(dtype, group):
+def test_verl(group):
     with package("verl"):
         module = importlib.import_module("verl.utils.experimental.torch_functional")
         kernel = importlib.import_module("verl.utils.kernel.linear_cross_entropy")
-        hidden, weight, ids = head(dtype)
-        wide = [leaf.detach().double().requires_grad_() for leaf in (hidden, weight)]
-        with foreign.in_f64(module):
-            wanted = module.FusedLinearForPPO()(*wide, ids, T)
+        hidden, weight, ids = head()
         formers = module.FusedLinearForPPO.forward, kernel.linear_cross_entropy
         with installed(integrations.verl):
             results = module.FusedLinearForPPO(impl_backend="liger").forward(
@@ -206,13 +65,9 @@ def test_verl(dtype, group):
             of_kernel = kernel.linear_cross_entropy(hidden[:, None], weight, ids[None], T, "none", group)
             with pytest.raises(NotImplementedError, match="reduction is 'mean'"):
                 kernel.linear_cross_entropy(hidden, weight, ids, T, "mean")
-            assert kernel.linear_cross_entropy(hidden[:0], weight, ids[:0], T)[0].shape == (0,)
         assert formers == (module.FusedLinearForPPO.forward, kernel.linear_cross_entropy)
         for got, same in zip(results, of_kernel, strict=True):
             assert got.shape == (2, 4) and torch.equal(got.reshape(-1), same)
-        flat = [got.reshape(-1) for got in results]
-        bound = 2.0**-14 if dtype == torch.float32 else 2.0**-8  # of gradients, which are rounded to bf16
-        assert_near(flat, wanted, [hidden, weight], wide, 20 / T, 2, bound)
 
 
 def test_verls_patched_models():
@@ -321,76 +176,26 @@ def test_liger(reduction):
         assert_near([got.reshape(-1)], [wanted.reshape(-1)], [hidden, weight, bias], wide, 20.0, 1)
 
 
-@contextlib.contextmanager
-def recorded(key):
-    """Modules that hold functions with the signatures of the table, which fail when they are called."""
-    names = _table.PACKAGES[key].names
-    modules: dict[str, dict] = {}
-    for where, signature in names.items():
-        module, _, name = where.partition(":")
-        for end in range(1, module.count(".") + 1):
-            modules.setdefault(".".join(module.split(".")[:end]), {})
-        namespace: dict = {}
-        exec(f"def {name}{signature}: raise AssertionError('the stand-in was called')", namespace)
-        modules.setdefault(module, {})[name] = namespace[name]
-    with foreign.imported(stand_ins=modules):
-        yield
-
-
-def test_the_page_has_the_table():
-    assert f"\n{_table.markdown()}\n" in pathlib.Path("docs/integrations/index.md").read_text()
-
-
-def test_the_engines_are_tested_in_the_version_of_the_table():
-    pinned = pathlib.Path("scripts/test_engines").read_text()
-    for key in ("vllm", "sglang", "trl"):
-        package = _table.PACKAGES[key]
-        assert f"{package.distribution}=={package.tested}\n" in pinned
-    assert f'"{_table.LLAMA_CPP.distribution}=={_table.LLAMA_CPP.tested}"' in pathlib.Path("scripts/test").read_text()
-
-
-def rows_of_status():
-    return {row.name: row for row in integrations.status()}
-
-
-def test_status():
-    assert list(rows_of_status()) == list(_table.PACKAGES)
-    row = rows_of_status()["roll"]
-    assert not row.in_force and row.why_not == "alibaba/ROLL is not installed" and row.version == ""
-    with recorded("roll"):
-        assert rows_of_status()["roll"].why_not == "not asked for in this process: integrations.roll.install()"
-        integrations.roll.install()
-        assert rows_of_status()["roll"][-2:] == (True, "")
-        integrations.roll.uninstall()
-        assert not rows_of_status()["roll"].in_force
-
-
-def test_the_command_tells_the_status():
-    def told(*arguments):
-        command = [sys.executable, "-m", "isologit", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    lines = told("integrations").splitlines()
-    assert len(lines) == 1 + len(_table.PACKAGES) and lines[0].split()[:2] == ["package", "installed"]
-    for line, row in zip(lines[1:], integrations.status(), strict=True):
-        assert line.split()[:2] == [row.name, row.version or "-"] and " no  " in line
-    assert told("--version").startswith("isologit ")
-
-
-RECORDED = [key for key, package in _table.PACKAGES.items() if not package.on_pypi]
-
-
-@pytest.mark.parametrize("key", RECORDED)
-def test_recorded_signatures_are_those_of_the_adapters(key):
-    """Every argument that the package passes is one that the function takes."""
-    adapter = getattr(integrations, key)
-    with recorded(key):
-        for where, (_, name, former) in _adapter.check(key).items():
-            ours = getattr(adapter, name, None)
-            if ours is not None:
-                takes = list(inspect.signature(ours).parameters.values())
-                told = list(inspect.signature(former).parameters.values())
-                assert [(p.name, p.default) for p in takes] == [(p.name, p.default) for p in told], where
+@pytest.mark.parametrize("given", [int, torch.tensor])
+def test_the_loss_of_ligers_models_is_rounded_once(given):
+    """Of logits of few bits, whose logprobs in f64 tell those in f32."""
+    with package("liger"):
+        module = importlib.import_module("liger_kernel.transformers.model.loss_utils")
+        generator = torch.Generator().manual_seed(5)
+        hidden, weight = (torch.randint(-8, 8, (n, SIZE), generator=generator) / 8.0 for n in (24, VOCAB))
+        hidden, labels = hidden.reshape(2, 12, SIZE), torch.randint(0, VOCAB, (2, 12), generator=generator)
+        labels[0, 2] = -100
+        z = F.linear(hidden.double(), weight.double())[:, :-1].flatten(0, 1)
+        each = F.cross_entropy(z, labels[:, 1:].flatten(), reduction="none").float()
+        total = sum(map(Fraction, each.tolist()))
+        twice = (n for n in range(2, 99) if round_once(total / n) != round_once(Fraction(round_once(total)) / n))
+        count = next(twice)
+        with installed(integrations.liger):
+            over_all = module.LigerForCausalLMLoss(hidden, weight, labels, SIZE, given(count))
+            over_own = module.LigerForCausalLMLoss(hidden, weight, labels, SIZE)
+            with pytest.raises(NotImplementedError, match="return_token_accuracy is given"):
+                module.LigerForCausalLMLoss(hidden, weight, labels, SIZE, return_token_accuracy=True)
+    assert over_all.item() == round_once(total / count) and over_own.item() == round_once(total / 21)
 
 
 def formula(z, ids):
@@ -398,39 +203,20 @@ def formula(z, ids):
     return p.gather(-1, ids[:, None])[:, 0], -(p.exp() * p).sum(-1)
 
 
-def test_slime_and_miles(group):
+def test_masks_and_options_of_slime_and_miles():
     z, ids = given_logits(), torch.arange(ROWS)
-    wide = z.detach().double().requires_grad_()
-    for key, path in (
-        ("slime", "slime.utils.ppo_utils"),
-        ("miles", "miles.backends.training_utils.loss_hub.math_utils"),
-    ):
-        with recorded(key), installed(getattr(integrations, key)):
-            function = importlib.import_module(path).calculate_log_probs_and_entropy
-            logprobs, entropy = function(z, ids, group, with_entropy=True, chunk_size=3)
-            assert logprobs.shape == (ROWS, 1)
-            assert_near([logprobs[:, 0], entropy], formula(wide, ids), [z], [wide], 16.0, 0, 2.0**-20)
-            assert function(z, ids, group)[1] is None
-            assert function(z[:0], ids[:0], None, True)[1].shape == (0,)
     keep = torch.rand(ROWS, VOCAB, generator=torch.Generator().manual_seed(3)) < 0.5
     keep[0, 0] = False  # the token itself, which stays nevertheless
     masked = keep.scatter(1, ids[:, None], True)
     wanted = formula(z.detach().double().masked_fill(~masked, -torch.inf), ids)[0]
     got, entropy = integrations.slime.calculate_log_probs_and_entropy(z, ids, None, True, -1, keep, False)
-    assert (got[:, 0] - wanted).abs().max() < 1e-6 and not entropy.requires_grad
+    assert got.shape == (ROWS, 1) and (got[:, 0] - wanted).abs().max() < 1e-6 and not entropy.requires_grad
     got, entropy = integrations.miles.calculate_log_probs_and_entropy(z, ids, None, True, False, -1, True, VOCAB - 3)
     wanted = formula(z.detach().double()[:, : VOCAB - 3], ids)
     assert got.shape == (ROWS,) and not entropy.requires_grad and (got - wanted[0]).abs().max() < 1e-6
     assert (entropy - wanted[1]).abs().max() < 1e-6
-
-
-def test_roll():
-    z, ids = given_logits(), torch.arange(ROWS)
-    wide = z.detach().double().requires_grad_()
-    with recorded("roll"), installed(integrations.roll):
-        module = importlib.import_module("roll.utils.functionals")
-        results = [module.log_probs_from_logits(z, ids), module.entropy_from_logits(z)]
-    assert_near(results, formula(wide, ids), [z], [wide], 16.0, 0, 2.0**-20)
+    for adapter in (integrations.slime, integrations.miles):
+        assert adapter.calculate_log_probs_and_entropy(z, ids, None)[1] is None
 
 
 def test_nemo_rl(group):

@@ -1,6 +1,8 @@
 """The fused head of TRL's real trainers, and each of its fields against TRL's own function in f64."""
 
+import os
 import warnings
+from unittest import mock
 
 import pytest
 
@@ -9,9 +11,13 @@ pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
 import foreign  # noqa: E402
+from trl import _compat  # noqa: E402
 from trl.kernels import chunked_logprob  # noqa: E402
 from trl.trainer import utils  # noqa: E402
 
+import isologit.hf  # noqa: E402
+import isologit.losses  # noqa: E402
+from isologit._deferred import DeferredLogits  # noqa: E402
 from isologit.integrations import trl as ours  # noqa: E402
 
 MODEL = "examples/tiny-qwen3"
@@ -247,6 +253,15 @@ def names_restored():
         ours._restore_names()
 
 
+def test_trl_quiets_vllm_where_nobody_has_said_how_much_it_shall_log(monkeypatch):
+    """What docs/integrations/vllm.md says of the line by which isologit tells that it is on."""
+    monkeypatch.setattr(_compat, "_is_package_available", lambda name: name == "vllm")
+    for environment, level in (({}, "ERROR"), ({"VLLM_LOGGING_LEVEL": "INFO"}, "INFO")):
+        with mock.patch.dict(os.environ, environment, clear=True):
+            _compat._patch_vllm_logging()
+            assert os.environ["VLLM_LOGGING_LEVEL"] == level
+
+
 TEXTS = ["In the beginning God created", "the heaven and the earth", "And the earth was", "without form, and void"]
 
 
@@ -310,6 +325,35 @@ def test_steps_of_real_trainers(name, tmp_path):
     # Adam's first steps go by the sign of a gradient: all but those near 0 agree.
     same = sum(int(((trained[key] - stock[key]).abs() < 1e-4).sum()) for key in moved)
     assert same > 0.97 * sum(trained[key].numel() for key in moved)
+
+
+def test_models_of_isologit_in_sft(tmp_path):
+    def train(scope):
+        model = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+        if scope:
+            isologit.hf.install(model, scope=scope)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = trainer("SFT", tmp_path, model)
+            ours.install(made)
+            made.train()
+        ours.uninstall(made)
+        return model, [log["loss"] for log in made.state.log_history if "loss" in log]
+
+    before = ours.calls
+    (stock, stock_losses), (with_head, losses), (model, of_model) = train(None), train("head"), train("model")
+    assert ours.calls == before + 6
+    # TRL's fused head goes by the parameters, whatever module they are in.
+    assert losses == stock_losses
+    assert all(map(torch.equal, with_head.state_dict().values(), stock.state_dict().values()))
+    assert all(abs(one - other) < 1e-3 for one, other in zip(of_model, stock_losses, strict=True))
+    # Where it is not asked for, the model that TRL has changed makes its loss of hidden states, as before.
+    batch = {"input_ids": LABELS.clamp(min=1), "attention_mask": torch.ones_like(LABELS)}
+    for changed in (with_head, model):
+        found = changed(**batch, labels=LABELS, num_items_in_batch=7)
+        hidden = changed.base_model(**batch, use_cache=False).last_hidden_state
+        each = changed.get_output_embeddings().cross_entropy(hidden[:, :-1], LABELS[:, 1:], reduction="none")
+        assert isinstance(found.logits, DeferredLogits) and torch.equal(found.loss, isologit.losses.mean(each, 7))
 
 
 def test_lora_on_the_body(tmp_path):

@@ -3,6 +3,7 @@
 Imports nothing but the standard library: the tests and their scripts read the versions here.
 """
 
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 
@@ -112,6 +113,9 @@ PACKAGES: dict[str, Package] = {
             "bias=None, ce_weight=None, ignore_index=-100, lse_square_scale=0.0, label_smoothing=0.0, "
             "reduction='mean', softcap=None, return_z_loss=False, accum_dtype=None, use_token_scaling=False, "
             "return_token_accuracy=False, return_predicted_tokens=False, chunk_mem_const=1)",
+            "liger_kernel.transformers.model.loss_utils:fixed_fused_linear_cross_entropy": "(hidden_states, "
+            "lm_head_weight, target, num_items_in_batch=None, ignore_index=-100, final_logit_softcapping=None, "
+            "accum_dtype=None, return_token_accuracy=False, return_predicted_tokens=False, **kwargs)",
         },
         "`integrations.liger.install()`",
         "trainers.md",
@@ -176,16 +180,21 @@ PACKAGES: dict[str, Package] = {
     ),
 }
 
-# llama.cpp, from Python. No module is for it, since nothing of it is replaced.
-LLAMA_CPP = Package("cyllama", "0.2.18", {}, "none: an example reads hidden states from it", "llama_cpp.md")
+_MODELS = "../python.md#a-module-and-models-of-transformers"
+# What no module is for, since no name of theirs is replaced. cyllama is llama.cpp, from Python.
+OTHERS = [
+    Package("cyllama", "0.2.18", {}, "none: an example reads hidden states from it", "llama_cpp.md"),
+    Package("transformers", "5.24.0", {}, "`isologit.hf.install(model)`", _MODELS),
+    Package("peft", "0.21.2", {}, "`isologit.hf.install(model)`", "../lora.md"),
+]
 
 
 def markdown() -> str:
     """The table of docs/integrations/index.md, which a test holds it to: print it with `python _table.py`."""
     lines = ["| package | version tested | switch | page |", "|---|---|---|---|"]
-    for package in sorted([*PACKAGES.values(), LLAMA_CPP], key=lambda package: package.distribution.lower()):
+    for package in sorted([*PACKAGES.values(), *OTHERS], key=lambda package: package.distribution.lower()):
         tested = package.tested if package.on_pypi else f"{package.tested[:8]}, {package.how}"
-        page = f"[{package.page.removesuffix('.md')}]({package.page})"
+        page = f"[{PurePosixPath(package.page).stem}]({package.page})"
         lines.append(f"| {package.distribution} | {tested} | {package.switch} | {page} |")
     return "\n".join(lines)
 

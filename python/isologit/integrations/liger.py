@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from isologit import losses
 from isologit._cross_entropy import linear_cross_entropy
 from isologit.integrations._adapter import Adapter
 
@@ -53,8 +54,30 @@ def forward(self: Any, lin_weight: Tensor, _input: Tensor, target: Tensor, bias:
     )
 
 
+def fixed_fused_linear_cross_entropy(
+    hidden_states: Tensor,
+    lm_head_weight: Tensor,
+    target: Tensor,
+    num_items_in_batch: Tensor | int | None = None,
+    ignore_index: int = -100,
+    final_logit_softcapping: float | None = None,
+    accum_dtype: Any = None,
+    return_token_accuracy: bool = False,
+    return_predicted_tokens: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """The loss of its patched models: over num_items_in_batch, where it is given, and rounded once."""
+    options = {"ignore_index": ignore_index, "softcap": final_logit_softcapping, **kwargs}
+    options |= {"return_token_accuracy": return_token_accuracy, "return_predicted_tokens": return_predicted_tokens}
+    if num_items_in_batch is None:
+        return fused_linear_cross_entropy(hidden_states, lm_head_weight, target, **options)
+    each = fused_linear_cross_entropy(hidden_states, lm_head_weight, target, reduction="none", **options)
+    return losses.mean(each, num_items_in_batch)
+
+
 adapter = Adapter(
     "liger",
+    fixed_fused_linear_cross_entropy=fixed_fused_linear_cross_entropy,
     LigerFusedLinearCrossEntropyLoss_forward=forward,
     liger_fused_linear_cross_entropy=fused_linear_cross_entropy,
 )
