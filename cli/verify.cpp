@@ -170,7 +170,6 @@ void run_decode(const Subject& subject, Cell& cell) {
 }
 
 Outcome<Verified> verify(std::string machine, std::vector<Subject> subjects) {
-  note_signals();
   const auto start = Progress::Clock::now();
   Progress progress(::isatty(STDERR_FILENO) == 1, start, "verifying");
   Verified verified;
@@ -219,6 +218,7 @@ Outcome<Verified> verify(std::string machine, std::vector<Subject> subjects) {
 }
 
 Outcome<Verified> verify_what_is_asked(const Arguments& arguments) {
+  note_signals();
   if (!arguments.device.empty()) {
     if (arguments.all || !arguments.kernel.empty()) {
       return usage_error("--device: not beside --kernel or --all; expected one of them");

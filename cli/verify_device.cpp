@@ -8,6 +8,7 @@
 
 #include "base/text.hpp"
 #include "cli/python_verbs.hpp"
+#include "cli/signals.hpp"
 #include "isologit/version.hpp"
 
 namespace isologit::detail::cli {
@@ -158,6 +159,7 @@ Result<Results> Device::ask(const char* operation, json request, const Operands&
 }
 
 Failure Device::told(const Failure& failure) const {
+  if (noted_signal() != 0) return failure;
   return {failure.exit_code, fmt::format("--device {}: {}", name_, failure.message)};
 }
 
