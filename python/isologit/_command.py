@@ -45,7 +45,7 @@ def integrations() -> None:
 
 def executable() -> None:
     try:  # what it leaves to Python is for this one
-        environment = {"ISOLOGIT_PYTHON": sys.executable, **os.environ}
+        environment = {"ISOLOGIT_PYTHON": sys.executable or "", **os.environ}
         os.execve(EXECUTABLE, [sys.argv[0], *sys.argv[1:]], environment)
     except FileNotFoundError:
         again = "install the package again: pip install --force-reinstall isologit"

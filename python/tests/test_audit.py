@@ -299,13 +299,14 @@ def test_the_command_and_its_report(run, tmp_path, capsys):
 
 
 def test_the_measures_are_told(model, run, tmp_path, capsys):
-    """In words and in JSON, beside what the definitions make of the two columns. The rollouts' are moved apart and their
+    """In words and in JSON, beside what the definitions make of both columns. The rollouts' are moved apart and their
     states are those of other rows, so that none of the measures is 0."""
     from safetensors.torch import save_file
 
     from isologit.audit.__main__ import main
 
-    run = (run[0], run[1] | {"hidden_states": run[1]["hidden_states"].roll(1, 0)}, tmp_path / "rolled.safetensors")
+    rolled = {"hidden_states": run[1]["hidden_states"].roll(1, 0)}
+    run = (run[0], run[1] | rolled, tmp_path / "rolled.safetensors")
     save_file(run[1], run[2])
     own = columns(run, "logprobs")
     apart = own - 0.3 * torch.rand(own.shape, generator=torch.Generator().manual_seed(3))
