@@ -27,6 +27,8 @@ except ModuleNotFoundError as error:
 _command.main()
 )";
 
+}  // namespace
+
 std::string chosen_python() {
   if (const char* named = std::getenv("ISOLOGIT_PYTHON"); named != nullptr && *named != '\0') return named;
   std::error_code error;
@@ -34,8 +36,6 @@ std::string chosen_python() {
   const std::filesystem::path beside = own.parent_path() / "python3";
   return !error && ::access(beside.c_str(), X_OK) == 0 ? beside.string() : "python3";
 }
-
-}  // namespace
 
 bool is_python_verb(int argc, char** argv) {
   const std::string_view verb = argc > 1 ? argv[1] : "";

@@ -1,6 +1,8 @@
 // Verbs that are in the Python package.
 #pragma once
 
+#include <string>
+
 #include "cli/outcome.hpp"
 
 namespace isologit::detail::cli {
@@ -8,8 +10,10 @@ namespace isologit::detail::cli {
 // Whether the command line asks for one: audit, capture, integrations, verify --head.
 bool is_python_verb(int argc, char** argv);
 
-// Becomes a Python that runs it, and returns only if there is none: ISOLOGIT_PYTHON, the python3 beside this command,
-// or that of PATH.
+// ISOLOGIT_PYTHON, the python3 beside this command, or that of PATH.
+std::string chosen_python();
+
+// Becomes that Python, which runs it, and returns only if there is none.
 Failure become_python(int argc, char** argv);
 
 }  // namespace isologit::detail::cli

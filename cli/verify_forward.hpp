@@ -4,9 +4,8 @@
 #include <array>
 #include <cstdint>
 
-#include "cli/verify_data.hpp"
+#include "cli/verify_results.hpp"
 #include "isologit/forward.hpp"
-#include "isologit/score.hpp"
 
 namespace isologit::detail::cli {
 
@@ -37,13 +36,13 @@ struct ForwardCase {
 };
 ForwardCase make_forward_case(DataFamily family, DType dtype);
 
-// [tokens, heads * dim] as heads.
-forward::TensorView heads_of(const Elements& elements, std::int64_t heads);
-
-// Both sequences at once, into y.
-forward::AttentionRequest causal_attention(const ForwardCase& one, const forward::TensorOutput& y);
-
-// With the same kernel and threads.
-forward::Options forward_options(const ScoreOptions& options);
+Result<Results> linear_results(const ForwardCase& one, const ScoreOptions& options);
+Result<Results> norm_results(const ForwardCase& one, const ScoreOptions& options);
+Result<Results> residual_results(const ForwardCase& one, const ScoreOptions& options);
+Result<Results> gate_results(const ForwardCase& one, const ScoreOptions& options);
+Result<Results> rotary_results(const ForwardCase& one, const ScoreOptions& options);
+Result<Results> attention_results(const ForwardCase& one, const ScoreOptions& options);  // the first: causal
+// The causal one token by token, with the keys in pages.
+Result<Results> decode_results(const ForwardCase& one, const ScoreOptions& options);
 
 }  // namespace isologit::detail::cli

@@ -177,55 +177,22 @@ std::span<const Property> properties() {
       {"order", "rows in another order", compare_order},
       {"neighbours", "every other row NaN", compare_neighbours},
       {"threads", "1, 2, 3, 7", compare_threads},
-      {"rounding mode", "that of the caller", compare_rounding},
-      {"shards", "the vocabulary in three parts", compare_shards},
+      {"rounding mode", "that of the caller", compare_rounding, true},
+      {"shards", "the vocabulary in three parts", compare_shards, true},
   };
   return list;
 }
 
-std::span<const HeadRun> head_runs() {
-  static const HeadRun list[] = {{"logits", logits_results},
-                                 {"score", score_results},
-                                 {"sample", sample_results},
-                                 {"gradients", gradient_results},
-                                 {"given logits", given_results}};
-  return list;
-}
-
-Result<void> compare_decode(const ScoreOptions& options, Compared& compared) {
-  const forward::Options with = forward_options(options);
+Result<void> compare_decode(const ForwardResults& at_once, const ForwardResults& by_token, const ScoreOptions& options,
+                            Compared& compared) {
   for (const DType dtype : kDataTypes) {
     const ForwardCase one = make_forward_case(DataFamily::normal, dtype);
-    const std::size_t size = static_cast<std::size_t>(kHeads * kDim) * dtype_size(dtype);
-    std::vector<std::uint8_t> at_once(size * kTokens);
-    std::vector<std::uint8_t> by_token(size * kTokens);
-    const forward::AttentionRequest request = causal_attention(one, {at_once.data(), kHeads * kDim, kDim});
-    if (const auto report = forward::attention(request, with); !report) return tl::unexpected(report.error());
-    // Blocks of one slot; a token's sequence ends at the token.
-    std::array<std::int32_t, kKeys> blocks{};
-    std::iota(blocks.begin(), blocks.end(), 0);
-    for (std::int64_t token = 0; token < kTokens; ++token) {
-      const std::size_t sequence = token < kQueryStarts[1] ? 0 : 1;
-      const std::int64_t behind = kQueryStarts[sequence + 1] - 1 - token;
-      const std::array<std::int64_t, 2> starts = {0, 1};
-      const std::array<std::int64_t, 1> keys = {kKeyCounts[sequence] - behind};
-      forward::AttentionRequest single = request;
-      single.q.tokens = 1;
-      single.q.data = one.x.bytes.data() + static_cast<std::size_t>(token) * size;
-      single.query_starts = starts;
-      single.key_counts = keys;
-      single.kv.first_keys = {};
-      single.kv.block_table = std::span(blocks).subspan(static_cast<std::size_t>(kFirstKeys[sequence]));
-      single.kv.blocks_per_sequence = static_cast<std::int64_t>(single.kv.block_table.size());
-      single.kv.block_size = 1;
-      single.kv.key_block_stride = single.kv.keys.token_stride;
-      single.kv.value_block_stride = single.kv.values.token_stride;
-      single.y.data = by_token.data() + static_cast<std::size_t>(token) * size;
-      if (const auto report = forward::attention(single, with); !report) return tl::unexpected(report.error());
-    }
-    const std::string name = fmt::format("{} attention", dtype_name(dtype));
-    compared.add("token by token", {bits_of_bytes(name, kHeads * kDim, dtype, by_token)},
-                 {bits_of_bytes(name, kHeads * kDim, dtype, at_once)});
+    Result<Results> expected = at_once(one, options);
+    if (!expected) return tl::unexpected(expected.error());
+    expected->resize(1);
+    const Result<Results> found = by_token(one, options);
+    if (!found) return tl::unexpected(found.error());
+    compared.add(fmt::format("{} attention token by token", dtype_name(dtype)), *found, *expected);
   }
   return {};
 }

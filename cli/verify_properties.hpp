@@ -27,13 +27,12 @@ struct Property {
   const char* name;
   const char* what;
   Result<void> (*compare)(const HeadRun& run, const HeadCase& one, const ScoreOptions& options, Compared& compared);
+  bool of_library = false;  // calls the library beside the run, or looks at this thread's mode
 };
 std::span<const Property> properties();
 
-// The runs that they are tried on, with all kinds of logits or of exact ones alone.
-std::span<const HeadRun> head_runs();
-
 // Of attention alone: tokens one by one, with the keys in pages, against all at once.
-Result<void> compare_decode(const ScoreOptions& options, Compared& compared);
+Result<void> compare_decode(const ForwardResults& at_once, const ForwardResults& by_token, const ScoreOptions& options,
+                            Compared& compared);
 
 }  // namespace isologit::detail::cli

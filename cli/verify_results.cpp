@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/digest.hpp"
+#include "cli/verify_forward.hpp"
 #include "isologit/backward.hpp"
 #include "isologit/given_logits.hpp"
 #include "isologit/sample.hpp"
@@ -21,21 +22,118 @@ Result<Results> checked(const Result<Report>& report, Results results) {
 
 std::string hexadecimal(std::uint64_t bits, std::size_t bytes) { return fmt::format("0x{:0{}x}", bits, 2 * bytes); }
 
-using HeadResults = Result<Results> (*)(const HeadCase&, const ScoreOptions&);
-
-// On data of all types.
-template <HeadResults run, const HeadShape& shape>
-Result<Results> on_head_cases(DataFamily family, const ScoreOptions& options) {
-  Results all;
+Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options) {
+  Results results;
   for (const DType dtype : kDataTypes) {
-    Result<Results> made = run(make_head_case(family, dtype, shape), options);
-    if (!made) return made;
-    for (Bits& bits : *made) {
-      bits.name = fmt::format("{} {}", dtype_name(dtype), bits.name);
-      all.push_back(std::move(bits));
-    }
+    std::vector<std::uint8_t> logits(size(one.rows() * one.weight.rows) * dtype_size(dtype));
+    ScoreRequest request;
+    request.hidden = one.hidden.matrix();
+    request.temperatures = one.temperatures;
+    request.logits = {logits.data(), dtype, one.weight.rows, 0, one.weight.rows};
+    const auto report = score(one.head(), request, options);
+    if (!report) return tl::unexpected(report.error());
+    results.push_back(bits_of_bytes(fmt::format("logits as {}", dtype_name(dtype)), one.weight.rows, dtype, logits));
   }
-  return all;
+  return results;
+}
+
+Result<Results> sample_results(const HeadCase& one, const ScoreOptions& options) {
+  const std::size_t rows = size(one.rows());
+  std::vector<std::int64_t> ids(rows);
+  std::vector<float> logprobs(rows), cut_logprobs(rows), log_kept_cut(rows);
+  SampleRequest request;
+  request.hidden = one.hidden.matrix();
+  request.temperatures = one.temperatures;
+  request.seeds = one.seeds;
+  request.sequence_ids = one.sequence_ids;
+  request.positions = one.positions;
+  request.min_p = one.min_p;
+  request.top_k = one.top_k;
+  request.top_p = one.top_p;
+  request.support.last_id = one.last_id;
+  request.ids = ids.data();
+  request.logprobs = logprobs.data();
+  request.cut_logprobs = cut_logprobs.data();
+  request.log_kept_cut = log_kept_cut.data();
+  const auto report = sample(one.head(), request, options);
+  return checked(
+      report, {bits_of_elements("ids", 1, ids), bits_of_elements("logprobs", 1, logprobs),
+               bits_of_elements("cut_logprobs", 1, cut_logprobs), bits_of_elements("log_kept_cut", 1, log_kept_cut)});
+}
+
+Result<Results> gradient_results(const HeadCase& one, const ScoreOptions& options) {
+  const std::int64_t cols = one.hidden.cols;
+  std::vector<float> dhidden(size(one.rows() * cols)), dweight(size(one.weight.rows * cols)),
+      dbias(size(one.weight.rows));
+  BackwardRequest request;
+  request.hidden = one.hidden.matrix();
+  request.token_ids = one.token_ids;
+  request.temperatures = one.temperatures;
+  request.support.last_id = one.last_id;
+  request.d_logprobs = one.d_logprobs.data();
+  request.d_lse = one.d_lse.data();
+  request.d_entropy = one.d_entropy.data();
+  request.dhidden = {dhidden.data(), DType::f32, cols, false};
+  request.dweight = {dweight.data(), DType::f32, cols, false};
+  request.dbias = {dbias.data(), DType::f32, 0, false};
+  BackwardOptions backward_options;
+  backward_options.arithmetic = Arithmetic::exact;
+  backward_options.logits = options.arithmetic;
+  backward_options.threads = options.threads;
+  backward_options.kernel = options.kernel;
+  const auto report = backward(one.head(), request, backward_options);
+  return checked(report, {bits_of_elements("dhidden", cols, dhidden), bits_of_elements("dweight", cols, dweight),
+                          bits_of_elements("dbias", 1, dbias)});
+}
+
+// The gradient from the upstream of one of its outputs.
+Result<void> dlogits_of(const HeadCase& one, const ScoreOptions& options, GivenLogitsBackwardRequest request,
+                        std::vector<float>& dlogits) {
+  request.logits = one.given.matrix();
+  request.temperatures = one.temperatures;
+  request.dlogits = dlogits.data();
+  request.dlogits_row_stride = one.given.cols;
+  BackwardOptions backward_options;
+  backward_options.threads = options.threads;
+  backward_options.kernel = options.kernel;
+  const auto report = backward_logits(request, backward_options);
+  if (!report) return tl::unexpected(report.error());
+  return {};
+}
+
+// Of the logits that are given; rows are ignored where a token id says so, in what is asked of tokens.
+Result<Results> given_results(const HeadCase& one, const ScoreOptions& options) {
+  const std::int64_t vocab = one.given.cols;
+  std::vector<float> logprobs(size(one.rows())), lse(size(one.rows())), entropy(size(one.rows())),
+      all(size(one.rows() * vocab));
+  GivenLogitsRequest rows;
+  rows.logits = one.given.matrix();
+  rows.temperatures = one.temperatures;
+  GivenLogitsRequest tokens = rows;
+  rows.lse = lse.data();
+  rows.entropy = entropy.data();
+  rows.log_softmax = all.data();
+  rows.log_softmax_row_stride = vocab;
+  tokens.token_ids = one.token_ids;
+  tokens.logprobs = logprobs.data();
+  for (const GivenLogitsRequest& request : {rows, tokens}) {
+    if (const auto report = score_logits(request, options); !report) return tl::unexpected(report.error());
+  }
+  Results results = {bits_of_elements("logprobs", 1, logprobs), bits_of_elements("lse", 1, lse),
+                     bits_of_elements("entropy", 1, entropy), bits_of_elements("log_softmax", vocab, all)};
+  GivenLogitsBackwardRequest of_logprobs, of_lse, of_entropy;
+  of_logprobs.token_ids = one.token_ids;
+  of_logprobs.d_logprobs = one.d_logprobs.data();
+  of_lse.d_lse = one.d_lse.data();
+  of_entropy.d_entropy = one.d_entropy.data();
+  for (const auto& [name, request] :
+       {std::pair{"dlogits of logprobs", of_logprobs}, std::pair{"dlogits of lse", of_lse},
+        std::pair{"dlogits of entropy", of_entropy}}) {
+    std::vector<float> dlogits(all.size());
+    if (const auto done = dlogits_of(one, options, request, dlogits); !done) return tl::unexpected(done.error());
+    results.push_back(bits_of_elements(name, vocab, dlogits));
+  }
+  return results;
 }
 
 }  // namespace
@@ -141,118 +239,35 @@ Result<Results> score_results_by(const HeadCase& one, const std::function<Result
                         bits_of_elements("top_k_logprobs", kTopK, top_logprobs)});
 }
 
-Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options) {
-  Results results;
-  for (const DType dtype : kDataTypes) {
-    std::vector<std::uint8_t> logits(size(one.rows() * one.weight.rows) * dtype_size(dtype));
-    ScoreRequest request;
-    request.hidden = one.hidden.matrix();
-    request.temperatures = one.temperatures;
-    request.logits = {logits.data(), dtype, one.weight.rows, 0, one.weight.rows};
-    const auto report = score(one.head(), request, options);
-    if (!report) return tl::unexpected(report.error());
-    results.push_back(bits_of_bytes(fmt::format("logits as {}", dtype_name(dtype)), one.weight.rows, dtype, logits));
-  }
-  return results;
-}
-
-Result<Results> sample_results(const HeadCase& one, const ScoreOptions& options) {
-  const std::size_t rows = size(one.rows());
-  std::vector<std::int64_t> ids(rows);
-  std::vector<float> logprobs(rows), cut_logprobs(rows), log_kept_cut(rows);
-  SampleRequest request;
-  request.hidden = one.hidden.matrix();
-  request.temperatures = one.temperatures;
-  request.seeds = one.seeds;
-  request.sequence_ids = one.sequence_ids;
-  request.positions = one.positions;
-  request.min_p = one.min_p;
-  request.top_k = one.top_k;
-  request.top_p = one.top_p;
-  request.support.last_id = one.last_id;
-  request.ids = ids.data();
-  request.logprobs = logprobs.data();
-  request.cut_logprobs = cut_logprobs.data();
-  request.log_kept_cut = log_kept_cut.data();
-  const auto report = sample(one.head(), request, options);
-  return checked(
-      report, {bits_of_elements("ids", 1, ids), bits_of_elements("logprobs", 1, logprobs),
-               bits_of_elements("cut_logprobs", 1, cut_logprobs), bits_of_elements("log_kept_cut", 1, log_kept_cut)});
-}
-
-Result<Results> gradient_results(const HeadCase& one, const ScoreOptions& options) {
-  const std::int64_t cols = one.hidden.cols;
-  std::vector<float> dhidden(size(one.rows() * cols)), dweight(size(one.weight.rows * cols)),
-      dbias(size(one.weight.rows));
-  BackwardRequest request;
-  request.hidden = one.hidden.matrix();
-  request.token_ids = one.token_ids;
-  request.temperatures = one.temperatures;
-  request.support.last_id = one.last_id;
-  request.d_logprobs = one.d_logprobs.data();
-  request.d_lse = one.d_lse.data();
-  request.d_entropy = one.d_entropy.data();
-  request.dhidden = {dhidden.data(), DType::f32, cols, false};
-  request.dweight = {dweight.data(), DType::f32, cols, false};
-  request.dbias = {dbias.data(), DType::f32, 0, false};
-  BackwardOptions backward_options;
-  backward_options.arithmetic = Arithmetic::exact;
-  backward_options.logits = options.arithmetic;
-  backward_options.threads = options.threads;
-  backward_options.kernel = options.kernel;
-  const auto report = backward(one.head(), request, backward_options);
-  return checked(report, {bits_of_elements("dhidden", cols, dhidden), bits_of_elements("dweight", cols, dweight),
-                          bits_of_elements("dbias", 1, dbias)});
-}
-
-Result<Results> given_results(const HeadCase& one, const ScoreOptions& options) {
-  const std::int64_t vocab = one.given.cols;
-  std::vector<float> logprobs(size(one.rows())), lse(size(one.rows())), entropy(size(one.rows())),
-      all(size(one.rows() * vocab)), dlogits(size(one.rows() * vocab));
-  GivenLogitsRequest request;
-  request.logits = one.given.matrix();
-  request.temperatures = one.temperatures;
-  request.token_ids = one.token_ids;
-  request.logprobs = logprobs.data();
-  request.lse = lse.data();
-  request.entropy = entropy.data();
-  request.log_softmax = all.data();
-  request.log_softmax_row_stride = vocab;
-  const auto report = score_logits(request, options);
-  if (!report) return tl::unexpected(report.error());
-  GivenLogitsBackwardRequest back;
-  back.logits = request.logits;
-  back.temperatures = one.temperatures;
-  back.token_ids = one.token_ids;
-  back.d_logprobs = one.d_logprobs.data();
-  back.d_lse = one.d_lse.data();
-  back.d_entropy = one.d_entropy.data();
-  back.dlogits = dlogits.data();
-  back.dlogits_row_stride = vocab;
-  BackwardOptions backward_options;
-  backward_options.threads = options.threads;
-  backward_options.kernel = options.kernel;
-  const auto gradient = backward_logits(back, backward_options);
-  return checked(gradient, {bits_of_elements("logprobs", 1, logprobs), bits_of_elements("lse", 1, lse),
-                            bits_of_elements("entropy", 1, entropy), bits_of_elements("log_softmax", vocab, all),
-                            bits_of_elements("dlogits", vocab, dlogits)});
-}
-
 std::span<const Operation> operations() {
-  static constexpr Operation list[] = {
-      {"logits", on_head_cases<logits_results, kHeadShape>},
-      {"score", on_head_cases<score_results, kHeadShape>},
-      {"sample", on_head_cases<sample_results, kHeadShape>},
-      {"gradients", on_head_cases<gradient_results, kSmallShape>},
-      {"given logits", on_head_cases<given_results, kSmallShape>},
-      {"linear", linear_results},
-      {"norms", norm_results},
-      {"residual", residual_results},
-      {"gates", gate_results},
-      {"rotary", rotary_results},
-      {"attention", attention_results},
+  static const Operation list[] = {
+      {"logits", kHeadShape, logits_results, {}},
+      {"score", kHeadShape, score_results, {}},
+      {"sample", kHeadShape, sample_results, {}},
+      {"gradients", kSmallShape, gradient_results, {}},
+      {"given logits", kSmallShape, given_results, {}},
+      {"linear", {}, {}, linear_results},
+      {"norms", {}, {}, norm_results},
+      {"residual", {}, {}, residual_results},
+      {"gates", {}, {}, gate_results},
+      {"rotary", {}, {}, rotary_results},
+      {"attention", {}, {}, attention_results},
   };
   return list;
+}
+
+Result<Results> results_of(const Operation& operation, DataFamily family, const ScoreOptions& options) {
+  Results all;
+  for (const DType dtype : kDataTypes) {
+    Result<Results> made = operation.head ? operation.head(make_head_case(family, dtype, operation.shape), options)
+                                          : operation.forward(make_forward_case(family, dtype), options);
+    if (!made) return made;
+    for (Bits& bits : *made) {
+      bits.name = fmt::format("{} {}", dtype_name(dtype), bits.name);
+      all.push_back(std::move(bits));
+    }
+  }
+  return all;
 }
 
 }  // namespace isologit::detail::cli

@@ -59,30 +59,27 @@ std::int64_t count_of(const Results& results);
 inline constexpr HeadShape kHeadShape = {18, 150, 70}, kSmallShape = {5, 70, 33};
 inline constexpr std::int64_t kTopK = 5;
 
-// The verbs of a head. `options` names the kernel, threads and arithmetic.
+// Results of a head or of operators of the forward pass; `options` names the kernel, threads and arithmetic.
+struct ForwardCase;
+using HeadResults = std::function<Result<Results>(const HeadCase&, const ScoreOptions&)>;
+using ForwardResults = std::function<Result<Results>(const ForwardCase&, const ScoreOptions&)>;
+
 Result<Results> score_results(const HeadCase& one, const ScoreOptions& options);
 // The same by make(request), which fills what the request points to.
 Result<Results> score_results_by(const HeadCase& one, const std::function<Result<void>(const ScoreRequest&)>& make);
-Result<Results> logits_results(const HeadCase& one, const ScoreOptions& options);
-Result<Results> sample_results(const HeadCase& one, const ScoreOptions& options);
-Result<Results> gradient_results(const HeadCase& one, const ScoreOptions& options);
-// Of the logits that are given, their gradient too.
-Result<Results> given_results(const HeadCase& one, const ScoreOptions& options);
 
-// The operators of a forward pass, on data of the family in all types.
-Result<Results> linear_results(DataFamily family, const ScoreOptions& options);
-Result<Results> norm_results(DataFamily family, const ScoreOptions& options);
-Result<Results> residual_results(DataFamily family, const ScoreOptions& options);
-Result<Results> gate_results(DataFamily family, const ScoreOptions& options);
-Result<Results> rotary_results(DataFamily family, const ScoreOptions& options);
-Result<Results> attention_results(DataFamily family, const ScoreOptions& options);
-
-// All of them by name, each on the data of one family.
+// One of the two is there.
 struct Operation {
   const char* name;
-  Result<Results> (*run)(DataFamily family, const ScoreOptions& options);
+  HeadShape shape;  // of a head
+  HeadResults head;
+  ForwardResults forward;
 };
+// What the library has.
 std::span<const Operation> operations();
+
+// On data of the family in all types.
+Result<Results> results_of(const Operation& operation, DataFamily family, const ScoreOptions& options);
 
 // What the oracle of the tests gave for it.
 std::string_view golden_digest(std::string_view operation, DataFamily family);

@@ -44,8 +44,9 @@ def integrations() -> None:
 
 
 def executable() -> None:
-    try:
-        os.execv(EXECUTABLE, [sys.argv[0], *sys.argv[1:]])
+    try:  # what it leaves to Python is for this one
+        environment = {"ISOLOGIT_PYTHON": sys.executable or "", **os.environ}
+        os.execve(EXECUTABLE, [sys.argv[0], *sys.argv[1:]], environment)
     except FileNotFoundError:
         again = "install the package again: pip install --force-reinstall isologit"
         sys.exit(f"isologit: {EXECUTABLE} is missing; {again}")

@@ -1,6 +1,7 @@
 """isologit audit on real rollouts: a Transformers model that generates, batched, against itself as a trainer."""
 
 import json
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -295,6 +296,49 @@ def test_the_command_and_its_report(run, tmp_path, capsys):
     main([str(EXAMPLE), "--rollouts", str(rollouts), "--json"])
     result = json.loads(capsys.readouterr().out)
     assert len(result["tokens"]) == 4 * (MADE - 1) and result["worst"][0]["token"]
+
+
+def test_the_measures_are_told(model, run, tmp_path, capsys):
+    """In words and in JSON, beside what the definitions make of both columns. The rollouts' are moved apart and their
+    states are those of other rows, so that none of the measures is 0."""
+    from safetensors.torch import save_file
+
+    from isologit.audit.__main__ import main
+
+    rolled = {"hidden_states": run[1]["hidden_states"].roll(1, 0)}
+    run = (run[0], run[1] | rolled, tmp_path / "rolled.safetensors")
+    save_file(run[1], run[2])
+    own = columns(run, "logprobs")
+    apart = own - 0.3 * torch.rand(own.shape, generator=torch.Generator().manual_seed(3))
+    asked = [str(EXAMPLE), "--rollouts", str(write(tmp_path, run[0], apart)), "--captured", str(run[2])]
+    main([*asked, "--json"])
+    result = json.loads(capsys.readouterr().out)
+    d = [one["reported"] - one["trainer"] for one in result["tokens"]]
+    expected = {
+        "k1": math.fsum(d) / len(d),
+        "k2": math.fsum(x * x / 2 for x in d) / len(d),
+        "k3": math.fsum(math.exp(-x) - 1 + x for x in d) / len(d),
+        "ratios_outside_0.9_1.1": sum(not 0.9 <= math.exp(-x) <= 1.1 for x in d) / len(d),
+        "ratios_outside_0.8_1.2": sum(not 0.8 <= math.exp(-x) <= 1.2 for x in d) / len(d),
+    }
+    for name, value in expected.items():
+        assert result["measures"][name] == pytest.approx(value, rel=1e-9) and abs(value) > 0.01, name
+    with torch.no_grad():
+        trainer = model(run[0], output_hidden_states=True).hidden_states[-1][:, PROMPT - 1 : -1]
+    greedy = [logits_of(model, states).argmax(-1) for states in (columns(run, "hidden_states"), trainer)]
+    flips = int((greedy[0] != greedy[1]).sum())
+    assert result["greedy_flips"] == flips > 0
+    main(asked)
+    said = capsys.readouterr().out
+    k = ", ".join(f"{name} {expected[name]:.3g}" for name in ("k1", "k2", "k3"))
+    outside = ", ".join(
+        f"{edges} {100 * expected[name]:.3g} %"
+        for edges, name in (("[0.9, 1.1]", "ratios_outside_0.9_1.1"), ("[0.8, 1.2]", "ratios_outside_0.8_1.2"))
+    )
+    assert f"  KL of the mismatch     {k}\n  ratios outside         {outside}\n" in said
+    assert f"  greedy flips           {flips} of {len(d)}\n" in said
+    main(asked[:3])
+    assert "greedy flips" not in capsys.readouterr().out
 
 
 def test_logprobs_that_are_not_finite_are_refused(model, run, tmp_path):

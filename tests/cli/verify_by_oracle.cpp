@@ -1,6 +1,7 @@
 #include "verify_by_oracle.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 
@@ -130,7 +131,8 @@ Results gradients(const HeadCase& one) {
 Results given_logits(const HeadCase& one) {
   const std::vector<double> values = decoded(one.given);
   const std::int64_t vocab = one.given.cols;
-  std::vector<float> logprobs, lse, entropy, all, dlogits;
+  std::vector<float> logprobs, lse, entropy, all;
+  std::array<std::vector<float>, 3> dlogits;  // of logprobs, lse, entropy
   for (std::int64_t n = 0; n < one.rows(); ++n) {
     const float t = one.temperatures[at(n)];
     std::vector<float> z0, z;
@@ -142,19 +144,27 @@ Results given_logits(const HeadCase& one) {
     const std::int64_t id = one.token_ids[at(n)];
     const bool ignored = id == -100;
     logprobs.push_back(ignored ? 0.0F : row.logprob(id));
-    lse.push_back(ignored ? 0.0F : row.lse());
-    entropy.push_back(ignored ? 0.0F : row.entropy());
-    for (std::int64_t v = 0; v < vocab; ++v) all.push_back(ignored ? 0.0F : row.logprob(v));
-    std::vector<float> dz(at(vocab), ignored ? 0.0F : oracle::quiet_nan());
-    if (!ignored && row.kind() == oracle::RowKind::ordinary) {
-      const oracle::RowUpstream upstream{{id}, {one.d_logprobs[at(n)]}, one.d_lse[at(n)], one.d_entropy[at(n)], 0};
-      dz = oracle::dz_of_row(z0, {}, upstream, {}, t);
+    lse.push_back(row.lse());
+    entropy.push_back(row.entropy());
+    for (std::int64_t v = 0; v < vocab; ++v) all.push_back(row.logprob(v));
+    const oracle::RowUpstream upstreams[] = {{{id}, {one.d_logprobs[at(n)]}, 0, 0, 0},
+                                             {{}, {}, one.d_lse[at(n)], 0, 0},
+                                             {{}, {}, 0, one.d_entropy[at(n)], 0}};
+    for (std::size_t i = 0; i < dlogits.size(); ++i) {
+      std::vector<float> dz(at(vocab), ignored && i == 0 ? 0.0F : oracle::quiet_nan());
+      if (!(ignored && i == 0) && row.kind() == oracle::RowKind::ordinary) {
+        dz = oracle::dz_of_row(z0, {}, upstreams[i], {}, t);
+      }
+      dlogits[i].insert(dlogits[i].end(), dz.begin(), dz.end());
     }
-    dlogits.insert(dlogits.end(), dz.begin(), dz.end());
   }
-  return {bits_of_elements("logprobs", 1, logprobs), bits_of_elements("lse", 1, lse),
-          bits_of_elements("entropy", 1, entropy), bits_of_elements("log_softmax", vocab, all),
-          bits_of_elements("dlogits", vocab, dlogits)};
+  return {bits_of_elements("logprobs", 1, logprobs),
+          bits_of_elements("lse", 1, lse),
+          bits_of_elements("entropy", 1, entropy),
+          bits_of_elements("log_softmax", vocab, all),
+          bits_of_elements("dlogits of logprobs", vocab, dlogits[0]),
+          bits_of_elements("dlogits of lse", vocab, dlogits[1]),
+          bits_of_elements("dlogits of entropy", vocab, dlogits[2])};
 }
 
 template <class Run>

@@ -68,6 +68,13 @@ TEST(Verify, RefusesWhatItCannotDo) {
   EXPECT_EQ(run_command({"verify", "--kernel", "portable", "--all"}).exit_code, 2);
 }
 
+TEST(Verify, IsInterrupted) {
+  const Finished finished = interrupt_command({"verify", "--all"}, "verifying");
+  EXPECT_EQ(finished.exit_code, 130) << finished.err;
+  EXPECT_EQ(finished.out, "");
+  EXPECT_TRUE(finished.err.ends_with("\r\x1b[Kisologit: interrupted; nothing was written\r\n")) << finished.err;
+}
+
 TEST(Verify, TellsTheFirstDifference) {
   const Results right = {{"lse", 1, {1, 2, 3}}, {"logits", 2, {4, 5, 6, 7}}};
   Results wrong = right;

@@ -56,11 +56,15 @@ def _run(asked: argparse.Namespace) -> dict:
 def _text(result: dict) -> str:
     from isologit.audit._report import PARTS
 
-    measures = result["measures"]
+    measures, flips = result["measures"], result["greedy_flips"]
     lines = [
         f"  {measures['tokens']} tokens of {result['rollouts']} rollouts, trainer in {result['trainer_dtype']}",
         f"  |reported - trainer|   mean {measures['mean_abs']:.3g}, RMS {measures['rms']:.3g}, "
-        f"max {measures['max_abs']:.3g}; k3 {measures['k3']:.3g}",
+        f"max {measures['max_abs']:.3g}",
+        f"  KL of the mismatch     k1 {measures['k1']:.3g}, k2 {measures['k2']:.3g}, k3 {measures['k3']:.3g}",
+        f"  ratios outside         [0.9, 1.1] {100 * measures['ratios_outside_0.9_1.1']:.3g} %, "
+        f"[0.8, 1.2] {100 * measures['ratios_outside_0.8_1.2']:.3g} %",
+        *[f"  greedy flips           {flips} of {measures['tokens']}"] * (flips is not None),
         "",
         f"  {'part':36} {'mean':>10} {'mean size':>10} {'max size':>10}",
     ]
