@@ -283,8 +283,10 @@ class HeadArgs(NamedTuple):
 
     def differentiates_f8(self) -> bool:
         """Whether autograd wants something through a weight that no operator takes."""
-        return is_f8(self.weight) and is_tensor(self.hidden) and wants_gradient(
-            self.hidden, self.bias, self.lora_a, self.lora_b
+        return (
+            is_f8(self.weight)
+            and is_tensor(self.hidden)
+            and wants_gradient(self.hidden, self.bias, self.lora_a, self.lora_b)
         )
 
     def set_rows(self, request: Any) -> None:
