@@ -92,7 +92,7 @@ typedef struct isologit_head {
   int64_t f8_block_cols;     /* 0: all columns */
   int64_t f8_first_row; /* of a part of a weight: the row of the whole that it begins with, as the scales count it */
 
-  /* Added to a weight whose data is given: not beside an encoded one. */
+  /* Added to the weight, whatever it is encoded in. */
   isologit_lora lora;
 } isologit_head;
 

@@ -37,7 +37,7 @@ vocab_size : int, default V
     "lora": """\
 lora : (a, b, scale), optional
     A low-rank addition: a [r, H] and b [V, r], each as hidden, and a float, finite. The weight stands for
-    weight + scale b a over the reals; no product of them is rounded. Not beside float64 and an F8Weight.""",
+    weight + scale b a over the reals; no product of them is rounded.""",
     "support": """\
 mask : bool, [V] or [..., V], optional
     True where an id stays in the support S of the distribution. The default is the whole vocabulary.

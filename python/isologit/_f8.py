@@ -21,7 +21,7 @@ class F8Weight:
     """A weight of f8 [V, H] for `score`, `linear_logprobs`, `linear_cross_entropy`, `logits`, `sample` and `partial`.
 
     Each number stands for its value times its scale. It is decoded a tile at a time, never as a whole. It is frozen:
-    gradients are those of hidden and bias, outside of torch.compile.
+    gradients are those of hidden, bias and the factors of lora, outside of torch.compile.
 
     Parameters
     ----------

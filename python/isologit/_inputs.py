@@ -283,7 +283,11 @@ class HeadArgs(NamedTuple):
 
     def differentiates_f8(self) -> bool:
         """Whether autograd wants something through a weight that no operator takes."""
-        return is_f8(self.weight) and is_tensor(self.hidden) and wants_gradient(self.hidden, self.bias)
+        return (
+            is_f8(self.weight)
+            and is_tensor(self.hidden)
+            and wants_gradient(self.hidden, self.bias, self.lora_a, self.lora_b)
+        )
 
     def set_rows(self, request: Any) -> None:
         request.hidden = matrix(self.hidden, "hidden")

@@ -225,3 +225,46 @@ def test_a_module_takes_tensors_alone():
     weight = isologit.F8Weight(torch.zeros(4, 8, dtype=torch.float8_e4m3fn), torch.ones(()))
     with pytest.raises(TypeError, match=r"weight is a F8Weight; expected a tensor \[V, H\]"):
         isologit.nn.LMHead(weight)
+
+
+def test_a_low_rank_addition_beside_f8(hidden):
+    """One real number with the weight, and its factors train where the weight is frozen."""
+    values, scales = some_f8(torch.float8_e4m3fn), some_scales(3, 3)
+    weight = isologit.F8Weight(values, scales, block=(32, 16))
+    generator = torch.Generator().manual_seed(9)
+    a, b = (torch.randn(shape, generator=generator).requires_grad_() for shape in ((2, SIZE), (VOCAB, 2)))
+    scale = 1 / 3
+    merged = [
+        [w + Fraction(scale) * sum(Fraction(x) * Fraction(y) for x, y in zip(b_row, column, strict=True))
+         for w, column in zip(row, zip(*a.tolist(), strict=True), strict=True)]
+        for row, b_row in zip(products(values, scales, 32, 16), b.tolist(), strict=True)
+    ]  # fmt: skip
+    leaf = hidden.clone().requires_grad_()
+    z = isologit.logits(leaf, weight, lora=(a, b, scale), gradients="exact")
+    assert expected.same_bits(z.detach(), exact_logits(hidden, merged))
+    dz = torch.randn(z.shape, generator=generator)
+    z.backward(dz)
+    assert expected.same_bits(leaf.grad, rounded_products(dz, merged, torch.bfloat16))
+    rows = [[Fraction(h) for h in row] for row in hidden.double().tolist()]
+    u = [[Fraction(scale) * sum(x * Fraction(y) for x, y in zip(row, a_row, strict=True)) for a_row in a.tolist()]
+         for row in rows]  # fmt: skip
+    assert expected.same_bits(b.grad, rounded_products(dz.T, u, torch.float32))
+    g = [[Fraction(scale) * sum(Fraction(x) * Fraction(y) for x, y in zip(row, column, strict=True))
+          for column in zip(*b.tolist(), strict=True)] for row in dz.tolist()]  # fmt: skip
+    right = [[expected.round_once(sum(x[j] * h[k] for x, h in zip(g, rows, strict=True))) for k in range(SIZE)]
+             for j in range(2)]  # fmt: skip
+    assert expected.same_bits(a.grad, torch.tensor(right))
+
+
+def test_f8_under_compile_is_computed_outside_of_it(hidden):
+    """No operator of torch takes it: a graph that must be whole is refused, another one breaks there."""
+    weight = isologit.F8Weight(some_f8(torch.float8_e4m3fn), 0.5)
+
+    def twice(hidden):
+        return isologit.logits(hidden, weight) * 2
+
+    right = twice(hidden)
+    assert expected.same_bits(torch.compile(twice, backend="eager")(hidden), right)
+    torch.compiler.reset()
+    with pytest.raises(Exception, match="an F8Weight under torch.compile"):
+        torch.compile(twice, backend="eager", fullgraph=True)(hidden)

@@ -13,4 +13,4 @@ pytest.importorskip("transformers")
 def test_everything_on_another_device():
     file = Path(__file__).with_name("everything_elsewhere.py")
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", file], capture_output=True, text=True, check=False)
-    assert run.returncode == 0 and " passed" in run.stdout, run.stdout[-4000:] + run.stderr
+    assert run.returncode == 0 and " passed" in run.stdout, (run.returncode, run.stdout[-4000:], run.stderr)

@@ -111,6 +111,7 @@ void HiddenSums::add_block(Packing& own, const Strip& strip, std::int64_t row_bl
   const std::int64_t width = loops_->columns;
   if (exact_ && first_column == 0) add_row_reaches(strip, row_block);
   for (std::int64_t i = 0; i < strip.pieces * parts_; ++i) {
+    base::go_on_or_throw();
     const std::int64_t piece = i / parts_;
     const std::int64_t depth = depth_of(strip, piece);
     const PackedRows& left = packed_dz_[static_cast<std::size_t>(piece * row_blocks_ + row_block)];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/asking.hpp"
 #include "base/thread_pool.hpp"
 #include "tiles/tiles.hpp"
 
@@ -108,6 +109,7 @@ void WeightSums::add_chunk(int worker, std::int64_t chunk, const float* dz) {
 void WeightSums::add_fast(Accumulators& own, std::int64_t first, std::int64_t ids) {
   const std::int64_t width = loops_->columns;
   for (std::int64_t column = 0; column < columns_; column += kernels::kMostColumns) {
+    base::go_on_or_throw();
     const std::int64_t held = std::min(kernels::kMostColumns, columns_ - column);
     std::fill(own.high.begin(), own.high.end(), 0.0);
     for (std::int64_t at = 0; at < held; at += width) {
@@ -136,6 +138,7 @@ void WeightSums::add_exact(Accumulators& own, std::int64_t first, std::int64_t i
   // Cauchy and Schwarz; the factor covers the roundings of the squares and roots.
   const double error = certified_error(std::min(kernels::kDepth, count), depth_pieces()) * (1 + 0x1p-10);
   for (std::int64_t p = 0; p * width < columns_; ++p) {
+    base::go_on_or_throw();
     std::fill(own.high.begin(), own.high.end(), 0.0);
     std::fill(own.low.begin(), own.low.end(), 0.0);
     const std::int64_t held = std::min(width, columns_ - p * width);
@@ -157,6 +160,7 @@ void WeightSums::add_exact(Accumulators& own, std::int64_t first, std::int64_t i
 }
 
 void WeightSums::add_by_definition(std::int64_t id, std::int64_t column, const float* dz) {
+  base::go_on_or_throw();
   exact::Sum sum;
   for (const ActiveRow& row : rows_) {
     const float h = exact::load_element(exact::row_data(request_.hidden, row.index), request_.hidden.dtype, column);

@@ -9,17 +9,17 @@ thread_local Asking* of_this_thread = nullptr;
 
 }  // namespace
 
-Asking::Asking(std::function<bool()> go_on) : go_on_(std::move(go_on)), outer_(of_this_thread) {
-  of_this_thread = this;
-}
+Asking::Asking(std::function<bool()> go_on) : go_on_(std::move(go_on)), help_(this) {}
 
-Asking::~Asking() { of_this_thread = outer_; }
+Asking::Help::Help(Asking* asking) : outer_(of_this_thread) { of_this_thread = asking; }
+
+Asking::Help::~Help() { of_this_thread = outer_; }
 
 Asking* Asking::of_thread() { return of_this_thread; }
 
 void Asking::ask_if_due() {
-  if (stopped() || Clock::now() - last_ < kEvery) return;
-  stopped_ = !go_on_();
+  if (stopped() || std::this_thread::get_id() != caller_ || Clock::now() - last_ < kEvery) return;
+  if (!go_on_()) stop();
   asked();
 }
 

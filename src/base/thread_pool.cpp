@@ -54,6 +54,18 @@ void keep_lowest(Job& job, int index, std::exception_ptr error) {
   }
 }
 
+// Waits on the thread that made the call, which others look to for whether to go on.
+template <class Done>
+void wait_asking(std::unique_lock<std::mutex>& lock, std::condition_variable& change, Done done) {
+  Asking* const asking = Asking::of_thread();
+  while (!change.wait_for(lock, Asking::kEvery, done)) {
+    if (asking == nullptr) continue;
+    lock.unlock();
+    asking->ask_if_due();
+    lock.lock();
+  }
+}
+
 // While one lives, threads that its thread creates are born with all signals blocked, so that the program's handlers
 // run on the program's threads. Faults are left alone: they belong to the instruction that raised them, and a
 // blocked one would end the process without its handler.
@@ -87,13 +99,7 @@ class Pool {
       keep_own(job, index);
       lock.lock();
     }
-    Asking* const asking = Asking::of_thread();
-    while (!job.done.wait_for(lock, Asking::kEvery, [&job] { return job.running == 0; })) {
-      if (asking == nullptr) continue;
-      lock.unlock();
-      asking->ask_if_due();
-      lock.lock();
-    }
+    wait_asking(lock, job.done, [&job] { return job.running == 0; });
     wanted_ -= job.threads - 1;
   }
 
@@ -202,7 +208,7 @@ class InsideWork {
 // A job by the threads of OpenMP's runtime. They may be fewer than asked for.
 class Team {
  public:
-  explicit Team(Job& job) : job_(job), caller_(std::this_thread::get_id()) {}
+  explicit Team(Job& job) : job_(job), caller_(std::this_thread::get_id()), left_(job.threads) {}
 
   void run(OpenMp parallel) { parallel(&Team::enter, this, static_cast<unsigned>(job_.threads), 0); }
 
@@ -211,21 +217,27 @@ class Team {
 
   void work() {
     const InsideWork inside;
-    if (std::this_thread::get_id() == caller_) keep(0);
+    const bool caller = std::this_thread::get_id() == caller_;
+    if (caller) keep(0);
     for (int index = next_++; index < job_.threads; index = next_++) keep(index);
+    if (!caller) return;
+    // Here and not at OpenMP's barrier, which asks nobody.
+    std::unique_lock lock(mutex_);
+    wait_asking(lock, job_.done, [this] { return left_ == 0; });
   }
 
   void keep(int index) {
-    if (std::exception_ptr error = run_index(job_.work, index)) {
-      const std::lock_guard lock(mutex_);
-      keep_lowest(job_, index, std::move(error));
-    }
+    std::exception_ptr error = run_index(job_.work, index);
+    const std::lock_guard lock(mutex_);
+    keep_lowest(job_, index, std::move(error));
+    if (--left_ == 0) job_.done.notify_one();
   }
 
   Job& job_;
   std::thread::id caller_;
   std::atomic<int> next_ = 1;
   std::mutex mutex_;
+  int left_;  // indices that are not done
 };
 
 }  // namespace
@@ -255,15 +267,20 @@ bool parallel_for(int threads, std::int64_t count, const std::function<void(int,
   Asking* const asking = Asking::of_thread();
   const auto stopped = [&] { return stop || (asking != nullptr && asking->stopped()); };
   parallel(threads, [&](int worker) {
-    for (std::int64_t i = next++; i < count && !stopped(); i = next++) {
-      work(worker, i);
-      if (worker != 0) continue;
-      if (progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
-      if (asking != nullptr) asking->ask_if_due();
+    const Asking::Help help(asking);
+    try {
+      for (std::int64_t i = next++; i < count && !stopped(); i = next++) {
+        work(worker, i);
+        if (worker != 0) continue;
+        if (progress && !progress(static_cast<double>(i + 1) / static_cast<double>(count))) stop = true;
+        if (asking != nullptr) asking->ask_if_due();
+      }
+    } catch (const Stopped&) {  // told below, once, whichever piece saw it first
     }
   });
+  if (stop) return false;
   if (asking != nullptr && asking->stopped()) throw Stopped();
-  return !stop;
+  return true;
 }
 
 }  // namespace isologit::detail::base

@@ -9,6 +9,7 @@
 #include "exact/bigfloat.hpp"
 #include "exact/element.hpp"
 #include "exact/encode.hpp"
+#include "exact/low_rank_sum.hpp"
 
 namespace isologit::detail::exact {
 namespace {
@@ -91,7 +92,7 @@ bool split(double number, std::int64_t parts, float* to, std::int64_t stride) {
 }
 
 double wide_logit(const void* hidden, DType hidden_dtype, const double* weight, std::int64_t size, float bias,
-                  const Format& format) {
+                  const LowRankTerms& low_rank, const Format& format) {
   BigFloat sum;
   double special = 0;  // the IEEE sum of the terms that are not finite
   const auto add_term = [&](double a, double b) {
@@ -105,6 +106,7 @@ double wide_logit(const void* hidden, DType hidden_dtype, const double* weight, 
     add_term(static_cast<double>(load_element(hidden, hidden_dtype, k)), weight[k]);
   }
   add_term(static_cast<double>(bias), 1);
+  add_terms(low_rank, sum, special);
   return round_sum(sum, special, format);
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "exact/logit.hpp"
 #include "exact/rounding.hpp"
 #include "isologit/head.hpp"
 
@@ -24,6 +25,6 @@ bool split(double number, std::int64_t parts, float* to, std::int64_t stride);
 
 // The logit of CONTRACT.md 1 for any f64 weights, as exact/logit.hpp has it for elements. Slow.
 double wide_logit(const void* hidden, DType hidden_dtype, const double* weight, std::int64_t size, float bias,
-                  const Format& format);
+                  const LowRankTerms& low_rank, const Format& format);
 
 }  // namespace isologit::detail::exact

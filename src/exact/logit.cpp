@@ -1,8 +1,7 @@
 #include "exact/logit.hpp"
 
-#include <cmath>
-
 #include "exact/element.hpp"
+#include "exact/low_rank_sum.hpp"
 #include "exact/superaccumulator.hpp"
 
 namespace isologit::detail::exact {
@@ -32,17 +31,7 @@ double logit(const void* hidden, DType hidden_dtype, const void* weight, DType w
   Sum sum = sum_of(hidden, hidden_dtype, weight, weight_dtype, size, bias);
   BigFloat finite = sum.finite();
   double special = sum.special();
-  for (std::size_t j = 0; j < low_rank.factors.size(); ++j) {
-    const LowRankFactor& factor = low_rank.factors[j];
-    const auto b = static_cast<double>(load_element(low_rank.b, low_rank.dtype, static_cast<std::int64_t>(j)));
-    if (factor.special != 0) {
-      special += factor.special * b;
-    } else if (!std::isfinite(b)) {
-      special += sign_of(factor.value) * b;
-    } else {
-      finite = add(finite, multiply(factor.value, BigFloat::from_double(b)));
-    }
-  }
+  add_terms(low_rank, finite, special);
   return round_sum(finite, special, format);
 }
 

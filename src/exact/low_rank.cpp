@@ -1,6 +1,9 @@
 #include "exact/low_rank.hpp"
 
+#include <cmath>
+
 #include "exact/element.hpp"
+#include "exact/low_rank_sum.hpp"
 #include "exact/superaccumulator.hpp"
 
 namespace isologit::detail::exact {
@@ -23,6 +26,20 @@ std::vector<LowRankFactor> low_rank_factors(const Lora& lora, const void* hidden
     }
   }
   return factors;
+}
+
+void add_terms(const LowRankTerms& terms, BigFloat& finite, double& special) {
+  for (std::size_t j = 0; j < terms.factors.size(); ++j) {
+    const LowRankFactor& factor = terms.factors[j];
+    const auto b = static_cast<double>(load_element(terms.b, terms.dtype, static_cast<std::int64_t>(j)));
+    if (factor.special != 0) {
+      special += factor.special * b;
+    } else if (!std::isfinite(b)) {
+      special += sign_of(factor.value) * b;
+    } else {
+      finite = add(finite, multiply(factor.value, BigFloat::from_double(b)));
+    }
+  }
 }
 
 }  // namespace isologit::detail::exact

@@ -1,5 +1,6 @@
 #include "fold/ball_sums.hpp"
 
+#include "base/asking.hpp"
 #include "exact/elementary.hpp"
 
 namespace isologit::detail::fold {
@@ -24,6 +25,7 @@ Ball far_share(std::int64_t far, std::int64_t exponent) {
 }
 
 Ball BallSums::add(const BigFloat& gap) {
+  base::go_on_or_throw();
   Ball term = exp_minus(gap, limbs);
   mass = exact::add(mass, term, limbs);
   moment = exact::add(moment, exact::multiply(term, Ball{gap, {}}, limbs), limbs);

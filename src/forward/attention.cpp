@@ -13,6 +13,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/asking.hpp"
 #include "base/text.hpp"
 #include "exact/row.hpp"
 #include "forward/attention_row.hpp"
@@ -75,6 +76,7 @@ class Worker {
       last = std::max(last, sums.seen.end);
     }
     for (std::int64_t j = first; j < last; j += kBlock) {
+      base::go_on_or_throw();
       const Seen block{j, std::min(j + kBlock, last)};
       load(keys, queries.kv_head, block);
       for (std::size_t r = 0; r < rows_.size(); ++r) absorb(r, block);

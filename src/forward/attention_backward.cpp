@@ -14,6 +14,7 @@
 #include <limits>
 #include <vector>
 
+#include "base/asking.hpp"
 #include "base/text.hpp"
 #include "exact/row.hpp"
 #include "forward/keys.hpp"
@@ -106,6 +107,7 @@ class KvHead {
   }
 
   void add_row(std::int64_t token, std::int64_t head) {
+    base::go_on_or_throw();
     const auto r = static_cast<std::int64_t>(rows_.size());
     const QueryRow row{token, head, seen_by(attention_, static_cast<std::int64_t>(sequence_), token)};
     rows_.push_back(row);

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/asking.hpp"
 #include "exact/elementary.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
@@ -46,6 +47,7 @@ void AttentionRow::read_scores(const float* q) {
   std::vector<float> k(static_cast<std::size_t>(dim));
   const Seen seen = seen_by(request_, sequence_, token_);
   for (std::int64_t j = seen.begin; j < seen.end; ++j) {
+    base::go_on_or_throw();
     exact::widen_row(keys_.key(j, kv_head_), request_.kv.keys.dtype, dim, k.data());
     BigFloat score;
     double unreal = 0;
@@ -99,6 +101,7 @@ std::vector<Ball> AttentionRow::weights_from(int origin, std::size_t first, std:
   const Ball from = origin < 0 ? Ball::exact(sink_) : score_of(groups_[static_cast<std::size_t>(origin)], limbs);
   std::vector<Ball> weights(groups_.size());
   for (std::size_t g = first; g < groups_.size(); ++g) {
+    base::go_on_or_throw();
     // Scores may be large numbers that are near to each other: without a softcap their difference is exact.
     weights[g] = static_cast<int>(g) == origin ? Ball::exact(1)
                  : request_.softcap == 0 && origin >= 0

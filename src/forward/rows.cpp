@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "base/asking.hpp"
 #include "base/cpu.hpp"
 #include "base/thread_pool.hpp"
 #include "exact/encode.hpp"
@@ -55,7 +56,10 @@ std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count,
                          const std::function<float(std::int64_t)>& settle) {
   std::int64_t settled = 0;
   if (loops == nullptr) {
-    for (std::int64_t i = 0; i < count; ++i) rounded_[static_cast<std::size_t>(i)] = settle(i);
+    for (std::int64_t i = 0; i < count; ++i) {
+      base::go_on_or_throw();
+      rounded_[static_cast<std::size_t>(i)] = settle(i);
+    }
     settled = count;
   } else {
     const std::int64_t opened = loops->round(values(), errors(), count, dtype, rounded_.data(), open_.data());
@@ -65,6 +69,7 @@ std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count,
       if (const auto rounded = proven(values_[i], errors_[i], dtype)) {
         rounded_[i] = *rounded;
       } else {
+        base::go_on_or_throw();
         rounded_[i] = settle(static_cast<std::int64_t>(i));
         ++settled;
       }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 
+#include "base/asking.hpp"
 #include "exact/elementary.hpp"
 #include "fold/normalizer.hpp"
 
@@ -125,7 +126,10 @@ Part SampleRow::window_part(std::size_t begin, std::size_t end) const {
 void SampleRow::settle(const Parts& known) {
   Parts parts = known;
   terms_.clear();
-  for (const fold::Candidate& one : window_) terms_.push_back(term_of(plan_.top, one.logit, plan_.limbs));
+  for (const fold::Candidate& one : window_) {
+    base::go_on_or_throw();
+    terms_.push_back(term_of(plan_.top, one.logit, plan_.limbs));
+  }
   if (!place_limit(parts.inside.count)) return search_after_stretch(false);
   const bool within = !fold::before(plan_.to, plan_.limit) || (parts.known && parts.middle.count == 0);
   if (!fold::before(plan_.to, plan_.limit)) {

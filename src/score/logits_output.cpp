@@ -36,18 +36,22 @@ double dot_of(std::int64_t id, std::int64_t row, const LogitSource& source, DTyp
   const MatrixView& weight = head.weight;
   const void* hidden = exact::row_data(source.hidden, row);
   const float bias = head.bias.data == nullptr ? 0.0F : exact::load_element(head.bias.data, head.bias.dtype, id);
-  if (head.encoded.encoding != Encoding::none) {
-    std::vector<double> numbers(static_cast<std::size_t>(weight.cols));
-    exact::decode_row(head, id, numbers.data());
-    return exact::wide_logit(hidden, source.hidden.dtype, numbers.data(), weight.cols, bias, exact::format_of(dtype));
+  const exact::Format& format = exact::format_of(dtype);
+  const bool encoded = head.encoded.encoding != Encoding::none;
+  if (!encoded && head.lora.a.rows == 0) {
+    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, weight.cols, bias,
+                        format);
   }
-  if (head.lora.a.rows > 0) {
-    const auto factors = exact::low_rank_factors(head.lora, hidden, source.hidden.dtype);
-    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols,
-                        bias, {factors, exact::row_data(head.lora.b, id), head.lora.b.dtype}, exact::format_of(dtype));
+  const auto factors = exact::low_rank_factors(head.lora, hidden, source.hidden.dtype);
+  exact::LowRankTerms low_rank;
+  if (!factors.empty()) low_rank = {factors, exact::row_data(head.lora.b, id), head.lora.b.dtype};
+  if (!encoded) {
+    return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, weight.cols, bias,
+                        low_rank, format);
   }
-  return exact::logit(hidden, source.hidden.dtype, exact::row_data(weight, id), weight.dtype, source.hidden.cols, bias,
-                      exact::format_of(dtype));
+  std::vector<double> numbers(static_cast<std::size_t>(weight.cols));
+  exact::decode_row(head, id, numbers.data());
+  return exact::wide_logit(hidden, source.hidden.dtype, numbers.data(), weight.cols, bias, low_rank, format);
 }
 
 enum class Step : std::uint8_t { softcap, scale, temperature };

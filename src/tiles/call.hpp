@@ -31,8 +31,10 @@ class Progress {
     if (!callback_) return {};
     asking_.emplace([this] { return call(share_); });
     return [this](double share) {
+      const bool goes_on = call(share);
       asking_->asked();
-      return call(share);
+      if (!goes_on) asking_->stop();
+      return goes_on;
     };
   }
 

@@ -95,7 +95,10 @@ void EncodedTiles::logits(const kernels::Target& target, const kernels::Block& b
     const auto size = static_cast<std::int64_t>(dtype_size(all.dtype));
     bias = {static_cast<const char*>(all.data) + first * size, all.dtype, count};
   }
-  target.logits(block, {&weight, &bias, 0, count}, logits, scratch, counts);
+  MatrixView b = head_.lora.b;
+  if (block.low_rank != nullptr) b.data = exact::row_data(b, first);
+  b.rows = count;
+  target.logits(block, {&weight, &bias, 0, count, &b}, logits, scratch, counts);
   for (std::int64_t j = 0; j < count; ++j) {
     bool decoded = false;
     for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -105,9 +108,11 @@ void EncodedTiles::logits(const kernels::Target& target, const kernels::Block& b
       if (!decoded) exact::decode_row(head_, first + j, tile.row.data());
       decoded = true;
       const std::int64_t hidden_row = parts_ == 1 ? block.row_ids[r] : given_rows_[row];
-      const float b = bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, j);
+      exact::LowRankTerms low_rank;
+      if (block.low_rank != nullptr) low_rank = {*block.low_rank[r].factors, exact::row_data(b, j), b.dtype};
+      const float bias_of_id = bias.data == nullptr ? 0.0F : exact::load_element(bias.data, bias.dtype, j);
       const double logit = exact::wide_logit(exact::row_data(*given_, hidden_row), given_->dtype, tile.row.data(),
-                                             head_.weight.cols, b, exact::kF32);
+                                             head_.weight.cols, bias_of_id, low_rank, exact::kF32);
       logits[r * target.tile_vocab() + j] = static_cast<float>(logit);
       ++counts.fallbacks;
     }

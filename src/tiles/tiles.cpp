@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/asking.hpp"
 #include "base/thread_pool.hpp"
 #include "tiles/transforms.hpp"
 
@@ -71,6 +72,7 @@ void Tiles::visit(int worker, std::int64_t begin, std::int64_t end,
     const std::int64_t count = std::min(stride, end - first);
     if (encoded_.needed()) encoded_.decode(first, count, own.decoded);
     for (const PreparedRows& block : blocks_) {
+      base::go_on_or_throw();
       make(own, block, first, count);
       for (std::int64_t r = 0; r < block.rows; ++r) {
         const std::size_t row = block.begin + static_cast<std::size_t>(r);

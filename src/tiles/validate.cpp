@@ -119,10 +119,6 @@ namespace {
 Result<void> validate_lora(const Head& head) {
   const Lora& lora = head.lora;
   if (lora.a.rows == 0 && lora.b.cols == 0) return {};
-  if (head.encoded.encoding != Encoding::none) {
-    return fail(StatusCode::unsupported, base::concat("lora: beside a weight of ", encoding_name(head.encoded.encoding),
-                                                      "; expected one of bf16, f16 or f32"));
-  }
   if (auto checked = validate_matrix("lora a", lora.a); !checked) return checked;
   if (lora.a.cols != head.weight.cols || lora.b.cols != lora.a.rows || lora.b.rows < head.vocab_size) {
     return invalid(base::concat("lora: a of shape [", lora.a.rows, ", ", lora.a.cols, "] and b of [", lora.b.rows, ", ",

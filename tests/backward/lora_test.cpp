@@ -4,8 +4,10 @@
 
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
+#include "oracle/encoded.hpp"
 #include "oracle/logit.hpp"
 #include "parties/meeting.hpp"
 #include "problem.hpp"
@@ -27,11 +29,21 @@ struct Adapted {
   Factor b;  // [V, r]
   double scale;
   bool is_dense = false;  // the upstream is that of logits, and dz itself
+  Encoding encoding = Encoding::none;
+  std::vector<std::uint8_t> bytes = {};  // of an encoded weight, whose numbers are the problem's weight_values
+  std::vector<float> scales = {};        // one a row
 
   std::int64_t rank() const { return a.shape.rows; }
+  bool is_f8() const { return encoding != Encoding::none && encoding != Encoding::f64; }
   Head head() const {
     Head head = problem.head();
     head.lora = {a.view(), b.view(), scale};
+    if (encoding == Encoding::none) return head;
+    head.weight.data = nullptr;
+    head.weight.dtype = DType::f32;
+    head.weight.row_stride = problem.cols();
+    head.encoded = {encoding, bytes.data(), {}, F8Product::real};
+    if (is_f8()) head.encoded.scales = {{scales.data(), DType::f32, problem.vocab(), 1, 1}, 1, 0, 0};
     return head;
   }
 };
@@ -124,7 +136,9 @@ Right right_of(const Adapted& made) {
       oracle::low_rank_gradients(sums, operands, buffer_of(made, rows * cols, kOld[0]),
                                  buffer_of(made, rank * cols, kOld[2]), buffer_of(made, vocab * rank, kOld[3]));
   return {{found.dhidden,
-           oracle::dweight(sums, problem.data.hidden_values, size(cols), buffer_of(made, vocab * cols, kOld[1])),
+           made.is_f8()
+               ? std::vector<float>()
+               : oracle::dweight(sums, problem.data.hidden_values, size(cols), buffer_of(made, vocab * cols, kOld[1])),
            found.da, found.db},
           expected.dz,
           expected.skipped};
@@ -161,7 +175,7 @@ Found run(const Adapted& made, const BackwardOptions& options, const std::vector
     if (parties > 1) own.peers = meeting.peers(p, split[p], problem.vocab());
     BackwardRequest request = problem.request();
     request.dhidden = {dhidden[p].data(), dtype, cols, problem.accumulate};
-    request.dweight = {dweight.data() + split[p] * cols * element, dtype, cols, problem.accumulate};
+    if (!made.is_f8()) request.dweight = {dweight.data() + split[p] * cols * element, dtype, cols, problem.accumulate};
     request.dlora_a = {da[p].data(), dtype, cols, problem.accumulate};
     request.dlora_b = {db.data() + split[p] * rank * element, dtype, rank, problem.accumulate};
     const auto report = backward(head, request, own);
@@ -172,6 +186,7 @@ Found run(const Adapted& made, const BackwardOptions& options, const std::vector
     EXPECT_EQ(dhidden[p], dhidden[0]);
     EXPECT_EQ(da[p], da[0]);
   }
+  if (made.is_f8()) dweight.clear();  // there is none
   return {floats(dhidden[0]), floats(dweight), floats(da[0]), floats(db)};
 }
 
@@ -260,6 +275,41 @@ TEST(Lora, FactorsOfEveryTypeAndScale) {
       const Adapted made = make(3, scale, factors);
       expect_exact(made, fmt::format("{} scale {}", dtype_name(factors), scale));
       expect_fast(made, fmt::format("{} scale {}", dtype_name(factors), scale));
+    }
+  }
+}
+
+// The weight's numbers become those of another encoding, of which f64 ones have bits that no sum of two floats has.
+// With a dense upstream one is beyond f32's range.
+void encode(Adapted& made, Encoding encoding, std::uint64_t seed) {
+  made.encoding = encoding;
+  oracle::Random random(seed);
+  std::vector<double>& values = made.problem.data.weight_values;
+  for (std::int64_t v = 0; v < made.problem.vocab(); ++v) {
+    if (made.is_f8()) made.scales.push_back(static_cast<float>(random.normal()) / 100);
+    for (std::int64_t k = 0; k < made.problem.cols(); ++k) {
+      double& value = values[size(v * made.problem.cols() + k)];
+      if (made.is_f8()) {
+        made.bytes.push_back(static_cast<std::uint8_t>(random.below(0x78) + (random.below(2) == 0 ? 0x80 : 0)));
+        const auto row_scale = static_cast<double>(made.scales.back());
+        value = oracle::f8_number(encoding, made.bytes.back(), row_scale, F8Product::real).finite.get_d();
+        continue;
+      }
+      value = made.is_dense && v == 3 && k == 2 ? 0x1.23456789abcdfp300 : random.normal();
+      const auto* raw = reinterpret_cast<const std::uint8_t*>(&value);
+      made.bytes.insert(made.bytes.end(), raw, raw + sizeof value);
+    }
+  }
+}
+
+TEST(Lora, BesideWeightsOfF64AndF8) {
+  for (const Encoding encoding : {Encoding::f64, Encoding::f8_e4m3}) {
+    for (const bool dense : {false, true}) {
+      Adapted made = dense ? with_dz(21) : make(19);
+      encode(made, encoding, 20);
+      const std::string what = std::string(encoding_name(encoding)) + (dense ? ", dense" : "");
+      expect_exact(made, what);
+      if (!dense) expect_fast(made, what);
     }
   }
 }

@@ -12,18 +12,16 @@
 
 #include "base/processors.hpp"
 #include "base/thread_pool.hpp"
+#include "team.hpp"
 
 namespace isologit::detail::base {
 namespace {
 
 std::atomic<int> regions = 0;
 
-void all_threads(void (*work)(void*), void* data, unsigned threads, unsigned) {
+void all_threads(void (*work)(void*), void* data, unsigned threads, unsigned flags) {
   ++regions;
-  std::vector<std::thread> others;
-  for (unsigned i = 1; i < threads; ++i) others.emplace_back(work, data);
-  work(data);
-  for (std::thread& other : others) other.join();
+  team_of_threads(work, data, threads, flags);
 }
 
 // What OpenMP may do where threads are limited.

@@ -32,6 +32,9 @@ struct Problem {
   std::vector<std::uint8_t> scales;
   std::vector<float> bias;
   std::vector<float> hidden;
+  std::int64_t rank = 0;
+  std::vector<float> lora_a, lora_b;
+  double lora_scale = 1;
 
   std::int64_t scale_rows() const { return block_rows == 0 ? 1 : (vocab + block_rows - 1) / block_rows; }
   std::int64_t scale_cols() const { return block_cols == 0 ? 1 : (cols + block_cols - 1) / block_cols; }
@@ -41,6 +44,7 @@ struct Problem {
     head.weight = {nullptr, DType::f32, vocab, cols, row_stride};
     head.bias = {bias.data(), DType::f32, static_cast<std::int64_t>(bias.size())};
     if (bias.empty()) head.bias = {};
+    if (rank > 0) head.lora = {matrix(lora_a, rank, cols), matrix(lora_b, vocab, rank), lora_scale};
     head.encoded = {encoding, bytes.data(), {}, product};
     if (encoding != Encoding::f64) {
       head.encoded.scales = {
@@ -62,12 +66,21 @@ struct Problem {
     const double scale = oracle::decode(scale_dtype, scales.data(), static_cast<std::size_t>(row * scale_cols() + col));
     return oracle::f8_number(encoding, bytes[at], scale, product);
   }
+  // With the low-rank addition, where all is finite.
+  oracle::Number merged(std::int64_t v, std::int64_t k) const {
+    oracle::Number w = weight(v, k);
+    for (std::int64_t j = 0; j < rank; ++j) {
+      w.finite += mpq_class(lora_scale) * static_cast<double>(lora_b[static_cast<std::size_t>(v * rank + j)]) *
+                  static_cast<double>(lora_a[static_cast<std::size_t>(j * cols + k)]);
+    }
+    return w;
+  }
   // The logits before they are rounded.
   std::vector<oracle::Number> exact() const {
     std::vector<oracle::Number> z;
     std::vector<std::vector<oracle::Number>> numbers(static_cast<std::size_t>(vocab));
     for (std::int64_t v = 0; v < vocab; ++v) {
-      for (std::int64_t k = 0; k < cols; ++k) numbers[static_cast<std::size_t>(v)].push_back(weight(v, k));
+      for (std::int64_t k = 0; k < cols; ++k) numbers[static_cast<std::size_t>(v)].push_back(merged(v, k));
     }
     for (std::int64_t n = 0; n < rows; ++n) {
       const std::vector<double> h(hidden.begin() + n * cols, hidden.begin() + (n + 1) * cols);
@@ -292,6 +305,80 @@ TEST_P(Encoded, PartsOfAWeight) {
   }
 }
 
+void add_low_rank(Problem& problem, std::int64_t rank, double scale, unsigned seed) {
+  Random random(seed);
+  problem.rank = rank;
+  problem.lora_scale = scale;
+  for (std::int64_t i = 0; i < rank * problem.cols; ++i) problem.lora_a.push_back(normal(random));
+  for (std::int64_t i = 0; i < problem.vocab * rank; ++i) problem.lora_b.push_back(normal(random));
+}
+
+// One real number of weight and addition, whatever the weight's encoding and the number of its parts.
+TEST_P(Encoded, ALowRankAddition) {
+  unsigned seed = 30;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const F8Product product : {F8Product::real, F8Product::bf16}) {
+      Problem problem = make(Encoding::f8_e4m3, ++seed);
+      problem.product = product;
+      set_scales(problem, 32, 32, dtype, seed);
+      add_low_rank(problem, 3, 1.0 / 3, seed);
+      expect_right(problem, "f8");
+    }
+  }
+  for (const double scale : {2.0, 0x1.23456789abcdfp-30, 0.0}) {
+    Problem problem = make(Encoding::f64, ++seed);
+    add_low_rank(problem, 5, scale, seed);
+    expect_right(problem, "f64");
+  }
+}
+
+// Weights that are no sum of floats are left to the definition, and the addition takes the greatest of them away.
+TEST_P(Encoded, ALowRankAdditionBesideNumbersThatNoSumOfFloatsIs) {
+  Problem problem = make(Encoding::f64, 41);
+  add_low_rank(problem, 2, -0x1p1000, 42);
+  for (std::int64_t v = 0; v < problem.vocab; v += 3) {
+    const double w = std::ldexp(1 + 0x1p-23, 1000);
+    set_weight(problem, v, 7, w);
+    problem.lora_b[static_cast<std::size_t>(2 * v)] = 1;
+    problem.lora_b[static_cast<std::size_t>(2 * v + 1)] = 0x1p-149F;
+  }
+  for (std::int64_t k = 0; k < problem.cols; ++k) {
+    problem.lora_a[static_cast<std::size_t>(k)] = k == 7 ? 1 + 0x1p-23F : 0;
+    problem.lora_a[static_cast<std::size_t>(problem.cols + k)] = 0x1p-149F;
+  }
+  expect_right(problem, "beside 2^1000");
+}
+
+// inf and NaN of the factors beside f64 and f8, and of the weight beside the factors: as in CONTRACT.md 1.
+TEST_P(Encoded, ALowRankAdditionThatIsNotFinite) {
+  for (const Encoding encoding : {Encoding::f64, Encoding::f8_e4m3}) {
+    Problem problem = make(encoding, 43);
+    if (encoding != Encoding::f64) set_scales(problem, 1, 0, DType::f32, 44);
+    add_low_rank(problem, 2, 0.5, 45);
+    for (std::int64_t n = 0; n < problem.rows; ++n) problem.hidden[static_cast<std::size_t>(n * problem.cols + 5)] = 1;
+    problem.hidden[static_cast<std::size_t>(problem.cols + 5)] = 0;  // of row 1
+    problem.lora_a[5] = kInf;                                        // u[0] is inf, in row 1 NaN
+    for (std::int64_t v = 0; v < problem.vocab; ++v) {
+      problem.lora_b[static_cast<std::size_t>(2 * v)] = static_cast<float>(v % 3 - 1);
+    }
+    problem.lora_b[2 * 9 + 1] = -kInf;
+    const std::vector<float> found = logits_of(problem.head(), problem.hidden_view(), DType::f32, options());
+    for (std::int64_t n = 0; n < problem.rows; ++n) {
+      for (std::int64_t v = 0; v < problem.vocab; ++v) {
+        const float z = found[static_cast<std::size_t>(n * problem.vocab + v)];
+        const std::string what = std::to_string(n) + ", " + std::to_string(v);
+        if (n == 1 || v % 3 == 1) {  // NaN times b, inf times 0
+          EXPECT_TRUE(std::isnan(z)) << what;
+        } else if (v == 9) {  // -inf of u[0], and an infinity of u[1]'s sign
+          EXPECT_FALSE(std::isfinite(z)) << what;
+        } else {
+          EXPECT_EQ(z, v % 3 == 0 ? -kInf : kInf) << what;
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kernel, Encoded, testing::ValuesIn(runnable_kernels()),
                          [](const auto& tested) { return tested.param; });
 
@@ -335,16 +422,6 @@ void expect_refused(const Problem& problem, const Head& head, const std::string&
   ASSERT_FALSE(refused) << why;
   EXPECT_EQ(refused.error().code, code);
   EXPECT_NE(refused.error().message.find(why), std::string::npos) << refused.error().message;
-}
-
-TEST(EncodedErrors, ALowRankAddition) {
-  const Problem problem = make(Encoding::f64, 16);
-  const std::vector<float> ones(static_cast<std::size_t>(std::max(problem.cols, problem.vocab)), 1);
-  Head head = problem.head();
-  head.lora = {{ones.data(), DType::f32, 1, head.weight.cols, head.weight.cols},
-               {ones.data(), DType::f32, head.weight.rows, 1, 1},
-               1};
-  expect_refused(problem, head, "lora: beside a weight of f64", StatusCode::unsupported);
 }
 
 TEST(EncodedErrors, AreTold) {

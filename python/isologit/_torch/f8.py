@@ -1,4 +1,4 @@
-"""How autograd goes through a weight of f8, which is no tensor: to hidden and bias."""
+"""How autograd goes through a weight of f8, which is no tensor: to hidden, bias and the factors of lora."""
 
 from typing import Any
 
@@ -11,40 +11,46 @@ from isologit._logits import LogitsArgs
 from isologit._score import Results, ScoreArgs
 from isologit._torch import backward, fingerprint
 
+_OPERANDS = ("hidden", "bias", "lora_a", "lora_b")
+
 
 def score(args: ScoreArgs, gradients: str) -> Results:
     _native.arithmetic_code(gradients, "gradients")  # rather now than in backward
     args = args._replace(summaries=True)
-    return Results(*_Score.apply(args.head.hidden, args.head.bias, args, gradients))
+    return Results(*_Score.apply(*_operands(args), args, gradients))
 
 
 def logits(args: LogitsArgs, gradients: str) -> tuple[Tensor, Tensor]:
     _native.arithmetic_code(gradients, "gradients")
-    return _Logits.apply(args.head.hidden, args.head.bias, args, gradients)
+    return _Logits.apply(*_operands(args), args, gradients)
+
+
+def _operands(args: Any) -> list[Tensor | None]:
+    return [getattr(args.head, name) for name in _OPERANDS]
 
 
 def _save(ctx: Any, args: Any, gradients: str, *more: Tensor) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(args.head.hidden, args.head.bias, *more)
-    detached = {name: None for name in ("hidden", "bias")}
-    ctx.args, ctx.gradients = args._replace(head=args.head._replace(**detached)), gradients
+    ctx.save_for_backward(*_operands(args), *more)
+    ctx.args, ctx.gradients = args._replace(head=args.head._replace(**dict.fromkeys(_OPERANDS))), gradients
 
 
 def _head(ctx: Any) -> Any:
-    """An error where hidden or bias was written to."""
-    hidden, bias, *_ = ctx.saved_tensors
-    return ctx.args.head._replace(hidden=hidden, bias=bias)
+    """An error where an operand was written to."""
+    return ctx.args.head._replace(**dict(zip(_OPERANDS, ctx.saved_tensors[: len(_OPERANDS)], strict=True)))
 
 
 def _found(ctx: Any, run: Any, *args: Any) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[:2]
-    dhidden, _, dbias, _, _ = run(*args, ctx.gradients, needs[0], False, needs[1], False, False)
-    return dhidden if needs[0] else None, dbias if needs[1] else None, None, None
+    needs = ctx.needs_input_grad[: len(_OPERANDS)]
+    dhidden, _, *others = run(*args, ctx.gradients, needs[0], False, *needs[1:])
+    found = zip((dhidden, *others), needs, strict=True)
+    return *(gradient if wanted else None for gradient, wanted in found), None, None
 
 
 class _Score(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, bias: Tensor | None, args: ScoreArgs, gradients: str) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        args, gradients = given[-2:]
         results = _score.run(args)
         results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
         made = (results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
@@ -57,14 +63,15 @@ class _Score(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         by_name = dict(zip(Results._fields, upstream, strict=True))
-        made, args = ctx.saved_tensors[2:], ctx.args
+        made, args = ctx.saved_tensors[len(_OPERANDS) :], ctx.args
         given = (*_head(ctx), *args.support, args.token_ids, *made, args.ignore_index)
         return _found(ctx, backward.run_score, *given, *(by_name[name] for name in backward.DIFFERENTIABLE))
 
 
 class _Logits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, bias: Tensor | None, args: LogitsArgs, gradients: str) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, ...]:
+        args, gradients = given[-2:]
         result, counts = _logits.run(args)
         _save(ctx, args, gradients, counts.detach().clone())
         ctx.mark_non_differentiable(counts)
@@ -74,5 +81,5 @@ class _Logits(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_logits: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if d_logits is None:
-            return None, None, None, None
-        return _found(ctx, backward.run_logits, *_head(ctx), ctx.saved_tensors[2], d_logits)
+            return (None,) * (len(_OPERANDS) + 2)
+        return _found(ctx, backward.run_logits, *_head(ctx), ctx.saved_tensors[-1], d_logits)
