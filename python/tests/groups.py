@@ -243,11 +243,20 @@ def adapters(rank, size):
 def bytes_of_rows(rank, size):
     """What this rank hands to collectives for a row more, of each call; for a vocabulary of 100 and of 4000 ids."""
     sent = []
-    all_gather = _exchange.Exchange._all_gather
-    _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
+    all_gather, all_to_all = _exchange.Exchange._all_gather, _exchange.Exchange._all_to_all
 
-    def backward(hidden, weight, ids, gradients):
-        logprobs = parallel.linear_logprobs(hidden.requires_grad_(), weight, ids, gradients=gradients).logprobs
+    def counted_all_to_all(self, own, sizes):
+        sent.append(sum(map(len, own)) - len(own[rank]))
+        return all_to_all(self, own, sizes)
+
+    _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
+    _exchange.Exchange._all_to_all = counted_all_to_all
+
+    def backward(hidden, weight, ids, gradients, rows="same"):
+        if rows == "own":
+            hidden, ids = hidden.chunk(size)[rank].clone(), ids.chunk(size)[rank]
+        hidden.requires_grad_()
+        logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients=gradients, rows=rows).logprobs
         del sent[:]
         logprobs.sum().backward()
 
@@ -259,6 +268,8 @@ def bytes_of_rows(rank, size):
         "top-8": lambda h, w, ids: parallel.score(h, w, outputs=(), top_k=8),
         "exact backward": lambda h, w, ids: backward(h, w, ids, "exact"),
         "fast backward": lambda h, w, ids: backward(h, w, ids, "fast"),
+        "exact backward of own rows": lambda h, w, ids: backward(h, w, ids, "exact", "own"),
+        "fast backward of own rows": lambda h, w, ids: backward(h, w, ids, "fast", "own"),
         "sample": lambda h, w, ids: sample(h, w),
         "sample of top-8": lambda h, w, ids: sample(h, w, top_k=8),
     }
@@ -337,6 +348,15 @@ def killed_within(rank, size):
     parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
 
 
+def killed_in_backward(rank, size):
+    """When the ranks hand the sums of dhidden to those that have the rows."""
+    hidden = HIDDEN.clone().requires_grad_()
+    got = parallel.linear_logprobs(hidden, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+    if rank == 1:
+        _exchange.Exchange._all_to_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    got.logprobs.sum().backward()
+
+
 def lags(rank, size):
     """Within the time-out: nothing but a wait."""
     time.sleep(0.5 * (rank == 1))
@@ -352,7 +372,7 @@ def lags_too_long(rank, size):
 
 
 SCENARIOS = {"results": 7, "sharded": 3, "bytes_of_rows": 2}
-TIMEOUT = {"lags_too_long": 2, "killed": 3, "killed_within": 3}
+TIMEOUT = {"lags_too_long": 2, "killed": 3, "killed_within": 3, "killed_in_backward": 3}
 
 
 def run(scenario):
