@@ -237,7 +237,35 @@ def adapters(rank, size):
     check(torch.equal(scores.logprobs, by_one_process()[None]), "Megatron's head")
     scores.logprobs.sum().backward()
     check(weight.grad.abs().max() > 0, "Megatron's gradient")
+    megatrons_split_sequence(megatron, rank, size, layer)
     return "right"
+
+
+def megatrons_split_sequence(megatron, rank, size, layer):
+    """With sequence_parallel a rank has hidden states [s / ranks, b, H]; labels and results are of all the sequence."""
+    layer.sequence_parallel = True
+    layer.weight.grad = None
+    hidden = torch.cat([HIDDEN, HIDDEN.flip(0)]).reshape(-1, 2, HIDDEN.shape[1])[:size].clone()
+    labels = (7 * torch.arange(2 * size)).reshape(2, size) % VOCAB
+    outputs = {"outputs": ("logprobs", "entropy", "rank"), "top_k": 3, "gradients": "exact"}
+    temperature = torch.linspace(0.5, 2.0, 2 * size).reshape(2, size)
+    own = hidden[rank : rank + 1].clone().requires_grad_()
+    got = megatron.output_processor(
+        hidden_states=own,
+        output_layer=layer,
+        output_weight=None,
+        labels=labels,
+        context={**outputs, "temperature": temperature},
+    )
+    whole, weight = hidden.requires_grad_(), WEIGHT.clone().requires_grad_()
+    expected = isologit.score(whole.transpose(0, 1), weight, labels, temperature=temperature, **outputs)
+    for name in ("logprobs", "entropy", "rank", "top_k_ids", "top_k_logprobs"):
+        check(torch.equal(getattr(got, name), getattr(expected, name)), f"{name} of a split sequence")
+    of_rows = torch.linspace(-1, 1, 2 * size).reshape(2, size)
+    for found in (got, expected):
+        ((found.logprobs * of_rows).sum() + found.entropy.square().sum() + found.top_k_logprobs.sum()).backward()
+    check(torch.equal(own.grad, whole.grad[rank : rank + 1]), "dhidden of a split sequence")
+    check(torch.equal(layer.weight.grad, weight.grad[rank * 10 : rank * 10 + 10]), "dweight of a split sequence")
 
 
 def bytes_of_rows(rank, size):
