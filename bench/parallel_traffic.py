@@ -1,13 +1,14 @@
 """usage: parallel_traffic.py [RANKS...]
 
-What a rank of isologit.parallel receives per row, and in how many collectives, with so many ranks as processes of this
-machine (by default 8, 16, 32 and 64): a vocabulary of 256 000, H = 4096, bf16, 16 rows more than 16. The ranks' rows of
-the weight are the same memory; a bias of their own makes their logits differ.
+What a rank of isologit.parallel receives per row, the mean of all, and in how many collectives, with so many ranks as
+processes of this machine (by default 8, 16, 32 and 64): a vocabulary of 256 000, H = 4096, bf16, 16 rows more than 16.
+The ranks' rows of the weight are the same memory; a bias of their own makes their logits differ.
 """
 
 import datetime
 import json
 import os
+import statistics
 import sys
 import tempfile
 
@@ -78,7 +79,9 @@ def work(rank, ranks, folder, base):
             call = prepare(hidden, ids)
             del received[:]
             call()
-            totals.append(sum(received))
+            of_all = [None] * ranks
+            dist.all_gather_object(of_all, sum(received))
+            totals.append(statistics.mean(of_all))
         found[name] = ((totals[1] - totals[0]) / ROWS, len(received))
     if rank == 0:
         with open(f"{folder}/found", "w") as file:

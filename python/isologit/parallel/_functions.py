@@ -15,7 +15,7 @@ from isologit._torch import backward, fingerprint
 from isologit.parallel import _blocks
 from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Local, Shard, place
+from isologit.parallel._shard import Local, Shard, facts_of_shard, place
 
 
 def maker(arithmetic: str, kernel: str) -> str:
@@ -43,15 +43,6 @@ def facts_of_head(head: HeadArgs) -> dict[str, Any]:
         "has a bias": head.bias is not None,
         **{name: getattr(head, name) for name in shared},
         **checksums(hidden=head.hidden, temperature=head.temperatures),
-    }
-
-
-def facts_of_shard(rows: int, first_id: int | None, vocab_size: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab_size,
-        "first_id is given": first_id is not None,
-        "own_rows": rows,
-        "own_first_id": first_id,
     }
 
 
