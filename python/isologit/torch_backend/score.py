@@ -84,7 +84,7 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
     args = ScoreArgs.of(flat)
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
     results, counter, undecided = Results.zeros(args), Counter(), 0
-    by_cuda = not isinstance(args.head.weight, blocks.Spread) and cuda.makes_score(args)
+    by_cuda = cuda.makes_score(args)
     fast = args.head.arithmetic == "fast" and by_cuda
     temperatures = checked(args.head, args.support, fast=fast)
     rows = torch.arange(args.head.hidden.shape[0])
