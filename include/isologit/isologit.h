@@ -179,7 +179,14 @@ typedef struct isologit_peers {
    * the bytes of all parties, this one's among them, one after the other in any order, until the next call or the end;
    * sizes[i], of `count`, is how many the i-th has. Returning 0 fails the call with ISOLOGIT_CANCELLED. */
   int (*gather)(void* user, const void* bytes, size_t size, const void** all, size_t* sizes);
-  void* user; /* handed to gather */
+  void* user; /* handed to gather and scatter */
+  /* Of backward, where each party wants dhidden of rows of its own alone, [first_row, last_row) of hidden; NULL: all
+   * have all of it. Hands on `bytes`, sizes[i] of them to the party of number i, one after the other; the rest is as of
+   * gather. Together the parties have every row once. */
+  int (*scatter)(void* user, const void* bytes, const size_t* sizes, const void** all, size_t* all_sizes);
+  int64_t first_row;
+  int64_t last_row;
+  int32_t party; /* this one's number, from 0 */
 } isologit_peers;
 
 typedef struct isologit_score_options {

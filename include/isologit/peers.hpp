@@ -5,10 +5,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 namespace isologit {
+
+// Of backward, where each party wants dhidden of rows of its own alone: the parties' sums of a row then go to the one
+// that has it, and not to all. Its dhidden of other rows is not written, but for those that do not contribute.
+struct OwnRows {
+  std::int64_t party = 0;  // this one's number; the parties have those from 0 on
+  std::int64_t first_row = 0;
+  std::int64_t last_row = 0;  // [first_row, last_row) of hidden: together the parties have every row once
+  // As gather, but own[p] is for party p.
+  std::function<bool(std::span<const std::vector<std::byte>> own, std::vector<std::vector<std::byte>>& all)> scatter;
+};
 
 // Of one party, whose head has its own rows alone, ids [first_id, first_id + head.vocab_size); it may have none. All
 // parties make the same calls with the same request, but for the gradients of their own rows, and every party has all
@@ -20,6 +31,7 @@ struct Peers {
   // and appends to `all` the bytes of every party, its own among them, in any order. False, or an exception, fails the
   // call.
   std::function<bool(std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all)> gather;
+  std::optional<OwnRows> own_rows = std::nullopt;  // of all parties or of none
 };
 
 }  // namespace isologit

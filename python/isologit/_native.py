@@ -232,22 +232,57 @@ def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, No
 
 
 _GATHER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(c_size_t))
+_SCATTER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(c_size_t), POINTER(c_void_p), POINTER(c_size_t))
+
+
+class OwnRows(NamedTuple):
+    """Of backward, where each party has rows [first_row, last_row) of dhidden of its own; `scatter` takes bytes for
+    each party, by their numbers, and returns those that all have for this one."""
+
+    party: int
+    first_row: int
+    last_row: int
+    scatter: Callable[[list[bytes]], Sequence[bytes]]
 
 
 class PeersCalls:
     """isologit_peers: `gather` takes bytes and returns those of all parties. What it raises, the call raises."""
 
-    def __init__(self, first_id: int, vocab_size: int, count: int, gather: Callable[[bytes], Sequence[bytes]]) -> None:
-        self._gather = gather
+    def __init__(
+        self,
+        first_id: int,
+        vocab_size: int,
+        count: int,
+        gather: Callable[[bytes], Sequence[bytes]],
+        own_rows: OwnRows | None = None,
+    ) -> None:
+        self._gather, self._own_rows = gather, own_rows
         self._all = b""
-        self._function = _GATHER(self._call)
-        function = ctypes.cast(self._function, c_void_p)
-        self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=function)
+        self._functions = [_GATHER(self._call_gather)]
+        self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=_pointer(self._functions[0]))
+        if own_rows is not None:
+            self._functions.append(_SCATTER(self._call_scatter))
+            self.native.scatter = _pointer(self._functions[1])
+            self.native.party, self.native.first_row, self.native.last_row, _ = own_rows
         self.raised: list[BaseException] = []
 
-    def _call(self, user: int, own: int, size: int, to_all: Any, sizes: Any) -> int:
+    def _call_gather(self, user: int, own: int, size: int, to_all: Any, sizes: Any) -> int:
+        return self._answer(lambda: self._gather(ctypes.string_at(own, size)), to_all, sizes)
+
+    def _call_scatter(self, user: int, own: int, own_sizes: Any, to_all: Any, sizes: Any) -> int:
+        def scatter() -> Sequence[bytes]:
+            assert self._own_rows is not None
+            parts, at = [], own
+            for party in range(self.native.count):
+                parts.append(ctypes.string_at(at, own_sizes[party]))
+                at += own_sizes[party]
+            return self._own_rows.scatter(parts)
+
+        return self._answer(scatter, to_all, sizes)
+
+    def _answer(self, exchange: Callable[[], Sequence[bytes]], to_all: Any, sizes: Any) -> int:
         try:
-            states = self._gather(ctypes.string_at(own, size))
+            states = exchange()
             self._all = b"".join(states)
             to_all[0] = ctypes.cast(c_char_p(self._all), c_void_p)
             for i, state in enumerate(states):
@@ -256,6 +291,10 @@ class PeersCalls:
             self.raised.append(error)
             return 0
         return 1
+
+
+def _pointer(function: Any) -> c_void_p:
+    return ctypes.cast(function, c_void_p)
 
 
 class Interruptible:

@@ -195,7 +195,10 @@ class Peers(Sized):
         ("first_id", c_int64),
         ("vocab_size", c_int64),
         ("count", c_int32),
-        *pointers("gather", "user"),
+        *pointers("gather", "user", "scatter"),
+        ("first_row", c_int64),
+        ("last_row", c_int64),
+        ("party", c_int32),
     ]
 
 

@@ -9,7 +9,7 @@ from test_forward_models import model_of
 from test_forward_training import tokens
 
 import isologit
-from isologit import forward, hf, losses
+from isologit import forward, hf, losses, parallel
 from isologit._deferred import DeferredLogits, causal_lm_loss
 from isologit._score import OUTPUTS
 
@@ -56,6 +56,39 @@ def test_heads(device):
         ]
 
     assert_same(device, scores, hidden, weight, bias, ids, mask)
+
+
+def test_blocks_on_several_devices(device):
+    """Where hidden is, results are; the weight's blocks, one of them without rows, stay where they are."""
+    hidden, weight, bias = normal(5, 24), normal(60, 24), normal(60)
+    ids, mask = torch.tensor([3, 0, 59, 7, -100]), torch.arange(60).remainder(7) != 1
+    options = {"softcap": 5.0, "temperature": 0.7}
+    outputs = [name for name in OUTPUTS if name != "log_kept"]
+    places = {"seed": 3, "sequence_id": list(range(5)), "position": [7] * 5, "top_p": 0.9}
+    whole = isologit.score(hidden, weight, ids, bias=bias, outputs=outputs, top_k=4, **options)
+    masked = isologit.score(hidden, weight, ids, bias=bias, mask=mask, outputs=("logprobs", "log_kept"), **options)
+    drawn = isologit.sample(hidden, weight, bias=bias, **places, **options)
+    bounds, cpu = [0, 11, 11, 40, 60], torch.device("cpu")
+    for at, devices in ((cpu, [cpu, device, device, cpu]), (device, [cpu, cpu, device, device]), (device, [cpu] * 4)):
+        own = {"bias": [], **options, "group": parallel.ALONE}
+        blocks = []
+        for first, last, there in zip(bounds, bounds[1:], devices, strict=False):
+            blocks.append(weight[first:last].clone().to(there))
+            own["bias"].append(bias[first:last].clone().to(there))
+        blocks[-1] = torch.cat([blocks[-1], torch.full_like(blocks[-1][:3], torch.nan)])  # padding
+        own["bias"][-1] = torch.cat([own["bias"][-1], own["bias"][-1][:3]])
+        own["vocab_size"] = 60
+        x, tokens = hidden.to(at), ids.to(at)
+        found = parallel.score(x, blocks, tokens, outputs=outputs, top_k=4, **own)
+        for name in (*outputs, "top_k_ids", "top_k_logprobs"):
+            assert getattr(found, name).device == at
+            assert same_bits(getattr(found, name).cpu(), getattr(whole, name)), name
+        found = parallel.score(x, blocks, tokens, mask=mask.to(at), outputs=("logprobs", "log_kept"), **own)
+        assert same_bits(found.logprobs.cpu(), masked.logprobs) and same_bits(found.log_kept.cpu(), masked.log_kept)
+        found = parallel.sample(x, blocks, **places, **own)
+        assert torch.equal(found.ids.cpu(), drawn.ids) and same_bits(found.logprobs.cpu(), drawn.logprobs)
+        with pytest.raises(NotImplementedError, match="the blocks are not all on the CPU"):
+            parallel.score(x.clone().requires_grad_(), blocks, tokens, **own)
 
 
 def test_gradients_of_heads(device):

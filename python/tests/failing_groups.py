@@ -3,6 +3,7 @@
 isologit.parallel over gloo through relays, where something goes wrong: of each scenario and number of ranks, prints as
 JSON what every rank found, after how many seconds, and how its process ended."""
 
+import collections
 import datetime
 import json
 import os
@@ -56,8 +57,32 @@ FAULTS = {
     "stalled": set_network("stall"),
     "dropped": set_network("drop"),
 }
-DIFFERENT = ("another shape", "another kernel", "overlap")
-SCENARIOS = [*FAULTS, *(f"{fault} within" for fault in FAULTS), *DIFFERENT]
+EXCHANGE = "could not exchange message "
+SAID = {  # by every rank that lives
+    "killed": EXCHANGE,
+    "late": "right",
+    "too late": EXCHANGE,
+    "delayed": "right",
+    "stalled": EXCHANGE,
+    "dropped": EXCHANGE,
+}
+SAID |= {f"{fault} within": said for fault, said in SAID.items()}  # the ranks have agreed on what is called
+SAID |= {
+    "another shape": "expected [..., H] and [v, H]",
+    "another kernel": "'portable_fast' on rank 0; expected all ranks to make the same call with the same arguments",
+    "overlap": "expected every id of the vocabulary [0, 30) once",
+}
+MEANING = {
+    "killed": "a rank is killed",
+    "late": "a rank is late, by less than the time-out",
+    "too late": "a rank is late, by more",
+    "delayed": "the network delays what is sent",
+    "stalled": "all connections stall",
+    "dropped": "all connections break",
+    "another shape": "a rank has a weight of another H",
+    "another kernel": "a rank has another kernel of `fast`",
+    "overlap": "ranges of ids overlap",
+}
 
 
 def call(scenario, rank, size, relays):
@@ -75,7 +100,7 @@ def call(scenario, rank, size, relays):
         fault(rank, relays)
         return run(*arguments)
 
-    if scenario.endswith(" within"):  # the ranks have agreed on what is called
+    if scenario.endswith(" within"):
         isologit._score.run = within
     elif fault:
         fault(rank, relays)
@@ -138,6 +163,26 @@ def run(scenario, expected):
         }
 
 
+def outcome(told):
+    if "found" not in told:
+        return "killed" if told["exit"] == -signal.SIGKILL else "gone"
+    return told["found"] if told["found"] in ("right", "wrong") else told["found"].partition(":")[0]
+
+
+def table(found):
+    """How many ranks, of all numbers of ranks, ended how; and what the errors say."""
+    rows = ["| what happens | ranks | right result | `ParallelError` | `ValueError` | killed | the errors say |"]
+    rows.append("|---" * 7 + "|")
+    for scenario, said in SAID.items():
+        count = collections.Counter(outcome(told) for ranks in found[scenario].values() for told in ranks)
+        kind, within = scenario.removesuffix(" within"), ", in the middle of the call" * scenario.endswith(" within")
+        counts = [count.pop(name, 0) for name in ("right", "ParallelError", "ValueError", "killed")]
+        words = "" if said == "right" else f"{said.strip()} ..." if said == EXCHANGE else f"... {said}"
+        cells = [MEANING[kind] + within, sum(counts) + count.total(), *counts, words]
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return rows
+
+
 if __name__ == "__main__":
     expected = isologit.linear_logprobs(HIDDEN, WEIGHT, IDS, threads=1).logprobs
-    print(json.dumps({scenario: run(scenario, expected) for scenario in sys.argv[1:] or SCENARIOS}))
+    print(json.dumps({scenario: run(scenario, expected) for scenario in sys.argv[1:] or SAID}))

@@ -237,17 +237,54 @@ def adapters(rank, size):
     check(torch.equal(scores.logprobs, by_one_process()[None]), "Megatron's head")
     scores.logprobs.sum().backward()
     check(weight.grad.abs().max() > 0, "Megatron's gradient")
+    megatrons_split_sequence(megatron, rank, size, layer)
     return "right"
+
+
+def megatrons_split_sequence(megatron, rank, size, layer):
+    """With sequence_parallel a rank has hidden states [s / ranks, b, H]; labels and results are of all the sequence."""
+    layer.sequence_parallel = True
+    layer.weight.grad = None
+    hidden = torch.cat([HIDDEN, HIDDEN.flip(0)]).reshape(-1, 2, HIDDEN.shape[1])[:size].clone()
+    labels = (7 * torch.arange(2 * size)).reshape(2, size) % VOCAB
+    outputs = {"outputs": ("logprobs", "entropy", "rank"), "top_k": 3, "gradients": "exact"}
+    temperature = torch.linspace(0.5, 2.0, 2 * size).reshape(2, size)
+    own = hidden[rank : rank + 1].clone().requires_grad_()
+    got = megatron.output_processor(
+        hidden_states=own,
+        output_layer=layer,
+        output_weight=None,
+        labels=labels,
+        context={**outputs, "temperature": temperature},
+    )
+    whole, weight = hidden.requires_grad_(), WEIGHT.clone().requires_grad_()
+    expected = isologit.score(whole.transpose(0, 1), weight, labels, temperature=temperature, **outputs)
+    for name in ("logprobs", "entropy", "rank", "top_k_ids", "top_k_logprobs"):
+        check(torch.equal(getattr(got, name), getattr(expected, name)), f"{name} of a split sequence")
+    of_rows = torch.linspace(-1, 1, 2 * size).reshape(2, size)
+    for found in (got, expected):
+        ((found.logprobs * of_rows).sum() + found.entropy.square().sum() + found.top_k_logprobs.sum()).backward()
+    check(torch.equal(own.grad, whole.grad[rank : rank + 1]), "dhidden of a split sequence")
+    check(torch.equal(layer.weight.grad, weight.grad[rank * 10 : rank * 10 + 10]), "dweight of a split sequence")
 
 
 def bytes_of_rows(rank, size):
     """What this rank hands to collectives for a row more, of each call; for a vocabulary of 100 and of 4000 ids."""
     sent = []
-    all_gather = _exchange.Exchange._all_gather
-    _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
+    all_gather, all_to_all = _exchange.Exchange._all_gather, _exchange.Exchange._all_to_all
 
-    def backward(hidden, weight, ids, gradients):
-        logprobs = parallel.linear_logprobs(hidden.requires_grad_(), weight, ids, gradients=gradients).logprobs
+    def counted_all_to_all(self, own, sizes):
+        sent.append(sum(map(len, own)) - len(own[rank]))
+        return all_to_all(self, own, sizes)
+
+    _exchange.Exchange._all_gather = lambda self, own, length: sent.append(length) or all_gather(self, own, length)
+    _exchange.Exchange._all_to_all = counted_all_to_all
+
+    def backward(hidden, weight, ids, gradients, rows="same"):
+        if rows == "own":
+            hidden, ids = hidden.chunk(size)[rank].clone(), ids.chunk(size)[rank]
+        hidden.requires_grad_()
+        logprobs = parallel.linear_logprobs(hidden, weight, ids, gradients=gradients, rows=rows).logprobs
         del sent[:]
         logprobs.sum().backward()
 
@@ -259,6 +296,8 @@ def bytes_of_rows(rank, size):
         "top-8": lambda h, w, ids: parallel.score(h, w, outputs=(), top_k=8),
         "exact backward": lambda h, w, ids: backward(h, w, ids, "exact"),
         "fast backward": lambda h, w, ids: backward(h, w, ids, "fast"),
+        "exact backward of own rows": lambda h, w, ids: backward(h, w, ids, "exact", "own"),
+        "fast backward of own rows": lambda h, w, ids: backward(h, w, ids, "fast", "own"),
         "sample": lambda h, w, ids: sample(h, w),
         "sample of top-8": lambda h, w, ids: sample(h, w, top_k=8),
     }
@@ -337,6 +376,15 @@ def killed_within(rank, size):
     parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
 
 
+def killed_in_backward(rank, size):
+    """When the ranks hand the sums of dhidden to those that have the rows."""
+    hidden = HIDDEN.clone().requires_grad_()
+    got = parallel.linear_logprobs(hidden, WEIGHT[rank * 10 : rank * 10 + 10], IDS)
+    if rank == 1:
+        _exchange.Exchange._all_to_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    got.logprobs.sum().backward()
+
+
 def lags(rank, size):
     """Within the time-out: nothing but a wait."""
     time.sleep(0.5 * (rank == 1))
@@ -352,7 +400,7 @@ def lags_too_long(rank, size):
 
 
 SCENARIOS = {"results": 7, "sharded": 3, "bytes_of_rows": 2}
-TIMEOUT = {"lags_too_long": 2, "killed": 3, "killed_within": 3}
+TIMEOUT = {"lags_too_long": 2, "killed": 3, "killed_within": 3, "killed_in_backward": 3}
 
 
 def run(scenario):

@@ -13,25 +13,10 @@ pytest.importorskip("ml_dtypes")
 if not torch.distributed.is_available() or not sys.platform.startswith("linux"):
     pytest.skip("needs torch.distributed and a loopback network with many addresses", allow_module_level=True)
 
+from failing_groups import SAID, table  # noqa: E402
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/parallel.md"
 SECONDS = 2  # the time-out of the groups that wait for it; of the others it is 30
-EXCHANGE = "could not exchange message "
-SAID = {  # by every rank that lives
-    "killed": EXCHANGE,
-    "late": "right",
-    "too late": EXCHANGE,
-    "delayed": "right",
-    "stalled": EXCHANGE,
-    "dropped": EXCHANGE,
-    "killed within": EXCHANGE,
-    "late within": "right",
-    "too late within": EXCHANGE,
-    "delayed within": "right",
-    "stalled within": EXCHANGE,
-    "dropped within": EXCHANGE,
-    "another shape": "expected [..., H] and [v, H]",
-    "another kernel": "'portable_fast' on rank 0; expected all ranks to make the same call with the same arguments",
-    "overlap": "expected every id of the vocabulary [0, 30) once",
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +40,8 @@ def test_every_rank_has_an_error_or_the_right_result(found, scenario, size):
         late = 2.5 * SECONDS if scenario.startswith("too late") and rank == 1 else 0
         assert told["seconds"] < late + SECONDS + 5 and told["exit"] == 0  # 5: a busy machine
     assert ranks[0]["passed"] > 0  # the relay did carry what ranks sent
+
+
+def test_the_page_shows_what_they_said(found):
+    shown = "\n".join(table(found))
+    assert shown in PAGE.read_text(), f"{PAGE.name} has another table than\n{shown}"

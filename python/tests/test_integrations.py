@@ -61,12 +61,8 @@ def test_a_split_vocabulary_is_refused(group, monkeypatch):
     monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
     z, ids = torch.zeros(8, VOCAB), torch.arange(8)
     hidden, weight = torch.zeros(8, 16), torch.zeros(VOCAB, 16)
-    sequence_parallel = types.SimpleNamespace(tp_group=group, weight=weight, sequence_parallel=True)
     for call in (
         lambda: integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0),
-        lambda: integrations.megatron.output_processor(
-            hidden_states=hidden[:, None], output_layer=sequence_parallel, output_weight=None, labels=ids[None]
-        ),
         lambda: integrations.verl.linear_cross_entropy(hidden, weight, ids, 1.0, "none", group),
         lambda: integrations.skyrl.fused_lm_head_logprob_apply("torch", hidden, weight, ids, 0, VOCAB, 4, group, False),
         lambda: integrations.nemo_rl.from_parallel_hidden_states_to_logprobs(

@@ -46,6 +46,7 @@ WORDS = {  # of every rank that lives
     "another_upstream": "isologit.parallel.score, backward: the checksum of d_logprobs is ",
     "killed": "could not exchange message 0 with the others",
     "killed_within": "could not exchange message 2 with the others",
+    "killed_in_backward": "isologit.parallel.score, backward: rank ",
     "lags_too_long": "A rank died, did not make this call, or was later than the group's time-out",
 }
 
@@ -80,12 +81,14 @@ def test_adapters_of_trainers(found):
     assert [rank.get("returned", rank) for rank in found["adapters"]] == ["right"] * 3
 
 
-# What docs/parallel.md says, with H = 8 and k = 8.
+# What docs/parallel.md says, with H = 8, k = 8, two ranks and hidden in f32.
 BYTES = {
     "logprobs": 119,
     "top-8": 118 + 12 * 8,
-    "exact backward": 16 * 8 + 16,
-    "fast backward": 8 * 8 + 8,
+    "exact backward": 16 * 8 // 2 + 4 * 8 // 2 + 16,
+    "fast backward": 8 * 8 // 2 + 4 * 8 // 2 + 8,
+    "exact backward of own rows": 16 * 8 // 2 + 4 // 2 + 16,
+    "fast backward of own rows": 8 * 8 // 2 + 4 // 2 + 8,
     "sample": 123,
     "sample of top-8": 119 + 12 * 8,
 }

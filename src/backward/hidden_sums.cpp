@@ -23,8 +23,6 @@ constexpr std::int64_t kRows = 192;
 constexpr std::int64_t kBlockColumns = 128;
 // Rows a power of two apart would share few places in the caches.
 constexpr std::int64_t kPadding = 8;
-// Parties hand each other that many sums at a time.
-constexpr std::size_t kSharedElements = std::size_t{1} << 20;
 
 std::int64_t blocks_of(std::int64_t count, std::int64_t size) { return (count + size - 1) / size; }
 
@@ -46,9 +44,11 @@ HiddenSums::HiddenSums(const Head& head, const BackwardRequest& request, std::sp
       threads_(threads),
       parties_(parties),
       output_(request.dhidden),
+      hidden_rows_(request.hidden.rows),
       columns_(head.weight.cols),
       stride_(columns_ + kPadding),
       parts_(exact ? exact::parts_of(head.encoded) : 1),
+      own_{0, rows.size()},
       open_rows_(rows.size(), 0),
       open_columns_(static_cast<std::size_t>(columns_), 0),
       row_blocks_(blocks_of(static_cast<std::int64_t>(rows.size()), kRows)),
@@ -188,71 +188,6 @@ void HiddenSums::pack_weight(Packing& own, std::int64_t part, std::int64_t first
   }
 }
 
-void HiddenSums::share() {
-  if (!output_.wanted() || loops_ == nullptr || !parties_.several()) return;
-  const auto stride = static_cast<std::size_t>(stride_);
-  const auto columns = static_cast<std::size_t>(columns_);
-  const std::size_t block = std::max<std::size_t>(kSharedElements / columns, 1);
-  for (std::size_t first = 0; first < rows_.size(); first += block) {
-    const std::size_t last = std::min(first + block, rows_.size());
-    const auto each = [&](const auto& visit) {
-      for (std::size_t r = first; r < last; ++r) {
-        for (std::size_t k = 0; k < columns; ++k) visit(r * stride + k);
-      }
-    };
-    base::ByteWriter own;
-    each([&](std::size_t at) {
-      own.put(high_[at]);
-      if (exact_) own.put(low_[at]);
-      high_[at] = 0;
-      if (exact_) low_[at] = 0;
-    });
-    merged_ = 0;
-    parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
-      bool read = true;
-      merged_ += 2;  // another party's sum counts as two more terms
-      each([&](std::size_t at) {
-        double high = 0;
-        double low = 0;
-        read = read && bytes.get(high) && (!exact_ || bytes.get(low));
-        if (!exact_) {
-          high_[at] += high;
-          return;
-        }
-        const exact::TwoSum sum = exact::two_sum(high_[at], high);
-        high_[at] = sum.high;
-        low_[at] += sum.low + low;
-      });
-      return read;
-    });
-  }
-  share_what_is_open();
-  if (!exact_) return;
-  share(row_reaches_, [](double a, double b) { return a + b; });
-  share(column_squares_, [](double a, double b) { return std::max(a, b); });
-}
-
-void HiddenSums::share_what_is_open() {
-  base::ByteWriter own;
-  own.put(parts_);
-  for (std::vector<std::uint8_t>* flags : {&open_rows_, &open_columns_}) {
-    for (const std::uint8_t flag : *flags) own.put(flag);
-  }
-  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
-    std::int64_t parts = 0;
-    if (!bytes.get_count(parts)) return false;
-    parts_ = std::max(parts_, parts);
-    for (std::vector<std::uint8_t>* flags : {&open_rows_, &open_columns_}) {
-      std::uint8_t other = 0;
-      for (std::uint8_t& flag : *flags) {
-        if (!bytes.get(other)) return false;
-        flag |= other;
-      }
-    }
-    return true;
-  });
-}
-
 void HiddenSums::add_low_rank(const FactorTable& g) {
   if (!output_.wanted() || g.rank == 0) return;
   g_ = &g;
@@ -297,44 +232,11 @@ void HiddenSums::add_low_rank(const FactorTable& g, const std::vector<float>& a,
   }
 }
 
-void HiddenSums::share(std::vector<double>& numbers, double (*join)(double, double)) const {
-  base::ByteWriter own;
-  for (const double number : numbers) own.put(number);
-  std::fill(numbers.begin(), numbers.end(), 0);
-  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
-    double other = 0;
-    for (double& number : numbers) {
-      if (!bytes.get(other)) return false;
-      number = join(number, other);
-    }
-    return true;
-  });
-}
-
-void HiddenSums::share(std::vector<Open>& open) const {
-  if (!parties_.several()) return;
-  base::ByteWriter own;
-  for (Open& element : open) {
-    element.sum.write(own);
-    exact::write({element.wide, {}}, own);
-    element.sum = {};
-    element.wide = {};
-  }
-  parties_.exchange(std::move(own), [&](base::ByteReader& bytes) {
-    return std::all_of(open.begin(), open.end(), [&](Open& element) {
-      exact::Ball wide;
-      if (!element.sum.add_read(bytes) || !exact::read(bytes, wide)) return false;
-      element.wide = exact::add(element.wide, wide.middle);
-      return true;
-    });
-  });
-}
-
 std::vector<HiddenSums::Open> HiddenSums::finish() {
   std::vector<Open> open;
   if (!output_.wanted()) return open;
   const bool any_open = std::find(open_columns_.begin(), open_columns_.end(), 1) != open_columns_.end();
-  for (std::size_t r = 0; r < rows_.size(); ++r) {
+  for (std::size_t r = own_.first; r < own_.last; ++r) {
     base::go_on_or_throw();
     if (loops_ == nullptr || any_open || open_rows_[r] != 0) {
       finish_by_element(r, open);
@@ -344,6 +246,7 @@ std::vector<HiddenSums::Open> HiddenSums::finish() {
       finish_certified(r, 0, columns_, open);
     }
   }
+  share_list(open);
   return open;
 }
 
@@ -424,6 +327,7 @@ void HiddenSums::add_wide(Open& element, float dz, double weight) {
 void HiddenSums::finish(std::vector<Open>& open) const {
   for (Open& element : open) {
     base::go_on_or_throw();
+    if (element.row < own_.first || element.row >= own_.last) continue;
     const std::int64_t index = rows_[element.row].index;
     const exact::Format& format = exact::format_of(output_.dtype());
     const double before = output_.before(index, element.column);

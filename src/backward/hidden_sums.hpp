@@ -28,7 +28,8 @@ class HiddenSums {
   // Adds chunks [first, first + count), as Derivatives::make wrote them.
   void add_strip(std::int64_t first, std::int64_t count, const float* dz);
 
-  // Puts the sums of all parties that share the vocabulary in the place of this one's, before finish().
+  // Puts the sums of all parties that share the vocabulary in the place of this one's, before finish(). Where parties
+  // have rows of their own, those of this one's rows alone: only these are finished here.
   void share();
 
   // Adds the terms of the head's low-rank addition, if it has one, after share(). g must outlive the object.
@@ -41,8 +42,8 @@ class HiddenSums {
     exact::Sum sum;
     exact::BigFloat wide;  // terms that the sum does not hold
   };
-  // Writes what is proven; the rest, ordered by row, goes on with add_strip(open, ...), share(open) and
-  // finish(open).
+  // Writes what is proven; the rest, of all parties' rows and ordered by row, goes on with add_strip(open, ...),
+  // share(open) and finish(open).
   std::vector<Open> finish();
   void add_strip(std::vector<Open>& open, std::span<const std::size_t> strip_rows, std::int64_t first,
                  std::int64_t count, const float* strip) const;
@@ -57,9 +58,23 @@ class HiddenSums {
     std::vector<double> squares;  // of each column of the panels, exact only
   };
 
+  // Of the active rows, [first, last).
+  struct Rows {
+    std::size_t first;
+    std::size_t last;
+  };
+  void find_owners();
+  void share_sums();
+  void scatter_sums();
+  void write_sums(Rows rows, base::ByteWriter& bytes) const;
+  // Calls exchange(read), where read adds a party's sums to those of rows, which are cleared before.
+  template <class Exchange>
+  void merge_sums(Rows rows, Exchange exchange);
+  bool add_sums(Rows rows, base::ByteReader& bytes);
   // Joins the numbers of all parties, which are not below 0.
   void share(std::vector<double>& numbers, double (*join)(double, double)) const;
   void share_what_is_open();
+  void share_list(std::vector<Open>& open) const;
   void add_low_rank(const FactorTable& g, const std::vector<float>& a, std::size_t row);
   // Whether an element is to be made by the definition, whatever was summed.
   bool is_open(std::size_t row, std::int64_t column) const {
@@ -98,6 +113,7 @@ class HiddenSums {
   int threads_;
   const base::Parties& parties_;
   Output output_;
+  std::int64_t hidden_rows_;            // all, the inactive ones too
   std::int64_t columns_;                // H
   std::int64_t stride_;                 // of the sums
   std::vector<double> high_;            // [row][stride_]
@@ -106,6 +122,8 @@ class HiddenSums {
   std::vector<double> column_squares_;  // of the weight, the greatest piece's sum of squares, exact only
   std::int64_t parts_;                  // f32 numbers that stand for an element of the weight
   std::int64_t merged_ = 0;             // sums of other parties that entered each of these
+  std::vector<Rows> owners_;            // the rows of each party; none where all have all
+  Rows own_;                            // that are finished here
   const FactorTable* g_ = nullptr;
   std::vector<std::uint8_t> open_rows_, open_columns_;
   std::int64_t row_blocks_;

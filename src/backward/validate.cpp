@@ -102,6 +102,16 @@ Result<void> check_summaries(const BackwardRequest& request) {
   return {};
 }
 
+Result<void> check_own_rows(const std::optional<Peers>& peers, std::int64_t rows) {
+  if (!peers || !peers->own_rows) return {};
+  const OwnRows& own = *peers->own_rows;
+  if (own.party < 0 || own.first_row < 0 || own.last_row < own.first_row || own.last_row > rows) {
+    return invalid(base::concat("peers: party is ", own.party, ", first_row ", own.first_row, " and last_row ",
+                                own.last_row, "; expected a number from 0 up, and rows of hidden [0, ", rows, ")"));
+  }
+  return {};
+}
+
 tiles::Range range_of(std::string_view name, const GradientOutput& output, std::int64_t rows, std::int64_t columns) {
   return tiles::range_of(name, MatrixView{output.data, output.dtype, rows, columns, rows == 1 ? 0 : output.row_stride});
 }
@@ -167,6 +177,7 @@ Result<void> validate(const Head& head, const BackwardRequest& request, const Ba
   if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
   if (auto checked = check_upstream(head, request); !checked) return checked;
   if (auto checked = check_summaries(request); !checked) return checked;
+  if (auto checked = check_own_rows(options.peers, rows); !checked) return checked;
   return check_outputs(head, request);
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.hpp"
 #include "isologit/peers.hpp"
@@ -22,6 +23,12 @@ class ExchangeError : public std::exception {
 
  private:
   Error error_;
+};
+
+// Rows [first, last) of hidden.
+struct RowRange {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
 };
 
 class Parties {
@@ -43,11 +50,22 @@ class Parties {
   // bytes. Only where several().
   void exchange(ByteWriter own, const std::function<bool(ByteReader&)>& read) const;
 
+  // Of rows of hidden those that each party has, by its number; none where all have all. Throws ExchangeError where
+  // they do not have every row once. This party is the one of number().
+  std::vector<RowRange> own_rows(std::int64_t rows) const;
+  std::size_t number() const { return static_cast<std::size_t>(peers_->own_rows->party); }
+
+  // As exchange, but own[p] is read by party p alone. Only where own_rows() has some.
+  void scatter(std::vector<ByteWriter> own, const std::function<bool(ByteReader&)>& read) const;
+
   // The least and the greatest of what the parties have; one's own where there is one.
   std::int64_t least(std::int64_t own) const;
   std::int64_t greatest(std::int64_t own) const { return -least(-own); }
 
  private:
+  void read_all(std::int64_t number, const std::vector<std::vector<std::byte>>& all,
+                const std::function<bool(ByteReader&)>& read) const;
+
   const Peers* peers_;
   std::int64_t own_rows_;
   mutable std::int64_t exchanges_ = 0;  // so far; the same for all

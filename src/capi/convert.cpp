@@ -1,5 +1,7 @@
 #include "capi/convert.hpp"
 
+#include <functional>
+
 #include "base/processors.hpp"
 #include "tiles/validate.hpp"
 
@@ -140,6 +142,37 @@ IdLists to_lists(const isologit_id_lists& c, std::int64_t rows) {
           {c.ids, c.ids == nullptr ? 0 : static_cast<std::size_t>(last)}};
 }
 
+// What `call` says of all parties' bytes: where they lie and how many each one has.
+bool take_all(std::size_t count, const std::function<int(const void**, std::size_t*)>& call,
+              std::vector<std::vector<std::byte>>& all) {
+  const void* bytes = nullptr;
+  std::vector<std::size_t> sizes(count);
+  if (call(&bytes, sizes.data()) == 0) return false;
+  const auto* next = static_cast<const std::byte*>(bytes);
+  for (const std::size_t size : sizes) {
+    all.emplace_back(next, next + size);
+    next += size;
+  }
+  return true;
+}
+
+OwnRows to_own_rows(const isologit_peers& c) {
+  const auto scatter = [call = c.scatter, user = c.user](std::span<const std::vector<std::byte>> own,
+                                                         std::vector<std::vector<std::byte>>& all) {
+    std::vector<std::byte> bytes;
+    std::vector<std::size_t> sizes;
+    for (const std::vector<std::byte>& one : own) {
+      bytes.insert(bytes.end(), one.begin(), one.end());
+      sizes.push_back(one.size());
+    }
+    const auto hand_on = [&](const void** to_all, std::size_t* all_sizes) {
+      return call(user, bytes.data(), sizes.data(), to_all, all_sizes);
+    };
+    return take_all(own.size(), hand_on, all);
+  };
+  return {c.party, c.first_row, c.last_row, scatter};
+}
+
 Result<std::optional<Peers>> to_peers(const isologit_peers* from) {
   if (from == nullptr) return std::nullopt;
   const auto c = read(from, "peers");
@@ -152,17 +185,14 @@ Result<std::optional<Peers>> to_peers(const isologit_peers* from) {
   }
   const auto gather = [call = c->gather, user = c->user, count = static_cast<std::size_t>(c->count)](
                           std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {
-    const void* bytes = nullptr;
-    std::vector<std::size_t> sizes(count);
-    if (call(user, own.data(), own.size(), &bytes, sizes.data()) == 0) return false;
-    const auto* next = static_cast<const std::byte*>(bytes);
-    for (const std::size_t size : sizes) {
-      all.emplace_back(next, next + size);
-      next += size;
-    }
-    return true;
+    const auto hand_on = [&](const void** to_all, std::size_t* sizes) {
+      return call(user, own.data(), own.size(), to_all, sizes);
+    };
+    return take_all(count, hand_on, all);
   };
-  return Peers{c->first_id, c->vocab_size, gather};
+  Peers peers{c->first_id, c->vocab_size, gather};
+  if (c->scatter != nullptr) peers.own_rows = to_own_rows(*c);
+  return peers;
 }
 
 Result<ScoreOptions> to_options(const isologit_score_options* from) {

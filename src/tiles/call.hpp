@@ -65,21 +65,27 @@ class Progress {
   std::optional<base::Asking> asking_;
 };
 
-// The caller's gather, called in the caller's own floating-point modes. One that throws fails, and the error tells it.
-inline std::optional<Peers> outside(const std::optional<Peers>& peers, base::FpEnvironment& environment) {
-  if (!peers) return peers;
-  Peers own = *peers;
-  own.gather = [&gather = peers->gather, &environment](std::span<const std::byte> bytes,
-                                                       std::vector<std::vector<std::byte>>& all) {
+// A function of the caller that exchanges bytes, called in the caller's own floating-point modes. One that throws
+// fails, and the error tells it.
+template <class Function>
+Function outside(const char* name, const Function& function, base::FpEnvironment& environment) {
+  return [name, &function, &environment](auto own, std::vector<std::vector<std::byte>>& all) {
     return environment.outside([&] {
       try {
-        return gather(bytes, all);
+        return function(own, all);
       } catch (const std::exception& error) {
         throw base::ExchangeError(
-            {StatusCode::cancelled, base::concat("peers: gather threw an exception: ", error.what())});
+            {StatusCode::cancelled, base::concat("peers: ", name, " threw an exception: ", error.what())});
       }
     });
   };
+}
+
+inline std::optional<Peers> outside(const std::optional<Peers>& peers, base::FpEnvironment& environment) {
+  if (!peers) return peers;
+  Peers own = *peers;
+  own.gather = outside("gather", peers->gather, environment);
+  if (own.own_rows) own.own_rows->scatter = outside("scatter", peers->own_rows->scatter, environment);
   return own;
 }
 

@@ -82,6 +82,7 @@ bool names(const std::string& message, const Place& place) {
                                                                {"first_id", "shard"},
                                                                {"vocab_size", "the parties have ids"},
                                                                {"vocab_size", "of the vocabulary"},
+                                                               {"vocab_size", "mask: "},  // whose rows are as long
                                                                {"count", "a party sent"},
                                                                {"last_id", "support"},
                                                                {"has_range", "support"},

@@ -201,10 +201,8 @@ void make_score_of_f8(Scenario& s) {
 }
 
 // The only party there is, which has all ids and gets its own bytes back.
-void make_party(Scenario& s) {
-  s.name = "score of a party";
-  add_score(s, false);
-  s.score.logits = nullptr;
+// One, which has everything.
+void add_peers(Scenario& s) {
   s.peers.struct_size = sizeof s.peers;
   s.peers.vocab_size = kVocab;
   s.peers.count = 1;
@@ -214,6 +212,13 @@ void make_party(Scenario& s) {
     return 1;
   };
   s.structures["isologit_peers"] = &s.peers;
+}
+
+void make_party(Scenario& s) {
+  s.name = "score of a party";
+  add_score(s, false);
+  s.score.logits = nullptr;
+  add_peers(s);
   s.options.peers = &s.peers;
   set_call(s, [&s](char* message, std::size_t size) {
     return isologit_score(&s.head, &s.score, &s.options, &s.report, message, size);
@@ -349,6 +354,19 @@ void make_score_logits(Scenario& s) {
   });
 }
 
+void make_party_backward(Scenario& s) {
+  make_backward(s, Upstream::results);
+  s.name = "backward of a party";
+  add_peers(s);
+  s.peers.scatter = [](void*, const void* bytes, const std::size_t* sizes, const void** all, std::size_t* all_sizes) {
+    *all = bytes;
+    all_sizes[0] = sizes[0];
+    return 1;
+  };
+  s.peers.last_row = kRows;
+  s.backward_options.peers = &s.peers;
+}
+
 void make_backward_logits(Scenario& s, Upstream upstream) {
   s.name = upstream == Upstream::logits ? "backward_logits of log_softmax" : "backward_logits";
   isologit_logits_backward_request& request = s.logits_backward;
@@ -396,6 +414,7 @@ std::vector<std::function<std::unique_ptr<Scenario>()>> scenarios() {
           fresh(make_sample_logits),
           fresh([](Scenario& s) { make_backward(s, Upstream::results); }),
           fresh([](Scenario& s) { make_backward(s, Upstream::logits); }),
+          fresh(make_party_backward),
           fresh(make_score_logits),
           fresh([](Scenario& s) { make_backward_logits(s, Upstream::results); }),
           fresh([](Scenario& s) { make_backward_logits(s, Upstream::logits); }),

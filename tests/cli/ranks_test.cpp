@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -105,6 +107,48 @@ TEST_F(Ranks, MoreProcessesThanIds) {
   for (std::int64_t& id : input.token_ids) id = id < 0 ? id : id % 2;
   write_input("input", input, kHidden);
   expect_same(write_model("tiny", some_values(2 * kHidden, 1), 2, kHidden), {3});
+}
+
+// Of 2 and 3 processes each runs with the pages of the others' rows taken away, and one process alone without those of
+// the second half: it ends, so that the others would have.
+TEST_F(Ranks, NoneReadsTheRowsOfAnother) {
+  constexpr std::int64_t kMany = 1500;
+  constexpr std::int64_t kWide = 128;
+  Input input = usual_input();
+  input.hidden = some_values(static_cast<std::size_t>(kRows * kWide), 2);
+  write_input("input", input, kWide);
+  const std::string model = write_model("large", some_values(kMany * kWide, 1), kMany, kWide);
+  const std::string file = model + "/model.safetensors";
+  const std::string bytes = content(file);
+  std::uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  header += sizeof header;
+  const std::vector<float> weight = some_values(kMany * kWide, 1);
+  const auto* from = reinterpret_cast<const char*>(weight.data());
+  const std::size_t first = bytes.find(std::string(from, weight.size() * sizeof(float)), header);
+  ASSERT_NE(first, std::string::npos);
+
+  const auto guarded = [&](int processes, int parts) {
+    std::string only = std::to_string(header);
+    for (std::int64_t r = 0; r < parts; ++r) {
+      for (const std::int64_t row : {kMany * r / parts, kMany * (r + 1) / parts}) {
+        only += " " + std::to_string(first + static_cast<std::size_t>(row * kWide) * sizeof(float));
+      }
+    }
+    const std::string preload = std::string("LD_PRELOAD=") + ONLY_OWN_ROWS;
+    return mpirun(joined(
+        {"-np", std::to_string(processes), "env", preload, "ONLY_FILE=" + file, "ONLY_BYTES=" + only, ISOLOGIT_COMMAND},
+        score(model, {"--output", path("several"), "--top-k", "3"})));
+  };
+  ASSERT_EQ(run_command(score(model, {"--output", path("one"), "--top-k", "3"})).exit_code, 0);
+  for (const int size : {2, 3}) {
+    const Finished several = guarded(size, size);
+    EXPECT_EQ(several.exit_code, 0) << several.err;
+    EXPECT_EQ(content(path("several")), content(path("one"))) << size;
+  }
+  std::filesystem::remove(path("several"));
+  EXPECT_EQ(guarded(1, 2).exit_code, 128 + SIGSEGV);
+  EXPECT_EQ(guarded(1, 1).exit_code, 0);
 }
 
 TEST_F(Ranks, OneThatFailsIsAnErrorOfAll) {

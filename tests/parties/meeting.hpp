@@ -19,13 +19,25 @@ namespace isologit::test {
 
 class Meeting {
  public:
-  explicit Meeting(std::size_t parties) : own_(parties) {}
+  explicit Meeting(std::size_t parties) : own_(parties), shared_(parties) {}
 
   // What party p hands to a call. Each party gets the bytes in an order of its own.
   Peers peers(std::size_t party, std::int64_t first_id, std::int64_t vocab_size) {
     return {first_id, vocab_size,
             [this, party](std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {
               return gather(party, own, all);
+            }};
+  }
+
+  // Party p has rows [first, last) of hidden; its number is another, so that none relies on an order of ids.
+  OwnRows own_rows(std::size_t party, std::int64_t first, std::int64_t last) {
+    return {number_of(party), first, last,
+            [this, party](std::span<const std::vector<std::byte>> own, std::vector<std::vector<std::byte>>& all) {
+              const std::vector<std::vector<std::byte>> handed(own.begin(), own.end());
+              std::vector<std::vector<std::vector<std::byte>>> everyone;
+              if (!meet(party, handed, everyone)) return false;
+              for (const auto& one : everyone) all.push_back(one.at(static_cast<std::size_t>(number_of(party))));
+              return true;
             }};
   }
 
@@ -43,14 +55,32 @@ class Meeting {
     for (std::thread& thread : threads) thread.join();
   }
 
-  std::size_t most_bytes() const { return most_bytes_; }  // that a party handed in at one exchange
+  std::size_t most_bytes() const { return most_bytes_; }            // that a party handed in at one exchange
+  std::size_t scattered_bytes() const { return scattered_bytes_; }  // from any party to another
   std::int64_t exchanges() const { return exchanges_; }
 
  private:
+  using Handed = std::vector<std::vector<std::byte>>;
+
+  std::int64_t number_of(std::size_t party) const { return static_cast<std::int64_t>(own_.size() - 1 - party); }
+
   bool gather(std::size_t party, std::span<const std::byte> own, std::vector<std::vector<std::byte>>& all) {
+    std::vector<Handed> everyone;
+    if (!meet(party, {{own.begin(), own.end()}}, everyone)) return false;
+    for (const Handed& one : everyone) all.push_back(one.at(0));
+    std::rotate(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(party), all.end());
+    if (party % 2 == 1) std::reverse(all.begin(), all.end());
+    return true;
+  }
+
+  // What all parties hand in, once they have.
+  bool meet(std::size_t party, const Handed& own, std::vector<Handed>& all) {
     std::unique_lock lock(mutex_);
-    own_[party].assign(own.begin(), own.end());
-    most_bytes_ = std::max(most_bytes_, own.size());
+    own_[party] = own;
+    if (own.size() == 1) most_bytes_ = std::max(most_bytes_, own[0].size());
+    for (std::size_t to = 0; own.size() > 1 && to < own.size(); ++to) {
+      if (static_cast<std::int64_t>(to) != number_of(party)) scattered_bytes_ += own[to].size();
+    }
     const std::int64_t exchange = exchanges_;
     if (++arrived_ == own_.size()) {
       arrived_ = 0;
@@ -62,16 +92,15 @@ class Meeting {
     }
     if (exchanges_ == exchange) return false;
     all = shared_;
-    std::rotate(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(party), all.end());
-    if (party % 2 == 1) std::reverse(all.begin(), all.end());
     return true;
   }
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::vector<std::vector<std::byte>> own_, shared_;
+  std::vector<Handed> own_, shared_;
   std::size_t arrived_ = 0;
   std::size_t most_bytes_ = 0;
+  std::size_t scattered_bytes_ = 0;
   std::int64_t exchanges_ = 0;
   bool lost_ = false;
 };

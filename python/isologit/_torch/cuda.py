@@ -70,7 +70,7 @@ _SCORES = frozenset(_cuda.SCORES)
 
 def _makes_head(head: HeadArgs, token_ids: Tensor | None) -> bool:
     """Whether the library is there and takes this head and these ids."""
-    if library() is None or not head.hidden.is_cuda:
+    if library() is None or not head.hidden.is_cuda or not isinstance(head.weight, Tensor):  # else on several devices
         return False
     fast = head.arithmetic == "fast"
     if head.kernel not in ("", _native.CUDA_FAST if fast else "") or (

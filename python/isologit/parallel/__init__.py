@@ -14,12 +14,12 @@ from isologit._sample import SampleArgs, Samples, draws_of
 from isologit._score import Results, Scores, score_args
 from isologit._support import SupportArgs
 from isologit._torch import check_accumulator
-from isologit.parallel import _rows
+from isologit.parallel import _devices, _rows
 from isologit.parallel._exchange import ALONE, Exchange, ParallelError
-from isologit.parallel._functions import OfLogits, Score, ScoreCall, checksums, counts_of, detached, facts_of_shard
+from isologit.parallel._functions import OfLogits, Score, ScoreCall, checksums, counts_of
 from isologit.parallel._functions import sample as _sample
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Local, local, of_each, place
+from isologit.parallel._shard import Local, facts_of_shard, local, of_each, place
 
 __all__ = [
     "ALONE",
@@ -54,8 +54,12 @@ class _Prepared:
         if not isinstance(hidden, Tensor):
             raise TypeError(f"hidden is a {type(hidden).__name__}; expected a tensor")
         _rows.check(rows)
-        for weight, bias in zip(own.weights, own.biases, strict=True):
-            _inputs.require_cpu(hidden=hidden, weight=weight, bias=bias)
+        if _devices.are_several(own, hidden):
+            _devices.refuse_gradients(own, hidden)
+            rows = "same"  # of one process
+        else:
+            for weight, bias in zip(own.weights, own.biases, strict=True):
+                _inputs.require_cpu(hidden=hidden, weight=weight, bias=bias)
         weight = own.weights[0]  # any other has its width
         if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
             layout = ". A head that is split on H is not taken: gather it, or split it by rows of the vocabulary"
@@ -159,25 +163,31 @@ def score(
         for buffer, block in zip(buffers, own.weights, strict=True):
             check_accumulator(buffer, block)
         ids = None if token_ids is None else _inputs.token_ids_of(token_ids, hidden)
+        first, first_bias = _devices.head_of(own, hidden)
         args = score_args(
             prepared.hidden,
-            own.weights[0].detach(),
+            first,
             prepared.rows.gather(exchange, ids),
-            bias=detached(own.biases[0]),
+            bias=first_bias,
             vocab_size=prepared.vocab_size,
             ignore_index=ignore_index,
             outputs=outputs,
             top_k=top_k,
             **{**options, "temperature": prepared.temperature},
         )
-        leaves = (hidden, *own.weights, *own.biases)
-        needs = is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
-        call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
-        results = Score.apply(call, *leaves)
+        if _devices.are_several(own, hidden):
+            results = _devices.score(exchange, args, own)
+            counts = results.counts
+        else:
+            leaves = (hidden, *own.weights, *own.biases)
+            needs = is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+            call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
+            results = Score.apply(call, *leaves)
+            counts = counts_of(call.results)
     by_name = dict(zip(Results._fields, results, strict=False))
     top = ("top_k_ids", "top_k_logprobs") if args.top_k else ()
     found = {name: prepared.reshaped(by_name[name]) for name in (*args.outputs, *top)}
-    return Scores(**found, counts=counts_of(call.results))
+    return Scores(**found, counts=counts)
 
 
 def linear_logprobs(
@@ -225,17 +235,22 @@ def sample(
     with Exchange("isologit.parallel.sample", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         mask, kept, banned = (options.pop(name) for name in _OF_ROWS)
+        first, first_bias = _devices.head_of(own, hidden)
         head = _inputs.HeadArgs.of(
             prepared.hidden,
-            own.weights[0].detach(),
-            bias=detached(own.biases[0]),
+            first,
+            bias=first_bias,
             vocab_size=prepared.vocab_size,
             **{**options, "temperature": prepared.temperature},
         )
         draws = draws_of(hidden, seed, sequence_id, position, min_p, top_k, top_p)
         gathered = [prepared.rows.gather_values(exchange, values) for values in draws]
         support = SupportArgs.of(prepared.hidden, head.vocab_size, mask, kept, banned)
-        found = _sample(exchange, SampleArgs(head, support, *gathered), prepared.rows, own)
+        args = SampleArgs(head, support, *gathered)
+        if _devices.are_several(own, hidden):
+            found = _devices.sample(exchange, args, own)
+        else:
+            found = _sample(exchange, args, prepared.rows, own)
     return Samples(*map(prepared.reshaped, found[:-1]), found.counts)
 
 

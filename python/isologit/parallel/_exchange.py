@@ -1,8 +1,11 @@
 """What ranks tell one another during a call: bytes, over the collectives of a torch.distributed group."""
 
+import contextlib
 import enum
+import itertools
 import json
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -99,8 +102,17 @@ class Exchange:
     def states(self, own: bytes) -> list[bytes]:
         return self._gather(_Kind.STATE, own)
 
-    def peers(self, first_id: int, vocab_size: int) -> _native.PeersCalls:
-        return _native.PeersCalls(first_id, vocab_size, self.size, self.states)
+    def scatter(self, own: list[bytes]) -> list[bytes]:
+        """own[r] goes to rank r; what each rank has for this one."""
+        sizes = self.states(struct.pack(f"<{self.size}Q", *map(len, own)))
+        wanted = [struct.unpack_from("<Q", theirs, 8 * self.rank)[0] for theirs in sizes]
+        with self._with_the_others():
+            received = self._all_to_all(own, wanted)
+        self._number += 1
+        return received
+
+    def peers(self, first_id: int, vocab_size: int, own_rows: _native.OwnRows | None = None) -> _native.PeersCalls:
+        return _native.PeersCalls(first_id, vocab_size, self.size, self.states, own_rows)
 
     def tensors(self, own: torch.Tensor, counts: list[int]) -> torch.Tensor:
         """The rows of all ranks, one after the other; counts[r] of rank r."""
@@ -116,15 +128,8 @@ class Exchange:
 
     def _gather(self, kind: _Kind, own: bytes) -> list[bytes]:
         """What each rank hands in, in the order of ranks. All fail where one of them has failed."""
-        try:
+        with self._with_the_others():
             messages = self._collect(kind, own)
-        except RuntimeError as error:
-            self._over = True
-            raise ParallelError(
-                f"{self.what}: rank {self.rank} of {self.size} could not exchange message {self._number} with the "
-                f"others: {error}. A rank died, did not make this call, or was later than the group's time-out; there "
-                "is no result, and the group may be of no more use"
-            ) from error
         for rank, (magic, theirs, _, state) in enumerate(messages):
             if magic == _MAGIC and theirs == _Kind.FAILED:
                 self.fail(f"rank {rank} failed: {state.decode(errors='replace')}")
@@ -136,6 +141,19 @@ class Exchange:
                 )
         self._number += 1
         return [state for *_, state in messages]
+
+    @contextlib.contextmanager
+    def _with_the_others(self) -> Iterator[None]:
+        """A collective, whose failure is told."""
+        try:
+            yield
+        except RuntimeError as error:
+            self._over = True
+            raise ParallelError(
+                f"{self.what}: rank {self.rank} of {self.size} could not exchange message {self._number} with the "
+                f"others: {error}. A rank died, did not make this call, or was later than the group's time-out; there "
+                "is no result, and the group may be of no more use"
+            ) from error
 
     def _collect(self, kind: _Kind, own: bytes) -> list[tuple[bytes, int, int, bytes]]:
         message = _HEADER.pack(_MAGIC, kind, self._number % 2**16, len(own)) + own
@@ -158,3 +176,13 @@ class Exchange:
         received = [torch.empty_like(sent) for _ in range(self.size)]
         dist.all_gather(received, sent, group=self.group)
         return [one.cpu().numpy().tobytes() for one in received]
+
+    def _all_to_all(self, own: list[bytes], sizes: list[int]) -> list[bytes]:
+        if self.group is ALONE:
+            return own
+        sent = torch.frombuffer(bytearray(b"".join(own)), dtype=torch.uint8).to(self._device)
+        received = sent.new_empty(sum(sizes))
+        dist.all_to_all_single(received, sent, sizes, list(map(len, own)), group=self.group)
+        everything = received.cpu().numpy().tobytes()
+        ends = itertools.accumulate(sizes)
+        return [everything[end - size : end] for end, size in zip(ends, sizes, strict=True)]

@@ -15,7 +15,7 @@ from isologit._torch import backward, fingerprint
 from isologit.parallel import _blocks
 from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Local, Shard, place
+from isologit.parallel._shard import Local, Shard, facts_of_shard, place
 
 
 def maker(arithmetic: str, kernel: str) -> str:
@@ -46,15 +46,6 @@ def facts_of_head(head: HeadArgs) -> dict[str, Any]:
     }
 
 
-def facts_of_shard(rows: int, first_id: int | None, vocab_size: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab_size,
-        "first_id is given": first_id is not None,
-        "own_rows": rows,
-        "own_first_id": first_id,
-    }
-
-
 class Blocks:
     """A call of this rank's rows: the arguments of each block's, told how many of its rows are ids."""
 
@@ -65,10 +56,10 @@ class Blocks:
             args._replace(head=args.head.with_weight(weight.detach(), detached(bias), shard.count, None, None))
             for weight, bias, shard in zip(own.weights, own.biases, self.shards, strict=True)
         ]
-        self.parties = sum(facts["own_blocks"] for facts in everyone)
+        self.counts = [facts["own_blocks"] for facts in everyone]
 
-    def run(self, exchange: Exchange, calls: list[_blocks.Call]) -> list[Any]:
-        return _blocks.run(exchange, calls, self.shards, self.parties)
+    def run(self, exchange: Exchange, calls: list[_blocks.Call], bounds: list[int] | None = None) -> list[Any]:
+        return _blocks.run(exchange, calls, self.shards, self.counts, bounds)
 
 
 def detached(tensor: Tensor | None) -> Tensor | None:
@@ -136,9 +127,18 @@ class ScoreCall:
             upstream = self._agreed(exchange, upstream, dhidden)
             given = (upstream, dhidden)
             calls = [functools.partial(self._backward, block, *given, *wants) for block, wants in enumerate(wanted)]
-            found = self.blocks.run(exchange, calls)
+            bounds = self.rows.bounds(len(self.blocks.args[0].head.hidden), exchange.size)
+            found = self.blocks.run(exchange, calls, bounds)
+            made = self._of_this_rank(exchange, found[0][0], bounds) if dhidden else found[0][0]
         dweights = [dweight[0] if dweight else None for _, *dweight, _, _, _ in found]
-        return self.rows.own(found[0][0]), dweights, [dbias for *_, dbias, _, _ in found]
+        return made, dweights, [dbias for *_, dbias, _, _ in found]
+
+    def _of_this_rank(self, exchange: Exchange, dhidden: Tensor, bounds: list[int]) -> Tensor:
+        """Each rank made a part: its own rows, or one that all then have."""
+        own = dhidden[bounds[exchange.rank] : bounds[exchange.rank + 1]]
+        if self.rows.counts is not None or exchange.size == 1:
+            return own
+        return exchange.tensors(own, [last - first for first, last in zip(bounds, bounds[1:], strict=False)])
 
     def _backward(
         self,
@@ -153,9 +153,7 @@ class ScoreCall:
         wants = (self.gradients, dhidden, dweight if buffer is None or not dweight else buffer, dbias, False, False)
         made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
         by_name = (upstream[name] for name in backward.DIFFERENTIABLE)
-        return backward.run_score(
-            *args.head, *args.support, *made, args.ignore_index, *by_name, *wants, peers=peers
-        )
+        return backward.run_score(*args.head, *args.support, *made, args.ignore_index, *by_name, *wants, peers=peers)
 
     def _agreed(
         self, exchange: Exchange, upstream: dict[str, Tensor | None], dhidden: bool

@@ -1,5 +1,6 @@
 """Whose rows a call is of: the same on every rank, or each rank's own."""
 
+import itertools
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -31,6 +32,12 @@ class Rows(NamedTuple):
         if self.counts is None:
             return tensor
         return self.gather(exchange, tensor.expand(self.counts[self.rank]))
+
+    def bounds(self, rows: int, size: int) -> list[int]:
+        """Of each rank [bounds[r], bounds[r + 1]): its own rows; where all have the same, as many as any other."""
+        if self.counts is None:
+            return [rows * rank // size for rank in range(size + 1)]
+        return [0, *itertools.accumulate(self.counts)]
 
     def own(self, tensor: Tensor) -> Tensor:
         """This rank's rows of a tensor of all."""

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import Parameter
 
 from isologit.parallel._exchange import Exchange
 
@@ -64,9 +63,9 @@ def _of_blocks(weights: Any, biases: Any, first_id: int | None, vocab_size: int 
         raise ValueError("weight is a list of no blocks; expected at least one, which may be without rows")
     biases = of_each(biases, "bias", weights)
     for place, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if type(weight) not in (Tensor, Parameter):
+        if not isinstance(weight, Tensor) or hasattr(weight, "device_mesh"):
             raise TypeError(f"weight[{place}] is a {type(weight).__name__}; expected a plain tensor")
-        if type(bias) is not type(biases[0]):
+        if (bias is None) != (biases[0] is None) or hasattr(bias, "device_mesh"):
             raise TypeError(
                 f"bias[{place}] is a {type(bias).__name__} and bias[0] a {type(biases[0]).__name__}; expected plain "
                 "tensors, or None for all"
@@ -134,6 +133,15 @@ def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | 
     chunk = -(-rows // mesh.size(sharded[0]))
     start = min(mesh.get_local_rank(sharded[0]) * chunk, rows)
     return Local([weight.to_local()], [bias], start, rows if vocab_size is None else vocab_size, found)
+
+
+def facts_of_shard(rows: int, first_id: int | None, vocab_size: int) -> dict[str, Any]:
+    return {
+        "vocab_size": vocab_size,
+        "first_id is given": first_id is not None,
+        "own_rows": rows,
+        "own_first_id": first_id,
+    }
 
 
 def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> Shard:

@@ -1,4 +1,5 @@
-"""Logits of a head, block by block: what fits into the memory that limits allows, the weight read where it lies."""
+"""Logits of a head, block by block: what fits into the memory that limits allows, the weight read where it lies, which
+may be on several devices."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,6 +25,18 @@ class Counter:
     def add(self, result: tuple[Tensor, int]) -> Tensor:
         self.fallbacks += result[1]
         return result[0]
+
+
+class Spread:
+    """In the place of a head's weight: heads whose rows follow one another, each on a device of its own."""
+
+    def __init__(self, heads: list[HeadArgs]) -> None:
+        self.heads = heads
+        self.shape = (sum(head.vocab_size for head in heads), heads[0].weight.shape[1])
+
+
+def heads_of(head: HeadArgs) -> list[HeadArgs]:
+    return head.weight.heads if isinstance(head.weight, Spread) else [head]
 
 
 def row_slices(rows: int, size: int) -> Iterator[slice]:
@@ -58,6 +71,17 @@ def transformed(
 
 def all_logits(head: HeadArgs, hidden: Tensor, steps: list[Step], out: Tensor, counter: Counter) -> None:
     """Logits of the rows before temperature, into out [n, vocab_size], in its type."""
+    first = 0
+    for one in heads_of(head):
+        own, device = out[:, first : first + one.vocab_size], one.weight.device
+        made = own if device == out.device else torch.empty(own.shape, dtype=out.dtype, device=device)
+        _logits_of(one, hidden.to(device), steps, made, counter)
+        if made is not own:
+            own.copy_(made)
+        first += one.vocab_size
+
+
+def _logits_of(head: HeadArgs, hidden: Tensor, steps: list[Step], out: Tensor, counter: Counter) -> None:
     for rows in row_slices(hidden.shape[0], hidden.shape[1]):
         prepared = products.Rows.of(hidden[rows])
         for ids in id_slices(head, rows.stop - rows.start):

@@ -31,11 +31,12 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, fast: bool
     """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not. fast: the
     CUDA library makes it."""
     core.check_known(head, _HEAD)
-    if not fast:
-        core.check_kernel(head.kernel, head.hidden.device)
-    for name in ("hidden", "weight", "bias"):
-        if (operand := getattr(head, name)) is not None:
-            _inputs.dtype_code(operand, name)
+    for one in blocks.heads_of(head):
+        if not fast:
+            core.check_kernel(head.kernel, one.weight.device)
+        for name in ("hidden", "weight", "bias"):
+            if (operand := getattr(one, name)) is not None:
+                _inputs.dtype_code(operand, name)
     if head.arithmetic != "exact" and not fast:
         _native.arithmetic_code(head.arithmetic)
         raise NotImplementedError(
@@ -48,7 +49,8 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, fast: bool
     for name in ("kept", "banned"):
         if (ids := getattr(support, f"{name}_ids")) is not None:
             core.check_listed(name, ids.cpu(), head.vocab_size)
-    self_test.require(head.hidden.device)
+    for device in {head.hidden.device, *(one.weight.device for one in blocks.heads_of(head))}:
+        self_test.require(device)
     return temperatures.expand(head.hidden.shape[0])
 
 
@@ -82,14 +84,15 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
     args = ScoreArgs.of(flat)
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
     results, counter, undecided = Results.zeros(args), Counter(), 0
-    fast = args.head.arithmetic == "fast" and cuda.makes_score(args)
+    by_cuda = cuda.makes_score(args)
+    fast = args.head.arithmetic == "fast" and by_cuda
     temperatures = checked(args.head, args.support, fast=fast)
     rows = torch.arange(args.head.hidden.shape[0])
     if args.token_ids is not None:
         ids = args.token_ids.cpu()
         core.check_ids(ids, args.head.vocab_size, args.ignore_index)
         rows = rows if ids.ndim == 2 else rows[ids != args.ignore_index]
-    if cuda.makes_score(args):
+    if by_cuda:
         found = cuda.score(args, results.summaries[:-1] if args.summaries else None)
         if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
             if args.summaries:
