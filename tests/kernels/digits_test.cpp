@@ -31,13 +31,14 @@ Packed pack(const std::vector<float>& elements, DType dtype) {
   Packed packed;
   packed.integers.resize(static_cast<std::size_t>(steps_of(size) * kStep));
   const double greatest = greatest_of(row, dtype, size);
-  pack_row(row, dtype, size, greatest, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
+  pack_row(row, dtype, size, greatest, 0, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
     std::uint8_t bytes[kDigits][kStep];
     std::memcpy(bytes, digits, sizeof bytes);
     for (std::int64_t place = 0; place < kStep; ++place) {
       packed.integers[static_cast<std::size_t>(step * kStep + element_at(place))] =
           static_cast<std::int8_t>(bytes[2][place]) * 65536 + bytes[1][place] * 256 + bytes[0][place];
     }
+    return true;
   });
   for (std::int64_t i = 0; packed.row.fits && i < packed.row.outside; ++i) {
     packed.outside[packed.row.list[i].at] = packed.row.list[i].value;
