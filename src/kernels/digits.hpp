@@ -151,12 +151,14 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
   return true;
 }
 
-// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits.
+// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits. Where these are
+// counted many rows may want it, and an eighth of the elements tells well enough.
 inline int best_unit(const void* row, DType dtype, std::int64_t size, int low) {
   // starts[e] counts the elements that are held from the unit 2^(e - kLeast) on, less those that are up to there.
   constexpr int kLeast = 175;
   std::int32_t starts[kLeast + 130] = {};
-  for (std::int64_t k = 0; k < size; ++k) {
+  const std::int64_t every = low > 0 && size >= 1024 ? 8 : 1;
+  for (std::int64_t k = 0; k < size; k += every) {
     const auto bits = std::bit_cast<std::uint32_t>(exact::load_element(row, dtype, k));
     const auto exponent = static_cast<int>(bits >> 23 & 0xFF);
     const std::uint32_t significand = (bits & 0x7FFFFF) | (exponent != 0 ? 0x800000U : 0);
