@@ -151,8 +151,8 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
   return true;
 }
 
-// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits. Where these are
-// counted many rows may want it, and an eighth of the elements tells well enough.
+// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits. Where these
+// are counted many rows may want it, and an eighth of the elements tells well enough.
 inline int best_unit(const void* row, DType dtype, std::int64_t size, int low) {
   // starts[e] counts the elements that are held from the unit 2^(e - kLeast) on, less those that are up to there.
   constexpr int kLeast = 175;
