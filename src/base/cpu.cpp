@@ -60,6 +60,7 @@ CpuFeatures detect() {
   features.f16c = avx && has_bits(basic.ecx, bit(29));
   const std::uint64_t f_dq_bw_vl = bit(16) | bit(17) | bit(30) | bit(31);
   features.avx512 = os_avx512 && features.avx2_fma && has_bits(extended.ebx, f_dq_bw_vl);
+  features.avx512_vnni = features.avx512 && has_bits(extended.ecx, bit(11));
   features.avx512_bf16 = features.avx512 && has_bits(cpuid(7, 1).eax, bit(5));
   const bool amx_tile = os_amx && has_bits(extended.edx, bit(24));
   features.amx_bf16 = amx_tile && has_bits(extended.edx, bit(22));

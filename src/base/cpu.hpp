@@ -8,6 +8,7 @@ struct CpuFeatures {
   bool avx2_fma = false;
   bool f16c = false;
   bool avx512 = false;  // F, BW, DQ and VL
+  bool avx512_vnni = false;
   bool avx512_bf16 = false;
   bool amx_bf16 = false;  // these two also need request_amx() before the first tile instruction
   bool amx_int8 = false;

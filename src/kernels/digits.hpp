@@ -1,10 +1,11 @@
-// Rows of elements as rows of digits, for the integer products of kernels/amx.cpp; for files compiled for AVX-512.
+// Rows of elements as rows of digits, for integer products (kernels/digit_sums.hpp); for files compiled for AVX-512.
 //
 // A row has a unit u, a power of two. An element x that is an integer i = x / u in [-2^23, 2^23) is inside the row's
 // window and taken apart into i = d2 2^16 + d1 2^8 + d0 with d2 in [-128, 127], d1 and d0 in [0, 255]. All others, too
 // large, too small or not finite, are outside: their digits are 0 and they are listed whole. The unit is chosen by the
 // greatest element, which in normal data leaves 1 in 20,000 elements of bf16 outside, below. Where a few elements tower
-// over the others and would push many out, it is chosen to leave the fewest outside at both ends.
+// over the others and would push many out, it is chosen to leave the fewest outside at both ends. Kernels that multiply
+// the lowest digits apart want few of them: for these it leaves the fewest that are outside or have one.
 #pragma once
 
 #include <algorithm>
@@ -102,8 +103,9 @@ inline void take_apart(const __m512i (&integers)[4], __m512i (&digits)[kDigits])
   digits[2] = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
 }
 
-// Makes the digits of a row in units of 2^unit; store(step, digits) gets those of each step. False when too many
-// elements are outside. Of a row with a NaN, which makes all its sums NaN, only that NaN is listed.
+// Makes the digits of a row in units of 2^unit; store(step, digits) gets those of each step and tells whether to go on.
+// False when it does not, or when too many elements are outside. Of a row with a NaN, which makes all its sums NaN,
+// only that NaN is listed.
 template <DType kDType, class Store>
 bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row, Store& store) {
   constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
@@ -123,7 +125,7 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
     }
     __m512i digits[kDigits];
     if (is_short && short_digits(at, unit, digits)) {
-      store(k / kStep, digits);
+      if (!store(k / kStep, digits)) return false;
       continue;
     }
     __m512i values[4];
@@ -144,24 +146,27 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
       }
     }
     take_apart(values, digits);
-    store(k / kStep, digits);
+    if (!store(k / kStep, digits)) return false;
   }
   return true;
 }
 
-// The unit that leaves the fewest finite elements outside.
-inline int best_unit(const void* row, DType dtype, std::int64_t size) {
-  // starts[e] counts the windows that hold an element from the unit 2^(e - kLeast) on, less those that end there.
+// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits. Where these
+// are counted many rows may want it, and an eighth of the elements tells well enough.
+inline int best_unit(const void* row, DType dtype, std::int64_t size, int low) {
+  // starts[e] counts the elements that are held from the unit 2^(e - kLeast) on, less those that are up to there.
   constexpr int kLeast = 175;
   std::int32_t starts[kLeast + 130] = {};
-  for (std::int64_t k = 0; k < size; ++k) {
+  const std::int64_t every = low > 0 && size >= 1024 ? 8 : 1;
+  for (std::int64_t k = 0; k < size; k += every) {
     const auto bits = std::bit_cast<std::uint32_t>(exact::load_element(row, dtype, k));
     const auto exponent = static_cast<int>(bits >> 23 & 0xFF);
     const std::uint32_t significand = (bits & 0x7FFFFF) | (exponent != 0 ? 0x800000U : 0);
     if (exponent == 0xFF || significand == 0) continue;
     const int last_bit = (exponent != 0 ? exponent : 1) - 150;
-    const int lowest = last_bit + std::countr_zero(significand);
+    const int lowest = last_bit + std::countr_zero(significand) - 8 * low;
     const int highest = last_bit + 31 - std::countl_zero(significand);
+    if (lowest < highest - 22) continue;
     ++starts[highest - 22 + kLeast];
     --starts[lowest + 1 + kLeast];
   }
@@ -178,16 +183,17 @@ inline int best_unit(const void* row, DType dtype, std::int64_t size) {
   return best;
 }
 
-// `greatest` is the greatest magnitude of the row's elements.
+// `greatest` is the greatest magnitude of the row's elements; `low` of the lowest digits should be 0.
 template <class Store>
-void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, DigitRow& row, Store&& store) {
+void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, int low, DigitRow& row,
+              Store&& store) {
   const auto pack = [&](int unit) {
     const auto* bytes = static_cast<const char*>(from);
     return exact::with_dtype(dtype,
                              [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
   };
   const bool usual = std::isfinite(greatest) && greatest > 0;
-  row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size));
+  row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size, low));
 }
 
 }  // namespace

@@ -36,6 +36,7 @@ TEST(Cpu, HasTheFeaturesTheKernelNames) {
   EXPECT_EQ(cpu().f16c, has("f16c"));
   const bool avx512 = has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl");
   EXPECT_EQ(cpu().avx512, avx512);
+  EXPECT_EQ(cpu().avx512_vnni, avx512 && has("avx512_vnni"));
   EXPECT_EQ(cpu().amx_bf16, has("amx_tile") && has("amx_bf16"));
   EXPECT_EQ(cpu().amx_int8, has("amx_tile") && has("amx_int8"));
 }

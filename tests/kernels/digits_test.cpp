@@ -22,8 +22,9 @@ struct Packed {
 // Which element of a step stands at each place of its digits: of each 16 places 8 are of its first half.
 std::int64_t element_at(std::int64_t place) { return place % 16 / 8 * 32 + place / 16 * 8 + place % 8; }
 
-// As f32, or as bf16 which they are all numbers of.
-Packed pack(const std::vector<float>& elements, DType dtype) {
+// As f32, or as bf16 which they are all numbers of. With `low` 1 a row is wanted of which one element in twelve has a
+// lowest digit.
+Packed pack(const std::vector<float>& elements, DType dtype, int low = 0) {
   const auto size = static_cast<std::int64_t>(elements.size());
   std::vector<std::uint16_t> halves;
   for (const float x : elements) halves.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(x) >> 16));
@@ -31,13 +32,17 @@ Packed pack(const std::vector<float>& elements, DType dtype) {
   Packed packed;
   packed.integers.resize(static_cast<std::size_t>(steps_of(size) * kStep));
   const double greatest = greatest_of(row, dtype, size);
-  pack_row(row, dtype, size, greatest, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
+  std::int64_t lowest = 0;
+  pack_row(row, dtype, size, greatest, low, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
     std::uint8_t bytes[kDigits][kStep];
     std::memcpy(bytes, digits, sizeof bytes);
+    if (step == 0) lowest = 0;
+    lowest += kStep - std::count(bytes[0], bytes[0] + kStep, 0);
     for (std::int64_t place = 0; place < kStep; ++place) {
       packed.integers[static_cast<std::size_t>(step * kStep + element_at(place))] =
           static_cast<std::int8_t>(bytes[2][place]) * 65536 + bytes[1][place] * 256 + bytes[0][place];
     }
+    return low == 0 || lowest <= size / 12;
   });
   for (std::int64_t i = 0; packed.row.fits && i < packed.row.outside; ++i) {
     packed.outside[packed.row.list[i].at] = packed.row.list[i].value;
@@ -103,6 +108,27 @@ TEST(Digits, TheFewGreatElementsAreLeftOut) {
   elements[77] = std::numeric_limits<float>::infinity();
   elements[100] = 0x1p-149F;
   expect_whole(elements, 9);
+}
+
+TEST(Digits, TheLowestAreFewWhereThatIsWanted) {
+  std::vector<float> elements;
+  for (int i = 0; i < 4096; ++i) elements.push_back(short_number(i, i % 512 == 80 ? 20 : 8 + i / 8 % 8));
+  expect_whole(elements, 0);
+  const Packed packed = pack(elements, DType::bf16, 1);
+  ASSERT_TRUE(packed.row.fits);
+  EXPECT_EQ(packed.outside.size(), 8U);
+  for (std::size_t k = 0; k < elements.size(); ++k) {
+    EXPECT_EQ(packed.integers[k] % 256, 0) << k;
+    const bool listed = packed.outside.contains(static_cast<std::int64_t>(k));
+    EXPECT_EQ(listed ? packed.outside.at(static_cast<std::int64_t>(k))
+                     : static_cast<float>(static_cast<double>(packed.integers[k]) * packed.row.unit),
+              elements[k])
+        << k;
+  }
+  for (int i = 0; i < 4096; ++i)
+    elements[static_cast<std::size_t>(i)] = short_number(i, i / 8 % 16);  // all binades alike
+  EXPECT_FALSE(pack(elements, DType::bf16, 1).row.fits);
+  EXPECT_TRUE(pack(elements, DType::bf16).row.fits);
 }
 
 TEST(Digits, TooManyOutsideDoNotFit) {

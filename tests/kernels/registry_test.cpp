@@ -76,16 +76,21 @@ TEST(Choice, ExactTakesTheKernelThatIsFasterForSoManyRows) {
   const std::vector<std::int64_t> rows = {1, 2, 4, 7, 8, 16, 64, 256};
   const std::set<std::string_view> avx2 = {"avx2", "avx2_fast"};
   const std::set<std::string_view> avx512 = {"avx2", "avx2_fast", "avx512", "avx512_fast"};
+  const std::set<std::string_view> vnni = {"avx2", "avx2_fast", "avx512", "avx512_fast", "avx512_vnni"};
   const std::set<std::string_view> amx = {"avx2", "avx2_fast", "avx512", "avx512_fast", "amx", "amx_fast"};
   EXPECT_EQ(made_by({}, Arithmetic::exact, rows), Names(8, "portable"));
   EXPECT_EQ(made_by(avx2, Arithmetic::exact, rows), Names(8, "avx2"));
   EXPECT_EQ(made_by(avx512, Arithmetic::exact, rows), Names(8, "avx512"));
+  EXPECT_EQ(made_by(vnni, Arithmetic::exact, rows),
+            (Names{"avx512", "avx512", "avx512", "avx512", "avx512", "avx512_vnni", "avx512_vnni", "avx512_vnni"}));
   EXPECT_EQ(made_by(amx, Arithmetic::exact, rows),
             (Names{"avx512", "avx512", "avx512", "avx512", "amx", "amx", "amx", "amx"}));
 }
 
 TEST(Choice, IsNeverOfAKernelThatDoesNotRun) {
   EXPECT_EQ(made_by({"amx", "avx2"}, Arithmetic::exact, {1, 7, 8}), (std::vector<std::string>{"avx2", "avx2", "amx"}));
+  EXPECT_EQ(made_by({"amx", "avx512_vnni", "avx512"}, Arithmetic::exact, {7, 8}),
+            (std::vector<std::string>{"avx512", "amx"}));
 }
 #endif
 

@@ -57,6 +57,14 @@ static inline __m512d _mm512_cvtepi64_pd(__m512i a) {
   return _mm512_loadu_pd(to);
 }
 
+static inline __m512i _mm512_cvtepi32_epi64(__m256i a) {
+  int32_t from[8];
+  int64_t to[8];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 8; ++i) to[i] = from[i];
+  return _mm512_loadu_si512(to);
+}
+
 static inline __m512d _mm512_shuffle_f64x2(__m512d a, __m512d b, int lanes) {
   double from[2][8];
   double to[8];
