@@ -19,6 +19,9 @@ namespace {
 struct TileProducts {
   using Results = Bf16Results<TileProducts>;
 
+  static constexpr std::int64_t kStepSums = 1;
+  static constexpr std::int64_t kChunkSteps = 8;
+
   static constexpr std::int64_t pair_roundings(std::int64_t pair) { return 17 - pair; }
 
   // sums[group][weight row][16] of all groups and the tile's four groups of weight rows.
@@ -26,8 +29,8 @@ struct TileProducts {
     memory_is_needed();
     const TileRegisters registers;
     const std::int64_t group_bytes = steps * kTileBytes;
-    for (std::int64_t first = 0; first < steps; first += Results::kChunkSteps) {
-      const std::int64_t count = std::min(Results::kChunkSteps, steps - first);
+    for (std::int64_t first = 0; first < steps; first += kChunkSteps) {
+      const std::int64_t count = std::min(kChunkSteps, steps - first);
       const char* h = hidden + first * kTileBytes;
       const char* w = weight + first * kTileBytes;
       std::int64_t g = 0;

@@ -68,15 +68,17 @@ inline bool round_bf16(double x, double error, char* to) {
   return (low == round(x + wide)) & (std::fabs(near) >= 0x1p-126) & (std::fabs(near) < 0x1p128);
 }
 
-// What Products supplies: pair_roundings(p), the roundings of the products of pair p of a step up to the sum of the
-// step, and multiply, which makes the sums of a block (results, below). Everything else is here.
+// What Products supplies: sums of steps are added to a chunk's in turn, kStepSums of each, those of kChunkSteps to the
+// whole; pair_roundings(p), the roundings of the products of pair p of a step but for these additions, kStepSums of its
+// own step being counted among them; and multiply, which makes the sums of a block (results, below). Everything else is
+// here.
 template <class Products>
 struct Bf16Results {
   static constexpr std::int64_t kStep = 32;         // elements that are multiplied together: sixteen pairs
   static constexpr std::int64_t kStepBytes = 1024;  // of sixteen rows
-  static constexpr std::int64_t kChunkSteps = 8;    // sums of steps are added to a chunk's in turn, these to the whole
-  static constexpr std::int64_t kBlockGroups = 16;  // of hidden, whose sums are kept at a time
-  static constexpr std::int64_t kMostColumns = 65536;
+  static constexpr std::int64_t kChunkSteps = Products::kChunkSteps;
+  static constexpr std::int64_t kBlockGroups = 16;                         // of hidden, whose sums are kept at a time
+  static constexpr std::int64_t kMostColumns = 256 * kChunkSteps * kStep;  // so that r_k < 2^9
 
   static std::int64_t steps_of(std::int64_t size) { return (size + kStep - 1) / kStep; }
   static std::int64_t group_count(std::int64_t rows) { return (rows + kBf16Group - 1) / kBf16Group; }
@@ -152,7 +154,8 @@ struct Bf16Results {
     if (_mm512_test_epi16_mask(any, _mm512_set1_epi16(0x7FFF)) == 0) return {0, 0};
     float places[16];
     for (std::int64_t p = 0; p < 16; ++p) places[p] = static_cast<float>(Products::pair_roundings(p));
-    const __m512 weighted = _mm512_fmadd_ps(total, _mm512_loadu_ps(places), _mm512_add_ps(within, across));
+    const __m512 sums = _mm512_fmadd_ps(within, _mm512_set1_ps(Products::kStepSums), across);
+    const __m512 weighted = _mm512_fmadd_ps(total, _mm512_loadu_ps(places), sums);
     return {upper_norm(weighted), upper_norm(total)};
   }
 
