@@ -7,6 +7,11 @@
 //
 // Registers: sums of chains and of chunks for four weight rows and three groups of hidden rows, 24 of 32. A pair of the
 // step takes seven loads for twelve products.
+//
+// Measured (256 rows, a weight of 3072 x 1024, a thread of a Xeon that shared its core with other work, in ms): 21,
+// where f64 takes 32 and stock bf16 of torch, by the same instruction, 16; 16 rows 1.8, by f64 2.6, torch 1.4.
+// Predicted: products half of f64's, an instruction taking two multiply-adds' time there, and 4 for rounding and what
+// is open, 20. One row is bound by memory, and left to f64.
 #include "kernels/bf16_pass_impl.hpp"
 #include "kernels/registry.hpp"
 

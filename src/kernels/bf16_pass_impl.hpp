@@ -15,10 +15,8 @@
 // leaves the result open. A bias joins the sum in f32, one more rounding. No result within 2^-98 of 0 can be settled
 // but that of a row of zeros with a bias of 0 or above 2^-100: so subnormal ends that are taken for 0 settle nothing.
 //
-// What is open (with n = 1024 and normal numbers about one result in 20, half of that for n = 256) is computed twice
-// more: by sums of four products in f32, which are added in f64 (three roundings of u instead of about sixteen), and
-// by products and sums in f64, with the sum of the magnitudes as bound. What is open then, exact ties and numbers near
-// the ends of the range, is left to the definition.
+// What is open (with n = 1024 and normal numbers about one result in 20, half of that for n = 256) is computed anew:
+// kernels/bf16_open_impl.hpp.
 //
 // Floor: a multiply-add a product. Rounding and transposing take half a cycle a result, as much as 256 products of
 // TDPBF16PS; packing the weight 0.1 cycles an element for all rows of a block.
