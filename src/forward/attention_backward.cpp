@@ -103,7 +103,7 @@ class KvHead {
   void store(const double* sums, std::int64_t dim, const TensorOutput& to, std::int64_t token, std::int64_t head) {
     if (to.data == nullptr) return;
     std::copy(sums, sums + dim, out_.values());
-    out_.store(dim, attention_.q.dtype, row_of(to, attention_.q.dtype, token, head));
+    out_.store(loops_, dim, attention_.q.dtype, row_of(to, attention_.q.dtype, token, head));
   }
 
   void add_row(std::int64_t token, std::int64_t head) {

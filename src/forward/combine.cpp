@@ -77,7 +77,7 @@ class Experts {
       for (std::int64_t i = 0; i < request_.x.dim; ++i) {
         row_.values()[i] = weight(token, e) * static_cast<double>(dy[static_cast<std::size_t>(i)]);
       }
-      row_.store(request_.x.dim, dtype, row_of(request.dx, dtype, token, e));
+      row_.store(*loops_, request_.x.dim, dtype, row_of(request.dx, dtype, token, e));
     }
   }
 

@@ -49,8 +49,8 @@ class Rows {
       swish();
     }
     const DType dtype = request_.gate.dtype;
-    if (request_.dgate.data != nullptr) dgate_.store(dim, dtype, row_of(request_.dgate, dtype, token, head));
-    if (request_.dup.data != nullptr) dup_.store(dim, dtype, row_of(request_.dup, dtype, token, head));
+    if (request_.dgate.data != nullptr) dgate_.store(loops_, dim, dtype, row_of(request_.dgate, dtype, token, head));
+    if (request_.dup.data != nullptr) dup_.store(loops_, dim, dtype, row_of(request_.dup, dtype, token, head));
   }
 
  private:

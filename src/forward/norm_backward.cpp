@@ -54,8 +54,9 @@ double sum_of(std::int64_t count, Term term) {
 // One thread's memory for a row.
 class Rows {
  public:
-  Rows(const Norm& norm, const std::vector<double>& factors)
+  Rows(const Norm& norm, const std::vector<double>& factors, const kernels::ForwardLoops& loops)
       : norm_(norm),
+        loops_(loops),
         factors_(factors),
         x_(static_cast<std::size_t>(kernels::padded(norm.x.dim))),
         dy_(x_.size()),
@@ -84,7 +85,7 @@ class Rows {
       const auto at = static_cast<std::size_t>(i);
       row_.values()[i] = r * (upstream(at) - shift - deviations_[at] * r * along);
     }
-    row_.store(dim, norm_.x.dtype, row_of(norm_.dx, norm_.x.dtype, token, head));
+    row_.store(loops_, dim, norm_.x.dtype, row_of(norm_.dx, norm_.x.dtype, token, head));
   }
 
  private:
@@ -100,6 +101,7 @@ class Rows {
   }
 
   const Norm& norm_;
+  const kernels::ForwardLoops& loops_;
   const std::vector<double>& factors_;
   std::vector<float> x_, dy_;
   std::vector<double> deviations_;
@@ -116,7 +118,7 @@ std::vector<double> factors_of(const Norm& norm) {
 }
 
 Result<Report> run_norm(const Norm& norm, const Options& options) {
-  const auto setting = setting_of(options);
+  const auto setting = setting_with_loops(options);
   if (!setting) return tl::unexpected(setting.error());
   const std::int64_t rows = norm.x.tokens * norm.x.heads;
   const std::int64_t a_piece = std::max(kFewestRowsAPiece, (rows + kMostPieces - 1) / kMostPieces);
@@ -125,7 +127,7 @@ Result<Report> run_norm(const Norm& norm, const Options& options) {
   std::vector<double> dbias(norm.dbias == nullptr ? 0 : cells);
   const std::vector<double> factors = factors_of(norm);
   const auto report = run(*setting, rows, a_piece, [&](int, std::int64_t begin, std::int64_t end) {
-    Rows worker(norm, factors);
+    Rows worker(norm, factors, *setting->loops);
     const std::int64_t cell = begin / a_piece * norm.x.dim;
     double* weight = dweight.empty() ? nullptr : dweight.data() + cell;
     double* bias = dbias.empty() ? nullptr : dbias.data() + cell;

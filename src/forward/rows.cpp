@@ -79,12 +79,11 @@ std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count,
   return settled;
 }
 
-void Row::store(std::int64_t count, DType dtype, void* to) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto at = static_cast<std::size_t>(i);
-    rounded_[at] = static_cast<float>(exact::narrow(values_[at], dtype));
-  }
-  exact::narrow_row(rounded_.data(), dtype, count, to);
+void Row::store(const kernels::ForwardLoops& loops, std::int64_t count, DType dtype, void* to) {
+  std::fill(errors_.begin(), errors_.end(), 0.0);
+  finish(&loops, count, dtype, to, [&](std::int64_t i) {
+    return static_cast<float>(exact::narrow(values_[static_cast<std::size_t>(i)], dtype));
+  });
 }
 
 void store_sums(const std::vector<double>& terms, std::int64_t dim, DType dtype, void* to) {

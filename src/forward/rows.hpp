@@ -43,7 +43,7 @@ class Row {
                       const std::function<float(std::int64_t)>& settle);
 
   // Rounds the values as they are, whatever their errors, and stores them.
-  void store(std::int64_t count, DType dtype, void* to);
+  void store(const kernels::ForwardLoops& loops, std::int64_t count, DType dtype, void* to);
 
  private:
   std::vector<double> values_;

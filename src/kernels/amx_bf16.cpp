@@ -5,10 +5,11 @@
 // product of pair p passes through 16 - p and one.
 //
 // Predicted and measured (256 rows, a weight of 3072 x 1024, a thread of a Xeon that shared its core with other work,
-// in ms): products 0.6 at 512 a cycle, 1.4; rounding and packing 1, 1.0; 5.1 % of the results open, 1.2 % after the
-// second pass, as predicted, for 1.6 and 1.0, 2.1 and 1.5: rows come from L2, one for each open result. All 6.4; by the
-// digits of kernels/amx.cpp 14, by f64 34, stock bf16 of torch 1.5. Chunks of 8 steps cost products little and
-// leave a third less open than one chain. One row is bound by memory, and 5 % slower than by f64.
+// in ms): products 0.6 at 512 a cycle, 1.1; rounding and packing 1, 1.2; 5.1 % of the results open, for 0.9 by sums of
+// four products and 0.4 by those of fewer, 1.6 and 0.8: rows come from L2, one for each open result. All 5.3, where
+// sums in f64 of what is open took 6.6; by the digits of kernels/amx.cpp 14, by f64 34, stock bf16 of torch 1.5. Chunks
+// of 8 steps cost products little and leave a third less open than one chain. One row is bound by memory, and 5 %
+// slower than by f64.
 #include "kernels/amx_tiles.hpp"
 #include "kernels/bf16_pass_impl.hpp"
 #include "kernels/registry.hpp"
@@ -19,6 +20,9 @@ namespace {
 struct TileProducts {
   using Results = Bf16Results<TileProducts>;
 
+  static constexpr std::int64_t kStepSums = 1;
+  static constexpr std::int64_t kChunkSteps = 8;
+
   static constexpr std::int64_t pair_roundings(std::int64_t pair) { return 17 - pair; }
 
   // sums[group][weight row][16] of all groups and the tile's four groups of weight rows.
@@ -26,8 +30,8 @@ struct TileProducts {
     memory_is_needed();
     const TileRegisters registers;
     const std::int64_t group_bytes = steps * kTileBytes;
-    for (std::int64_t first = 0; first < steps; first += Results::kChunkSteps) {
-      const std::int64_t count = std::min(Results::kChunkSteps, steps - first);
+    for (std::int64_t first = 0; first < steps; first += kChunkSteps) {
+      const std::int64_t count = std::min(kChunkSteps, steps - first);
       const char* h = hidden + first * kTileBytes;
       const char* w = weight + first * kTileBytes;
       std::int64_t g = 0;

@@ -17,7 +17,7 @@ namespace isologit::detail::kernels {
 
 static_assert(loops::kColumns == kPartColumns);  // AMX's parts are made into the same panels
 
-Loops avx512_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops}; }
+Loops avx512_plain_loops() { return {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops}; }
 
 const Target& avx512_target(const Entry& entry) {
   return only<F64Target<Panel<Doubles>>, k_avx512_shape>(entry, avx512_loops());

@@ -15,10 +15,8 @@
 // leaves the result open. A bias joins the sum in f32, one more rounding. No result within 2^-98 of 0 can be settled
 // but that of a row of zeros with a bias of 0 or above 2^-100: so subnormal ends that are taken for 0 settle nothing.
 //
-// What is open (with n = 1024 and normal numbers about one result in 20, half of that for n = 256) is computed twice
-// more: by sums of four products in f32, which are added in f64 (three roundings of u instead of about sixteen), and
-// by products and sums in f64, with the sum of the magnitudes as bound. What is open then, exact ties and numbers near
-// the ends of the range, is left to the definition.
+// What is open (with n = 1024 and normal numbers about one result in 20, half of that for n = 256) is computed anew:
+// kernels/bf16_open_impl.hpp.
 //
 // Floor: a multiply-add a product. Rounding and transposing take half a cycle a result, as much as 256 products of
 // TDPBF16PS; packing the weight 0.1 cycles an element for all rows of a block.
@@ -37,6 +35,7 @@
 #include "exact/encode.hpp"
 #include "exact/logit.hpp"
 #include "kernels/avx512_vectors.hpp"
+#include "kernels/bf16_open_impl.hpp"
 #include "kernels/bf16_pass.hpp"
 #include "kernels/prefetch.hpp"
 #include "kernels/target.hpp"
@@ -44,39 +43,17 @@
 namespace isologit::detail::kernels {
 namespace {
 
-inline __m512 multiply_add_pairs(__m512 sum, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
-
-// Thirty-two adjacent elements, zeros from `left` on.
-inline __m512i load_elements(const char* from, std::int64_t left) {
-  if (left >= 32) return _mm512_loadu_si512(from);
-  return _mm512_maskz_loadu_epi16((std::uint32_t{1} << left) - 1, from);
-}
-
-// x rounded once to bf16 is stored where all within `error` of it rounds to the same, overflow and underflow left out;
-// else false, and what is stored means nothing.
-inline bool round_bf16(double x, double error, char* to) {
-  const auto round = [](double end) {
-    const auto bits = std::bit_cast<std::uint64_t>(end);
-    return (bits + 0xFFFFFFFFFFFU + (bits >> 45 & 1U)) >> 45;
-  };
-  const double wide = error + std::fabs(x) * 0x1p-51;  // for rounding the two ends
-  const std::uint64_t low = round(x - wide);
-  const auto near = std::bit_cast<double>(low << 45);
-  exact::store_element(to, DType::bf16, near);
-  return (low == round(x + wide)) & (std::fabs(near) >= 0x1p-126) & (std::fabs(near) < 0x1p128);
-}
-
-// What Products supplies: pair_roundings(p), the roundings of the products of pair p of a step up to the sum of the
-// step, and multiply, which makes the sums of a block (results, below). Everything else is here.
+// What Products supplies: sums of steps are added to a chunk's in turn, kStepSums of each, those of kChunkSteps to the
+// whole; pair_roundings(p), the roundings of the products of pair p of a step but for these additions, kStepSums of its
+// own step being counted among them; and multiply, which makes the sums of a block (results, below). Everything else is
+// here.
 template <class Products>
 struct Bf16Results {
   static constexpr std::int64_t kStep = 32;         // elements that are multiplied together: sixteen pairs
   static constexpr std::int64_t kStepBytes = 1024;  // of sixteen rows
-  static constexpr std::int64_t kChunkSteps = 8;    // sums of steps are added to a chunk's in turn, these to the whole
-  static constexpr std::int64_t kBlockGroups = 16;  // of hidden, whose sums are kept at a time
-  static constexpr std::int64_t kMostColumns = 65536;
+  static constexpr std::int64_t kChunkSteps = Products::kChunkSteps;
+  static constexpr std::int64_t kBlockGroups = 16;                         // of hidden, whose sums are kept at a time
+  static constexpr std::int64_t kMostColumns = 256 * kChunkSteps * kStep;  // so that r_k < 2^9
 
   static std::int64_t steps_of(std::int64_t size) { return (size + kStep - 1) / kStep; }
   static std::int64_t group_count(std::int64_t rows) { return (rows + kBf16Group - 1) / kBf16Group; }
@@ -152,7 +129,8 @@ struct Bf16Results {
     if (_mm512_test_epi16_mask(any, _mm512_set1_epi16(0x7FFF)) == 0) return {0, 0};
     float places[16];
     for (std::int64_t p = 0; p < 16; ++p) places[p] = static_cast<float>(Products::pair_roundings(p));
-    const __m512 weighted = _mm512_fmadd_ps(total, _mm512_loadu_ps(places), _mm512_add_ps(within, across));
+    const __m512 sums = _mm512_fmadd_ps(within, _mm512_set1_ps(Products::kStepSums), across);
+    const __m512 weighted = _mm512_fmadd_ps(total, _mm512_loadu_ps(places), sums);
     return {upper_norm(weighted), upper_norm(total)};
   }
 
@@ -181,29 +159,26 @@ struct Bf16Results {
     }
   }
 
-  // Of a tile of the weight, filled up with rows of zeros.
-  struct Weight {
-    Norms norms[kBf16Tile];
-    float bias[kBf16Tile];
-  };
-
-  static void pack(const WeightTile& tile, char* packed, Weight& weight) {
+  static void pack(const WeightTile& tile, char* packed, Bf16Weight& weight) {
     const std::int64_t size = tile.weight->cols;
     for (std::int64_t j = 0; j < kBf16Tile; ++j) {
       char* to = packed + j / 16 * steps_of(size) * kStepBytes + j % 16 * 64;
-      weight.norms[j] = {0, 0};
+      weight.weighted[j] = 0;
+      weight.plain[j] = 0;
       weight.bias[j] = 0;
       if (j >= tile.count) {
         for (std::int64_t s = 0; s < steps_of(size); ++s) std::memset(to + s * kStepBytes, 0, 64);
         continue;
       }
       const char* row = static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j));
-      weight.norms[j] = norms_of(
+      const Norms norms = norms_of(
           row, size, [&](std::int64_t s, __m512i elements) { _mm512_storeu_si512(to + s * kStepBytes, elements); });
+      weight.weighted[j] = norms.weighted;
+      weight.plain[j] = norms.plain;
       if (tile.bias->data == nullptr) continue;
       weight.bias[j] = exact::load_element(tile.bias->data, tile.bias->dtype, tile.first + j);
       const bool tiny = weight.bias[j] != 0 && std::fabs(weight.bias[j]) < 0x1p-100F;
-      if (tiny) weight.norms[j].weighted = std::numeric_limits<float>::infinity();
+      if (tiny) weight.weighted[j] = std::numeric_limits<float>::infinity();
     }
   }
 
@@ -224,7 +199,7 @@ struct Bf16Results {
 
   // Rounds the sums of one group and writes them; what is open is listed by weight row.
   static void round(const float* sums, const Prepared& hidden, std::int64_t first_row, std::int64_t rows,
-                    const Weight& weight, std::int64_t count, const Bf16Output& to, const Scratch& own,
+                    const Bf16Weight& weight, std::int64_t count, const Bf16Output& to, const Scratch& own,
                     std::int64_t (&open)[kBf16Tile]) {
     const __m512 norms = _mm512_loadu_ps(hidden.weighted + first_row);
     const auto real_rows = static_cast<std::uint32_t>((std::uint32_t{1} << rows) - 1);
@@ -236,15 +211,16 @@ struct Bf16Results {
     const __m512i interleave = _mm512_loadu_si512(kInterleave);
     const auto list = [&](std::int64_t j, std::uint32_t which) {
       std::uint32_t* at = own.open + j * Scratch::kOpenStride + open[j];
-      _mm512_storeu_si512(at, _mm512_maskz_compress_epi32(static_cast<__mmask16>(which), ids));
+      const __m512i places = _mm512_or_si512(ids, _mm512_set1_epi32(static_cast<int>(j * OpenResults::kPlace)));
+      _mm512_storeu_si512(at, _mm512_maskz_compress_epi32(static_cast<__mmask16>(which), places));
       open[j] += std::popcount(which);
     };
     for (std::int64_t j = 0; j < count; j += 32) {
       __m512i words[16];
       for (std::int64_t i = 0; i < 16; ++i) {
         const std::int64_t even = j + 2 * i;
-        const Ends a = ends(sums + even * 16, weight.bias[even], weight.norms[even].weighted, norms);
-        const Ends b = ends(sums + (even + 1) * 16, weight.bias[even + 1], weight.norms[even + 1].weighted, norms);
+        const Ends a = ends(sums + even * 16, weight.bias[even], weight.weighted[even], norms);
+        const Ends b = ends(sums + (even + 1) * 16, weight.bias[even + 1], weight.weighted[even + 1], norms);
         const auto low = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.low, a.low));
         const auto high = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.high, a.high));
         const std::uint32_t differ = _mm512_cmpneq_epi16_mask(low, high);
@@ -262,127 +238,11 @@ struct Bf16Results {
     }
   }
 
-  // Sums of four products in f32, three roundings at most for a product, added in f64. `next` is the row that will be
-  // read after a: it comes from L2, and without being called for early it took twice as long.
-  static double sum_by_fours(const char* a, const char* b, std::int64_t size, const char* next) {
-    __m512d sums[4] = {_mm512_setzero_pd(), _mm512_setzero_pd(), _mm512_setzero_pd(), _mm512_setzero_pd()};
-    std::int64_t k = 0;
-    for (; k + 4 * kStep <= size; k += 4 * kStep) {
-      for (std::int64_t i = 0; i < 4; ++i) __builtin_prefetch(next + 2 * k + i * 64);
-      const __m512 first = multiply_add_pairs(pairs_at(a, b, k), load(a, k + kStep), load(b, k + kStep));
-      const __m512 second =
-          multiply_add_pairs(pairs_at(a, b, k + 2 * kStep), load(a, k + 3 * kStep), load(b, k + 3 * kStep));
-      add(first, sums[0], sums[1]);
-      add(second, sums[2], sums[3]);
-    }
-    for (; k < size; k += kStep) {
-      const std::int64_t left = size - k;
-      add(multiply_add_pairs(_mm512_setzero_ps(), load_elements(a + 2 * k, left), load_elements(b + 2 * k, left)),
-          sums[0], sums[1]);
-    }
-    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_add_pd(sums[0], sums[1]), _mm512_add_pd(sums[2], sums[3])));
-  }
-
-  static __m512i load(const char* from, std::int64_t k) { return _mm512_loadu_si512(from + 2 * k); }
-
-  static __m512 pairs_at(const char* a, const char* b, std::int64_t k) {
-    return multiply_add_pairs(_mm512_setzero_ps(), load(a, k), load(b, k));
-  }
-
-  // Onto eight sums each.
-  static void add(__m512 floats, __m512d& low, __m512d& high) {
-    low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(floats)));
-    high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(floats, 1)));
-  }
-
-  // Products, which are exact in f32, added in f64. Odd and even elements are taken apart, beside a product with 0.
-  static double sum_of_products(const char* a, const char* b, std::int64_t size) {
-    const __m512i odd = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
-    __m512d sums[4] = {_mm512_setzero_pd(), _mm512_setzero_pd(), _mm512_setzero_pd(), _mm512_setzero_pd()};
-    for (std::int64_t k = 0; k < size; k += kStep) {
-      const __m512i x = load_elements(a + 2 * k, size - k);
-      const __m512i y = load_elements(b + 2 * k, size - k);
-      add(multiply_add_pairs(_mm512_setzero_ps(), _mm512_and_si512(x, odd), y), sums[0], sums[1]);
-      add(multiply_add_pairs(_mm512_setzero_ps(), _mm512_andnot_si512(odd, x), y), sums[2], sums[3]);
-    }
-    return _mm512_reduce_add_pd(_mm512_add_pd(_mm512_add_pd(sums[0], sums[1]), _mm512_add_pd(sums[2], sums[3])));
-  }
-
-  static __m512d widen(const char* from, std::int64_t left) {
-    const auto mask = static_cast<__mmask16>(left >= 8 ? 0xFF : (1U << left) - 1);
-    const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
-    return _mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_castsi512_ps(_mm512_slli_epi32(words, 16))));
-  }
-
-  // For rows of any numbers: the sum in f64 of exact products, and of their magnitudes.
-  static void wide_sum(const char* a, const char* b, std::int64_t size, double& sum, double& magnitude) {
-    __m512d sums = _mm512_setzero_pd();
-    __m512d magnitudes = _mm512_setzero_pd();
-    for (std::int64_t k = 0; k < size; k += 8, a += 16, b += 16) {
-      const __m512d product = _mm512_mul_pd(widen(a, size - k), widen(b, size - k));
-      sums = _mm512_add_pd(sums, product);
-      magnitudes = _mm512_add_pd(magnitudes, _mm512_abs_pd(product));
-    }
-    sum = _mm512_reduce_add_pd(sums);
-    magnitude = _mm512_reduce_add_pd(magnitudes);
-  }
-
-  // The open results of one weight row, each step of precision for all that the one before left open.
-  static void settle(const MatrixView& hidden, const Prepared& prepared, const WeightTile& tile, const Weight& weight,
-                     std::int64_t j, std::uint32_t* open, std::int64_t count, const Bf16Output& to, Counts& counts) {
-    const std::int64_t size = hidden.cols;
-    const char* w = static_cast<const char*>(exact::row_data(*tile.weight, tile.first + j));
-    const auto bias = static_cast<double>(weight.bias[j]);
-    const auto norm = static_cast<double>(weight.norms[j].plain);
-    const auto row_of = [&](std::int64_t r) { return static_cast<const char*>(exact::row_data(hidden, r)); };
-    // Keeps those of which settled(r, at, next row) is false.
-    const auto keep_open = [&](auto&& settled) {
-      std::int64_t left = 0;
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::uint32_t r = open[i];
-        char* at = to.data + (r * to.row_stride + j) * 2;
-        const bool done = settled(r, at, row_of(open[i + 1 < count ? i + 1 : i]));
-        open[left] = r;
-        left += done ? 0 : 1;
-      }
-      count = left;
-    };
-    // Infinite or NaN where a row is not finite or very large: nothing is settled then.
-    const auto reach = [&](std::int64_t r) { return norm * static_cast<double>(prepared.plain[r]); };
-    keep_open([&](std::int64_t r, char* at, const char* next) {
-      const double error = reach(r) * (3 * 0x1p-24 * (1 + 0x1p-9));
-      return round_bf16(sum_by_fours(row_of(r), w, size, next) + bias, error, at) & (error < 0x1p80);
-    });
-    keep_open([&](std::int64_t r, char* at, const char*) {
-      const double error = reach(r) * 0x1p-34;
-      return round_bf16(sum_of_products(row_of(r), w, size) + bias, error, at) & (error < 0x1p80);
-    });
-    keep_open([&](std::int64_t r, char* at, const char*) {
-      double sum = 0;
-      double magnitude = 0;
-      wide_sum(row_of(r), w, size, sum, magnitude);
-      return settle_wide(sum + bias, magnitude * (static_cast<double>(size + 8) * 0x1p-53), at);
-    });
-    counts.fallbacks += count;
-    keep_open([&](std::int64_t r, char* at, const char*) {
-      exact::store_element(at, DType::bf16,
-                           exact::logit(row_of(r), DType::bf16, w, DType::bf16, size, weight.bias[j], exact::kBf16));
-      return true;
-    });
-  }
-
-  // Of finite products none overflows in f64.
-  static bool settle_wide(double sum, double error, char* at) {
-    if (!std::isnan(sum) && !std::isinf(sum)) return round_bf16(sum, error, at);
-    exact::store_element(at, DType::bf16, std::isnan(sum) ? static_cast<double>(exact::quiet_nan()) : sum);
-    return true;
-  }
-
   static void results(const MatrixView& hidden, const void* prepared, const WeightTile& tile, const Bf16Output& to,
                       void* scratch, Counts& counts) {
     const Prepared from(prepared, hidden.rows, hidden.cols);
     const Scratch own(scratch);
-    Weight weight;
+    Bf16Weight weight;
     pack(tile, own.packed, weight);
     const std::int64_t groups = group_count(hidden.rows);
     for (std::int64_t g = 0; g < groups; g += kBlockGroups) {
@@ -394,9 +254,13 @@ struct Bf16Results {
         round(own.sums + i * kBf16Tile * 16, from, first, std::min(kBf16Group, hidden.rows - first), weight, tile.count,
               to, own, open);
       }
+      const OpenResults left(hidden, from.plain, tile, weight, to);
+      std::int64_t count = 0;  // the lists become one
       for (std::int64_t j = 0; j < tile.count; ++j) {
-        settle(hidden, from, tile, weight, j, own.open + j * Scratch::kOpenStride, open[j], to, counts);
+        std::memmove(own.open + count, own.open + j * Scratch::kOpenStride, static_cast<std::size_t>(open[j]) * 4);
+        count += open[j];
       }
+      left.settle(own.open, count, counts);
     }
   }
 

@@ -38,6 +38,12 @@ std::string needs_amx_bf16() {
 }  // namespace
 
 #if defined(__x86_64__)
+Loops avx512_loops() {
+  Loops loops = avx512_plain_loops();
+  if (base::cpu().avx512_bf16) loops.bf16 = &avx512_bf16_pass();
+  return loops;
+}
+
 Loops amx_loops() {
   Loops loops = avx512_loops();
   if (base::cpu().amx_bf16) loops.parts = &amx_part_loops();

@@ -40,15 +40,17 @@ namespace isologit::detail::kernels {
 ISOLOGIT_TARGETS(ISOLOGIT_TARGET_SHAPE)
 #undef ISOLOGIT_TARGET_SHAPE
 
-// The loops of these targets, which others hold too. Those of avx512 only where the processor has it; those of amx
-// are avx512's and what products of bf16 there are.
+// The loops of these targets, which others hold too. Those of avx512 only where the processor has it: plain, and with
+// what products of bf16 there are; those of amx are avx512's with AMX's products.
 Loops portable_loops();
+Loops avx512_plain_loops();
 Loops avx512_loops();
 Loops amx_loops();
 
-// What AMX adds: products of parts for backward, and the passes for bf16 results; where the processor has their
-// instructions.
+// What products of bf16 add: those of parts for backward, and the passes for bf16 results; where the processor has
+// their instructions.
 const PartLoops& amx_part_loops();
+const Bf16Pass& avx512_bf16_pass();
 const Bf16Pass& amx_bf16_pass();
 
 namespace {
