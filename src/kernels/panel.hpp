@@ -124,15 +124,21 @@ struct Panel {
   template <class See>
   static std::int64_t sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
                            Element* scratch, See&& see) {
-    std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
-    exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
-      if (rows <= Vector::kFewRows) {
-        sums_few<kDType>(block, rows, tile, sums, scratch, see);
-      } else {
-        sums_many<kDType>(block, rows, tile, sums, scratch, see);
-      }
-    });
+    exact::with_dtype(tile.weight->dtype,
+                      [&]<DType kDType>() { sums_of<kDType>(block, rows, tile, sums, scratch, see); });
     return depth(tile.weight->cols);
+  }
+
+  // The same where the type of the weight is known.
+  template <DType kDType, class See>
+  static void sums_of(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
+                      See& see) {
+    std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
+    if (rows <= Vector::kFewRows) {
+      sums_few<kDType>(block, rows, tile, sums, scratch, see);
+    } else {
+      sums_many<kDType>(block, rows, tile, sums, scratch, see);
+    }
   }
 
   // Kernel::multiply_adds: the accumulators of multiply_4, without its loads.

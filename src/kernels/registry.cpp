@@ -23,6 +23,7 @@ std::string needs_avx2() {
   return base::cpu().avx2_fma && base::cpu().f16c ? "" : "the processor has no AVX2 with FMA and F16C";
 }
 std::string needs_avx512() { return base::cpu().avx512 ? "" : "the processor has no AVX-512 (F, BW, DQ, VL)"; }
+std::string needs_avx512_bf16() { return base::cpu().avx512_bf16 ? "" : "the processor has no AVX512-BF16"; }
 std::string needs_tiles() { return base::request_amx() ? "" : "the system refuses leave to use the AMX tiles"; }
 std::string needs_amx_int8() {
   return base::cpu().avx512 && base::cpu().amx_int8 ? needs_tiles() : "the processor has no AMX-INT8";
