@@ -26,7 +26,7 @@ struct Pairs {
   static constexpr std::int64_t kWidth = 16;
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
-  static constexpr std::int64_t kFewRows = 12;
+  static constexpr std::int64_t kFewRows = 24;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return Floats::zero(); }
   static V load(const float* from) { return Floats::load(from); }

@@ -233,6 +233,8 @@ struct Panel {
   template <std::size_t kW, std::size_t kH>
   static void add_all(const V (&v)[kH][kW], Element* sums) {
     constexpr std::size_t kSums = kW * kH;
+    // Unrolled, so that registers need not go by way of the stack.
+#pragma GCC unroll 8
     for (std::size_t i = 0; i < kSums; i += 4) {
       V four[4];
       Element totals[4] = {};
