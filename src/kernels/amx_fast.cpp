@@ -32,7 +32,7 @@ struct WeightRows {
 };
 
 // For Bf16Sums. A block: hidden[group of 16 rows][step][pair of elements][16 rows][2].
-struct TileProducts {
+struct FastTiles {
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) {
     return groups_of(rows) * steps_of(size) * kTileBytes / 4;
   }
@@ -177,10 +177,12 @@ struct TileProducts {
   }
 };
 
+struct TileSums : Bf16Sums<FastTiles> {};
+
 }  // namespace
 
 const Target& amx_fast_target(const Entry& entry) {
-  return only<F32Target<Bf16Sums<TileProducts>>, k_amx_fast_shape>(entry, amx_loops());
+  return only<F32Target<TileSums>, k_amx_fast_shape>(entry, amx_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -41,7 +41,7 @@ struct Pairs {
 };
 
 // For Bf16Sums.
-struct PairProducts {
+struct FastPairs {
   using Sums = Panel<Pairs>;
 
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) {
@@ -93,10 +93,12 @@ struct PairProducts {
   }
 };
 
+struct PairSums : Bf16Sums<FastPairs> {};
+
 }  // namespace
 
 const Target& avx512_bf16_fast_target(const Entry& entry) {
-  return only<F32Target<Bf16Sums<PairProducts>>, k_avx512_bf16_fast_shape>(entry, avx512_loops());
+  return only<F32Target<PairSums>, k_avx512_bf16_fast_shape>(entry, avx512_loops());
 }
 
 }  // namespace isologit::detail::kernels

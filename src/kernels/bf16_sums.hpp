@@ -7,8 +7,10 @@
 //   depth(size), multiply_adds(steps)      as those of Panel
 //
 // The instructions take subnormal elements for 0 and make 0 of subnormal sums. The latter costs at most 2^-126 for each
-// addition; the former could cost more, so pairs of rows of which one has subnormal elements, is not usual, go through
-// the f32 sums of kernels/panel.hpp, as do types other than bf16. Each logit's way depends on its own two rows alone.
+// of H additions, and never more than the magnitudes that were added, so that later roundings make of it D u of these
+// once more: 2 D must be within the bound of docs/kernels.md. The former could cost more, so pairs of rows of which one
+// has subnormal elements, is not usual, go through the f32 sums of kernels/panel.hpp, as do types other than bf16. Each
+// logit's way depends on its own two rows alone.
 #pragma once
 
 #include <immintrin.h>

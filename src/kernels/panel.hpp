@@ -232,15 +232,18 @@ struct Panel {
   // sums[r * kTile + j] += the sum of v[r][j].
   template <std::size_t kW, std::size_t kH>
   static void add_all(const V (&v)[kH][kW], Element* sums) {
-    constexpr std::size_t kSums = kW * kH;
-    // Unrolled, so that registers need not go by way of the stack.
+    if constexpr (kW == 4) {
 #pragma GCC unroll 8
-    for (std::size_t i = 0; i < kSums; i += 4) {
-      V four[4];
-      Element totals[4] = {};
-      for (std::size_t p = 0; p < 4; ++p) four[p] = i + p < kSums ? v[(i + p) / kW][(i + p) % kW] : Vector::zero();
-      Vector::add_sums(totals, four);
-      for (std::size_t p = i; p < i + 4 && p < kSums; ++p) sums[p / kW * kTile + p % kW] += totals[p - i];
+      for (std::size_t r = 0; r < kH; ++r) Vector::add_sums(sums + static_cast<std::int64_t>(r) * kTile, v[r]);
+    } else {
+      constexpr std::size_t kSums = kW * kH;
+      for (std::size_t i = 0; i < kSums; i += 4) {
+        V four[4];
+        Element totals[4] = {};
+        for (std::size_t p = 0; p < 4; ++p) four[p] = i + p < kSums ? v[(i + p) / kW][(i + p) % kW] : Vector::zero();
+        Vector::add_sums(totals, four);
+        for (std::size_t p = i; p < i + 4 && p < kSums; ++p) sums[p / kW * kTile + p % kW] += totals[p - i];
+      }
     }
   }
 
