@@ -1,13 +1,20 @@
 // AVX512-BF16, fast arithmetic: bf16 elements multiplied and added up in f32 by VDPBF16PS, for bf16 hidden states and
 // weights.
 //
-// The order is that of kernels/panel.hpp with pairs of elements for elements: chunks of kChunk pairs; within a chunk,
+// The order is that of kernels/panel.hpp with pairs of elements for elements: chunks of 512 pairs; within a chunk,
 // lane i of one accumulator takes pairs i, i + 16, ... in turn, of each, as the instruction does it (Intel SDM; a Xeon
 // does so bit for bit), first the odd element's fused multiply-add, then the even one's; the lanes are added by
-// add_sums; the chunks' sums are added in turn. So a term passes through 48 + H / 512 roundings, and one, fewer than
-// kernels/f32_tile.hpp allows for.
+// add_sums; the chunks' sums are added in turn. So a term passes through 64 + 4 + H / 1024 + 1 roundings at most, fewer
+// than half of those that docs/kernels.md allows for.
 //
 // Rows with subnormal elements and types other than bf16 go another way: kernels/bf16_sums.hpp.
+//
+// Floor: 24 products and 10 loads for 768 multiply-adds. Predicted where a product takes a cycle, as on Zen 4: 24
+// cycles, half of those of f32; not timed there yet. A Xeon with AMX takes two cycles a product, and tiles of logits
+// ran at 0.9 of that rate (6 rows 0.75). Whole scores there, V=32768, H=4096, one thread that shared its core, chunks
+// half as long, CPU time as a multiple of torch's bf16 pipeline confined to AVX512-BF16 in the same run, for 1, 4, 16,
+// 64 and 256 rows: 0.73, 0.76, 0.89, 1.05, 1.17; avx512_fast 0.65, 0.71, 0.95, 0.87, 0.95. Weight rows are read where
+// they lie up to 64 hidden rows: nothing is to be widened.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -25,8 +32,9 @@ struct Pairs {
   using V = __m512;
   static constexpr std::int64_t kWidth = 16;
   static constexpr std::int64_t kGroup = 16;
+  static constexpr std::int64_t kChunk = 512;
   static constexpr std::size_t kHiddenRows = 6;
-  static constexpr std::int64_t kFewRows = 24;
+  static constexpr std::int64_t kFewRows = 64;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return Floats::zero(); }
   static V load(const float* from) { return Floats::load(from); }
@@ -56,9 +64,10 @@ struct FastPairs {
   static void store(const void* row, std::int64_t size, std::int64_t index, std::int64_t rows, float* block) {
     const char* from = static_cast<const char*>(row);
     float* to = block + index * Sums::kStride;
-    for (std::int64_t k = 0; k < size; k += 2 * kChunk, to += rows * Sums::kStride) {
+    for (std::int64_t k = 0; k < size; k += 2 * Pairs::kChunk, to += rows * Sums::kStride) {
       std::fill(to, to + Sums::kStride, 0.0F);
-      if (row != nullptr) std::memcpy(to, from + 2 * k, static_cast<std::size_t>(2 * std::min(2 * kChunk, size - k)));
+      if (row != nullptr)
+        std::memcpy(to, from + 2 * k, static_cast<std::size_t>(2 * std::min(2 * Pairs::kChunk, size - k)));
     }
   }
 
