@@ -5,9 +5,7 @@
 // sum to the chunk's; the chunks' sums are added in turn. So a term passes through 17 + kChunkSteps + H / 1024
 // roundings at most, fewer than kernels/f32_tile.hpp allows for.
 //
-// The instruction takes subnormal elements for 0 and makes 0 of subnormal sums. The latter costs at most 2^-126 for
-// each addition; the former could cost more, so pairs of rows of which one has subnormal elements go through the f32
-// sums of kernels/panel.hpp, as do types other than bf16. Each logit's way depends on its own two rows alone.
+// Rows with subnormal elements and types other than bf16 go another way: kernels/bf16_sums.hpp.
 //
 // Floor: the weight is loaded into tiles straight from memory. 32 by 32 rows at a time: four loads of 8 cycles for four
 // products of 16, 32768 multiply-adds in 64 cycles. Measured: 256 rows at 280 GFLOP/s a core, a fifth of the products
@@ -21,36 +19,11 @@
 #include <cstring>
 
 #include "kernels/amx_tiles.hpp"
-#include "kernels/avx512_vectors.hpp"
-#include "kernels/f32_tile.hpp"
-#include "kernels/prefetch.hpp"
+#include "kernels/bf16_sums.hpp"
 #include "kernels/registry.hpp"
 
 namespace isologit::detail::kernels {
 namespace {
-
-// Whether a row of bf16 has subnormal elements: those whose bits without the sign, less 1, are below 127. Reads ahead.
-bool has_subnormals(const void* row, std::int64_t count) {
-  constexpr std::int64_t kOfLine = kLine / 2;
-  const char* from = static_cast<const char*>(row);
-  __m512i least = _mm512_set1_epi16(-1);
-  const auto see = [&](const char* line) {
-    const __m512i size = _mm512_and_si512(_mm512_loadu_si512(line), _mm512_set1_epi16(0x7FFF));
-    least = _mm512_min_epu16(least, _mm512_sub_epi16(size, _mm512_set1_epi16(1)));
-  };
-  std::int64_t i = 0;
-  for (; i + kOfLine <= count; i += kOfLine) {
-    prefetch(from + 2 * i);
-    see(from + 2 * i);
-  }
-  if (i < count) {
-    char rest[kLine] = {};
-    std::memcpy(rest, from + 2 * i, static_cast<std::size_t>(2 * (count - i)));
-    see(rest);
-  }
-  const __m512i below = _mm512_subs_epu16(_mm512_set1_epi16(127), least);
-  return _mm512_test_epi16_mask(below, below) != 0;
-}
 
 // Sixteen weight rows of one step in a tile's row each.
 struct WeightRows {
@@ -58,50 +31,29 @@ struct WeightRows {
   std::int64_t stride;  // bytes
 };
 
-// Sums as those of Panel<Floats>, whose prepared block it keeps in front of its own.
-struct Bf16Sums : Panel<Floats> {
+// For Bf16Sums. A block: hidden[group of 16 rows][step][pair of elements][16 rows][2].
+struct FastTiles {
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) {
-    return marks_at(rows, size) + groups_of(rows) * kSide;
+    return groups_of(rows) * steps_of(size) * kTileBytes / 4;
   }
-  static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
-    return kTile * rows + kCopy * steps_of(size) + Panel::scratch_size(rows, size);
-  }
+  static std::int64_t scratch_size(std::int64_t, std::int64_t size) { return kCopy * steps_of(size); }
 
-  static void prepare(const void* row, DType dtype, std::int64_t size, std::int64_t index, std::int64_t rows,
-                      float* block) {
-    Panel::prepare(row, dtype, size, index, rows, block);
-    const bool usual = dtype == DType::bf16 && !has_subnormals(row, size);
-    block[marks_at(rows, size) + index] = usual ? 1.0F : 0.0F;
-    char* pairs = reinterpret_cast<char*>(block + pairs_at(rows, size)) + index / kSide * steps_of(size) * kTileBytes;
-    store_column(pairs, index % kSide, usual ? static_cast<const char*>(row) : nullptr, size);
+  static std::int64_t depth(std::int64_t size) { return 17 + kChunkSteps + steps_of(size) / kChunkSteps + 1; }
+
+  static void store(const void* row, std::int64_t size, std::int64_t index, std::int64_t rows, float* block) {
+    char* group = reinterpret_cast<char*>(block) + index / kSide * steps_of(size) * kTileBytes;
+    store_column(group, index % kSide, static_cast<const char*>(row), size);
     if (index != rows - 1) return;
-    for (std::int64_t column = rows % kSide; column % kSide != 0; ++column) store_column(pairs, column, nullptr, size);
+    for (std::int64_t column = rows % kSide; column % kSide != 0; ++column) store_column(group, column, nullptr, size);
   }
 
-  template <class See>
-  static std::int64_t sums(const float* block, std::int64_t rows, const WeightTile& tile, float* sums, float* scratch,
-                           See&& see) {
-    const std::int64_t size = tile.weight->cols;
-    const float* hidden_marks = block + marks_at(rows, size);
-    bool weight_marks[kTile] = {};
-    for (std::int64_t j = 0; j < tile.count && tile.weight->dtype == DType::bf16; ++j) {
-      weight_marks[j] = !has_subnormals(exact::row_data(*tile.weight, tile.first + j), size);
+  static void multiply(const float* block, std::int64_t rows, const WeightTile& tile, float* sums, float* scratch,
+                       bool* usual) {
+    for (std::int64_t j = 0; j < tile.count; ++j) {
+      usual[j] = !has_subnormals(exact::row_data(*tile.weight, tile.first + j), tile.weight->cols);
     }
-    const bool any_hidden = std::count(hidden_marks, hidden_marks + rows, 1.0F) > 0;
-    const bool any_weight = std::count(weight_marks, weight_marks + tile.count, true) > 0;
-    if (!any_hidden || !any_weight) return Panel::sums(block, rows, tile, sums, scratch, see);
-    multiply(reinterpret_cast<const char*>(block + pairs_at(rows, size)), rows, tile, sums, scratch);
-    const bool all = std::count(hidden_marks, hidden_marks + rows, 1.0F) == rows &&
-                     std::count(weight_marks, weight_marks + tile.count, true) == tile.count;
-    if (all) return depth(size);
-    float* others = scratch;
-    const std::int64_t deepest = Panel::sums(block, rows, tile, others, scratch + kTile * rows, see);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      for (std::int64_t j = 0; j < tile.count; ++j) {
-        if (hidden_marks[r] == 0 || !weight_marks[j]) sums[r * kTile + j] = others[r * kTile + j];
-      }
-    }
-    return std::max(deepest, depth(size));
+    if (std::count(usual, usual + tile.count, true) == 0) return;
+    multiply_tile(reinterpret_cast<const char*>(block), rows, tile, sums, scratch);
   }
 
   static std::int64_t multiply_adds(std::int64_t steps) {
@@ -123,17 +75,6 @@ struct Bf16Sums : Panel<Floats> {
   static constexpr std::int64_t kCopy = 2 * kTileBytes / static_cast<std::int64_t>(sizeof(float));  // of a step
 
   static std::int64_t steps_of(std::int64_t size) { return (size + kStep - 1) / kStep; }
-
-  static std::int64_t depth(std::int64_t size) { return 17 + kChunkSteps + steps_of(size) / kChunkSteps + 1; }
-
-  // A prepared block: that of Panel, hidden[group of 16 rows][step][pair of elements][16 rows][2], and for each row
-  // whether it goes through tiles (1) or not (0).
-  static std::int64_t pairs_at(std::int64_t rows, std::int64_t size) {
-    return (Panel::block_size(rows, size) + 15) / 16 * 16;
-  }
-  static std::int64_t marks_at(std::int64_t rows, std::int64_t size) {
-    return pairs_at(rows, size) + groups_of(rows) * steps_of(size) * kTileBytes / 4;
-  }
 
   // A null row stands for zeros.
   static void store_column(char* group, std::int64_t column, const char* row, std::int64_t size) {
@@ -167,7 +108,8 @@ struct Bf16Sums : Panel<Floats> {
     }
   }
 
-  static void multiply(const char* hidden, std::int64_t rows, const WeightTile& tile, float* sums, float* scratch) {
+  static void multiply_tile(const char* hidden, std::int64_t rows, const WeightTile& tile, float* sums,
+                            float* scratch) {
     const std::int64_t size = tile.weight->cols;
     const std::int64_t steps = steps_of(size);
     const std::int64_t group_bytes = steps * kTileBytes;
@@ -235,10 +177,12 @@ struct Bf16Sums : Panel<Floats> {
   }
 };
 
+struct TileSums : Bf16Sums<FastTiles> {};
+
 }  // namespace
 
 const Target& amx_fast_target(const Entry& entry) {
-  return only<F32Target<Bf16Sums>, k_amx_fast_shape>(entry, amx_loops());
+  return only<F32Target<TileSums>, k_amx_fast_shape>(entry, amx_loops());
 }
 
 }  // namespace isologit::detail::kernels

@@ -12,6 +12,7 @@
 //   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
 //   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers, in any
 //                           order that is the same for all dtypes
+//   kChunk           optional: elements of a chunk, else 256
 //   kUnscale         optional: what hidden rows are multiplied by, twice, after widen, whose values are scaled by its
 //                    inverse. An inf or NaN of a weight row may come out as any number
 //
@@ -42,7 +43,7 @@ constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
 constexpr std::int64_t kTile = 64;
 
-constexpr std::int64_t chunks_of(std::int64_t size) { return (size + kChunk - 1) / kChunk; }
+constexpr std::int64_t chunks_of(std::int64_t size, std::int64_t length) { return (size + length - 1) / length; }
 
 template <class Vector>
 struct Panel {
@@ -53,15 +54,23 @@ struct Panel {
   static constexpr std::int64_t kWidth = Vector::kWidth;
   static constexpr std::int64_t kGroup = Vector::kGroup;
   static constexpr auto kParts = static_cast<std::size_t>(kGroup / kWidth);
+  static constexpr std::int64_t kLength = [] {
+    if constexpr (requires { Vector::kChunk; }) return Vector::kChunk;
+    return kChunk;
+  }();
   // 64 bytes more keep rows of a chunk out of one another's cache sets.
-  static constexpr std::int64_t kStride = kChunk + 64 / static_cast<std::int64_t>(sizeof(Element));
+  static constexpr std::int64_t kStride = kLength + 64 / static_cast<std::int64_t>(sizeof(Element));
 
   // The roundings that a term of a sum over `size` elements passes through at most, where a multiply_add counts as two
   // (it is one where it is fused).
-  static constexpr std::int64_t depth(std::int64_t size) { return 2 * kChunk / kWidth + kWidth + chunks_of(size); }
+  static constexpr std::int64_t depth(std::int64_t size) {
+    return 2 * kLength / kWidth + kWidth + chunks_of(size, kLength);
+  }
 
   // Elements of a prepared block of rows, and of the scratch that `sums` takes for it.
-  static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return chunks_of(size) * rows * kStride; }
+  static std::int64_t block_size(std::int64_t rows, std::int64_t size) {
+    return chunks_of(size, kLength) * rows * kStride;
+  }
   static constexpr std::int64_t scratch_size(std::int64_t, std::int64_t) { return kPanel * kStride; }
 
   // Writes the sum of row r of the block and row j of the tile as terms of exact_sum, as far as `sums` has left them in
@@ -72,7 +81,7 @@ struct Panel {
     return 0;
   }
 
-  static std::int64_t count_at(std::int64_t k, std::int64_t size) { return size - k < kChunk ? size - k : kChunk; }
+  static std::int64_t count_at(std::int64_t k, std::int64_t size) { return size - k < kLength ? size - k : kLength; }
 
   // `count` elements, followed by zeros to the end of the group.
   template <DType kDType>
@@ -108,7 +117,7 @@ struct Panel {
   static void prepare(const void* row, DType dtype, std::int64_t size, std::int64_t index, std::int64_t rows,
                       Element* block) {
     Element* to = block + index * kStride;
-    for (std::int64_t k = 0; k < size; k += kChunk, to += rows * kStride) {
+    for (std::int64_t k = 0; k < size; k += kLength, to += rows * kStride) {
       const std::int64_t count = count_at(k, size);
       widen_at(row, dtype, k, count, to);
       if constexpr (requires { Vector::kUnscale; }) {
@@ -124,15 +133,21 @@ struct Panel {
   template <class See>
   static std::int64_t sums(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
                            Element* scratch, See&& see) {
-    std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
-    exact::with_dtype(tile.weight->dtype, [&]<DType kDType>() {
-      if (rows <= Vector::kFewRows) {
-        sums_few<kDType>(block, rows, tile, sums, scratch, see);
-      } else {
-        sums_many<kDType>(block, rows, tile, sums, scratch, see);
-      }
-    });
+    exact::with_dtype(tile.weight->dtype,
+                      [&]<DType kDType>() { sums_of<kDType>(block, rows, tile, sums, scratch, see); });
     return depth(tile.weight->cols);
+  }
+
+  // The same where the type of the weight is known.
+  template <DType kDType, class See>
+  static void sums_of(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
+                      See& see) {
+    std::memset(sums, 0, static_cast<std::size_t>(rows * kTile) * sizeof(Element));
+    if (rows <= Vector::kFewRows) {
+      sums_few<kDType>(block, rows, tile, sums, scratch, see);
+    } else {
+      sums_many<kDType>(block, rows, tile, sums, scratch, see);
+    }
   }
 
   // Kernel::multiply_adds: the accumulators of multiply_4, without its loads.
@@ -201,7 +216,7 @@ struct Panel {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     constexpr auto kH = static_cast<std::int64_t>(Vector::kHiddenRows);
     const std::int64_t size = tile.weight->cols;
-    for (std::int64_t k = 0; k < size; k += kChunk, block += rows * kStride) {
+    for (std::int64_t k = 0; k < size; k += kLength, block += rows * kStride) {
       const std::int64_t count = count_at(k, size);
       const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
       for (std::int64_t j = 0; j < tile.count; j += kPanel) {
@@ -226,13 +241,18 @@ struct Panel {
   // sums[r * kTile + j] += the sum of v[r][j].
   template <std::size_t kW, std::size_t kH>
   static void add_all(const V (&v)[kH][kW], Element* sums) {
-    constexpr std::size_t kSums = kW * kH;
-    for (std::size_t i = 0; i < kSums; i += 4) {
-      V four[4];
-      Element totals[4] = {};
-      for (std::size_t p = 0; p < 4; ++p) four[p] = i + p < kSums ? v[(i + p) / kW][(i + p) % kW] : Vector::zero();
-      Vector::add_sums(totals, four);
-      for (std::size_t p = i; p < i + 4 && p < kSums; ++p) sums[p / kW * kTile + p % kW] += totals[p - i];
+    if constexpr (kW == 4) {
+#pragma GCC unroll 8
+      for (std::size_t r = 0; r < kH; ++r) Vector::add_sums(sums + static_cast<std::int64_t>(r) * kTile, v[r]);
+    } else {
+      constexpr std::size_t kSums = kW * kH;
+      for (std::size_t i = 0; i < kSums; i += 4) {
+        V four[4];
+        Element totals[4] = {};
+        for (std::size_t p = 0; p < 4; ++p) four[p] = i + p < kSums ? v[(i + p) / kW][(i + p) % kW] : Vector::zero();
+        Vector::add_sums(totals, four);
+        for (std::size_t p = i; p < i + 4 && p < kSums; ++p) sums[p / kW * kTile + p % kW] += totals[p - i];
+      }
     }
   }
 
@@ -284,7 +304,7 @@ struct Panel {
         weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
       }
       const Element* hidden = block;
-      for (std::int64_t k = 0; k < size; k += kChunk, hidden += rows * kStride) {
+      for (std::int64_t k = 0; k < size; k += kLength, hidden += rows * kStride) {
         const std::int64_t count = count_at(k, size);
         if (count % kGroup != 0) fill_groups<kDType>(weight, count, reinterpret_cast<char*>(scratch));
         const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;

@@ -26,6 +26,7 @@ std::string needs_avx512() { return base::cpu().avx512 ? "" : "the processor has
 std::string needs_avx512_vnni() {
   return base::cpu().avx512 && base::cpu().avx512_vnni ? "" : "the processor has no AVX512-VNNI";
 }
+std::string needs_avx512_bf16() { return base::cpu().avx512_bf16 ? "" : "the processor has no AVX512-BF16"; }
 std::string needs_tiles() { return base::request_amx() ? "" : "the system refuses leave to use the AMX tiles"; }
 std::string needs_amx_int8() {
   return base::cpu().avx512 && base::cpu().amx_int8 ? needs_tiles() : "the processor has no AMX-INT8";

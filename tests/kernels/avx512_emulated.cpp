@@ -13,7 +13,7 @@ static const CpuFeatures& emulated_cpu() {
     all.avx512_vnni = true;
     all.amx_int8 = true;
     all.amx_bf16 = true;
-    all.avx512_bf16 = false;  // kernels/amx_bf16.cpp is not emulated: results in bf16 are made of f32 ones here
+    all.avx512_bf16 = true;
     return all;
   }();
   return features;
@@ -28,6 +28,20 @@ static bool emulated_request_amx() { return true; }
 #include "kernels/amx_parts.cpp"
 #include "kernels/avx512.cpp"
 #include "kernels/avx512_vnni.cpp"
+#include "kernels/avx512_bf16_fast.cpp"
+
+namespace isologit::detail::kernels {
+
+// kernels/amx_bf16.cpp and avx512_bf16.cpp are not emulated: results in bf16 are made of f32 ones here.
+static const Bf16Pass& emulated_bf16_pass() {
+  static constexpr Bf16Pass none{std::numeric_limits<std::int64_t>::max(), 0, nullptr, nullptr, nullptr, nullptr};
+  return none;
+}
+
+}  // namespace isologit::detail::kernels
+
+#define amx_bf16_pass emulated_bf16_pass
+#define avx512_bf16_pass emulated_bf16_pass
 #define cpu emulated_cpu
 #define request_amx emulated_request_amx
 #include "kernels/registry.cpp"

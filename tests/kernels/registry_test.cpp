@@ -92,6 +92,18 @@ TEST(Choice, IsNeverOfAKernelThatDoesNotRun) {
   EXPECT_EQ(made_by({"amx", "avx512_vnni", "avx512"}, Arithmetic::exact, {7, 8}),
             (std::vector<std::string>{"avx512", "amx"}));
 }
+
+TEST(Choice, FastTakesProductsOfBf16WhereThereAre) {
+  const std::vector<std::int64_t> any = {64};
+  const auto chosen = [&](const std::set<std::string_view>& runs) {
+    return made_by(runs, Arithmetic::fast, any).front();
+  };
+  EXPECT_EQ(chosen({}), "portable_fast");
+  EXPECT_EQ(chosen({"avx2_fast"}), "avx2_fast");
+  EXPECT_EQ(chosen({"avx2_fast", "avx512_fast"}), "avx512_fast");
+  EXPECT_EQ(chosen({"avx2_fast", "avx512_fast", "avx512_bf16_fast"}), "avx512_bf16_fast");
+  EXPECT_EQ(chosen({"avx2_fast", "avx512_fast", "avx512_bf16_fast", "amx_fast"}), "amx_fast");
+}
 #endif
 
 TEST(Choice, FastIsOneKernelWhateverTheRows) {

@@ -47,7 +47,8 @@ double bound(const std::string& kernel, const DotData& data, std::int64_t n, std
     magnitude += std::fabs(data.hidden_row(n)[k] * data.weight_row(v)[k]);
   }
   const auto size = static_cast<double>(data.shape.cols);
-  const double least = kernel == "amx_fast" ? 0x1p-126 : 0x1p-149;
+  const bool flushes = kernel == "amx_fast" || kernel == "avx512_bf16_fast";
+  const double least = flushes ? 0x1p-126 : 0x1p-149;
   return 0x1p-23 * (80 + size / 512) * (magnitude + std::fabs(data.bias_of(v))) + size * least +
          std::fabs(static_cast<double>(exact)) * 0x1p-24 + 0x1p-149;
 }

@@ -111,6 +111,32 @@ static inline __mmask16 _mm512_mask_cmplt_epu32_mask(__mmask16 mask, __m512i a, 
   return (__mmask16)(mask & less);
 }
 
+// Subnormal elements and results count as 0 where bf16 is multiplied.
+static inline float emulated_flush(float x) { return fabsf(x) < 0x1p-126F ? copysignf(0.0F, x) : x; }
+static inline float emulated_bf16(uint16_t half) {
+  const uint32_t bits = (uint32_t)half << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return emulated_flush(x);
+}
+
+// Two fused multiply-adds, the odd elements' first (Intel SDM, VDPBF16PS).
+#undef _mm512_dpbf16_ps
+static inline __m512 _mm512_dpbf16_ps(__m512 c, __m512bh a, __m512bh b) {
+  float sums[16];
+  uint16_t left[32];
+  uint16_t right[32];
+  memcpy(sums, &c, sizeof sums);
+  memcpy(left, &a, sizeof left);
+  memcpy(right, &b, sizeof right);
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 2 * i + 1; k >= 2 * i; --k) {
+      sums[i] = emulated_flush(fmaf(emulated_bf16(left[k]), emulated_bf16(right[k]), sums[i]));
+    }
+  }
+  return _mm512_loadu_ps(sums);
+}
+
 // AMX: eight tiles of 16 rows of 64 bytes, the only configuration in use (Intel SDM, volume 1, chapter 18). Tiles hold
 // rubbish until the configuration is loaded, which sets them to 0.
 static thread_local unsigned char emulated_tiles[8][16][64];
@@ -153,15 +179,12 @@ static inline void _tile_dpbuud(int c, int a, int b) { emulated_multiply<uint8_t
 // c[m][n] += even + odd, where even and odd are the sums over k, each a chain of fused multiply-adds from 0, of
 // a[m][2 k + i] b[k][2 n + i] with i = 0 and 1; subnormal elements and results count as 0 (Intel SDM, TDPBF16PS). The
 // product is exact in f64; that a sum is rounded to f64 first can be seen in its last bit only, and seldom.
-static inline float emulated_flush(float x) { return fabsf(x) < 0x1p-126F ? copysignf(0.0F, x) : x; }
 static inline void emulated_decode(int t, float (*elements)[32]) {
   for (int row = 0; row < 16; ++row) {
     for (int i = 0; i < 32; ++i) {
       uint16_t half;
       memcpy(&half, &emulated_tiles[t][row][2 * i], sizeof half);
-      const uint32_t bits = (uint32_t)half << 16;
-      memcpy(&elements[row][i], &bits, sizeof bits);
-      elements[row][i] = emulated_flush(elements[row][i]);
+      elements[row][i] = emulated_bf16(half);
     }
   }
 }
