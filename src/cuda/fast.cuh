@@ -12,9 +12,10 @@
 //
 // 64 of the depth of weight and hidden rows pass through shared memory at a time, kStages deep, by copies that run
 // beside the arithmetic; a warp owns 32 weight and up to 64 hidden rows. Predicted: the read of the weight for up to 64
-// rows; 1.6 times the time of bf16 products by wgmma for many, which is what mma.sync has of its rate. Measured (H100,
-// 2026-11-27), with the hidden rows straight from the caches: 1.4 times torch's bf16 up to 8 rows, 1.6 to 32, 1.75 at
-// 64, 4.6 for many.
+// rows, 0.42 ms at V=151936, H=4096; 1.6 times the time of bf16 products by wgmma for many, which is what mma.sync has
+// of its rate. Measured (H100, 2026-11-27): 0.45 ms up to 8 rows, 0.47 for 32, 0.51 for 64, 5.5 for 1024, 3.3 times
+// torch's bf16: twice what was predicted for many. With the hidden rows straight from the caches: 0.60, 0.70, 0.80
+// and 7.8.
 #pragma once
 
 #include "cuda/product.cuh"

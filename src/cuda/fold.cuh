@@ -3,7 +3,8 @@
 //
 // One block a stretch. What stretches leave is kept apart until the row is finished, so no number depends on how many
 // of them are made at a time. Predicted: some 350 instructions in f64 for each logit, of which an H200 makes 16 10^12 a
-// second: 3.4 ms for 1024 rows of V=151936, a seventh of the products' time. Measured: not yet.
+// second: 3.4 ms for 1024 rows of V=151936, a seventh of the products' time. Measured
+// (H100, 2026-11-27): 0.31 ms for 64 rows, the f64 pipe 70% busy.
 #pragma once
 
 #include "cuda/block.cuh"

@@ -161,23 +161,24 @@ void launch_fast(Launcher& launcher, const Product& p, bool aligned) {
   }
 }
 
-// Whether digits make the logits: of more than a few rows of bf16.
-inline bool takes_digits(const Operand& hidden, const Operand& weight, int rows, int size, bool fast) {
-  return !fast && hidden.type == kBf16 && weight.type == kBf16 && rows > kFewRows && size <= kMostDigitDepth &&
+// Whether digits make the logits: of more than a few rows of bf16. Few rows of a weight that has few are split better.
+inline bool takes_digits(const Operand& hidden, const Operand& weight, int rows, int vocab, int size, bool fast) {
+  return !fast && hidden.type == kBf16 && weight.type == kBf16 &&
+         rows > (vocab < kManyWeightRows ? kSplitRows : kFewRows) && size <= kMostDigitDepth &&
          is_aligned(weight, size);
 }
 
 // Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape.
 template <class Launcher>
 Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
-                 int size, void* workspace, const Workspace& space, bool fast) {
+                 int vocab, int size, void* workspace, const Workspace& space, bool fast) {
   using Eight = typename Launcher::template Block<8>;
   auto* memory = static_cast<char*>(workspace);
   auto* words = static_cast<std::uint32_t*>(workspace);
   auto* facts = reinterpret_cast<RowFacts*>(memory + space.facts_at);
   const int depth = static_cast<int>(space.depth);
   const int all_rows = (rows + kRowGroup - 1) / kRowGroup * kRowGroup;
-  const bool by_digits = takes_digits(hidden, weight, rows, size, fast);
+  const bool by_digits = takes_digits(hidden, weight, rows, vocab, size, fast);
   const bool by_halves = !by_digits && rows <= kSplitRows && is_aligned(weight, size);
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
   if (fast) {
@@ -231,7 +232,7 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   const Workspace space = workspace_of(r.rows, r.size, r.hidden.type);
   for (std::int64_t first = 0; first < r.rows; first += kRowsAtOnce) {
     const int rows = static_cast<int>(r.rows - first < kRowsAtOnce ? r.rows - first : kRowsAtOnce);
-    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.size, r.workspace, space, r.fast);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, space, r.fast);
     p.bias = r.bias;
     p.bias_type = r.bias_type;
     p.vocab = r.vocab;

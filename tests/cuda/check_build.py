@@ -17,9 +17,10 @@ DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
 KERNELS = {
     "logits_*.cu.o": {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
     "backward.cu.o": {"Outer": ["LDG.E.128"]},
-    "logits_*f16.cu.o": {"Fast": ["LDG.E.128"]},
+    "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
+    "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
-OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32"}  # than DMMA
+OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.U8"}  # than DMMA
 
 
 def short(name: str) -> str:
