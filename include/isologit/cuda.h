@@ -37,8 +37,8 @@ typedef struct isologit_cuda_logits_request {
   size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
 } isologit_cuda_logits_request;
 
-/* The bytes of workspace for N rows of H elements of this dtype: at most 4, (bf16) 7 or (f32) 8 a hidden element of 1024
- * rows, and 304 a row. */
+/* The bytes of workspace for N rows of H elements of this dtype: at most 4, (bf16) 7 or (f32) 8 a hidden element of
+ * 1024 rows, and 304 a row. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, int64_t cols, int32_t dtype,
                                                                  size_t* bytes, char* message, size_t message_size);
 

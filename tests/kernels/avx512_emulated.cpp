@@ -27,8 +27,8 @@ static bool emulated_request_amx() { return true; }
 #include "kernels/amx_fast.cpp"
 #include "kernels/amx_parts.cpp"
 #include "kernels/avx512.cpp"
-#include "kernels/avx512_vnni.cpp"
 #include "kernels/avx512_bf16_fast.cpp"
+#include "kernels/avx512_vnni.cpp"
 
 namespace isologit::detail::kernels {
 
