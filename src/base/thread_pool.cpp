@@ -213,6 +213,8 @@ class Team {
   void run(OpenMp parallel) { parallel(&Team::enter, this, static_cast<unsigned>(job_.threads), 0); }
 
  private:
+  static constexpr int kLooks = 200;  // some tenth of a millisecond
+
   static void enter(void* team) { static_cast<Team*>(team)->work(); }
 
   void work() {
@@ -221,7 +223,8 @@ class Team {
     if (caller) keep(0);
     for (int index = next_++; index < job_.threads; index = next_++) keep(index);
     if (!caller) return;
-    // Here and not at OpenMP's barrier, which asks nobody.
+    // Here and not at OpenMP's barrier, which asks nobody. Like that, not asleep at once: most others are about to end.
+    for (int i = 0; i < kLooks && left_ != 0; ++i) std::this_thread::yield();
     std::unique_lock lock(mutex_);
     wait_asking(lock, job_.done, [this] { return left_ == 0; });
   }
@@ -237,7 +240,7 @@ class Team {
   std::thread::id caller_;
   std::atomic<int> next_ = 1;
   std::mutex mutex_;
-  int left_;  // indices that are not done
+  std::atomic<int> left_;  // indices that are not done; goes to 0 under the mutex
 };
 
 }  // namespace
