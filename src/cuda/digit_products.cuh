@@ -8,7 +8,7 @@
 // taken from the result. The window is guessed from a part of the row, with a doubling in hand; eight elements of which
 // one may be more than its whole number are noted, and looked at again when the products are done.
 //
-// Sums of one weight of digits stay below 2^31 up to kMostDigitDepth: three products of 8 bits each. All of a logit is
+// Sums of one weight of digits stay below 2^31 up to kMostDigitDepth. All of a logit is
 // then one integer below 2^61 times a power of two, and the few products of elements outside the windows, added in f64
 // with what each addition loses: if nothing is lost the rounding is right, else both ends of the bound must agree, or
 // the logit stays open. Rows that are wild leave theirs open too: those tiles are made by f64 products (Staged, which
@@ -41,6 +41,8 @@ struct Digits {
   static constexpr int kStages = 4;
   static constexpr int kDepth = kDepthGroup;  // of a stage
   static constexpr int kOrders = 2 * kDigits - 1;
+  // Of two digits of 8 bits and of the highest of a number, which is below 128 in size.
+  static_assert(std::int64_t{kMostDigitDepth} * (255 * 255 + 2 * 128 * 255) <= std::int64_t{1} << 31);
   static constexpr int kSamples = 8;  // chunks of a row that each of its four lanes looks at
   static constexpr int kMargin = 1;
   static constexpr int kMostNoted = 16;

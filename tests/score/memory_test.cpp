@@ -83,7 +83,8 @@ TEST_P(Memory, NeverRowsTimesVocabulary) {
   const std::int64_t used = peak_of([&] { ASSERT_TRUE(score(head, request, options(2))); });
   const std::int64_t logits = rows * vocab * 4;
   EXPECT_GT(used, 0);
-  EXPECT_LT(used, 4 * megabyte) << "all logits are " << logits;
+  // Rows of one element are the dearest: a prepared one has lists and sums of some 2 KB, whatever its length.
+  EXPECT_LT(used, 8 * megabyte) << "all logits are " << logits;
 }
 
 TEST_P(Memory, NeverACopyOfTheWeight) {
