@@ -22,8 +22,14 @@ RECORDED = [key for key, package in _table.PACKAGES.items() if not package.on_py
 @pytest.mark.parametrize("key", BARE)
 def test_signatures_and_version_are_those_of_the_table(key):
     with package(key):
-        _adapter.check(key)
+        _adapter.check(_table.PACKAGES[key])
         assert _adapter.version(_table.PACKAGES[key]) == _table.PACKAGES[key].tested
+
+
+@pytest.mark.parametrize("package", [each for each in _table.OTHERS if each.names], ids=lambda package: package.distribution)
+def test_signatures_that_are_imitated_are_those_of_the_table(package):
+    pytest.importorskip(package.distribution)
+    _adapter.check(package)
 
 
 def test_what_moved_is_named(monkeypatch):
@@ -119,7 +125,7 @@ def test_recorded_signatures_are_those_of_the_adapters(key):
     """Every argument that the package passes is one that the function takes."""
     adapter = getattr(integrations, key)
     with recorded(key):
-        for where, (_, name, former) in _adapter.check(key).items():
+        for where, (_, name, former) in _adapter.check(_table.PACKAGES[key]).items():
             ours = getattr(adapter, name, None)
             if ours is not None:
                 takes = list(inspect.signature(ours).parameters.values())

@@ -38,9 +38,8 @@ def find(where: str) -> tuple[Any, str, Any]:
     return owner, name, getattr(owner, name)
 
 
-def check(key: str) -> dict[str, tuple[Any, str, Any]]:
+def check(package: Package) -> dict[str, tuple[Any, str, Any]]:
     """The names of a package, found; an error if one of them has moved or takes other parameters."""
-    package = PACKAGES[key]
     seen, found = version(package), {}
     here = f"{package.distribution} {seen or '(version not known)'}"
     made_for = f"isologit's adapter was made for {package.tested}: install that version"
@@ -74,7 +73,7 @@ class Adapter:
         """Replaces the names where they are defined and in every module of the package that has imported them."""
         if self._replaced:
             return
-        for where, (owner, name, former) in check(self.key).items():
+        for where, (owner, name, former) in check(PACKAGES[self.key]).items():
             ours = self._functions.get(where.partition(":")[2].replace(".", "_"))
             if ours is None:
                 continue
