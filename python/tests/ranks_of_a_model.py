@@ -33,9 +33,9 @@ IDS = torch.randint(3, 61, (RANKS, 9), generator=torch.Generator().manual_seed(5
 ITEMS = 23  # tokens of the whole batch and of others, which the loss is over
 
 
-def model_of(scope: str, tied: bool = True) -> nn.Module:
+def model_of(scope: str, tied: bool = True, family: str = "Qwen3") -> nn.Module:
     torch.manual_seed(0)
-    config = transformers.Qwen3Config(**CONFIG, tie_word_embeddings=tied)
+    config = getattr(transformers, f"{family}Config")(**CONFIG, tie_word_embeddings=tied)
     model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     hf.install(model, scope=scope)
     return model
@@ -112,8 +112,8 @@ class Case(NamedTuple):
     wrapped: Callable[[], nn.Module] | None = None
 
 
-def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module]) -> Case:
-    return Case(lambda: model_of(scope), of_labels, wrap)
+def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module], family: str = "Qwen3") -> Case:
+    return Case(lambda: model_of(scope, family=family), of_labels, wrap)
 
 
 CASES = {
@@ -123,6 +123,8 @@ CASES = {
     "labels, ddp": with_labels("head", ddp),
     "labels, ddp, unused": with_labels("head", ddp_unused),
     "labels, fsdp2": with_labels("head", fsdp2),
+    "labels, capped, ddp, unused": with_labels("head", ddp_unused, "Gemma2"),
+    "labels, capped, fsdp2": with_labels("head", fsdp2, "Gemma2"),
     "labels, model, ddp": with_labels("model", ddp_unused),
     "labels, model, fsdp2": with_labels("model", fsdp2),
     "labels, fsdp2 of the head": Case(hooked, of_logits, fsdp2_head, lambda: model_of("head", tied=False)),

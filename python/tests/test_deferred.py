@@ -279,9 +279,10 @@ def test_graphs_do_not_defer():
     assert abs(compiled(input_ids=IDS, labels=LABELS).loss - eager) < 1e-5
 
 
-def test_an_adapted_head_and_its_model():
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
+def test_an_adapted_head_and_its_model(family):
     peft = pytest.importorskip("peft")
-    model = tiny("Qwen3", False)
+    model = tiny(family, False)
     model = peft.get_peft_model(model, peft.LoraConfig(r=3, target_modules=["lm_head", "q_proj"]))
     with torch.no_grad():
         model.base_model.model.lm_head.lora_B["default"].weight.normal_()

@@ -69,14 +69,14 @@ def test_a_split_vocabulary_is_refused(group, monkeypatch):
     hidden, weight = torch.zeros(8, 16), torch.zeros(VOCAB, 16)
     for call in (
         lambda: integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0),
-        lambda: integrations.verl.linear_cross_entropy(hidden, weight, ids, 1.0, "none", group),
-        lambda: integrations.skyrl.fused_lm_head_logprob_apply("torch", hidden, weight, ids, 0, VOCAB, 4, group, False),
         lambda: integrations.nemo_rl.from_parallel_hidden_states_to_logprobs(
             hidden[:, None], weight, True, ids[None], 0, VOCAB, group
         ),
     ):
         with pytest.raises(NotImplementedError, match="group has 2 ranks; expected one"):
             call()
+    with pytest.raises(NotImplementedError, match="hidden states of several ranks that Megatron has not gathered"):
+        integrations.verl.linear_cross_entropy(hidden.requires_grad_(), weight, ids, 1.0, "none", group)
 
 
 def test_the_page_has_the_table():

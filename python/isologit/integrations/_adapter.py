@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import isologit
 from isologit.integrations._table import PACKAGES, Package
 
 
@@ -112,27 +111,3 @@ def _places(root: str, value: Any) -> list[tuple[Any, str]]:
         for name, held in list(vars(module).items())
         if held is value
     ]
-
-
-def has_several_ranks(group: Any) -> bool:
-    import torch.distributed as dist
-
-    return group is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-
-
-def functions_over(group: Any) -> tuple[Any, dict[str, Any]]:
-    """Where the functions are, and what to tell them of a group that may split the vocabulary."""
-    if not has_several_ranks(group):
-        return isologit, {}
-    return importlib.import_module("isologit.parallel"), {"group": group}
-
-
-def refuse_shards(group: Any, name: str) -> None:
-    """Of a process group that splits the vocabulary: one process only."""
-    import torch.distributed as dist
-
-    if has_several_ranks(group):
-        raise NotImplementedError(
-            f"{name} has {dist.get_world_size(group)} ranks; expected one: this adapter does not take what is "
-            "split over ranks: use a tensor-parallel size of 1, or isologit.parallel itself"
-        )
