@@ -212,7 +212,8 @@ def causal_lm_loss(
     hidden = hidden.reshape(-1, hidden.shape[-1])
     target = shift_labels.reshape(-1).to(hidden.device)
     if not torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
-        logits.recipe.make()  # evaluation looks at them when the model has returned, and FSDP has sharded the weight again
+        # Evaluation looks at them when the model has returned, and FSDP has sharded the weight again.
+        logits.recipe.make()
     if num_items_in_batch is None:
         return head.cross_entropy(hidden, target, ignore_index=ignore_index)
     each = head.cross_entropy(hidden, target, ignore_index=ignore_index, reduction="none")

@@ -1,5 +1,5 @@
-"""Two tensor-parallel ranks of Megatron Core's real GPTModel, whose output_processor is isologit's. Prints, in JSON, for
-each rank {case: {what: how far it is off}}."""
+"""Two tensor-parallel ranks of Megatron Core's real GPTModel, whose head is isologit's. Prints, in JSON, for each rank
+{case: {what: how far it is off}}."""
 
 import contextlib
 import importlib
@@ -168,7 +168,8 @@ def of_verl(tied: bool, sequence: bool) -> dict[str, float]:
         out = of.model(*of.inputs, **called)
     hidden = of.whole(out.hidden_states).transpose(0, 1)
     right = isologit.linear_logprobs(hidden, gathered(of.weight), labels, return_entropy=True)
-    found = {"logprobs": different(out.log_probs, right.logprobs[0]), "entropy": different(out.entropy, right.entropy[0])}
+    found = {"logprobs": different(out.log_probs[None], right.logprobs)}
+    found["entropy"] = different(out.entropy[None], right.entropy)
     return found | beside_megatron(of, out.log_probs[None], labels)
 
 

@@ -66,7 +66,9 @@ def test_the_loss_is_that_of_the_hidden_states(scope):
     assert all(same_bits(one, other) for one, other in zip(gradients(model, found), wanted, strict=True))
 
 
-@pytest.mark.parametrize(("family", "given"), [*((each, None) for each in KINDS), ("Qwen3", int), ("Gemma3", torch.tensor)])
+@pytest.mark.parametrize(
+    ("family", "given"), [*((each, None) for each in KINDS), ("Qwen3", int), ("Gemma3", torch.tensor)]
+)
 def test_loss_and_gradients_are_those_of_the_definition(family, given):
     """Of logits whose steps are rounded once each; a loss over num_items_in_batch is a sum divided, rounded once."""
     model = installed(family, tied=False, dtype=torch.float32)

@@ -1,5 +1,5 @@
-"""Megatron Core's GPTModel, split over two ranks, its sequence too, by the adapters of Megatron, verl and SkyRL: results
-have the bits of one process and the whole head, and the model its gradients."""
+"""Megatron Core's GPTModel, split over two ranks, its sequence too, by the adapters of Megatron, verl and SkyRL:
+results have the bits of one process and the whole head, and the model its gradients."""
 
 import pytest
 
