@@ -19,8 +19,8 @@ def fused_lm_head_logprob_apply(
     tp_group: Any,
     inference_only: bool,
 ) -> Tensor:
-    """Logprobs [B, S] of target [B, S], which is shifted already, on all ranks; SkyRL adds up their gradients of hidden.
-    It has divided the weight by the temperature."""
+    """Logprobs [B, S] of target [B, S], which is shifted already, on all ranks, whose gradients SkyRL adds up. It has
+    divided the weight by the temperature."""
     if inference_only:
         hidden, weight = hidden.detach(), weight.detach()
     functions, over = functions_over(tp_group)
