@@ -273,8 +273,9 @@ def test_a_loss_of_transformers_that_has_moved_is_left_to_it(monkeypatch):
     assert type(made.logits) is torch.Tensor and same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
 
 
-def test_graphs_do_not_defer():
-    model = installed()
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
+def test_graphs_do_not_defer(family):
+    model = installed(family)
     eager = model(input_ids=IDS, labels=LABELS).loss
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager")
