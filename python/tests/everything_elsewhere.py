@@ -89,6 +89,9 @@ def test_blocks_on_several_devices(device):
         assert torch.equal(found.ids.cpu(), drawn.ids) and same_bits(found.logprobs.cpu(), drawn.logprobs)
         with pytest.raises(NotImplementedError, match="the blocks are not all on the CPU"):
             parallel.score(x.clone().requires_grad_(), blocks, tokens, **own)
+        factors = x.new_ones(1, x.shape[1]), [block.new_ones(len(block), 1) for block in blocks], 1.0
+        with pytest.raises(NotImplementedError, match="lora is given, and the blocks are not all on the CPU"):
+            parallel.score(x, blocks, tokens, lora=factors, **own)
 
 
 def test_gradients_of_heads(device):

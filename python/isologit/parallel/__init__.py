@@ -55,7 +55,7 @@ class _Prepared:
             raise TypeError(f"hidden is a {type(hidden).__name__}; expected a tensor")
         _rows.check(rows)
         if _devices.are_several(own, hidden):
-            _devices.refuse_gradients(own, hidden)
+            _devices.refuse(own, hidden)
             rows = "same"  # of one process
         else:
             for weight, bias in zip(own.weights, own.biases, strict=True):
@@ -104,6 +104,7 @@ def score(
     vocab_size: int | None = None,
     rows: str = "same",
     bias: Any = None,
+    lora: Any = None,
     outputs: Any = ("logprobs",),
     top_k: int = 0,
     ignore_index: int = -100,
@@ -134,6 +135,9 @@ def score(
         states are then gathered.
     bias : torch.Tensor [v] or DTensor, optional
         Of these rows.
+    lora : (a, b, scale), optional
+        A low-rank addition to the weight: a [r, H], the same on all ranks, b [v, r] of this rank's rows, which is as
+        weight is (a DTensor, a list), and a number.
     **options
         temperature, softcap, scale, divide, transform_order, mask, kept, banned, arithmetic, threads, processors and
         kernel, as of isologit.score; of the whole vocabulary. mask, kept and banned with rows="same" only.
@@ -150,12 +154,12 @@ def score(
 
     Notes
     -----
-    Differentiable in hidden, weight and bias, as isologit.score is. All ranks must run backward, with the same upstream
-    (rows="same"), or with that of their own rows. Each has the gradient of its rows of the weight, and of its hidden
-    states that of all of the vocabulary: it must not be summed over the group again.
+    Differentiable in hidden, weight, bias and the factors of lora, as isologit.score is. All ranks must run backward, with the same upstream
+    (rows="same"), or with that of their own rows. Each has the gradient of its rows of the weight and b, and of its hidden
+    states and a that of all of the vocabulary (of a, of all rows too): it must not be summed over the group again.
     """
     options = _options(options, _SCORE, "score")
-    own = local(weight, bias, first_id, vocab_size, group)
+    own = local(weight, bias, lora, first_id, vocab_size, group)
     with Exchange("isologit.parallel.score", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         given = dweight_accumulate if isinstance(weight, (list, tuple)) else [dweight_accumulate]
@@ -169,6 +173,7 @@ def score(
             first,
             prepared.rows.gather(exchange, ids),
             bias=first_bias,
+            lora=own.lora_of(0),
             vocab_size=prepared.vocab_size,
             ignore_index=ignore_index,
             outputs=outputs,
@@ -179,7 +184,7 @@ def score(
             results = _devices.score(exchange, args, own)
             counts = results.counts
         else:
-            leaves = (hidden, *own.weights, *own.biases)
+            leaves = (hidden, *own.leaves)
             needs = is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
             call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
             results = Score.apply(call, *leaves)
@@ -221,6 +226,7 @@ def sample(
     vocab_size: int | None = None,
     rows: str = "same",
     bias: Any = None,
+    lora: Any = None,
     min_p: Any = 0.0,
     top_k: Any = 0,
     top_p: Any = 1.0,
@@ -231,7 +237,7 @@ def sample(
     Every rank has all draws; with rows="own" those of its own rows.
     """
     options = _options(options, _SCORE, "sample")
-    own = local(weight, bias, first_id, vocab_size, group)
+    own = local(weight, bias, lora, first_id, vocab_size, group)
     with Exchange("isologit.parallel.sample", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         mask, kept, banned = (options.pop(name) for name in _OF_ROWS)
@@ -240,6 +246,7 @@ def sample(
             prepared.hidden,
             first,
             bias=first_bias,
+            lora=own.lora_of(0),
             vocab_size=prepared.vocab_size,
             **{**options, "temperature": prepared.temperature},
         )

@@ -38,8 +38,13 @@ def sample(exchange: Exchange, args: SampleArgs, own: Local) -> Samples:
     return Samples(*running.run("sample", args.flat(), _never))
 
 
-def refuse_gradients(own: Local, hidden: Tensor) -> None:
-    leaves = (hidden, *own.weights, *own.biases)
+def refuse(own: Local, hidden: Tensor) -> None:
+    """What only blocks on the CPU have."""
+    leaves = (hidden, *own.leaves)
+    if own.lora_a is not None:
+        raise NotImplementedError(
+            "lora is given, and the blocks are not all on the CPU; expected blocks on the CPU, or None"
+        )
     if is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves):
         raise NotImplementedError(
             "hidden, weight or bias requires a gradient, and the blocks are not all on the CPU; expected blocks on the "
