@@ -127,7 +127,7 @@ A, B = torch.ones(2, WEIGHT.shape[1]), torch.ones(VOCAB, 2)
         (TWO, {"lora": (A, B, 1.0)}, "lora b is a Tensor and weight 2 blocks"),
         (TWO, {"lora": (A, [B[:11], None], 1.0)}, r"lora b\[1\] is a NoneType and lora b\[0\] a Tensor"),
         (TWO, {"lora": (A, [B[:11], B[:11]], 1.0)}, r"b is \[11, 2\]; expected \[r, 12\] and \[19, r\]"),
-        (TWO, {"lora": (A, None, 1.0)}, "NoneType"),
+        (TWO, {"lora": (A, None, 1.0)}, "lora b is None; expected"),
         (TWO, {"lora": ([1.0], [B[:11], B[11:]], 1.0)}, r"lora a is a list; expected a plain tensor \[r, H\]"),
         (TWO, {"lora": (A, [B[:11], B[11:]], float("inf"))}, "lora scale: inf; expected a finite number"),
         ([WEIGHT[:11], WEIGHT[11:29]], {"vocab_size": 30}, r"the ranks have ids \[0, 29\); expected all"),

@@ -68,6 +68,8 @@ def local(
     a, b, scale = lora
     if not isinstance(a, Tensor) or hasattr(a, "device_mesh"):
         raise TypeError(f"lora a is a {type(a).__name__}; expected a plain tensor [r, H], the same on all ranks")
+    if b is None:
+        raise TypeError("lora b is None; expected [v, r], of this rank's rows, as weight is")
     own = _of_kind(weight)(weight, bias, b, first_id, vocab_size, group)
     return own._replace(lora_a=a, lora_scale=_numbers.f64(scale, "lora scale"))
 
