@@ -154,9 +154,10 @@ def score(
 
     Notes
     -----
-    Differentiable in hidden, weight, bias and the factors of lora, as isologit.score is. All ranks must run backward, with the same upstream
-    (rows="same"), or with that of their own rows. Each has the gradient of its rows of the weight and b, and of its hidden
-    states and a that of all of the vocabulary (of a, of all rows too): it must not be summed over the group again.
+    Differentiable in hidden, weight, bias and the factors of lora, as isologit.score is. All ranks must run backward,
+    with the same upstream (rows="same"), or with that of their own rows. Each has the gradient of its rows of the
+    weight and of b. That of its hidden states is of all of the vocabulary, and that of a of all rows as well: neither
+    must be summed over the group again.
     """
     options = _options(options, _SCORE, "score")
     own = local(weight, bias, lora, first_id, vocab_size, group)

@@ -179,9 +179,7 @@ class ScoreCall:
         by_name = (upstream[name] for name in backward.DIFFERENTIABLE)
         return backward.run_score(*args.head, *args.support, *made, args.ignore_index, *by_name, *wanted, peers=peers)
 
-    def _agreed(
-        self, exchange: Exchange, upstream: dict[str, Tensor | None], wants: Wants
-    ) -> dict[str, Tensor | None]:
+    def _agreed(self, exchange: Exchange, upstream: dict[str, Tensor | None], wants: Wants) -> dict[str, Tensor | None]:
         """The upstream of all rows."""
         asked = {"wants dhidden": wants.hidden, "wants dlora_a": wants.lora_a}
         present = {name: value is not None for name, value in upstream.items()}

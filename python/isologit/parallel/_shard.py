@@ -56,9 +56,7 @@ class Shard(NamedTuple):
         ]
 
 
-def local(
-    weight: Any, bias: Any, lora: Any, first_id: int | None, vocab_size: int | None, group: Any
-) -> Local:
+def local(weight: Any, bias: Any, lora: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
     """Of a tensor, a list of tensors, a DTensor, or a module that says by `shard_indices` which ids its `weight` holds,
     as vLLM's do. bias, and b of lora, are as weight is."""
     if lora is None:
