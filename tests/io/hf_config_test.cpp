@@ -85,7 +85,8 @@ TEST(HfConfig, FamiliesThatAreNotKnown) {
   EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":["LlamaForSequenceClassification"],"vocab_size":3})"),
                StatusCode::unsupported, "\"LlamaForSequenceClassification\" is not known");
   EXPECT_FAILS(parse(R"({"model_type":"chameleon","architectures":["ChameleonForConditionalGeneration"]})"),
-               StatusCode::unsupported, "not one that isologit can be");
+               StatusCode::unsupported, "not taken by itself: what it does to the logits after its head",
+               "--head TENSOR");
   EXPECT_FAILS(parse(R"({"model_type":"bert","vocab_size":3})"), StatusCode::unsupported, "architectures is missing",
                "BertForMaskedLM", "say which");
   EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":[],"vocab_size":3})"), StatusCode::unsupported,
