@@ -29,7 +29,7 @@ def ranks():
 def test_results_and_gradients_of_one_process(ranks):
     assert len(ranks) == 2
     for found in ranks:
-        assert len(found) == 10 and len(found["labels, ddp"]) == 25
+        assert len(found) == 11 and len(found["labels, ddp"]) == 25
         assert {name: different for name, different in found.items() if any(different.values())}.keys() == {"none"}
 
 
