@@ -1,4 +1,4 @@
-"""Prompt logprobs of vLLM on the CPU with its head split over two ranks (gloo and shared memory): of gathered logits, and
+"""Prompt logprobs of vLLM on the CPU with its head split over two ranks: of gathered logits, and
 of each rank's own. Tokens a second of the clock and of the processors' time, and bytes that a rank hands in per token.
 
 One engine with random weights, one layer and the head of Qwen3-0.6B; the two take turns. Run it where isologit and
@@ -28,28 +28,43 @@ class Worker:
 
     def count(self) -> None:
         import torch
+        import torch.distributed as dist
         from vllm.distributed import get_tp_group
 
-        from isologit.parallel._exchange import Exchange
-
         torch.cpu._init_amx()
-        self.sent, group = 0, get_tp_group()
-        of_group, of_exchange = group.all_gather, Exchange._all_gather
+        self.sent, self.in_prompts, group = 0, False, get_tp_group()
+        of_group, of_gloo = group.all_gather, dist.all_gather
+
+        def count(size):
+            self.sent += size * self.in_prompts
 
         def all_gather(own, dim=-1):
-            self.sent += own.numel() * own.element_size()
+            count(own.numel() * own.element_size())
             return of_group(own, dim)
 
-        def exchange(this, own, size):
-            self.sent += size
-            return of_exchange(this, own, size)
+        def over_gloo(parts, own, group=None):
+            count(own.numel() * own.element_size())
+            return of_gloo(parts, own, group=group)
 
-        group.all_gather, Exchange._all_gather = all_gather, exchange
-        self.own = self.model_runner._get_prompt_logprobs_dict._own
+        group.all_gather, dist.all_gather = all_gather, over_gloo
+        model = self.get_model()  # of usual logits, whose deviation is some 3; vLLM's random weights make nearly none
+        model.model.norm.weight.data.fill_(1)
+        model.lm_head.weight.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(self.rank))
+        prompts = self.model_runner._get_prompt_logprobs_dict
+        self.prompts, self.own = prompts, prompts._own
         assert self.own is not None
 
+        def counted(*args):
+            self.in_prompts = True
+            try:
+                return prompts(*args)
+            finally:
+                self.in_prompts = False
+
+        self.model_runner._get_prompt_logprobs_dict = counted
+
     def begin(self, own: bool) -> None:
-        self.model_runner._get_prompt_logprobs_dict._own = self.own if own else None
+        self.prompts._own = self.own if own else None
         self.sent, self.began = 0, time.process_time()
 
     def spent(self) -> tuple[int, float]:

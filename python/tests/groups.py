@@ -236,7 +236,9 @@ def added_ids(rank, size, expected, dweight):
     got.logprobs.sum().backward()
     check(torch.equal(weight.grad[: last - first], dweight[first:last]), "dweight of the original ids")
     check(torch.equal(weight.grad[8 : 8 + end - more], dweight[more:end]), "dweight of the added ids")
-    check(torch.equal(weight.grad[last - first : 8], torch.zeros(8 - last + first, 12).bfloat16()), "dweight of padding")
+    check(
+        torch.equal(weight.grad[last - first : 8], torch.zeros(8 - last + first, 12).bfloat16()), "dweight of padding"
+    )
     drawn = parallel.sample(HIDDEN, module, **DRAWS, top_p=0.9)
     check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, **DRAWS, top_p=0.9).ids), "draws of added ids")
     some = isologit.linear_logprobs(HIDDEN, WEIGHT[:22], IDS % 22).logprobs

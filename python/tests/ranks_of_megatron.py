@@ -1,5 +1,5 @@
-"""Four ranks of a real GPTModel of Megatron Core whose vocabulary, and then its sequence too, is split over them, by gloo
-on the CPU: its hidden states through isologit's output_processor, and through isologit of the whole head in one process.
+"""Four ranks of a real GPTModel of Megatron Core whose vocabulary, and then its sequence too, is split over them, by
+gloo on the CPU: its hidden states through isologit's output_processor, and through the whole head in one process.
 Prints, in JSON, what differs: for each rank {case: {result or gradient: how many of its values}}."""
 
 import contextlib

@@ -10,7 +10,7 @@ from isologit.parallel._exchange import Exchange
 
 
 class Local(NamedTuple):
-    """A rank's rows, in one block or several; first_ids, of each block, and vocab_size as far as they are known here."""
+    """A rank's rows, in one block or several; first_ids (of each block) and vocab_size as far as they are known."""
 
     weights: list[Tensor]
     biases: list[Tensor | None]

@@ -14,9 +14,11 @@ from torch import Tensor
 from vllm.distributed import get_tp_group
 from vllm.v1.outputs import LogprobsTensors
 
+import isologit
 from isologit import parallel
 
 MOST_TOP = 1024  # of larger top-k lists the ranks would send as much as of logits
+_MOST_NEAR = 64  # ids of a row that are asked one by one whether they have the token's logprob
 
 
 class _ToNormalize(NamedTuple):
@@ -45,13 +47,12 @@ class OwnLogits:
         self._sampler.compute_logprobs = self._former
         del self._sampler.gather_logprobs
 
-    def gather_logprobs(
-        self, scores: Tensor | _ToNormalize, num_logprobs: int, token_ids: Tensor
-    ) -> LogprobsTensors:
+    def gather_logprobs(self, scores: Tensor | _ToNormalize, num_logprobs: int, token_ids: Tensor) -> LogprobsTensors:
         """Of each row the token's score and rank, and the greatest scores: as vLLM's own of gathered ones. A rank is
         the number of ids whose score is at least the token's."""
         normalize = isinstance(scores, _ToNormalize)
-        own = (scores.logits if normalize else scores)[:, : self._count]
+        padded = scores.logits if normalize else scores
+        own = padded[:, : self._count]
         ids = token_ids[:, None]
         logit = _everyones(self._logit_of(own, ids)).amax(1, keepdim=True)
         top_ids, top = self._top(own, num_logprobs)
@@ -59,7 +60,7 @@ class OwnLogits:
         ranks = _everyones((own >= logit).sum(1, keepdim=True)).sum(1)
         if normalize:
             values = self._logprobs(own, wanted)
-            ranks += self._equal_below(own, logit, values[:, :1])
+            ranks += self._equal_below(padded, logit, values[:, :1])
         ranks[values[:, 0].isnan()] = 0
         return LogprobsTensors(wanted.to(torch.int32), values, ranks)
 
@@ -83,9 +84,10 @@ class OwnLogits:
         place = {"group": get_tp_group().cpu_group, "first_id": self._first, "vocab_size": self._layer.org_vocab_size}
         return parallel.logprobs_of_logits(own, ids, **place, **self._running)
 
-    def _equal_below(self, own: Tensor, logit: Tensor, logprob: Tensor) -> Tensor:
+    def _equal_below(self, padded: Tensor, logit: Tensor, logprob: Tensor) -> Tensor:
         """[n]: how many logits are less than the token's and have its logprob all the same. Those within one spacing of
-        f32 at the logprob may."""
+        f32 at the logprob may: few, but in a distribution that is nearly flat, whose logits are gathered after all."""
+        own = padded[:, : self._count]
         size = logprob.abs()
         spacing = torch.nextafter(size, torch.full_like(size, torch.inf)).double() - size.double()
         least = torch.nextafter((logit.double() - 2 * spacing).float(), torch.full_like(logit, -torch.inf))
@@ -94,6 +96,10 @@ class OwnLogits:
         most = int(_everyones(count).max())
         if most == 0:
             return count[:, 0]
+        if most > _MOST_NEAR:
+            padded[:, self._count :] = -torch.inf
+            whole = _everyones(padded)
+            return ((whole < logit) & (isologit.log_softmax(whole, **self._running) == logprob)).sum(1)
         rows, at = near.nonzero(as_tuple=True)
         ids = torch.full((len(own), most), -100)
         ids[rows, _places(rows, count[:, 0])] = at + self._first
@@ -122,6 +128,8 @@ def can_keep(layer: Any, compute_logits: Callable[[Tensor], Tensor], hidden: Ten
     layer.isologit_gathers = False
     try:
         own = compute_logits(hidden)
+    except Exception:  # what it does may want all ids
+        own = hidden.new_empty(0, 0)
     finally:
         layer.isologit_gathers = True
     indices = layer.isologit_indices

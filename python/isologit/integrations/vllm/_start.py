@@ -118,9 +118,7 @@ def _row(worker: WorkerBase) -> torch.Tensor:
     return torch.ones(1, config.get_hidden_size(), dtype=config.dtype, device=worker.device)
 
 
-def _own_logits(
-    worker: WorkerBase, settings: _settings.Settings, processors: frozenset[int]
-) -> OwnLogits | None:
+def _own_logits(worker: WorkerBase, settings: _settings.Settings, processors: frozenset[int]) -> OwnLogits | None:
     """None where prompt scores are made of all logits: vLLM's wrapper for LoRA adds its part to gathered ones."""
     model = worker.get_model()
     layers = _layers(model)
