@@ -217,8 +217,8 @@ def sharded(rank, size):
 
 
 def added_ids(rank, size, expected, dweight):
-    """A head of vLLM with 22 ids and 8 that were added, each part padded to a multiple of 6 and split in three."""
-    first, last, more, end = ((0, 8, 22, 26), (8, 16, 26, 30), (16, 22, 30, 30))[rank]
+    """A head of vLLM with 20 ids and 10 that were added, each part padded to a multiple of 6 and split in three."""
+    first, last, more, end = ((0, 8, 20, 24), (8, 16, 24, 28), (16, 20, 28, 30))[rank]
     indices = SimpleNamespace(
         org_vocab_start_index=first,
         org_vocab_end_index=last,
@@ -230,7 +230,7 @@ def added_ids(rank, size, expected, dweight):
     weight = torch.full((12, WEIGHT.shape[1]), torch.nan).bfloat16()
     weight[: last - first], weight[8 : 8 + end - more] = WEIGHT[first:last], WEIGHT[more:end]
     weight.requires_grad_()
-    module = SimpleNamespace(weight=weight, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=22)
+    module = SimpleNamespace(weight=weight, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=20)
     got = parallel.linear_logprobs(HIDDEN, module, IDS, gradients="exact")
     check(torch.equal(got.logprobs, expected), "added ids")
     got.logprobs.sum().backward()
@@ -241,8 +241,8 @@ def added_ids(rank, size, expected, dweight):
     )
     drawn = parallel.sample(HIDDEN, module, **DRAWS, top_p=0.9)
     check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, **DRAWS, top_p=0.9).ids), "draws of added ids")
-    some = isologit.linear_logprobs(HIDDEN, WEIGHT[:22], IDS % 22).logprobs
-    got = parallel.linear_logprobs(HIDDEN, module, IDS % 22, vocab_size=22)
+    some = isologit.linear_logprobs(HIDDEN, WEIGHT[:20], IDS % 20).logprobs
+    got = parallel.linear_logprobs(HIDDEN, module, IDS % 20, vocab_size=20)
     check(torch.equal(got.logprobs, some), "the original ids alone")
 
 
