@@ -30,7 +30,7 @@ class IsologitLogitsProcessor(LogitsProcessor):
         self.isologit_processors = _processors.bound() if self.isologit else frozenset()
         self.isologit_softcap: float | None = None
         self.isologit_gathers = True
-        self.isologit_indices: VocabParallelEmbeddingShardIndices | None = None  # of the head that was called last
+        self.isologit_indices: VocabParallelEmbeddingShardIndices | None = None  # of the head, where logits are kept
         if self.isologit:
             # prime-rl's own product, which its switch asks for in every layer, would come before this one.
             self._fp32_lm_head_enabled = False
@@ -43,7 +43,8 @@ class IsologitLogitsProcessor(LogitsProcessor):
         if self.isologit is None:
             return super()._apply_head(lm_head, hidden_states, embedding_bias)
         weight = _weight(lm_head)
-        self.isologit_indices = lm_head.shard_indices
+        if not self.isologit_gathers:
+            self.isologit_indices = lm_head.shard_indices
         self.isologit_calls += 1
         self.isologit_rows += hidden_states.shape[:-1].numel()
         return isologit.logits(

@@ -120,6 +120,13 @@ def _places(rows: Tensor, counts: Tensor) -> Tensor:
     return torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
 
 
+def _is_part(own: Tensor, whole: Tensor, indices: Any) -> bool:
+    """Of at least one id, and of original ones alone."""
+    part = slice(indices.org_vocab_start_index, indices.org_vocab_end_index)
+    some = indices.num_org_elements > 0 and indices.num_added_elements == 0
+    return some and torch.equal(own[:, : indices.num_org_elements], whole[:, part])
+
+
 @torch.inference_mode()
 def can_keep(layer: Any, compute_logits: Callable[[Tensor], Tensor], hidden: Tensor) -> bool:
     """Whether a model's logits of this rank's ids are a part of all: it may do more with them than its layer. The same
@@ -129,13 +136,9 @@ def can_keep(layer: Any, compute_logits: Callable[[Tensor], Tensor], hidden: Ten
     try:
         own = compute_logits(hidden)
     except Exception:  # what it does may want all ids
-        own = hidden.new_empty(0, 0)
+        own = None
     finally:
         layer.isologit_gathers = True
-    indices = layer.isologit_indices
-    part = slice(indices.org_vocab_start_index, indices.org_vocab_end_index)
-    some = indices.num_org_elements > 0 and indices.num_added_elements == 0
-    same = some and torch.equal(own[:, : indices.num_org_elements], whole[:, part])
-    on_all = torch.tensor([int(same)])
+    on_all = torch.tensor([int(own is not None and _is_part(own, whole, layer.isologit_indices))])
     dist.all_reduce(on_all, dist.ReduceOp.MIN, group=get_tp_group().cpu_group)
     return bool(on_all)
