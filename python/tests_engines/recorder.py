@@ -85,7 +85,9 @@ class Recorder:
     def head_weight(self, path: str) -> None:
         """Of rank 0: where there are more, of its shard."""
         if self.rank == 0:
-            torch.save(self.get_model().lm_head.weight.data.clone(), path)
+            model = self.get_model()
+            head = model.lm_head if hasattr(model, "lm_head") else model.model.embed_tokens
+            torch.save(head.weight.data.clone(), path)
 
     def scale_norm(self, factor: float) -> None:
         """Hidden states, and so logits, become this many times as large: a peaked distribution."""

@@ -5,6 +5,7 @@ import torch
 from recording import Recording
 from test_vllm_draws import wrong
 from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
 
 import isologit
 
@@ -45,6 +46,21 @@ def test_draws(engine, recording):
     with recording:
         outputs = engine.generate(PROMPTS, params, use_tqdm=False)
     assert wrong(recording, outputs, params) == []
+
+
+def test_a_batch_of_all_kinds(engine, recording, whole_head):
+    choice = StructuredOutputsParams(choice=["Moses", "Aaron"])
+    kinds = [
+        SamplingParams(max_tokens=9, temperature=0.9, top_p=0.8, min_p=0.02, seed=4, n=2, logprobs=3),
+        SamplingParams(max_tokens=5, temperature=0, repetition_penalty=1.2, frequency_penalty=0.5, logprobs=2),
+        SamplingParams(max_tokens=4, temperature=0, structured_outputs=choice, logprobs=3),
+    ]
+    with recording:
+        outputs = engine.generate(PROMPTS, kinds, use_tqdm=False)
+    recording.weight = whole_head
+    assert recording.wrong(outputs[:2]) == []
+    assert recording.wrong(outputs[2:], "given") == []
+    assert max(len(step["requests"]) for step in recording.steps) > 2
 
 
 def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole_head):
