@@ -25,23 +25,21 @@ inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
 class Ahead {
  public:
   Ahead(std::uintptr_t from, std::int64_t bytes, std::int64_t work)
-      : from_(from), bytes_(bytes), rate_((bytes << kShift) / work) {}
+      : from_(from), bytes_(bytes), bytes_per_work_(static_cast<double>(bytes) / static_cast<double>(work)) {}
 
   // So much more of the work begins.
   void fetch(std::int64_t work) {
     done_ += work;
-    const std::int64_t end = std::min(bytes_, (done_ * rate_) >> kShift);
+    const std::int64_t end = std::min(bytes_, static_cast<std::int64_t>(static_cast<double>(done_) * bytes_per_work_));
     for (; next_ < end; next_ += kLine) {
       __builtin_prefetch(reinterpret_cast<const char*>(from_ + static_cast<std::uintptr_t>(next_)), 0, 2);
     }
   }
 
  private:
-  static constexpr int kShift = 16;
-
   std::uintptr_t from_;  // may lie past the matrix: it is not read
   std::int64_t bytes_;
-  std::int64_t rate_;  // bytes for a piece of work, times 2^kShift
+  double bytes_per_work_;  // as an integer tiles of 256 rows took a tenth longer (GCC 12)
   std::int64_t done_ = 0;
   std::int64_t next_ = 0;
 };
