@@ -53,11 +53,10 @@ class ContractDraws(torch.nn.Module):
         cuts = {name: values.to(logits.device) for name, values in _cuts(params).items()}
         drawn = isologit.sample_of_logits(
             logits,
-            # Lists go to the device of the logits.
-            seed=[seed for seed, _ in numbers],
-            sequence_id=[index for _, index in numbers],
+            seed=torch.tensor([seed for seed, _ in numbers]).to(logits.device),
+            sequence_id=torch.tensor([index for _, index in numbers]).to(logits.device),
             # Where the drawn token will stand: after all that there are.
-            position=batch.num_tokens_no_spec[: batch.num_reqs].tolist(),
+            position=torch.from_numpy(batch.num_tokens_no_spec[: batch.num_reqs].astype("int64")).to(logits.device),
             threads=self._threads,
             processors=self._processors,
             **cuts,
