@@ -12,6 +12,7 @@ import isologit
 from isologit import forward, hf, losses, parallel
 from isologit._deferred import DeferredLogits, causal_lm_loss
 from isologit._score import OUTPUTS
+from isologit.nn import LMHead
 
 
 @pytest.fixture
@@ -123,6 +124,22 @@ def test_gradients_of_heads(device):
         return [x.grad for x in leaves]
 
     assert_same(device, exact, hidden, weight, ids)
+
+
+def test_a_head_as_a_module(device):
+    hidden, weight, bias, ids = normal(5, 24), normal(60, 24), normal(60), torch.tensor([3, 0, 59, 7, 7])
+
+    def of_head(hidden, weight, bias, ids):
+        parameters = [torch.nn.Parameter(x.clone()) for x in (weight, bias)]
+        head = LMHead(*parameters, gradients="exact")
+        rows = hidden.clone().requires_grad_()
+        loss = head.cross_entropy(rows, ids) + head(rows).square().mean()
+        loss.backward()
+        drawn = head.sample(hidden, seed=1, sequence_id=2, position=3)
+        found = [head(rows), head.logprobs(rows, ids).logprobs, loss, rows.grad, drawn.ids]
+        return [x.detach() for x in found]
+
+    assert_same(device, of_head, hidden, weight, bias, ids)
 
 
 def test_losses(device):

@@ -59,10 +59,6 @@ def start(worker: WorkerBase) -> None:
         _check_draws(worker, is_v2)
         ContractDraws(worker.model_runner, settings.threads, processors)
     if settings.logprobs == "exact":
-        if worker.device.type != "cpu":
-            _refuse(
-                f'the logits are on {worker.device}, and "logprobs" are exact on the CPU (set "logprobs": "engine")'
-            )
         if is_v2:
             from isologit.integrations.vllm import _logprobs_v2
 
@@ -152,8 +148,6 @@ def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
         _refuse(f'vLLM\'s V2 model runner draws in Triton, where "draws" of the contract are not made ({engine})')
     if worker.vllm_config.speculative_config is not None:
         _refuse(f'speculative decoding accepts tokens by draws of its own, and "draws" is "contract" ({engine})')
-    if worker.device.type != "cpu":
-        _refuse(f'the logits are on {worker.device}, and "draws" of the contract are made on the CPU ({engine})')
 
 
 def state(worker: WorkerBase) -> dict[str, Any]:
