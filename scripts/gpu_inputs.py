@@ -64,7 +64,7 @@ CASES = {
     "f32 under bf16": (4096, 1024, 70, F32, BF16, "normal", True),
 }
 # The cases whose logits are looked at in a narrow type too.
-NARROW = {"odd depth": BF16, "ties": BF16, "special": BF16, "f16": F16, "f16 ties": F16, "small": BF16}
+NARROW = {"narrow": BF16, "odd depth": BF16, "ties": BF16, "special": BF16, "f16": F16, "f16 ties": F16, "small": BF16}
 SMALL = {"small": (300, 136, 34, BF16, BF16, "wild", True), "small odd": (300, 133, 34, F32, F32, "ties", True)}
 
 

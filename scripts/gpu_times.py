@@ -85,26 +85,38 @@ def _logits_row(library, count: int, weight: Tensor, wide: Tensor) -> dict:
     return row
 
 
+def _kernel_of(key: str) -> str | None:
+    """Of ours, and of Digits whether it makes the leading products."""
+    for kernel in ("PrepareDigits", "Prepare", "Split", "Staged", "Digits", "Settle"):
+        if f"::{kernel}<" in key:
+            leading = kernel == "Digits" and ("true>" in key or "bool)1>" in key)
+            return "Digits, leading" if leading else kernel
+    return None
+
+
 def profile(library, say: Callable) -> dict:
-    """How a call divides among its kernels."""
+    """How calls divide among their kernels, ms: logits by rows, and a linear of 2048 rows to bf16."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as trace
 
     weight = matrix(VOCAB, DEPTH, 1, "cuda", BF16, "normal")
     results = {}
-    for rows in (1, 8, 16, 32, 64, 1024):
+    for rows, features, dtype in (
+        *((rows, VOCAB, torch.float32) for rows in (1, 8, 16, 32, 64, 1024)),
+        *((rows, 24576, BF16) for rows in (64, 2048)),
+    ):
         hidden = matrix(rows, DEPTH, 2, "cuda", BF16, "normal")
-        library.logits(hidden, weight)
+        library.logits(hidden, weight, vocab_size=features, dtype=dtype)
         with trace(activities=[ProfilerActivity.CUDA]) as traced:
-            library.logits(hidden, weight)
+            library.logits(hidden, weight, vocab_size=features, dtype=dtype)
             torch.cuda.synchronize()
         parts: dict[str, float] = {}
         for event in traced.key_averages():
-            for kernel in ("Prepare", "Split", "Staged", "Settle"):
-                if kernel in event.key:
-                    parts[kernel] = parts.get(kernel, 0.0) + round(event.device_time_total / 1e3, 4)
-        results[rows] = parts
-        say("kernels, ms, rows", rows, parts)
+            if kernel := _kernel_of(event.key):
+                parts[kernel] = parts.get(kernel, 0.0) + round(event.device_time_total / 1e3, 4)
+        what = f"{rows} rows, {features} features, {dtype}"
+        results[what] = parts
+        say("kernels, ms,", what, parts)
     return results
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 EXECUTABLE = os.fspath(Path(__file__).with_name("bin") / "isologit")
 
@@ -53,8 +54,8 @@ def executable() -> None:
 
 
 def kernels(as_json: bool) -> None:
-    """Those of the executable, and those that the Python package adds."""
-    from isologit import _native
+    """Those of the executable, those that the Python package adds, and the devices that torch sees."""
+    from isologit import _devices, _native
 
     try:
         listed = subprocess.check_output([EXECUTABLE, "kernels", *["--json"] * as_json], text=True)
@@ -68,6 +69,10 @@ def kernels(as_json: bool) -> None:
         for kernel in own:
             said = {"dtypes": added[kernel.name][1], "why_not": kernel.why_not or None}
             found["kernels"].append({key: said.get(key, getattr(kernel, key, None)) for key in keys})
+        found["devices"] = []
+        for device in _devices.devices()[1:]:
+            measured = None if device.why_not else _devices.rates(device.device)
+            found["devices"].append(device._asdict() | {"a_second": measured and measured._asdict()})
         print(json.dumps(found, indent=2))
     else:
         for kernel in own:
@@ -76,6 +81,23 @@ def kernels(as_json: bool) -> None:
             told = f"  {kernel.name:<13}  {where:<15}  {kernel.arithmetic:<10}  {' '.join(dtypes):<17}  {runs}"
             listed = f"{listed.rstrip()}\n{told}"
         print(listed)
+        for device in _devices.devices()[1:]:
+            print("\n".join(_told_of(device)))
+
+
+def _told_of(device: Any) -> list[str]:
+    """A device of torch: whether it passes its self-test, and what it does in a second."""
+    from isologit import _devices
+
+    lines = [f"  {device.device}: {device.name}"]
+    if device.why_not:
+        return [*lines, f"    self-test: not used: {device.why_not}"]
+    lines.append("    self-test: passed" + (f"; {device.told}" if device.told else ""))
+    measured = _devices.rates(device.device)
+    if measured is None:
+        return [*lines, "    a second: not measured, its memory is in use"]
+    copied, f64, bf16 = measured.copied / 1e9, measured.f64 / 1e12, measured.bf16 / 1e12
+    return [*lines, f"    a second: copies {copied:.0f} GB, products {f64:.1f} TFLOP in f64, {bf16:.1f} in bf16"]
 
 
 def capture(arguments: list[str]) -> None:

@@ -1,6 +1,8 @@
 """What runs where: the devices that torch sees, and which kernels take their tensors."""
 
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from isologit import _native
@@ -33,6 +35,17 @@ class Device(NamedTuple):
     told: str
 
 
+class Rates(NamedTuple):
+    """What a device does in a second: bytes that a copy reads and writes; operations of products in f64 and in bf16."""
+
+    copied: float
+    f64: float
+    bf16: float
+
+
+_COPY, _SIDE, _TIMES = 256 << 20, 4096, 5  # bytes; of the square matrices of products; of which the best counts
+
+
 def best_kernel() -> _native.Kernel:
     """The one of the library that exact calls take by default."""
     return next(kernel for kernel in _native.kernels() if kernel.chosen and kernel.arithmetic == "exact")
@@ -63,7 +76,51 @@ def _other(device: Any, module: Any) -> Device:
         from isologit._torch import cuda
 
         if cuda.library() is not None:
-            told.append("plain logits, linears, scores and their gradients by the CUDA library")
+            refused = _refused_by(cuda.library(), device.index)
+            told.append(
+                f"the CUDA library refuses it: {refused}"
+                if refused
+                else "plain logits, linears, scores and their gradients by the CUDA library"
+            )
         if module.get_device_capability(device) not in _STRONG_F64:
             told.append("its f64 is much slower than its f32, and so are many rows")
     return Device(str(device), name, _native.TORCH, self_test.why_not(device), "; ".join(told))
+
+
+def _refused_by(library: Any, index: int) -> str:
+    """Why, by the library's own self-test, or ""."""
+    try:
+        library.self_test(index)
+    except (NotImplementedError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def rates(device: str) -> Rates | None:
+    """Measured now, in about a second, with 0.5 GiB of the device's memory; None where it has not so much."""
+    import torch
+
+    synchronize = getattr(torch, torch.device(device).type).synchronize
+
+    def seconds(work: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(_TIMES + 1):  # the first is for what is loaded at first use
+            synchronize(device)
+            start = time.perf_counter()
+            work()
+            synchronize(device)
+            times.append(time.perf_counter() - start)
+        return min(times[1:])
+
+    try:
+        source = torch.zeros(_COPY, dtype=torch.uint8, device=device)
+        target = torch.empty_like(source)
+        copied = 2 * _COPY / seconds(lambda to=target, of=source: to.copy_(of))
+        products = []
+        for dtype, side in ((torch.float64, _SIDE // 2), (torch.bfloat16, _SIDE)):
+            square = torch.ones(side, side, dtype=dtype, device=device)
+            result = torch.empty_like(square)
+            products.append(2 * side**3 / seconds(lambda a=square, out=result: torch.matmul(a, a, out=out)))
+    except torch.OutOfMemoryError:
+        return None
+    return Rates(copied, *products)

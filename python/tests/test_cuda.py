@@ -475,3 +475,50 @@ def test_without_the_library():
         pytest.skip(f"{cuda.LIBRARY} is here")
     with torch._subclasses.FakeTensorMode():
         assert isologit.logits(*tensors()).device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(1, ValueError), (2, NotImplementedError), (3, RuntimeError), (5, torch.OutOfMemoryError)],
+)
+def test_errors_of_the_library(status, error):
+    class Native:
+        @staticmethod
+        def isologit_cuda_self_test(device, arithmetic, message, size):
+            message.value = b"what was found"
+            return status
+
+    native = object.__new__(_cuda.Library)
+    native._library, native._tested = Native, set()
+    with pytest.raises(error, match="what was found"):
+        native.self_test(1)
+    status = 0
+    native.self_test(1)
+    assert native._tested == {(1, "exact")}  # of this device; others are tested at their own first use
+    native.self_test(0, "fast")
+    assert native._tested == {(1, "exact"), (0, "fast")}
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "out"])
+def test_operands_of_several_devices_are_refused(name):
+    operands = {"hidden": torch.ones(2, 8), "weight": torch.ones(5, 8), "bias": torch.ones(5), "out": torch.ones(2, 5)}
+    operands[name] = operands[name].to("meta")
+    with pytest.raises(ValueError, match=f"{name} is on meta and hidden on cpu; expected one device"):
+        object.__new__(_cuda.Library).logits(**operands)
+
+
+def test_out_of_memory_is_torchs_own_before_anything_is_launched(monkeypatch):
+    """Results and workspace come from torch's allocator, and are there before the library is called."""
+    launched = []
+    native = object.__new__(_cuda.Library)
+    native._tested = {(-1, "exact")}
+    monkeypatch.setattr(_cuda.Library, "_call", lambda self, name, *_: launched.append(name))
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("full")
+
+    operands = torch.ones(2, 8), torch.ones(5, 8)
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        native.logits(*operands)
+    assert launched in ([], ["isologit_cuda_logits_workspace"])

@@ -107,6 +107,14 @@ class Recorder:
         """By the model's own loader; of layers in its body vLLM's CPU build has emptied the weights."""
         self.get_model().load_weights([("lm_head.weight", load_file(path)["lm_head.weight"])])
 
+    def gather_prompts(self, gather: bool) -> None:
+        """Prompt logprobs of gathered logits, where ranks would keep theirs."""
+        prompts = self.model_runner._get_prompt_logprobs_dict
+        if gather:
+            assert prompts._own is not None
+            self.own_logits = prompts._own
+        prompts._own = None if gather else self.own_logits
+
     def negate_head_rows(self, rows: list[int]) -> None:
         weight = self.get_model().lm_head.weight
         weight.data[rows] = -weight.data[rows]

@@ -125,13 +125,12 @@ def test_an_unknown_key_stops_the_engine(start, model):
     [
         ({}, True, "V2 model runner draws in Triton"),
         ({"vllm_config": types.SimpleNamespace(speculative_config=object())}, False, "speculative decoding accepts"),
-        ({"device": torch.device("cuda:0")}, False, "the logits are on cuda:0"),
     ],
 )
 def test_draws_that_cannot_be_made(start, worker, is_v2, message):
     from isologit.integrations.vllm import _start
 
-    right = {"vllm_config": types.SimpleNamespace(speculative_config=None), "device": torch.device("cpu")}
+    right = {"vllm_config": types.SimpleNamespace(speculative_config=None)}
     _start._check_draws(types.SimpleNamespace(**right), False)
     with pytest.raises(RuntimeError, match=f'{message}.*set "draws": "engine"'):
         _start._check_draws(types.SimpleNamespace(**right | worker), is_v2)
@@ -144,7 +143,7 @@ def layer(start):
     layer = torch.nn.Module.__new__(IsologitLogitsProcessor)
     torch.nn.Module.__init__(layer)
     layer.isologit, layer.isologit_calls, layer.isologit_processors = _settings.Settings(), 0, _processors.bound()
-    layer.isologit_softcap, layer.isologit_rows = None, 0
+    layer.isologit_softcap, layer.isologit_rows, layer.isologit_gathers = None, 0, True
     return layer
 
 

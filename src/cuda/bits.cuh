@@ -67,6 +67,15 @@ ISOLOGIT_DEVICE std::uint32_t bytes_of(std::uint32_t a, std::uint32_t b, std::ui
 #endif
 }
 
+// The sum of four bytes without a sign, and c.
+ISOLOGIT_DEVICE std::uint32_t sum_of_bytes(std::uint32_t four, std::uint32_t c) {
+#ifdef __CUDACC__
+  return __dp4a(four, 0x01010101U, c);
+#else
+  return c + (four & 0xFFU) + (four >> 8 & 0xFFU) + (four >> 16 & 0xFFU) + (four >> 24);
+#endif
+}
+
 // Of two numbers of 16 bits each, without a sign, in both halves: the greater; the lesser of a + b and c.
 ISOLOGIT_DEVICE std::uint32_t most_of_halves(std::uint32_t a, std::uint32_t b) {
 #ifdef __CUDACC__

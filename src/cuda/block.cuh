@@ -87,30 +87,18 @@ class DeviceBlock {
     }
   }
 
-  // c += a b of bytes: 16 weight rows, 8 hidden rows, 32 of the depth, without rounding. Lane 4g + t holds in a[2h +
-  // s], weight row g + 8s, and in b[h], hidden row g, the bytes at places 16h + 4t to 16h + 4t + 3; c as above. Bytes
-  // have a sign or not.
+  // c += a b of bytes, without a sign in a, with one in b: 16 weight rows, 8 hidden rows, 32 of the depth, without
+  // rounding. Lane 4g + t holds in a[2h + s], weight row g + 8s, and in b[h], hidden row g, the bytes at places 16h +
+  // 4t to 16h + 4t + 3; c as above.
   template <class C, class A, class B>
-  __device__ __forceinline__ void mma_bytes(C c_of, A a_of, B b_of, bool a_has_sign, bool b_has_sign) {
+  __device__ __forceinline__ void mma_bytes(C c_of, A a_of, B b_of) {
     const int lane = threadIdx.x & 31;
     std::int32_t* c = c_of(lane);
     const std::uint32_t* a = a_of(lane);
     const std::uint32_t* b = b_of(lane);
-#define ISOLOGIT_MMA_BYTES(A_TYPE, B_TYPE)                       \
-  asm("mma.sync.aligned.m16n8k32.row.col.s32." A_TYPE "." B_TYPE \
-      ".s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"  \
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])           \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-    if (a_has_sign && b_has_sign) {
-      ISOLOGIT_MMA_BYTES("s8", "s8");
-    } else if (a_has_sign) {
-      ISOLOGIT_MMA_BYTES("s8", "u8");
-    } else if (b_has_sign) {
-      ISOLOGIT_MMA_BYTES("u8", "s8");
-    } else {
-      ISOLOGIT_MMA_BYTES("u8", "u8");
-    }
-#undef ISOLOGIT_MMA_BYTES
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 
   // Every lane whose number differs by a multiple of `from` below 32 merges what the others have; T is made of words.

@@ -1,5 +1,5 @@
 // Logits of bf16 from products of digits (digits.cuh): nine sums of products of bytes, exact, by the integer tensor
-// cores.
+// cores; or the six leading ones of them, which for results in bf16 nearly always suffice.
 //
 // A block owns 16 weight rows a warp and 8 NT hidden rows; 64 of the depth of both pass through shared memory at a
 // time, kStages deep, by copies that run beside the arithmetic. Hidden digits are made before. Of the weight a lane
@@ -14,6 +14,16 @@
 // the logit stays open. Rows that are wild leave theirs open too: those tiles are made by f64 products (Staged, which
 // looks for them).
 //
+// Of the leading products three orders are made, of digits i + j >= 2. So that as little as possible is left out, a
+// weight's whole number is doubled, and all bits of its highest digit are used: U = 2 whole + 2^23 = u0 + 2^8 u1 + 2^16
+// u2. With hidden digits h, what a term lacks is u0 (h0 + 2^8 h1) + 2^8 u1 h0. u1 is 128 + c, |c| <= 128, and the sum
+// of h0 is known: that adds 2^15 of it. What is left is at most 2^15 |h0| + |h0 + 2^8 h1| u0 in each term, the bound
+//   2^15 sum |h0| + (the greatest |h0 + 2^8 h1|) sum u0,
+// and lowest digits are 0 but in one element of 40. Of normal rows of 4096 it is 2^-24 |h| |w|, where four products
+// would leave 2^-16 and most results open: it must be small beside the 2^-8 of a 64th of that. Hidden rows tell in
+// advance where more would stay open (heavy tails): blocks of them take all nine products. What stays open is settled
+// one by one.
+//
 // Predicted: 18 rows vocab size / the rate of the integer products, by mma.sync 1.28 10^15 a second on an H100
 // (measured, registers alone): 0.56 ms for 64 rows of V=151936, H=4096, 9 ms for 1024; and the read of the weight, 0.42
 // ms. Measured (H100, 2026-11-27): 0.75 ms for 24 and 32 rows, 1.2 for 64, 16.5 for 1024, that is 620 10^12 operations
@@ -21,6 +31,8 @@
 // scheduler do not hide them. Tried: 8 warps a block, a tenth slower; digits of the weight made before, a block of it
 // at a time, which takes 2 ms more for each 1024 rows. What helped: products of one sum never next to each other;
 // copies whose addresses are not made anew; logits finished eight at a time, so that lists are walked once for them.
+// Predicted of the leading products: six ninths of the time or, as three blocks fit a processor, down to a half; of
+// normal rows 0.3 % stay open, half a nanosecond to two each. Not measured: they have not run on a device.
 #pragma once
 
 #include "cuda/digits.cuh"
@@ -30,19 +42,20 @@ namespace isologit::detail::cuda {
 
 inline constexpr int kWeightUnit = 148;
 
-template <class BlockType, int NT>
+template <class BlockType, int NT, bool LEADING>
 struct Digits {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kWarps = Block::kWarps;
   static constexpr int kWeightRows = 16 * kWarps;
   static constexpr int kHiddenRows = 8 * NT;
-  static constexpr int kBlocksPerProcessor = kWarps == 8 ? 1 : NT == 8 ? 2 : 3;
-  static constexpr int kStages = 4;
-  static constexpr int kDepth = kDepthGroup;  // of a stage
-  static constexpr int kOrders = 2 * kDigits - 1;
-  // Of two digits of 8 bits and of the highest of a number, which is below 128 in size.
-  static_assert(std::int64_t{kMostDigitDepth} * (255 * 255 + 2 * 128 * 255) <= std::int64_t{1} << 31);
+  static constexpr int kBlocksPerProcessor = NT == 8 && !LEADING ? 2 : 3;
+  static constexpr int kStages = LEADING ? 3 : 4;
+  static constexpr int kDepth = kDepthGroup;                // of a stage
+  static constexpr int kLeast = LEADING ? kDigits - 1 : 0;  // the least order
+  static constexpr int kOrders = 2 * kDigits - 1 - kLeast;
+  static constexpr int kUnitOfWeight = LEADING ? kWeightUnit + 1 : kWeightUnit;
+  static_assert(std::int64_t{kMostDigitDepth} * kDigits * 255 * 128 <= std::int64_t{1} << 31);
   static constexpr int kSamples = 8;  // chunks of a row that each of its four lanes looks at
   static constexpr int kMargin = 1;
   static constexpr int kMostNoted = 16;
@@ -57,16 +70,20 @@ struct Digits {
   struct Shared {
     union {
       Stage stage[kStages];
-      std::int32_t sums[kWarps][kOrders][kHiddenRows][16];
+      struct {  // when the products are done
+        std::int32_t sums[kWarps][kOrders][kHiddenRows][16];
+        Outside list[kWeightRows][kMostOutside];
+      } after;
     };
     std::uint16_t noted[kWeightRows][4][kMostNoted];  // of a row and lane: which eighths of the row
-    Outside list[kWeightRows][kMostOutside];
     std::uint32_t outside[kWeightRows];
+    std::uint32_t low[kWeightRows];  // the sum of a row's lowest digits
     int window[kWeightRows];
   };
   struct Lane {
     std::int32_t c[NT][kOrders][4];
     int window[2], noted[2];
+    std::uint32_t low[2];
     float scale[2];
   };
   struct Eight {
@@ -80,8 +97,9 @@ struct Digits {
   };
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int row_block, int tile) {
-    typename Block::template PerThread<Lane> state;
     const int row0 = row_block * kHiddenRows;
+    if (p.leading && are_leading_enough(block, p, row0) != LEADING) return;
+    typename Block::template PerThread<Lane> state;
     // The last tile begins earlier, so that all have as many rows.
     const int v0 = (tile + 1) * kWeightRows <= p.vocab ? tile * kWeightRows : p.vocab - kWeightRows;
     const int stages = p.depth / kDepth;
@@ -103,6 +121,23 @@ struct Digits {
   }
 
  private:
+  // Of the block's hidden rows: for all but a few.
+  ISOLOGIT_DEVICE static bool are_leading_enough(Block& block, const Product& p, int row0) {
+    int others = 0;
+    block.each_warp([&](int) {
+      others = 0;
+      ISOLOGIT_UNROLL
+      for (int i = 0; i < kHiddenRows; i += 32) {
+        std::uint32_t which = block.ballot([&](int lane) {
+          const int row = row0 + i + lane;
+          return row < p.rows && p.hidden_digits.facts[row].leading == 0;
+        });
+        for (; which != 0; which &= which - 1) ++others;
+      }
+    });
+    return others <= kHiddenRows / 16;
+  }
+
   ISOLOGIT_DEVICE static const std::uint16_t* weight_row(const Product& p, int v) {
     return static_cast<const std::uint16_t*>(p.weight) + v * p.weight_stride;
   }
@@ -184,6 +219,7 @@ struct Digits {
         const int window = guess < 21 ? 21 : guess > 254 ? 254 : guess;  // so that the scale is an f32 number
         state(warp, lane).window[s] = window;
         state(warp, lane).noted[s] = 0;
+        state(warp, lane).low[s] = 0;
         state(warp, lane).scale[s] = static_cast<float>(power_of_two(kWeightUnit - window));
         const int row = 16 * warp + 8 * s + (lane >> 2);
         shared.window[row] = window;
@@ -224,13 +260,12 @@ struct Digits {
         }
       });
       ISOLOGIT_UNROLL
-      for (int i = 0; i < kDigits; ++i) {
+      for (int i = kLeast > j ? kLeast - j : 0; i < kDigits; ++i) {
         ISOLOGIT_UNROLL
         for (int n = 0; n < NT; ++n) {
-          block.mma_bytes([&](int lane) -> std::int32_t* { return state(warp, lane).c[n][i + j]; },
+          block.mma_bytes([&](int lane) -> std::int32_t* { return state(warp, lane).c[n][i + j - kLeast]; },
                           [&](int lane) -> const std::uint32_t* { return a(lane).digit[i]; },
-                          [&](int lane) -> const std::uint32_t* { return b(lane).row[n].word; }, false,
-                          j == kDigits - 1);
+                          [&](int lane) -> const std::uint32_t* { return b(lane).row[n].word; });
         }
       }
     }
@@ -264,6 +299,10 @@ struct Digits {
     }
     ISOLOGIT_UNROLL
     for (int s = 0; s < 2; ++s) {
+      if (LEADING) {
+        ISOLOGIT_UNROLL
+        for (int j = 0; j < 8; ++j) whole[s][j] <<= 1;
+      }
       ISOLOGIT_UNROLL
       for (int half = 0; half < 2; ++half) {
         const std::uint32_t* w = whole[s] + 4 * half;
@@ -272,6 +311,7 @@ struct Digits {
         a.digit[0][2 * half + s] = bytes_of(low, high, 0x5410);
         a.digit[1][2 * half + s] = bytes_of(low, high, 0x7632);
         a.digit[2][2 * half + s] = bytes_of(bytes_of(w[0], w[1], 0x0062), bytes_of(w[2], w[3], 0x0062), 0x5410);
+        if (LEADING) own.low[s] = sum_of_bytes(a.digit[0][2 * half + s], own.low[s]);
       }
     }
   }
@@ -312,7 +352,7 @@ struct Digits {
           const float rest = rest_of(Bf16::value(elements[k]), own.scale[s], own.window[s]);
           if (rest == 0.0F) continue;
           const std::uint32_t at = block.take(shared.outside[row]);
-          if (at < kMostOutside) shared.list[row][at] = {k, rest};
+          if (at < kMostOutside) shared.after.list[row][at] = {k, rest};
         }
       }
     }
@@ -329,7 +369,22 @@ struct Digits {
   template <class State>
   ISOLOGIT_DEVICE static void finish(Block& block, Shared& shared, State& state, const Product& p, int warp, int v0,
                                      int row0) {
+    struct Low {
+      std::uint32_t sum[2];
+    };
+    typename Block::template PerLane<Low> low;
+    if (LEADING) {
+      block.each_lane([&](int lane) { low(lane) = {{state(warp, lane).low[0], state(warp, lane).low[1]}}; });
+      block.reduce([&](int lane) -> Low& { return low(lane); }, 1, 4,
+                   [](Low& to, const Low& from) {
+                     to.sum[0] += from.sum[0];
+                     to.sum[1] += from.sum[1];
+                   });
+    }
     block.each_lane([&](int lane) {
+      if (LEADING && (lane & 3) == 0) {
+        for (int s = 0; s < 2; ++s) shared.low[16 * warp + 8 * s + (lane >> 2)] = low(lane).sum[s];
+      }
       list_outside(block, shared, state(warp, lane), p, v0, 16 * warp + (lane >> 2), lane & 3);
       ISOLOGIT_UNROLL
       for (int n = 0; n < NT; ++n) {
@@ -337,7 +392,7 @@ struct Digits {
         for (int o = 0; o < kOrders; ++o) {
           ISOLOGIT_UNROLL
           for (int i = 0; i < 4; ++i) {
-            shared.sums[warp][o][8 * n + 2 * (lane & 3) + (i & 1)][8 * (i >> 1) + (lane >> 2)] =
+            shared.after.sums[warp][o][8 * n + 2 * (lane & 3) + (i & 1)][8 * (i >> 1) + (lane >> 2)] =
                 state(warp, lane).c[n][o][i];
           }
         }
@@ -370,17 +425,24 @@ struct Digits {
       const int row = hidden_row(p, row0, first, i);
       std::int64_t sum = 0;
       ISOLOGIT_UNROLL
-      for (int o = kOrders - 1; o >= 0; --o) sum = sum * 256 + shared.sums[warp][o][first + 2 * i][column];
-      sum -= p.hidden_digits.facts[row].sum * (std::int64_t{1} << 22);
-      const double unit = power_of_two(shared.window[own] - kWeightUnit + p.hidden_digits.facts[row].window - kUnit);
+      for (int o = kOrders - 1; o >= 0; --o) sum = sum * 256 + shared.after.sums[warp][o][first + 2 * i][column];
+      const WholeFacts& whole = p.hidden_digits.facts[row].whole;
+      double left_out = 0.0;  // at most so much of what is not in the sum
+      if (LEADING) {
+        sum = (sum << 8 * kLeast) - whole.sum * (std::int64_t{1} << 23) + whole.low_sum * (std::int64_t{1} << 15);
+        left_out = 0x1p15 * whole.low_size + static_cast<double>(whole.most) * static_cast<double>(shared.low[own]);
+      } else {
+        sum -= whole.sum * (std::int64_t{1} << 22);
+      }
+      const double unit = power_of_two(shared.window[own] - kUnitOfWeight + p.hidden_digits.facts[row].window - kUnit);
       const auto high = static_cast<double>(sum);
-      z[i] = {high * unit, 0.0};
+      z[i] = {high * unit, left_out * unit};
       z[i].add(static_cast<double>(sum - static_cast<std::int64_t>(high)) * unit);
     }
     // (whole + rest) (whole + rest), of which the first product is there.
     ISOLOGIT_ROLLED
     for (int j = 0; j < outside && j < kMostOutside; ++j) {
-      const Outside element = shared.list[own][j];
+      const Outside element = shared.after.list[own][j];
       ISOLOGIT_UNROLL
       for (int i = 0; i < kAtOnce; ++i) {
         const std::uint32_t word =

@@ -79,15 +79,24 @@ void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
   }
 }
 
+// For results in bf16 the leading products come first; blocks of hidden rows for which these are not enough leave
+// theirs to all nine.
+template <class Launcher, int NT>
+void launch_digits_of(Launcher& launcher, const Product& p) {
+  using Four = typename Launcher::template Block<4>;
+  if (p.leading) launch_tiles<Digits<Four, NT, true>>(launcher, p, true);
+  launch_tiles<Digits<Four, NT, false>>(launcher, p, true);
+}
+
 // Of bf16, and then by f64 products what is left open in whole tiles.
 template <class Launcher>
 void launch_digits(Launcher& launcher, Product p) {
   using Four = typename Launcher::template Block<4>;
-  if (p.vocab >= Digits<Four, 8>::kWeightRows) {
+  if (p.vocab >= Digits<Four, 8, false>::kWeightRows) {
     if (p.rows <= 32 || (p.rows <= 64 && p.vocab < kManyWeightRows)) {
-      launch_tiles<Digits<Four, 4>>(launcher, p, true);
+      launch_digits_of<Launcher, 4>(launcher, p);
     } else {
-      launch_tiles<Digits<Four, 8>>(launcher, p, true);
+      launch_digits_of<Launcher, 8>(launcher, p);
     }
     p.repair = true;
   }
@@ -168,10 +177,11 @@ inline bool takes_digits(const Operand& hidden, const Operand& weight, int rows,
          is_aligned(weight, size);
 }
 
-// Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape.
+// Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape. to_bf16: for results of
+// that type.
 template <class Launcher>
 Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
-                 int vocab, int size, void* workspace, const Workspace& space, bool fast) {
+                 int vocab, int size, void* workspace, const Workspace& space, bool fast, bool to_bf16 = false) {
   using Eight = typename Launcher::template Block<8>;
   auto* memory = static_cast<char*>(workspace);
   auto* words = static_cast<std::uint32_t*>(workspace);
@@ -192,9 +202,12 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
   if (by_digits) {
     p.hidden_digits = {reinterpret_cast<std::uint8_t*>(memory + space.digits_at),
                        reinterpret_cast<DigitFacts*>(memory + space.digit_facts_at)};
+    p.leading = to_bf16;
+    const int spare = !p.leading ? 0 : size < 256 * kSpare ? size / 256 : kSpare;
     launcher.template launch<PrepareDigits<Eight>>(
         all_rows, 1,
-        DigitPreparation{data, hidden.stride, rows, size, depth, p.hidden_digits.digits, p.hidden_digits.facts});
+        DigitPreparation{data, hidden.stride, rows, size, depth, spare, facts, p.hidden_digits.digits,
+                         p.hidden_digits.facts});
   }
   p.weight = weight.data;
   p.weight_stride = weight.stride;
@@ -232,7 +245,8 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   const Workspace space = workspace_of(r.rows, r.size, r.hidden.type);
   for (std::int64_t first = 0; first < r.rows; first += kRowsAtOnce) {
     const int rows = static_cast<int>(r.rows - first < kRowsAtOnce ? r.rows - first : kRowsAtOnce);
-    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, space, r.fast);
+    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, space, r.fast,
+                         r.logits_type == kBf16);
     p.bias = r.bias;
     p.bias_type = r.bias_type;
     p.vocab = r.vocab;

@@ -37,6 +37,7 @@ struct Product {
   bool by_halves;
   std::int64_t plane;
   DigitRows hidden_digits;  // or null
+  bool leading;             // the leading products of digits where they are enough (digit_products.cuh)
   bool repair;              // only tiles whose logits are open (Staged)
   bool fast;                // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
   const RowFacts* facts;

@@ -20,7 +20,7 @@ KERNELS = {
     "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
-OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.U8"}  # than DMMA
+OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.S8"}  # than DMMA
 
 
 def short(name: str) -> str:

@@ -124,7 +124,7 @@ class HostBlock {
   }
 
   template <class C, class A, class B>
-  void mma_bytes(C c_of, A a_of, B b_of, bool a_has_sign, bool b_has_sign) {
+  void mma_bytes(C c_of, A a_of, B b_of) {
     const auto byte = [](std::uint32_t four, int k, bool has_sign) {
       const auto bits = static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU);
       return has_sign && bits > 127 ? bits - 256 : bits;
@@ -134,8 +134,8 @@ class HostBlock {
         std::int32_t& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
         for (int k = 0; k < 32; ++k) {
           const int t = k % 16 / 4;
-          const std::int32_t a = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, a_has_sign);
-          const std::int32_t b = byte(b_of(4 * column + t)[k / 16], k, b_has_sign);
+          const std::int32_t a = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, false);
+          const std::int32_t b = byte(b_of(4 * column + t)[k / 16], k, true);
           c += a * b;  // past 31 bits the sanitizer says so
         }
       }

@@ -50,13 +50,13 @@ class ContractDraws(torch.nn.Module):
             )
         params = [self._runner.requests[name].sampling_params for name in batch.req_ids]
         numbers = [_requests.numbers_of(*one) for one in zip(params, batch.req_ids, strict=True)]
-        cuts = _cuts(params)
+        cuts = {name: values.to(logits.device) for name, values in _cuts(params).items()}
         drawn = isologit.sample_of_logits(
             logits,
-            seed=torch.tensor([seed for seed, _ in numbers]),
-            sequence_id=torch.tensor([index for _, index in numbers]),
+            seed=torch.tensor([seed for seed, _ in numbers]).to(logits.device),
+            sequence_id=torch.tensor([index for _, index in numbers]).to(logits.device),
             # Where the drawn token will stand: after all that there are.
-            position=torch.from_numpy(batch.num_tokens_no_spec[: batch.num_reqs].astype("int64")),
+            position=torch.from_numpy(batch.num_tokens_no_spec[: batch.num_reqs].astype("int64")).to(logits.device),
             threads=self._threads,
             processors=self._processors,
             **cuts,
@@ -68,9 +68,7 @@ class ContractDraws(torch.nn.Module):
         if not self.logprobs_mode.startswith("processed"):
             return None
         if any((values != none).any() for values, none in zip(cuts.values(), (0, 0, 1), strict=True)):
-            kept = isologit.cut_mask_of_logits(
-                logits, threads=self._threads, processors=self._processors, **cuts
-            )
+            kept = isologit.cut_mask_of_logits(logits, threads=self._threads, processors=self._processors, **cuts)
             logits = logits.masked_fill(~kept, -torch.inf)
         return logits if self.logprobs_mode == "processed_logits" else Sampler.compute_logprobs(logits)
 

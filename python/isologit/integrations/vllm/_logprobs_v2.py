@@ -1,6 +1,7 @@
 """The same in vLLM's V2 model runner, whose log_softmax is one function of a module, known by name in another.
 
-The runner needs Triton. It has run on the CPU, in Triton's interpreter; logits elsewhere are refused.
+The runner needs Triton. It has run on the CPU, in Triton's interpreter; its function has been called with tensors of a
+device that tests pretend.
 """
 
 from torch import Tensor
