@@ -5,8 +5,10 @@ Where the model's own code or its caller does anything with such logits, they ar
 the head gives; autograd goes through them either way.
 """
 
+import copy
 import inspect
 import operator
+import warnings
 from typing import Any
 
 import torch
@@ -15,29 +17,28 @@ from torch.utils._pytree import tree_map_only
 
 from isologit import _numbers, losses
 
+_ATEN = torch.ops.aten
+_DIVIDE, _TANH, _MULTIPLY = _ATEN.div.Tensor, _ATEN.tanh.default, _ATEN.mul.Tensor
+Step = tuple[Any, ...]  # an operator of logits, and its number if it has one
+Steps = tuple[Step, ...]
 
-class DeferredLogits(Tensor):
-    """f32 [..., V] of hidden [..., H] and an LMHead, without memory of its own."""
 
-    @staticmethod
-    def __new__(cls, head: nn.Module, hidden: Tensor) -> "DeferredLogits":
-        rows = head.weight.shape[0] if head.vocab_size is None else head.vocab_size
-        shape = (*hidden.shape[:-1], rows)
-        return Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=hidden.device)
+class _Recipe:
+    """What logits are of: a head, hidden states [..., H], and the steps of a softcap and a scale that the model has
+    taken since, each an operator and its number. They are made once."""
 
-    def __init__(self, head: nn.Module, hidden: Tensor) -> None:
-        self.head, self.hidden, self.made = head, hidden, None
-        self.changed = False  # by an operation in place
+    def __init__(self, head: nn.Module, hidden: Tensor, steps: Steps = ()) -> None:
+        self.head, self.hidden, self.steps = head, hidden, steps
         self.parameters = _parameters(head)
         self.versions = _versions(hidden, self.parameters)
+        self.made: Tensor | None = None
+        self.changed = False  # by an operation in place
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    def copy(self) -> "DeferredLogits":
-        """Deferred too: DDP that looks for unused parameters copies all that a model returns."""
-        copied = DeferredLogits(self.head, self.hidden)
-        copied.parameters, copied.versions = self.parameters, self.versions
-        return copied
+    def then(self, *steps: Step) -> "_Recipe":
+        """Of the logits after further steps; of a copy of them if there are none."""
+        recipe = copy.copy(self)
+        recipe.steps = (*self.steps, *steps)
+        return recipe
 
     def make(self) -> Tensor:
         """The logits, without autograd: below it."""
@@ -51,45 +52,96 @@ class DeferredLogits(Tensor):
                     "look at them before, or call it without"
                 )
             with torch.no_grad():
-                self.made = self.head.plain_logits(self.hidden)
+                made = self.head.plain_logits(self.hidden)
+                for function, *number in self.steps:
+                    made = function(made, *number)
+            self.made = made
         return self.made
+
+    def is_of_the_head(self) -> bool:
+        """Whether all that was done to the logits are the transforms of the head, in its order."""
+        return not self.changed and _taken(self.steps) == _taken(_steps_of(self.head))
+
+
+class DeferredLogits(Tensor):
+    """f32 [..., V], without memory of its own."""
+
+    @staticmethod
+    def __new__(cls, recipe: _Recipe) -> "DeferredLogits":
+        head, hidden = recipe.head, recipe.hidden
+        rows = head.weight.shape[0] if head.vocab_size is None else head.vocab_size
+        shape = (*hidden.shape[:-1], rows)
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, device=hidden.device)
+
+    def __init__(self, recipe: _Recipe) -> None:
+        self.recipe = recipe
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
     # What torch refuses to subclasses, or does without dispatch.
     def tolist(self) -> list[Any]:
-        return self.detach().tolist()
+        return self.recipe.make().tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
         if self.requires_grad and not force:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return self.detach().numpy(force=force)
+        return self.recipe.make().numpy(force=force)
 
     def data_ptr(self) -> int:
-        return self.detach().data_ptr()
+        return self.recipe.make().data_ptr()
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self.detach().__dlpack__(**options)
+        return self.recipe.make().__dlpack__(**options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.detach().requires_grad_(self.requires_grad).__reduce_ex__(protocol)
+        return self.recipe.make().detach().requires_grad_(self.requires_grad).__reduce_ex__(protocol)
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        named = named or {}
-        if function is torch.ops.aten.clone.default and arguments[0].made is None:
-            return arguments[0].copy()
-        found = function(*_made(arguments), **_made(named))
+        recipe = _recipe_after(function, arguments)
+        if recipe is not None:
+            return cls(recipe)
+        found = function(*_made(arguments), **_made(named or {}))
         if any(argument.alias_info and argument.alias_info.is_write for argument in function._schema.arguments):
             for argument in arguments:
                 if isinstance(argument, DeferredLogits):
-                    argument.changed = True
+                    argument.recipe.changed = True
                     return argument
         return found
 
 
+def _recipe_after(function: Any, arguments: Any) -> _Recipe | None:
+    """Of what an operation gives, if it need not look at its logits: autograd saves what tanh gives, DDP that looks for
+    unused parameters copies all that a model returns."""
+    logits, *numbers = arguments
+    if not isinstance(logits, DeferredLogits) or logits.recipe.made is not None:
+        return None
+    if function is _ATEN.detach.default:
+        return logits.recipe  # the same memory
+    if function is _ATEN.clone.default:
+        return logits.recipe.then()
+    if function in (_DIVIDE, _TANH, _MULTIPLY) and all(isinstance(x, (int, float)) for x in numbers):
+        return logits.recipe.then((function, *numbers))
+    return None
+
+
+def _steps_of(head: nn.Module) -> Steps:
+    """The transforms of a head as models of Transformers write them."""
+    cap = () if head.softcap is None else ((_DIVIDE, head.softcap), (_TANH,), (_MULTIPLY, head.softcap))
+    scale = () if head.scale is None else ((_MULTIPLY, head.scale),)
+    scale += () if head.divide is None else ((_DIVIDE, head.divide),)
+    return scale + cap if head.transform_order == "scale_first" else cap + scale
+
+
+def _taken(steps: Steps) -> Steps:
+    """Without products with 1 and divisions by it."""
+    return tuple(step for step in steps if step[1:] != (1,))
+
+
 def _made(arguments: Any) -> Any:
-    return tree_map_only(DeferredLogits, DeferredLogits.make, arguments)
+    return tree_map_only(DeferredLogits, lambda logits: logits.recipe.make(), arguments)
 
 
 def _parameters(head: nn.Module) -> list[Tensor]:
@@ -108,7 +160,7 @@ class _Defer(torch.autograd.Function):
         ctx.head = head
         ctx.set_materialize_grads(False)  # of logits that no loss is of
         ctx.save_for_backward(hidden, *parameters)
-        return DeferredLogits(head, hidden.detach())
+        return DeferredLogits(_Recipe(head, hidden.detach()))
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -134,7 +186,7 @@ def defer(head: nn.Module, hidden: Tensor) -> Tensor:
     if not _is_alone(head) or any(x.is_inference() for x in (hidden, *_parameters(head))):
         return head.plain_logits(hidden)
     deferred = _Defer.apply(head, hidden, *_parameters(head))
-    deferred.hidden = hidden  # with its graph, which the loss goes through
+    deferred.recipe.hidden = hidden  # with its graph, which the loss goes through
     return deferred
 
 
@@ -149,19 +201,22 @@ def causal_lm_loss(
 ) -> Tensor:
     """transformers.loss.loss_utils.ForCausalLMLoss; of logits that nobody has looked at, their hidden states' cross
     entropy, over num_items_in_batch rounded once. Token t + 1 is scored at t, unless shift_labels tell what is."""
-    if not isinstance(logits, DeferredLogits) or logits.changed or others.get("weight") is not None:
+    deferred = isinstance(logits, DeferredLogits) and logits.recipe.is_of_the_head()
+    if not deferred or others.get("weight") is not None:
         from transformers.loss.loss_utils import ForCausalLMLoss
 
         return ForCausalLMLoss(logits, labels, vocab_size, num_items_in_batch, ignore_index, shift_labels, **others)
     if shift_labels is None:
         shift_labels = nn.functional.pad(labels, (0, 1), value=ignore_index)[..., 1:]
-    hidden = logits.hidden.reshape(-1, logits.hidden.shape[-1])
+    head, hidden = logits.recipe.head, logits.recipe.hidden
+    hidden = hidden.reshape(-1, hidden.shape[-1])
     target = shift_labels.reshape(-1).to(hidden.device)
     if not torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
-        logits.make()  # evaluation looks at them when the model has returned, and FSDP has sharded the weight again
+        # Evaluation looks at them when the model has returned, and FSDP has sharded the weight again.
+        logits.recipe.make()
     if num_items_in_batch is None:
-        return logits.head.cross_entropy(hidden, target, ignore_index=ignore_index)
-    each = logits.head.cross_entropy(hidden, target, ignore_index=ignore_index, reduction="none")
+        return head.cross_entropy(hidden, target, ignore_index=ignore_index)
+    each = head.cross_entropy(hidden, target, ignore_index=ignore_index, reduction="none")
     return losses.mean(each, num_items_in_batch)
 
 
@@ -190,14 +245,19 @@ def _inner(model: nn.Module) -> nn.Module:
 
 
 def begin(model: nn.Module, head: nn.Module) -> None:
-    """Calls with labels defer from here on, if the model's loss is Transformers' usual one, of just what the head
-    gives."""
+    """Calls with labels defer from here on, if the model's loss is Transformers' usual one."""
     from transformers.loss.loss_utils import ForCausalLMLoss
 
+    from isologit.integrations import _adapter, _table
+
+    try:
+        _adapter.check(_table.TRANSFORMERS)
+    except (ImportError, NotImplementedError) as moved:
+        warnings.warn(f"{moved}; models that are called with labels will make logits for their loss", stacklevel=3)
+        return
     model = _inner(model)
-    plain = head.softcap is None and head.scale is None and head.divide is None
     names = inspect.unwrap(type(model).forward).__code__.co_names
-    if plain and "loss_function" in names and getattr(model, "loss_function", None) is ForCausalLMLoss:
+    if "loss_function" in names and getattr(model, "loss_function", None) is ForCausalLMLoss:
         model.loss_function = causal_lm_loss
         model._isologit_deferring = _Deferring(model, head)
 

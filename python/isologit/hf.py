@@ -58,7 +58,7 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
 
     `model(..., labels=...)` makes its loss of the hidden states, as linear_cross_entropy does, and no logits: those
     that it returns are made when they are looked at. So it is where the loss is Transformers' usual one for causal
-    models and the model does nothing to its logits; not under torch.compile or inference_mode, or with hooks.
+    models; not under torch.compile or inference_mode, or with hooks.
 
     A head that PEFT has wrapped with LoRA stays in its place and makes its logits by the LMHead, of the real number
     base + scale b a; it trains, and an adapter that is disabled, merged or chosen later is followed.

@@ -212,6 +212,13 @@ def prime_rl(hidden, weight, ids, temperature):
     return [found["logprobs"][0], found["entropy"][0]]
 
 
+def prime_rl_support(hidden, weight, ids, temperature):
+    head = integrations.prime_rl.OutputLinear(weight, vocab_size=VOCAB)
+    support = torch.stack([ids, ids], -1)
+    found = head(hidden[None], ids[None], torch.full((1, len(ids)), temperature), support_token_ids=support[None])
+    return [found["support_logprobs"][0, :, 1], found["entropy"][0]]
+
+
 def trl(hidden, weight, ids, temperature):
     function = named("trl.trainer.utils:_ChunkedLogProbFunction")
     outputs = ("entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -227,6 +234,7 @@ CASES = {
     "nemo_rl": Case("nemo_rl", nemo_rl, has_entropy=False, has_temperature=False),
     "megatron": Case("megatron", megatron, force=not_replaced),
     "prime_rl": Case("prime_rl", prime_rl, force=not_replaced),
+    "prime_rl, support": Case("prime_rl", prime_rl_support, force=not_replaced),
     "liger": Case("liger", liger, has_entropy=False, has_temperature=False),
     "openrlhf": Case("openrlhf", openrlhf, ("openrlhf.models.utils",), from_logits=True),
     "areal": Case("areal", areal, ("areal.utils.functional.vocab_parallel",), from_logits=True),

@@ -1,16 +1,12 @@
 """Two ranks of a training step of a model whose head, or head and body, are isologit's, each with a row of the batch.
 Prints, in JSON, what differs from one process: for each rank {case: {tensor: how many of its values}}."""
 
-import json
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 from unittest import mock
 
+import forked
 import torch
-import torch.distributed as dist
 import transformers
 from torch import nn
 from torch.distributed.fsdp import fully_shard
@@ -37,9 +33,9 @@ IDS = torch.randint(3, 61, (RANKS, 9), generator=torch.Generator().manual_seed(5
 ITEMS = 23  # tokens of the whole batch and of others, which the loss is over
 
 
-def model_of(scope: str, tied: bool = True) -> nn.Module:
+def model_of(scope: str, tied: bool = True, family: str = "Qwen3") -> nn.Module:
     torch.manual_seed(0)
-    config = transformers.Qwen3Config(**CONFIG, tie_word_embeddings=tied)
+    config = getattr(transformers, f"{family}Config")(**CONFIG, tie_word_embeddings=tied)
     model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     hf.install(model, scope=scope)
     return model
@@ -116,8 +112,8 @@ class Case(NamedTuple):
     wrapped: Callable[[], nn.Module] | None = None
 
 
-def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module]) -> Case:
-    return Case(lambda: model_of(scope), of_labels, wrap)
+def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module], family: str = "Qwen3") -> Case:
+    return Case(lambda: model_of(scope, family=family), of_labels, wrap)
 
 
 CASES = {
@@ -127,6 +123,8 @@ CASES = {
     "labels, ddp": with_labels("head", ddp),
     "labels, ddp, unused": with_labels("head", ddp_unused),
     "labels, fsdp2": with_labels("head", fsdp2),
+    "labels, capped, ddp, unused": with_labels("head", ddp_unused, "Gemma2"),
+    "labels, capped, fsdp2": with_labels("head", fsdp2, "Gemma2"),
     "labels, model, ddp": with_labels("model", ddp_unused),
     "labels, model, fsdp2": with_labels("model", fsdp2),
     "labels, fsdp2 of the head": Case(hooked, of_logits, fsdp2_head, lambda: model_of("head", tied=False)),
@@ -175,31 +173,11 @@ def evaluation(rank: int) -> dict[str, int]:
     return {"logits": different(out.logits, right), "loss": different(out.loss, loss), "not refused": int(not refused)}
 
 
-def work(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS)
+def work(rank: int) -> dict[str, dict[str, int]]:
     found = {name: differences(rank, case) for name, case in CASES.items()}
     found["evaluation"] = evaluation(rank)
-    with open(f"{folder}/{rank}.json", "w") as file:
-        json.dump(found, file)
-    dist.barrier()
-    dist.destroy_process_group()
+    return found
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        children = []
-        for rank in range(RANKS):
-            child = os.fork()
-            if child == 0:
-                code = 1
-                try:
-                    work(rank, folder)
-                    code = 0
-                except BaseException:
-                    sys.excepthook(*sys.exc_info())
-                os._exit(code)
-            children.append(child)
-        if any([os.waitpid(child, 0)[1] for child in children]):  # a list: all are waited for
-            sys.exit("a rank failed")
-        print(json.dumps([json.load(open(f"{folder}/{rank}.json")) for rank in range(RANKS)]))
+    forked.say(work, RANKS)

@@ -15,15 +15,17 @@ import expected_gradients  # noqa: E402
 import expected_scores  # noqa: E402
 from expected import round_once, same_bits  # noqa: E402
 from gradient_problem import dz_of  # noqa: E402
-from test_hf import IDS, VOCAB, body, tiny  # noqa: E402
+from test_hf import FAMILIES, IDS, VOCAB, body, tiny  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 from transformers.loss.loss_utils import ForCausalLMLoss  # noqa: E402
 
 import isologit  # noqa: E402
 import isologit.hf  # noqa: E402
-from isologit._deferred import DeferredLogits, causal_lm_loss  # noqa: E402
+from isologit._deferred import DeferredLogits, causal_lm_loss, defer  # noqa: E402
+from isologit.integrations import _table  # noqa: E402
 
+KINDS = ["Qwen3", "Gemma2", "Gemma3", "Cohere", "Granite"]  # plain, capped twice, scaled, divided
 LABELS = torch.tensor([[-100, -100, 5, 6, 7, 8], [9, 10, 11, -100, 13, 14]])
 
 
@@ -64,10 +66,12 @@ def test_the_loss_is_that_of_the_hidden_states(scope):
     assert all(same_bits(one, other) for one, other in zip(gradients(model, found), wanted, strict=True))
 
 
-@pytest.mark.parametrize("given", [None, int, torch.tensor])
-def test_loss_and_gradients_are_those_of_the_definition(given):
-    """A loss over num_items_in_batch is a sum divided, rounded once."""
-    model = installed(tied=False, dtype=torch.float32)
+@pytest.mark.parametrize(
+    ("family", "given"), [*((each, None) for each in KINDS), ("Qwen3", int), ("Gemma3", torch.tensor)]
+)
+def test_loss_and_gradients_are_those_of_the_definition(family, given):
+    """Of logits whose steps are rounded once each; a loss over num_items_in_batch is a sum divided, rounded once."""
+    model = installed(family, tied=False, dtype=torch.float32)
     head = model.get_output_embeddings()
     head.gradients = "exact"
     seen = []
@@ -75,7 +79,10 @@ def test_loss_and_gradients_are_those_of_the_definition(given):
     model(input_ids=IDS, labels=LABELS)
     hidden, weight = seen[-1].detach().flatten(0, 1), head.weight.detach()
     target = torch.nn.functional.pad(LABELS, (0, 1), value=-100)[:, 1:].flatten()
-    z, counted = expected.logits(hidden, weight).tolist(), (target != -100).nonzero().flatten().tolist()
+    steps = FAMILIES[family][1]
+    transforms = expected_gradients.Transforms([1.0] * len(target), **steps).steps(0)
+    z = expected.logits(hidden, weight, transforms=transforms).tolist()
+    counted = (target != -100).nonzero().flatten().tolist()
     scores = {n: expected_scores.of_row(z[n], z[n], list(range(VOCAB)), [int(target[n])]) for n in counted}
     total = -sum(Fraction(scores[n]["logprobs"][0]) for n in counted)
     # A number by which the sum, if it were rounded, would not give the same.
@@ -89,7 +96,7 @@ def test_loss_and_gradients_are_those_of_the_definition(given):
     each = -round_once(Fraction(g.item()) / count)
     upstream = torch.where(target == -100, 0.0, torch.tensor(each))
     none = torch.zeros(len(target))
-    dz = dz_of(hidden, weight, None, target.clamp(min=0)[:, None], upstream[:, None], none, none)
+    dz = dz_of(hidden, weight, None, target.clamp(min=0)[:, None], upstream[:, None], none, none, **steps)
     dhidden, dweight = expected_gradients.gradients(dz, hidden, weight)[:2]
     assert same_bits(seen[-1].grad.flatten(0, 1), dhidden) and same_bits(head.weight.grad, dweight)
 
@@ -104,8 +111,9 @@ def test_what_transformers_loss_takes():
     assert model(input_ids=IDS, labels=torch.full_like(LABELS, -100)).loss.isnan()
 
 
-def test_no_logits_are_in_memory():
-    model, ids = installed(tied=False), IDS.repeat(20, 1)
+@pytest.mark.parametrize("family", KINDS)
+def test_no_logits_are_in_memory(family):
+    model, ids = installed(family, tied=False), IDS.repeat(20, 1)
     with Largest() as largest:
         model(input_ids=ids, labels=ids).loss.backward()
     assert largest.size < ids.numel() * VOCAB
@@ -114,10 +122,11 @@ def test_no_logits_are_in_memory():
     assert largest.size == ids.numel() * VOCAB
 
 
-def test_logits_that_are_looked_at_are_those_without_labels():
-    model = installed(dtype=torch.float32)
+@pytest.mark.parametrize("family", KINDS)
+def test_logits_that_are_looked_at_are_those_without_labels(family):
+    model = installed(family, dtype=torch.float32)
     right, found = model(input_ids=IDS).logits, model(input_ids=IDS, labels=LABELS).logits
-    assert isinstance(found, DeferredLogits) and found.made is None
+    assert isinstance(found, DeferredLogits) and found.recipe.made is None
     assert (found.shape, found.dtype, found.requires_grad) == (right.shape, right.dtype, True)
     wanted = gradients(model, (right[..., :-1, :] * 2).tanh().sum())
     assert all(
@@ -151,7 +160,7 @@ def test_a_copy_is_made_when_it_is_looked_at_too():
     wanted = gradients(model, model(input_ids=IDS).logits.sum())
     found = gradients(model, copied.sum())
     assert all(same_bits(one, other) for one, other in zip(found, wanted, strict=True))
-    assert logits.made is None and same_bits(copied.detach(), right)
+    assert logits.recipe.made is None and same_bits(copied.detach(), right)
     copied.div_(2)
     assert same_bits(logits.detach(), right) and same_bits(copied.detach(), right / 2)
 
@@ -169,7 +178,7 @@ def test_copies_sizes_and_uninstall():
     model = installed()
     copied = copy.deepcopy(model)
     logits = copied(input_ids=IDS, labels=LABELS).logits
-    assert logits.head is copied.get_output_embeddings() is not model.get_output_embeddings()
+    assert logits.recipe.head is copied.get_output_embeddings() is not model.get_output_embeddings()
     model.resize_token_embeddings(VOCAB + 3)
     assert model(input_ids=IDS, labels=LABELS).logits.shape[-1] == VOCAB + 3
     isologit.hf.uninstall(model)
@@ -177,12 +186,45 @@ def test_copies_sizes_and_uninstall():
     assert model.loss_function is ForCausalLMLoss and not model._forward_hooks and not model._forward_pre_hooks
 
 
-@pytest.mark.parametrize("family", ["Gemma2", "Cohere", "Granite"])
-def test_what_does_something_to_its_logits_does_not_defer(family):
-    model = installed(family)
-    made = model(input_ids=IDS, labels=LABELS)
-    assert type(made.logits) is torch.Tensor
-    assert same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
+@pytest.mark.parametrize("order", ["softcap_first", "scale_first"])
+def test_steps_are_the_heads_or_the_loss_is_of_logits_that_are_made(order):
+    model = installed(dtype=torch.float32)
+    hidden, target = body(model).requires_grad_(), torch.nn.functional.pad(LABELS, (0, 1), value=-100)[:, 1:]
+    options = {"softcap": 3.0, "scale": 0.7, "vocab_size": VOCAB}
+    head = isologit.nn.LMHead(model.get_output_embeddings().weight, **options, transform_order=order)
+    right, plain = head.cross_entropy(hidden, target), head(hidden)
+
+    def cap(z):
+        return 3.0 * torch.tanh(z / 3.0)
+
+    ways = {
+        "softcap_first": lambda z: cap(z) * 0.7,
+        "scale_first": lambda z: cap(z * 0.7),
+        "a product with 1": lambda z: ways[order](z * 1.0) / 1,
+        "none": lambda z: z,
+        "another cap": lambda z: 3.0 * torch.tanh(z / 3.5) * 0.7,
+        "another scale": lambda z: cap(z) * 0.7000001,
+        "no product": lambda z: torch.tanh(z / 3.0) * 0.7,
+        "more": lambda z: ways[order](z) + 1e-3,
+        "by a tensor": lambda z: ways[order](z * torch.linspace(0.5, 1, VOCAB)),
+    }
+    assert ways.keys() > {order}
+    for name, steps in ways.items():
+        found = causal_lm_loss(steps(defer(head, hidden)), LABELS, VOCAB)
+        wanted = right if name in (order, "a product with 1") else ForCausalLMLoss(steps(plain), LABELS, VOCAB)
+        assert same_bits(found, wanted), name
+        leaves = (hidden, head.weight)
+        both = (torch.autograd.grad(loss, leaves, retain_graph=True) for loss in (found, wanted))
+        assert all(map(same_bits, *both)), name
+
+
+def test_a_scale_of_1_is_no_step():
+    model = tiny("Cohere", True, torch.float32)
+    model.config.logit_scale = model.logit_scale = 1.0
+    head = isologit.hf.install(model)
+    out = model(input_ids=IDS, labels=LABELS)
+    assert head.scale is None and out.logits.recipe.made is None
+    assert same_bits(out.loss, head.cross_entropy(body(model)[:, :-1], LABELS[:, 1:]))
 
 
 @pytest.mark.parametrize("look", ["numpy", "asarray", "from_dlpack", "pickle", "data_ptr"])
@@ -194,7 +236,7 @@ def test_what_does_not_go_through_dispatch(look):
     ways = {"numpy": lambda x: x.numpy(), "asarray": numpy.asarray, "from_dlpack": torch.from_dlpack}
     ways["pickle"] = lambda x: pickle.loads(pickle.dumps(x))
     if look == "data_ptr":
-        assert found.data_ptr() == found.make().data_ptr() != 0
+        assert found.data_ptr() == found.recipe.make().data_ptr() != 0
     else:
         assert same_bits(torch.as_tensor(ways[look](found)), right)
     with pytest.raises(RuntimeError, match="requires grad"):
@@ -221,17 +263,29 @@ def test_a_head_whose_weight_its_hooks_take_away_does_not_defer():
     assert same_bits(model(input_ids=IDS, labels=LABELS).loss, right)
 
 
-def test_graphs_do_not_defer():
-    model = installed()
+def test_a_loss_of_transformers_that_has_moved_is_left_to_it(monkeypatch):
+    name, model = "transformers.loss.loss_utils:ForCausalLMLoss", tiny("Qwen3", True)
+    names = {**_table.TRANSFORMERS.names, name: "(logits, labels)"}
+    monkeypatch.setattr(_table, "TRANSFORMERS", _table.TRANSFORMERS._replace(names=names))
+    with pytest.warns(UserWarning, match=rf"transformers .*: {name} takes \(logits, labels, .*will make logits"):
+        isologit.hf.install(model)
+    made = model(input_ids=IDS, labels=LABELS)
+    assert type(made.logits) is torch.Tensor and same_bits(made.loss, ForCausalLMLoss(made.logits, LABELS, VOCAB))
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
+def test_graphs_do_not_defer(family):
+    model = installed(family)
     eager = model(input_ids=IDS, labels=LABELS).loss
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager")
     assert abs(compiled(input_ids=IDS, labels=LABELS).loss - eager) < 1e-5
 
 
-def test_an_adapted_head_and_its_model():
+@pytest.mark.parametrize("family", ["Qwen3", "Gemma2"])
+def test_an_adapted_head_and_its_model(family):
     peft = pytest.importorskip("peft")
-    model = tiny("Qwen3", False)
+    model = tiny(family, False)
     model = peft.get_peft_model(model, peft.LoraConfig(r=3, target_modules=["lm_head", "q_proj"]))
     with torch.no_grad():
         model.base_model.model.lm_head.lora_B["default"].weight.normal_()

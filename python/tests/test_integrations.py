@@ -22,8 +22,13 @@ RECORDED = [key for key, package in _table.PACKAGES.items() if not package.on_py
 @pytest.mark.parametrize("key", BARE)
 def test_signatures_and_version_are_those_of_the_table(key):
     with package(key):
-        _adapter.check(key)
+        _adapter.check(_table.PACKAGES[key])
         assert _adapter.version(_table.PACKAGES[key]) == _table.PACKAGES[key].tested
+
+
+def test_signatures_that_are_imitated_are_those_of_the_table():
+    pytest.importorskip("transformers")
+    _adapter.check(_table.TRANSFORMERS)
 
 
 def test_what_moved_is_named(monkeypatch):
@@ -63,14 +68,14 @@ def test_a_split_vocabulary_is_refused(group, monkeypatch):
     hidden, weight = torch.zeros(8, 16), torch.zeros(VOCAB, 16)
     for call in (
         lambda: integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0),
-        lambda: integrations.verl.linear_cross_entropy(hidden, weight, ids, 1.0, "none", group),
-        lambda: integrations.skyrl.fused_lm_head_logprob_apply("torch", hidden, weight, ids, 0, VOCAB, 4, group, False),
         lambda: integrations.nemo_rl.from_parallel_hidden_states_to_logprobs(
             hidden[:, None], weight, True, ids[None], 0, VOCAB, group
         ),
     ):
         with pytest.raises(NotImplementedError, match="group has 2 ranks; expected one"):
             call()
+    with pytest.raises(NotImplementedError, match="hidden states of several ranks that Megatron has not gathered"):
+        integrations.verl.linear_cross_entropy(hidden.requires_grad_(), weight, ids, 1.0, "none", group)
 
 
 def test_the_page_has_the_table():
@@ -119,7 +124,7 @@ def test_recorded_signatures_are_those_of_the_adapters(key):
     """Every argument that the package passes is one that the function takes."""
     adapter = getattr(integrations, key)
     with recorded(key):
-        for where, (_, name, former) in _adapter.check(key).items():
+        for where, (_, name, former) in _adapter.check(_table.PACKAGES[key]).items():
             ours = getattr(adapter, name, None)
             if ours is not None:
                 takes = list(inspect.signature(ours).parameters.values())

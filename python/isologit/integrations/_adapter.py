@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import isologit
 from isologit.integrations._table import PACKAGES, Package
 
 
@@ -38,9 +37,8 @@ def find(where: str) -> tuple[Any, str, Any]:
     return owner, name, getattr(owner, name)
 
 
-def check(key: str) -> dict[str, tuple[Any, str, Any]]:
+def check(package: Package) -> dict[str, tuple[Any, str, Any]]:
     """The names of a package, found; an error if one of them has moved or takes other parameters."""
-    package = PACKAGES[key]
     seen, found = version(package), {}
     here = f"{package.distribution} {seen or '(version not known)'}"
     made_for = f"isologit's adapter was made for {package.tested}: install that version"
@@ -74,7 +72,7 @@ class Adapter:
         """Replaces the names where they are defined and in every module of the package that has imported them."""
         if self._replaced:
             return
-        for where, (owner, name, former) in check(self.key).items():
+        for where, (owner, name, former) in check(PACKAGES[self.key]).items():
             ours = self._functions.get(where.partition(":")[2].replace(".", "_"))
             if ours is None:
                 continue
@@ -113,27 +111,3 @@ def _places(root: str, value: Any) -> list[tuple[Any, str]]:
         for name, held in list(vars(module).items())
         if held is value
     ]
-
-
-def has_several_ranks(group: Any) -> bool:
-    import torch.distributed as dist
-
-    return group is not None and dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
-
-
-def functions_over(group: Any) -> tuple[Any, dict[str, Any]]:
-    """Where the functions are, and what to tell them of a group that may split the vocabulary."""
-    if not has_several_ranks(group):
-        return isologit, {}
-    return importlib.import_module("isologit.parallel"), {"group": group}
-
-
-def refuse_shards(group: Any, name: str) -> None:
-    """Of a process group that splits the vocabulary: one process only."""
-    import torch.distributed as dist
-
-    if has_several_ranks(group):
-        raise NotImplementedError(
-            f"{name} has {dist.get_world_size(group)} ranks; expected one: this adapter does not take what is "
-            "split over ranks: use a tensor-parallel size of 1, or isologit.parallel itself"
-        )

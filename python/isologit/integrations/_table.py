@@ -181,10 +181,23 @@ PACKAGES: dict[str, Package] = {
 }
 
 _MODELS = "../python.md#a-module-and-models-of-transformers"
+# Of hf.install: the loss in whose place isologit._deferred has its own.
+TRANSFORMERS = Package(
+    "transformers",
+    "5.24.0",
+    {
+        "transformers.loss.loss_utils:ForCausalLMLoss": "(logits, labels, vocab_size, num_items_in_batch=None, "
+        "ignore_index=-100, shift_labels=None, **kwargs)",
+        "transformers.loss.loss_utils:fixed_cross_entropy": "(source, target, num_items_in_batch=None, "
+        "ignore_index=-100, **kwargs)",
+    },
+    "`isologit.hf.install(model)`",
+    _MODELS,
+)
 # What no module is for, since no name of theirs is replaced. cyllama is llama.cpp, from Python.
 OTHERS = [
     Package("cyllama", "0.2.18", {}, "none: an example reads hidden states from it", "llama_cpp.md"),
-    Package("transformers", "5.24.0", {}, "`isologit.hf.install(model)`", _MODELS),
+    TRANSFORMERS,
     Package("peft", "0.21.2", {}, "`isologit.hf.install(model)`", "../lora.md"),
 ]
 

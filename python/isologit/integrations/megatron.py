@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from isologit import Scores
-from isologit.integrations._adapter import functions_over, has_several_ranks
+from isologit.integrations._ranks import functions_over, has_several_ranks
 
 calls = 0
 

@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from isologit import linear_logprobs
-from isologit.integrations._adapter import Adapter, refuse_shards
+from isologit.integrations._adapter import Adapter
+from isologit.integrations._ranks import refuse_shards
 
 
 def from_parallel_hidden_states_to_logprobs(

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from isologit.integrations._adapter import Adapter, functions_over, refuse_shards
+from isologit.integrations._adapter import Adapter
+from isologit.integrations._ranks import functions_over, refuse_shards
 
 
 def calculate_log_probs_and_entropy(

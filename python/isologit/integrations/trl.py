@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from isologit import hf, losses, score
 from isologit.integrations._adapter import check
+from isologit.integrations._table import PACKAGES
 
 _OUTPUTS = {"entropy": "entropy", "log_sum_sq_probs": "sum_p2", "mean_logits": "mean_logits", "is_top1": "argmax"}
 _HOW = "make the trainer first, or call trl.trainer.utils.add_fused_lm_head(model)"
@@ -105,7 +106,7 @@ def _only_valid_positions(device: torch.device) -> bool:
 def _replace_names() -> None:
     if _originals:
         return
-    check("trl")
+    check(PACKAGES["trl"])
     from trl.trainer import utils
 
     for name, ours in (("_ChunkedLogProbFunction", _LogProbs), ("_use_triton", _only_valid_positions)):

@@ -5,7 +5,10 @@ from typing import Any
 from torch import Tensor
 
 from isologit import linear_logprobs
-from isologit.integrations._adapter import Adapter, refuse_shards
+from isologit.integrations._adapter import Adapter
+from isologit.integrations._ranks import functions_over, gradient_of_one_rank
+
+_GATHERED = "_GatherFromSequenceParallelRegionBackward"
 
 
 def fused_linear_for_ppo(
@@ -26,12 +29,23 @@ def linear_cross_entropy(
     reduction: str = "none",
     dist_process_group: Any = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logprobs (not losses) and entropies [T] of hidden [..., H] and labels, which hold T ids in the same order."""
-    refuse_shards(dist_process_group, "dist_process_group")
+    """Logprobs (not losses) and entropies [T] of hidden [..., H] and labels, which hold T ids in the same order.
+
+    Over a tensor-parallel group all ranks have them. verl's own leaves each rank its part of the gradient of hidden,
+    which Megatron adds up where it has gathered a sequence that is split, and nowhere else: it is refused there.
+    """
     if reduction != "none":
         raise NotImplementedError(f"reduction is {reduction!r}; expected 'none', the one that verl asks for")
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    scored = linear_logprobs(rows, weight, labels.reshape(-1), temperature=temperature, return_entropy=True)
+    functions, over = functions_over(dist_process_group)
+    if over and hidden.requires_grad:
+        if type(hidden.grad_fn).__name__ != _GATHERED:
+            raise NotImplementedError(
+                "hidden states of several ranks that Megatron has not gathered from a sequence that is split: their "
+                "gradient would not be added up over the ranks; set sequence_parallel, or a tensor-parallel size of 1"
+            )
+        hidden = gradient_of_one_rank(hidden, dist_process_group)
+    rows, options = hidden.reshape(-1, hidden.shape[-1]), {"temperature": temperature, "return_entropy": True, **over}
+    scored = functions.linear_logprobs(rows, weight, labels.reshape(-1), **options)
     return scored.logprobs, scored.entropy
 
 
