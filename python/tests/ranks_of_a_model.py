@@ -13,7 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from isologit import hf
+import isologit
+from isologit import hf, parallel
 from isologit._deferred import DeferredLogits
 from isologit.nn import LMHead
 
@@ -173,9 +174,40 @@ def evaluation(rank: int) -> dict[str, int]:
     return {"logits": different(out.logits, right), "loss": different(out.loss, loss), "not refused": int(not refused)}
 
 
+def of_a_sharded_head(rank: int) -> dict[str, int]:
+    """isologit.parallel of the weight as fully_shard left it: each rank multiplies by its own rows alone."""
+
+    def step(model: nn.Module, ids: torch.Tensor, score: Callable, **options: object) -> torch.Tensor:
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        logprobs = score(hidden[:, :-1], model.lm_head.weight, ids[:, 1:], gradients="exact", **options).logprobs
+        (-logprobs.sum()).backward()
+        return logprobs.detach()
+
+    whole, model = model_of("model", tied=False), model_of("model", tied=False)
+    rows = [model_of("model", tied=False) for _ in IDS]
+    result = step(whole, IDS, isologit.linear_logprobs)[rank : rank + 1]
+    for one, row in zip(rows, IDS.split(1), strict=True):
+        step(one, row, isologit.linear_logprobs)
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model.model)
+    fully_shard(model.lm_head)
+    model.lm_head.unshard = mock.Mock(side_effect=AssertionError("the head's weight was gathered"))
+    found = step(model, IDS[rank : rank + 1], parallel.linear_logprobs, rows="own")
+    weight = model.lm_head.weight
+    assert isinstance(weight, DTensor) and weight.to_local().shape[0] < CONFIG["vocab_size"]
+    differing = {"result": different(found, result)}
+    differing["lm_head.weight"] = different(weight.grad.full_tensor(), whole.lm_head.weight.grad)
+    for name, parameter in model.model.named_parameters():
+        mean = sum(dict(one.model.named_parameters())[name].grad / RANKS for one in rows)
+        differing[name] = different(parameter.grad.full_tensor(), mean)
+    return differing
+
+
 def work(rank: int) -> dict[str, dict[str, int]]:
     found = {name: differences(rank, case) for name, case in CASES.items()}
     found["evaluation"] = evaluation(rank)
+    found["a sharded head"] = of_a_sharded_head(rank)
     return found
 
 

@@ -135,6 +135,40 @@ def of_megatron(tied: bool, sequence: bool) -> dict[str, float]:
     return found | beside_megatron(of, ours.logprobs, LABELS)
 
 
+def of_exact(tied: bool, sequence: bool) -> dict[str, float]:
+    """Exact gradients of hidden states and the head's weight, of a vocabulary whose last rows are padding."""
+    of, seen = split(tied, sequence, IDS), []
+
+    def processor(*, hidden_states, **given):
+        seen.append(hidden_states.detach().requires_grad_())  # so that tied weights have the head's gradient alone
+        return integrations.megatron.output_processor(hidden_states=seen[0], **given)
+
+    options = {"outputs": ("logprobs", "entropy", "lse"), "vocab_size": VOCAB - 3, "gradients": "exact"}
+    labels = LABELS % (VOCAB - 3)
+    got = of.model(*of.inputs, labels=labels, output_processor=processor, output_processor_context=options)
+    hidden, weight = of.whole(seen[0]).clone().requires_grad_(), gathered(of.weight).requires_grad_()
+    right = isologit.score(hidden.transpose(0, 1), weight, labels, **options)
+    for one in (got, right):
+        ((one.logprobs * UPSTREAM).sum() + one.entropy.square().sum()).backward()
+    found = {name: different(getattr(got, name), getattr(right, name)) for name in options["outputs"]}
+    rank, part, rows = dist.get_rank(), seen[0].shape[0], VOCAB // RANKS
+    own = hidden.grad[part * rank :][:part] if sequence else hidden.grad
+    found["dweight"] = different(of.weight.grad, weight.grad[rows * rank :][:rows])
+    return found | {"dhidden": different(seen[0].grad, own)}
+
+
+def of_its_own_test() -> dict[str, float]:
+    """Logits and targets of Megatron's test of its vocabulary-parallel cross entropy, and its results."""
+    from megatron.core.tensor_parallel.cross_entropy import vocab_parallel_cross_entropy
+
+    from isologit import parallel
+
+    own, target = torch.arange(8.0).repeat(16, 4), torch.arange(0, 32, 2)
+    stock, logprobs = vocab_parallel_cross_entropy(own.clone(), target), parallel.logprobs_of_logits(own, target)
+    whole = isologit.logprobs_of_logits(own.repeat(1, RANKS), target)
+    return {"logprobs": different(logprobs, whole), "beside Megatron's loss": off(-logprobs, stock)}
+
+
 def of_skyrl(tied: bool, sequence: bool) -> dict[str, float]:
     """Its fused head, as its Megatron workers call it: logprobs of each id but the first."""
     head = importlib.import_module(f"{SKYRL.rpartition('.')[0]}.fused_lm_head")
@@ -191,8 +225,9 @@ def work(rank: int) -> dict[str, dict[str, float]]:
         for tied in (True, False):
             for sequence in (True, False):
                 name = f"{'tied' if tied else 'untied'}, {'sequence' if sequence else 'tensor'} parallel"
-                for of in (of_megatron, of_skyrl, of_verl):
+                for of in (of_megatron, of_exact, of_skyrl, of_verl):
                     found[f"{of.__name__}, {name}"] = of(tied, sequence)
+        found["of_its_own_test"] = of_its_own_test()
     return found
 
 

@@ -20,7 +20,7 @@ def ranks():
 def test_results_and_gradients_of_one_process(ranks):
     assert len(ranks) == 2
     for found in ranks:
-        assert len(found) == 12 and len(found["labels, ddp"]) == 25
+        assert len(found) == 13 and len(found["labels, ddp"]) == 25
         assert {name: different for name, different in found.items() if any(different.values())}.keys() == {"none"}
 
 

@@ -12,7 +12,7 @@ from adapters import package  # noqa: E402
 
 # Megatron's own are sums in f32.
 BOUNDS = {"beside Megatron's loss": 2.0**-21, "beside its gradients": 2.0**-18}
-NUMBERS = {"of_megatron": 5, "of_skyrl": 3, "of_verl": 4}
+NUMBERS = {"of_megatron": 5, "of_exact": 5, "of_skyrl": 3, "of_verl": 4}
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +31,9 @@ def test_a_model_that_is_split_over_ranks(adapter, tied, parallel, ranks):
         refused = adapter == "of_verl" and parallel == "tensor parallel"
         assert found.keys() == {"not refused"} if refused else len(found) == NUMBERS[adapter]
         assert all(off <= BOUNDS.get(name, 0) for name, off in found.items()), found
+
+
+def test_megatrons_own_test_of_its_cross_entropy(ranks):
+    for rank in ranks:
+        found = rank["of_its_own_test"]
+        assert found["logprobs"] == 0 and found["beside Megatron's loss"] <= BOUNDS["beside Megatron's loss"]

@@ -85,7 +85,9 @@ class Recorder:
     def head_weight(self, path: str) -> None:
         """Of rank 0: where there are more, of its shard."""
         if self.rank == 0:
-            torch.save(self.get_model().lm_head.weight.data.clone(), path)
+            model = self.get_model()
+            head = model.lm_head if hasattr(model, "lm_head") else model.model.embed_tokens
+            torch.save(head.weight.data.clone(), path)
 
     def scale_norm(self, factor: float) -> None:
         """Hidden states, and so logits, become this many times as large: a peaked distribution."""
@@ -104,6 +106,14 @@ class Recorder:
     def load_head_of(self, path: str) -> None:
         """By the model's own loader; of layers in its body vLLM's CPU build has emptied the weights."""
         self.get_model().load_weights([("lm_head.weight", load_file(path)["lm_head.weight"])])
+
+    def gather_prompts(self, gather: bool) -> None:
+        """Prompt logprobs of gathered logits, where ranks would keep theirs."""
+        prompts = self.model_runner._get_prompt_logprobs_dict
+        if gather:
+            assert prompts._own is not None
+            self.own_logits = prompts._own
+        prompts._own = None if gather else self.own_logits
 
     def negate_head_rows(self, rows: list[int]) -> None:
         weight = self.get_model().lm_head.weight

@@ -1,4 +1,4 @@
-"""What is put into the V2 model runner, called as that would: the runner itself needs Triton."""
+"""What is put into the V2 model runner, called as that would. test_vllm_v2_runner.py runs the runner itself."""
 
 import expected
 import pytest

@@ -34,6 +34,23 @@ def test_it_is_on_and_says_so(engine):
     assert "isologit=(scope head, arithmetic exact, logprobs exact, draws engine, threads automatic)" in inspected
 
 
+def test_the_option_is_read_once(engine, recording):
+    """A configuration that changes when the model is there changes nothing."""
+    config = engine.llm_engine.model_executor.driver_worker.worker.vllm_config.additional_config
+    params = SamplingParams(max_tokens=6, temperature=1.0, seed=5, logprobs=2)
+    before = engine.generate(PROMPTS[:1], params, use_tqdm=False)
+    for option in ({"arithmetic": "fast", "logprobs": "engine", "draws": "contract"}, {"no such key": 1}):
+        config["isologit"] = option
+        try:
+            outputs = generate(engine, recording, PROMPTS[:1], params)
+            (state,) = engine.collective_rpc("isologit_state")
+        finally:
+            config["isologit"] = {}
+        assert (state["arithmetic"], state["logprobs"], state["draws"]) == ("exact", "exact", "engine")
+        assert recording.wrong(outputs) == [] and recording.wrong_logits() == 0
+        assert outputs[0].outputs[0].token_ids == before[0].outputs[0].token_ids  # vLLM's, of the seed
+
+
 def test_greedy(engine, recording):
     outputs = generate(engine, recording, PROMPTS, SamplingParams(max_tokens=6, temperature=0, logprobs=5))
     assert recording.wrong(outputs) == []

@@ -144,7 +144,7 @@ def layer(start):
     layer = torch.nn.Module.__new__(IsologitLogitsProcessor)
     torch.nn.Module.__init__(layer)
     layer.isologit, layer.isologit_calls, layer.isologit_processors = _settings.Settings(), 0, _processors.bound()
-    layer.isologit_softcap, layer.isologit_rows = None, 0
+    layer.isologit_softcap, layer.isologit_rows, layer.isologit_gathers = None, 0, True
     return layer
 
 

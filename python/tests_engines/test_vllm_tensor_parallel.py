@@ -1,9 +1,13 @@
 """Two ranks that share the head's rows, in processes of their own, over gloo."""
 
 import pytest
+import torch
 from recording import Recording
 from test_vllm_draws import wrong
 from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
+
+import isologit
 
 PROMPTS = ["In the beginning", "And the LORD said unto Moses, Speak unto", "Blessed"]
 
@@ -44,6 +48,21 @@ def test_draws(engine, recording):
     assert wrong(recording, outputs, params) == []
 
 
+def test_a_batch_of_all_kinds(engine, recording, whole_head):
+    choice = StructuredOutputsParams(choice=["Moses", "Aaron"])
+    kinds = [
+        SamplingParams(max_tokens=9, temperature=0.9, top_p=0.8, min_p=0.02, seed=4, n=2, logprobs=3),
+        SamplingParams(max_tokens=5, temperature=0, repetition_penalty=1.2, frequency_penalty=0.5, logprobs=2),
+        SamplingParams(max_tokens=4, temperature=0, structured_outputs=choice, logprobs=3),
+    ]
+    with recording:
+        outputs = engine.generate(PROMPTS, kinds, use_tqdm=False)
+    recording.weight = whole_head
+    assert recording.wrong(outputs[:2]) == []
+    assert recording.wrong(outputs[2:], "given") == []
+    assert max(len(step["requests"]) for step in recording.steps) > 2
+
+
 def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole_head):
     params = SamplingParams(max_tokens=2, temperature=0, logprobs=3)
     engine.collective_rpc("scale_head", args=(2.0,))
@@ -56,25 +75,53 @@ def test_weights_that_change_are_seen_by_the_next_token(engine, recording, whole
     assert recording.wrong(outputs) == []
 
 
-def test_prompt_logprobs_in_blocks_of_rows(engine, recording):
-    """In one batch, so that the second's rows begin further on; the first is one row longer than a block."""
-    prompts = [{"prompt_token_ids": [7 + i % 90 for i in range(count)]} for count in (66, 200, 1)]
+def prompts_of(*counts):
+    return [{"prompt_token_ids": [7 + i % 90 for i in range(count)]} for count in counts]
+
+
+def test_prompt_logprobs_in_blocks_of_rows(engine, recording, whole_head):
+    """In one batch, so that the second's rows begin further on; the first is one row longer than a block. Of rank 0 the
+    logits are its own half's."""
     params = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=2)
     with recording:
-        outputs = engine.generate(prompts, params, use_tqdm=False)
+        outputs = engine.generate(prompts_of(66, 200, 1), params, use_tqdm=False)
+    recording.weight = whole_head
     sizes = [len(part["logits"]) for part in recording.prompts]
     assert sorted(sizes) == [1, 7, 64, 64, 64, 64]
-    rows = iter([pair for part in recording.prompts for pair in zip(part["hidden"], part["logits"], strict=True)])
+    assert all(part["logits"].shape[1] == 2048 for part in recording.prompts)
+    hidden = torch.cat([part["hidden"] for part in recording.prompts])
+    whole = isologit.logits(hidden, whole_head)
+    assert torch.equal(whole[:, :2048], torch.cat([part["logits"] for part in recording.prompts]))
+    rows = iter(zip(hidden, whole, strict=True))
     for output in outputs:
         assert len(output.prompt_logprobs) == len(output.prompt_token_ids)
         states = set()
         for token, returned in zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True):
-            hidden, logits = next(rows)
-            states.add(tuple(hidden.tolist()))
-            assert token in returned
-            assert recording.wrong_of_row(hidden, logits, returned, False) == []
+            state, logits = next(rows)
+            states.add(tuple(state.tolist()))
+            logprobs = isologit.log_softmax(logits)
+            assert token in returned and returned[token].rank == int((logprobs >= logprobs[token]).sum())
+            assert recording.wrong_of_row(state, logits, returned, True) == []
         assert len(states) == len(output.prompt_token_ids) - 1  # each row is a token's own
     assert next(rows, None) is None
+
+
+@pytest.mark.parametrize("top", [0, 1, 20])
+def test_prompt_logprobs_without_gathering_are_those_of_gathered_logits(engine, top):
+    def told():
+        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=top)
+        engine.reset_prefix_cache()
+        outputs = engine.generate(prompts_of(66, 3, 130), params, use_tqdm=False)
+        rows = [row for output in outputs for row in output.prompt_logprobs[1:]]
+        return [{token: (one.logprob, one.rank) for token, one in row.items()} for row in rows]
+
+    own = told()
+    engine.collective_rpc("gather_prompts", args=(True,))
+    try:
+        gathered = told()
+    finally:
+        engine.collective_rpc("gather_prompts", args=(False,))
+    assert len(own) == 65 + 2 + 129 and own == gathered
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,33 @@
 // AMX: exact integer products of digits (kernels/digit_sums.hpp), sixteen weight rows by sixteen hidden rows at a time.
 //
-// Of each pair of digits the products are added up in int32 (kSteps * 64 products, three pairs to a sum, below 2^28),
-// those in int64. (Blocks of few rows, which are bound by reading the weight, are left to avx512.)
+// Of each pair of digits the products are added up in int32 (kSteps * 64 products, three pairs to a sum, below 2^27),
+// those in int64 while tiles multiply the next ones. (Blocks of few rows, which are bound by reading the weight, are
+// left to avx512.)
 //
 // Floor: nine products of digits for one of elements, on tiles of 16 x 16 x 64, sixteen cycles each: 16384
-// multiply-adds in 144 cycles. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an
-// element. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the products. A step's
-// digits are 3 KB on either side; kSteps of the weight's stay in L1 while hidden passes, a block of hidden in L2.
-// Rows are read ahead by a whole row and, while tiles multiply, by a tile. Measured on 16 processors of a Xeon with AMX
-// (docs/performance.md): of 256 rows a quarter of what the nine products alone do, the loads of digits from L2 being
-// the rest. Of 4096 elements a sixth of the time of 64 rows or more went to open logits, one in some hundred, by 4096
-// additions in fixed point; from the digits' total (exact_terms) it is below a hundredth.
+// multiply-adds in 144 cycles. Loads for these nine: four tiles of the weight, four of hidden, 8 x 8 cycles, beside the
+// products. The weight is taken apart once for every block of hidden rows, about 0.3 cycles an element.
 //
-// Digits and the f64 sums of avx512, all tiles of V=151936, two threads, ms: H=1024 4 rows 32 and 25, 7 rows 33 and 31,
-// 8 rows 33 and 35, 12 rows 35 and 53; H=4096 4 rows 221 and 160, 8 rows 239 and 237, 10 rows 237 and 289.
+// Predicted that a step's loads hide behind its products where the weight's digits of kSteps steps stay in L1 and those
+// of hidden come from L2: 24 KB on either side. Measured in loops of a step alone, ns: products 49, with loads from L1
+// 59, with hidden's from L2 62, with both from L2 69, with hidden's from L3 125 (4096 elements of 256 rows are 3 MB of
+// digits). 4, 5, 6 and 8 steps took the same within 5 %, and so did fetching hidden's next digits into L2 ahead. What
+// gained: elements outside, which were loads of rows of doubles, a cache miss each, and a fifth of the time of 256 rows
+// (digit_sums.hpp); the next weight rows fetched evenly through taking apart and multiplying, so that memory works all
+// the time; sixteen steps became eight. Before and after, CPU time of tiles on one processor of a busy Xeon with AMX,
+// ns a logit: H=4096 16 rows 106 and 93, 64 rows 52 and 40, 256 rows 46 and 32; H=1024 32 and 26, 15 and 12, 9.8
+// and 8.0. Of 256 rows 0.6 are multiply_part (in which a third waits for L3), 0.12 taking the weight apart.
+//
+// Why not four products, the lowest digits apart as avx512_vnni.cpp has them: five products that are saved are 20
+// cycles a logit of 4096 elements (64 steps of 80 for 256 logits). What takes their place are some 45 places on either
+// side, 5 and 9 instructions for sixteen logits, 20 cycles by count and 50 measured there. Six products (the lowest
+// digit of the weight alone apart) save 12 and cost 13. A step of 64 elements of sixteen rows without any lowest digit
+// is rare (0.99^1024), and digits of bf16 in bf16 tiles (lowest digit times element: two products for three) save one
+// of nine.
+//
+// Digits and the f64 sums of avx512, ns for an element of the weight, in the same hour, two runs: H=4096 4 rows 0.31 to
+// 0.37 and 0.26, 6 rows 0.31 to 0.36 and 0.33, 8 rows 0.33 to 0.37 and 0.41; H=1024 4 rows 0.33 to 0.36 and 0.29 to
+// 0.33, 6 rows 0.33 to 0.36 and 0.34 to 0.40.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -29,9 +43,11 @@ namespace isologit::detail::kernels {
 namespace {
 
 constexpr std::int64_t kStepBytes = kDigits * kTileBytes;
-constexpr std::int64_t kSteps = 16;
+constexpr std::int64_t kSteps = 8;
 constexpr std::int64_t kLevels = 2 * kDigits - 1;  // sums of products by what they count, 2^0, 2^8, ... 2^32
-constexpr std::int64_t kLinesPerStep = 8;
+// What is done to a step's digits, about 25 cycles each: taking one row's apart, and multiplying.
+constexpr std::int64_t kPackWork = 1;
+constexpr std::int64_t kMultiplyWork = 6;
 
 using Levels = std::int32_t[kLevels][kSide][kSide];
 
@@ -65,11 +81,35 @@ inline void clear_levels() {
   _tile_zero(4);
 }
 
-void multiply_steps(const char* weight, const char* hidden, std::int64_t steps, Levels& levels, NextTile& next) {
+// Levels that were multiplied before, added to their totals row by row while tiles multiply the next ones.
+struct Rows {
+  const Levels* levels = nullptr;
+  std::int64_t* totals = nullptr;
+  std::int64_t done = kSide;
+
+  void add(std::int64_t count) {
+    for (const std::int64_t end = std::min(done + count, kSide); done < end; ++done) {
+      for (std::int64_t h = 0; h < kSide; h += 8) {
+        __m512i sum = _mm512_setzero_si512();
+        for (std::int64_t level = kLevels; level-- > 0;) {
+          const auto* from = reinterpret_cast<const __m256i*>((*levels)[level][done] + h);
+          sum = _mm512_add_epi64(_mm512_slli_epi64(sum, 8), _mm512_cvtepi32_epi64(_mm256_load_si256(from)));
+        }
+        std::int64_t* to = totals + done * kSide + h;
+        _mm512_storeu_si512(to, _mm512_add_epi64(_mm512_loadu_si512(to), sum));
+      }
+    }
+  }
+};
+
+void multiply_steps(const char* weight, const char* hidden, std::int64_t steps, Levels& levels, Rows& before,
+                    Ahead& next) {
   clear_levels();
+  const std::int64_t rows = (kSide + steps - 1) / steps;
   for (std::int64_t s = 0; s < steps; ++s) {
-    next.fetch(kLinesPerStep);
+    next.fetch(kMultiplyWork);
     multiply_step(weight + s * kStepBytes, hidden + s * kStepBytes);
+    before.add(rows);
   }
   _tile_stored(0, levels[0], 64);
   _tile_stored(1, levels[1], 64);
@@ -77,16 +117,6 @@ void multiply_steps(const char* weight, const char* hidden, std::int64_t steps, 
   _tile_stored(3, levels[3], 64);
   _tile_stored(4, levels[4], 64);
   memory_is_needed();
-}
-
-void add_levels(const Levels& levels, std::int64_t* totals) {
-  for (std::int64_t w = 0; w < kSide; ++w) {
-    for (std::int64_t h = 0; h < kSide; ++h) {
-      std::int64_t sum = 0;
-      for (std::int64_t level = kLevels; level-- > 0;) sum = sum * 256 + levels[level][w][h];
-      totals[w * kSide + h] += sum;
-    }
-  }
 }
 
 struct TileProducts {
@@ -102,16 +132,20 @@ struct TileProducts {
 
   static void pack_hidden(const void* row, DType dtype, std::int64_t size, double greatest, std::int64_t index,
                           std::int64_t rows, DigitRow& digit_row, double* to) {
-    char* digits = reinterpret_cast<char*>(to) + index / kSide * steps_of(size) * kStepBytes;
+    char* digits = reinterpret_cast<char*>(to);
+    const auto at = [&](std::int64_t step) {
+      const std::int64_t piece = step / kSteps * kSteps;
+      return digits + hidden_step(rows, steps_of(size), index / kSide, piece) * kStepBytes + step % kSteps * kStepBytes;
+    };
     pack_row(row, dtype, size, greatest, 0, digit_row, [&](std::int64_t step, const __m512i(&values)[kDigits]) {
-      store_column(digits + step * kStepBytes, index % kSide, values);
+      store_column(at(step), index % kSide, values);
       return true;
     });
     if (index != rows - 1) return;
     const __m512i zeros[kDigits] = {};
     for (std::int64_t column = rows % kSide; column % kSide != 0; ++column) {
       for (std::int64_t step = 0; step < steps_of(size); ++step) {
-        store_column(digits + step * kStepBytes, column, zeros);
+        store_column(at(step), column, zeros);
       }
     }
   }
@@ -124,25 +158,41 @@ struct TileProducts {
         digits(reinterpret_cast<char*>(scratch + totals_size(count))) {}
 
   // Sixteen rows of the tile at a time where the block's digits stay in L2 for all of them.
-  bool multiply(const WeightTile& tile, DigitRow* weight_rows, std::int64_t& outside, Magnitudes& magnitudes) {
+  bool multiply(const WeightTile& tile, DigitRow* weight_rows, std::int64_t& outside, SeenRows& seen) {
     std::memset(totals, 0, static_cast<std::size_t>(totals_size(rows)) * sizeof(std::int64_t));
-    const std::int64_t part = groups_of(rows) * steps * kStepBytes <= kMostKept ? kSide : kTile;
-    for (std::int64_t begin = 0; begin < tile.count; begin += part) {
-      const std::int64_t end = std::min(begin + part, tile.count);
+    const bool kept = groups_of(rows) * steps * kStepBytes <= kMostKept;
+    const std::int64_t at_once = kept ? kSide : kTile;
+    for (std::int64_t begin = 0; begin < tile.count; begin += at_once) {
+      const WeightTile part{tile.weight, tile.bias, tile.first + begin, std::min(at_once, tile.count - begin)};
+      const std::int64_t work =
+          steps * (part.count * kPackWork + groups_of(part.count) * groups_of(rows) * kMultiplyWork);
+      Ahead next = behind(part, work);
       const auto pack = [&](std::int64_t j, const char* from, double greatest) {
         char* to = digits + (j - begin) / kSide * steps * kStepBytes + j % kSide * kStep;
         pack_row(from, tile.weight->dtype, tile.weight->cols, greatest, 0, weight_rows[j],
                  [&](std::int64_t step, const __m512i(&values)[kDigits]) {
+                   next.fetch(kPackWork);
                    for (std::int64_t d = 0; d < kDigits; ++d) {
                      _mm512_storeu_si512(to + step * kStepBytes + d * kTileBytes, values[d]);
                    }
                    return true;
                  });
       };
-      if (!pack_weight(tile, begin, end, weight_rows, outside, magnitudes, pack)) return false;
-      multiply_part({tile.weight, tile.bias, tile.first + begin, end - begin}, totals + begin * kSide);
+      if (!pack_weight(tile, begin, begin + part.count, weight_rows, outside, seen, pack)) return false;
+      multiply_part(groups_of(part.count), totals + begin * kSide, next);
     }
     return true;
+  }
+
+  __m512i hidden_column(std::int64_t group, std::int64_t at) const {
+    const std::int64_t step = at / kStep;
+    const std::int64_t place = place_of(at % kStep);
+    const std::int64_t in_piece = step % kSteps;
+    const char* from =
+        first + (hidden_step(rows, steps, group, step - in_piece) + in_piece) * kStepBytes + place / 4 * 64;
+    __m512i words[kDigits];
+    for (std::int64_t d = 0; d < kDigits; ++d) words[d] = _mm512_loadu_si512(from + d * kTileBytes);
+    return integers_at(words, place);
   }
 
   std::int64_t total(std::int64_t r, std::int64_t j) const {
@@ -211,21 +261,29 @@ struct TileProducts {
     }
   }
 
-  void multiply_part(const WeightTile& part, std::int64_t* to) const {
-    NextTile next(part);
+  // In steps, where those of a group from the first of a piece on are.
+  static std::int64_t hidden_step(std::int64_t rows, std::int64_t steps, std::int64_t group, std::int64_t piece) {
+    return groups_of(rows) * piece + group * std::min(kSteps, steps - piece);
+  }
+
+  void multiply_part(std::int64_t weights, std::int64_t* to, Ahead& next) const {
     memory_is_needed();
     const TileRegisters registers;
-    alignas(64) Levels levels;
+    alignas(64) Levels levels[2];
+    Rows before;
+    std::int64_t turn = 0;
     for (std::int64_t begin = 0; begin < steps; begin += kSteps) {
       const std::int64_t count = std::min(kSteps, steps - begin);
-      for (std::int64_t g = 0; g < groups_of(rows); ++g) {
-        for (std::int64_t w = 0; w < groups_of(part.count); ++w) {
-          multiply_steps(digits + (w * steps + begin) * kStepBytes, first + (g * steps + begin) * kStepBytes, count,
-                         levels, next);
-          add_levels(levels, to + (g * kTile + w * kSide) * kSide);
+      for (std::int64_t w = 0; w < weights; ++w) {
+        for (std::int64_t g = 0; g < groups_of(rows); ++g) {
+          multiply_steps(digits + (w * steps + begin) * kStepBytes,
+                         first + hidden_step(rows, steps, g, begin) * kStepBytes, count, levels[turn], before, next);
+          before = {&levels[turn], to + (g * kTile + w * kSide) * kSide, 0};
+          turn = 1 - turn;
         }
       }
     }
+    before.add(kSide);
   }
 
   const char* first;  // hidden digits

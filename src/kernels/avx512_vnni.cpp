@@ -29,7 +29,11 @@
 //
 // Both in ns for an element of the weight, H=4096, avx512 second: 8 rows 0.49 and 0.39, 10 rows 0.54 and 0.48, 12 rows
 // 0.56 and 0.61, 16 rows 0.61 and 0.79; in a calmer hour 16 rows 0.56 and 0.64, 64 rows 1.5 and 2.3, 256 rows 5.2 and
-// 8.4. H=1024: 10 rows 0.58 and 0.58, 12 rows 0.60 and 0.67, 64 rows 1.7 and 2.2, 256 rows 6.1 and 8.7.
+// 8.4. H=1024: 10 rows 0.58 and 0.58, 12 rows 0.60 and 0.67, 64 rows 1.7 and 2.2, 256 rows 6.1 and 8.7. Since elements
+// outside are multiplied from digits 64 rows of H=4096 take 0.9 of that, 16 rows the same. llvm-mca 14 knows no Zen 4.
+//
+// Processors with AVX-VNNI and no AVX-512 could do the same, eight multiply-adds an instruction where f64 has four; but
+// rows are taken apart by AVX-512 (kernels/digits.hpp), so that would be a kernel of its own, which there is not.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -52,9 +56,9 @@ constexpr std::int64_t kPieceSteps = 8;           // multiplied together
 constexpr std::int64_t kMostSize = 32768;
 constexpr std::int64_t kMostPieces = kMostSize / (kPieceSteps * kStep);
 constexpr std::int64_t kLevels = 5;
-constexpr std::int64_t kLinesPerStep = 8;
 constexpr std::int64_t kLowShare = 12;
-// Elements outside of a weight row: each costs 3.6 ns a hidden row, and digits save 50 a logit.
+// Elements outside of a weight row: each cost 3.6 ns a hidden row, before the digits gave its hidden elements, and
+// digits save 50 a logit.
 constexpr std::int64_t kMostWeightOutside = 12;
 
 constexpr std::int64_t groups_of(std::int64_t rows) { return (rows + kSide - 1) / kSide; }
@@ -160,17 +164,20 @@ class Packer {
 // Sums of a hidden row and the 64 rows of a tile: [level][weight row].
 using Levels = std::int32_t[kLevels][kTile];
 
-// The four products of u and s, of sixteen weight rows and kH hidden rows side by side.
+// The four products of u and s, of sixteen weight rows and kH hidden rows side by side. (Not inlined, GCC 12 moves each
+// sum to another register and back in every turn of the loop.)
 template <std::size_t kH>
-void multiply(const char* weight, const char* hidden, std::int64_t steps, Levels* levels, std::int64_t column,
-              NextTile& next) {
+[[gnu::always_inline]] inline void multiply(const char* weight, const char* hidden, std::int64_t steps, Levels* levels,
+                                            std::int64_t column, Ahead& next) {
   __m512i sum[kH][4];
   for (std::size_t r = 0; r < kH; ++r) {
     for (std::size_t i = 0; i < 3; ++i) sum[r][i] = load(levels[r][2 + i] + column);
-    sum[r][3] = _mm512_setzero_si512();  // one more of the middle level, so that none waits long for itself
+    __m512i zero = _mm512_setzero_si512();
+    asm volatile("" : "+m"(zero));  // so that GCC 12 does not move those of all rows to and fro in the loop
+    sum[r][3] = zero;               // one more of the middle level, so that none waits long for itself
   }
   for (std::int64_t s = 0; s < steps; ++s, weight += kWeightStep, hidden += kHiddenStep) {
-    next.fetch(kLinesPerStep);
+    next.fetch(1);
 #pragma GCC unroll 2
     for (std::int64_t quad = 0; quad < 16; ++quad) {
       const std::int64_t q = quad * 64;
@@ -195,7 +202,7 @@ void multiply(const char* weight, const char* hidden, std::int64_t steps, Levels
 // The rows that are left after the last four.
 template <std::size_t kH>
 void multiply_rest(const char* weight, const char* hidden, std::int64_t rows, std::int64_t steps, Levels* levels,
-                   std::int64_t column, NextTile& next) {
+                   std::int64_t column, Ahead& next) {
   if constexpr (kH > 0) {
     if (rows != static_cast<std::int64_t>(kH)) {
       return multiply_rest<kH - 1>(weight, hidden, rows, steps, levels, column, next);
@@ -284,19 +291,25 @@ struct Products {
   // False for other weights than of bf16 too: of a row of f16 one element in ten has a lowest digit, and the sums took
   // 1.06 times as long as those of f64; of f32 all have one.
   // Sixteen rows of the tile at a time where the block's digits stay in L2 for all of them.
-  bool multiply(const WeightTile& tile, DigitRow* weight_rows, std::int64_t& outside, Magnitudes& magnitudes) {
+  bool multiply(const WeightTile& tile, DigitRow* weight_rows, std::int64_t& outside, SeenRows& seen) {
     if (tile.weight->dtype != DType::bf16) return false;
     std::memset(levels_, 0, static_cast<std::size_t>(sums_bytes(rows_)));
     const std::int64_t part = groups_of(rows_) * steps_ * kHiddenStep <= kMostKept ? kSide : kTile;
     for (std::int64_t begin = 0; begin < tile.count; begin += part) {
       const std::int64_t end = std::min(begin + part, tile.count);
       for (std::int64_t j = begin; j < end; j += kSide) {
-        if (!pack_group(tile, j, std::min(j + kSide, end), j - begin, weight_rows, outside, magnitudes)) return false;
+        if (!pack_group(tile, j, std::min(j + kSide, end), j - begin, weight_rows, outside, seen)) return false;
       }
       multiply_part({tile.weight, tile.bias, tile.first + begin, end - begin}, begin);
     }
     add_across(tile.count);
     return true;
+  }
+
+  __m512i hidden_column(std::int64_t group, std::int64_t at) const {
+    const std::int64_t place = place_of(at % kStep);
+    const char* from = hidden_ + (group * steps_ + at / kStep) * kHiddenStep + place / 4 * 64;
+    return integers_at({flip(load(from)), load(from + kPlane), flip(load(from + 2 * kPlane))}, place);
   }
 
   std::int64_t total(std::int64_t r, std::int64_t j) const {
@@ -374,7 +387,7 @@ struct Products {
 
   // Rows [begin, end) of the tile, at most sixteen, as rows [to, to + 16) of the digits. False when one has none.
   bool pack_group(const WeightTile& tile, std::int64_t begin, std::int64_t end, std::int64_t to, DigitRow* weight_rows,
-                  std::int64_t& outside, Magnitudes& magnitudes) const {
+                  std::int64_t& outside, SeenRows& seen) const {
     char* digits = digits_ + to / kSide * steps_ * kWeightStep;
     const auto pack = [&](std::int64_t j, const char* from, double greatest) {
       const PackedRow own = weight_row(j);
@@ -390,7 +403,7 @@ struct Products {
       packer.finish(pieces_of(size_));
       own.correction() = packer.sum_of_lowest() * (0x8000 + 0x80) - packer.sum_of_others() * 0x80000000;
     };
-    if (!pack_weight(tile, begin, end, weight_rows, outside, magnitudes, pack)) return false;
+    if (!pack_weight(tile, begin, end, weight_rows, outside, seen, pack)) return false;
     for (char* plane = digits; plane < digits + steps_ * kWeightStep; plane += kPlane) {
       __m512i rows[kSide];
       std::memcpy(rows, plane, sizeof rows);
@@ -402,14 +415,14 @@ struct Products {
 
   // Rows of the tile from `begin` on, whose digits are the first of digits_.
   void multiply_part(const WeightTile& part, std::int64_t begin) const {
-    NextTile next(part);
+    Ahead next = behind(part, steps_ * groups_of(part.count) * (rows_ + 3) / 4);
     for (std::int64_t first = 0; first < steps_; first += kPieceSteps) {
       for (std::int64_t g = 0; g < groups_of(rows_); ++g) multiply_piece(part, begin, first, g, next);
     }
   }
 
   void multiply_piece(const WeightTile& part, std::int64_t begin, std::int64_t first, std::int64_t group,
-                      NextTile& next) const {
+                      Ahead& next) const {
     const std::int64_t steps = std::min(kPieceSteps, steps_ - first);
     const std::int64_t piece = first / kPieceSteps;
     const char* hidden = hidden_ + group * steps_ * kHiddenStep;

@@ -103,6 +103,19 @@ inline void take_apart(const __m512i (&integers)[4], __m512i (&digits)[kDigits])
   digits[2] = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
 }
 
+// The place of a step's element within a digit's 64 bytes.
+constexpr std::int64_t place_of(std::int64_t element) { return element % 32 / 8 * 16 + element / 32 * 8 + element % 8; }
+
+// Of sixteen rows the integers at a place whose digits are byte `place` % 4 of the words, the lowest first.
+inline __m512i integers_at(const __m512i (&words)[kDigits], std::int64_t place) {
+  const auto shift = static_cast<unsigned>(place % 4 * 8);
+  const __m512i byte = _mm512_set1_epi32(0xFF);
+  const __m512i low = _mm512_and_si512(_mm512_srli_epi32(words[0], shift), byte);
+  const __m512i middle = _mm512_and_si512(_mm512_srli_epi32(words[1], shift), byte);
+  const __m512i high = _mm512_srai_epi32(_mm512_slli_epi32(words[2], 24 - shift), 24);
+  return _mm512_or_si512(_mm512_or_si512(low, _mm512_slli_epi32(middle, 8)), _mm512_slli_epi32(high, 16));
+}
+
 // Makes the digits of a row in units of 2^unit; store(step, digits) gets those of each step and tells whether to go on.
 // False when it does not, or when too many elements are outside. Of a row with a NaN, which makes all its sums NaN,
 // only that NaN is listed.

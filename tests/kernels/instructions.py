@@ -2,8 +2,8 @@
 5 %. No clock is read, so that a kernel that became slower is seen on any machine, however busy.
 
 Of the portable and the AVX2 kernels callgrind counts what a call executes (counted.cpp). It knows no AVX-512; there
-counts, in the disassembly of each function, the instructions of the loop that multiplies most: the innermost one with
-the most multiply-adds or products of tiles.
+counts, in the disassembly of each function, the instructions of the loop that multiplies most: the one with the most
+multiply-adds or products of tiles, of those that have no such loop inside.
 
 Counts are those of one compiler, and are recorded by its name and version; for another the test is skipped.
 
@@ -67,13 +67,16 @@ def loops(body: list[tuple[int, str, str]]) -> list[tuple[int, int]]:
 
 
 def greatest_loop(body: list[tuple[int, str, str]]) -> tuple[int, int] | None:
-    """Products and instructions of the innermost loop with most products, the shortest of like ones."""
-    spans = loops(body)
-    innermost = [a for a in spans if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
-    counts = []
-    for first, last in innermost:
+    """Products and instructions of the loop with most products, of those without a loop of products inside; the
+    shortest of like ones."""
+    spans = {}
+    for first, last in loops(body):
         inside = [mnemonic for address, mnemonic, _ in body if first <= address <= last]
-        counts.append((sum(bool(PRODUCT.match(mnemonic)) for mnemonic in inside), len(inside)))
+        products = sum(bool(PRODUCT.match(mnemonic)) for mnemonic in inside)
+        if products > 0:
+            spans[first, last] = (products, len(inside))
+    counts = [pair for a, pair in spans.items()
+              if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in spans)]  # fmt: skip
     counts = [pair for pair in counts if pair[0] >= LEAST_PRODUCTS]
     return max(counts, key=lambda pair: (pair[0], -pair[1]), default=None)
 

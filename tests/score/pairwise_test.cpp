@@ -63,6 +63,36 @@ TEST_P(Pairwise, EveryFamilyOfManyRows) {
   }
 }
 
+// Ten elements a row that tower over the others, in more channels than a kernel may keep of the weight, many of them
+// those of the other operand's; then with an infinity and a NaN among them.
+TEST_P(Pairwise, GreatElementsInManyChannels) {
+  const std::int64_t cols = instrumented ? 300 : 1100;
+  DotData data = make_dot({40, 70, cols, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 6);
+  const auto change = [&](std::vector<std::uint8_t>& bytes, std::int64_t row, std::int64_t i, auto&& to) {
+    std::uint8_t* at = bytes.data() + (row * cols + (row * 10 + i) * 7 % cols) * 2;
+    std::uint16_t bits;
+    std::memcpy(&bits, at, sizeof bits);
+    bits = to(bits);
+    std::memcpy(at, &bits, sizeof bits);
+  };
+  for (std::int64_t row = 0; row < 70; ++row) {
+    for (std::int64_t i = 0; i < 10; ++i) {
+      const auto greater = [](std::uint16_t bits) { return static_cast<std::uint16_t>(bits + (22 << 7)); };
+      if (row < 40) change(data.hidden, row, i, greater);
+      change(data.weight, row, i, greater);
+    }
+  }
+  ASSERT_TRUE(equals_the_reference(data));
+  const auto infinite = [](std::uint16_t) { return std::uint16_t{0x7F80}; };
+  const auto no_number = [](std::uint16_t) { return std::uint16_t{0x7FC0}; };
+  change(data.hidden, 5, 3, infinite);
+  change(data.weight, 5, 4, infinite);
+  change(data.weight, 9, 0, infinite);
+  change(data.hidden, 7, 2, no_number);
+  change(data.weight, 11, 6, no_number);
+  ASSERT_TRUE(equals_the_reference(data));
+}
+
 // Bytes at random are numbers of every kind, subnormal, infinite and NaN among them.
 TEST_P(Pairwise, RandomBytes) {
   oracle::Random random(11);

@@ -55,7 +55,6 @@ class _Prepared:
             raise TypeError(f"hidden is a {type(hidden).__name__}; expected a tensor")
         _rows.check(rows)
         if _devices.are_several(own, hidden):
-            _devices.refuse_gradients(own, hidden)
             rows = "same"  # of one process
         else:
             for weight, bias in zip(own.weights, own.biases, strict=True):
@@ -118,7 +117,8 @@ def score(
     hidden : torch.Tensor, [..., H]
     weight : torch.Tensor [v, H], DTensor [V, H] with Shard(0), or a module with weight and shard_indices (vLLM's)
         This rank's rows. v may be 0, and differ from rank to rank. A list of tensors [v, H] is blocks whose rows follow
-        one another; bias and dweight_accumulate are then lists of as many.
+        one another; bias and dweight_accumulate are then lists of as many. A module's bias has as many rows as its
+        weight.
     token_ids : int64, [...] or [..., K], optional
         Ids of the whole vocabulary, or ignore_index.
     group : torch.distributed.ProcessGroup, optional
@@ -156,9 +156,15 @@ def score(
     """
     options = _options(options, _SCORE, "score")
     own = local(weight, bias, first_id, vocab_size, group)
+    if _devices.are_several(own, hidden) and own.needs_gradients(hidden):
+        named = {"outputs": outputs, "top_k": top_k, "ignore_index": ignore_index, "gradients": gradients}
+        place = {"first_id": first_id, "vocab_size": vocab_size, "dweight_accumulate": dweight_accumulate}
+        return _devices.of_copies(score, own, hidden, token_ids, **place, **named, **options)
     with Exchange("isologit.parallel.score", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
-        given = dweight_accumulate if isinstance(weight, (list, tuple)) else [dweight_accumulate]
+        given = dweight_accumulate
+        if given is not None and not isinstance(weight, (list, tuple)):
+            given = [given]
         buffers = of_each(given, "dweight_accumulate", own.weights)
         for buffer, block in zip(buffers, own.weights, strict=True):
             check_accumulator(buffer, block)
@@ -179,10 +185,9 @@ def score(
             results = _devices.score(exchange, args, own)
             counts = results.counts
         else:
-            leaves = (hidden, *own.weights, *own.biases)
-            needs = is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves)
+            needs = own.needs_gradients(hidden)
             call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
-            results = Score.apply(call, *leaves)
+            results = Score.apply(call, hidden, *own.weights, *own.biases)
             counts = counts_of(call.results)
     by_name = dict(zip(Results._fields, results, strict=False))
     top = ("top_k_ids", "top_k_logprobs") if args.top_k else ()
@@ -301,15 +306,15 @@ def _of_logits_as(
         shape = lead if ids is None else (*lead, *ids.shape[1:])
         ids = ids if ids is None or ids.ndim == 2 else ids[:, None]
         everyone = exchange.agree(
-            **facts_of_shard(columns, first_id, vocab_size),
+            **facts_of_shard([columns], None if first_id is None else [first_id], vocab_size),
             **{"the rows of logits": list(lead), "ignore_index": ignore_index},
             **{"needs gradients": is_grad_enabled() and logits.requires_grad},
             **checksums(token_ids=ids, temperature=temperatures),
         )
         for rank, facts in enumerate(everyone):
-            if facts["own_rows"] == 0:
+            if facts["own_rows"] == [0]:
                 exchange.fail(f"rank {rank} has logits of no id; expected those of at least one on every rank")
-        shard = place(exchange, everyone, vocab_size)
+        (shard,) = place(exchange, everyone, vocab_size)
         flat = logits.reshape(lead.numel(), columns)[:, : shard.count]
         flat = flat if shard.count <= 1 or flat.stride(1) == 1 else flat.contiguous()
         found = OfLogits.apply(flat, temperatures, ids, ignore_index, output, running, exchange, shard)

@@ -1,15 +1,16 @@
 """Blocks of one process that lie on several devices: each makes the logits of its rows, by the torch backend, and
-results are made of them where hidden is. Without gradients."""
+results are made of them where hidden is. Gradients are made on the CPU."""
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, is_grad_enabled
+from torch import Tensor
 
 from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
-from isologit._score import Results, ScoreArgs
+from isologit._score import Results, ScoreArgs, Scores
 from isologit.parallel._exchange import ALONE, Exchange
-from isologit.parallel._shard import Local, facts_of_shard, place
+from isologit.parallel._shard import Local, facts_of_blocks, place
 from isologit.torch_backend import running
 from isologit.torch_backend.blocks import Spread
 
@@ -38,18 +39,32 @@ def sample(exchange: Exchange, args: SampleArgs, own: Local) -> Samples:
     return Samples(*running.run("sample", args.flat(), _never))
 
 
-def refuse_gradients(own: Local, hidden: Tensor) -> None:
-    leaves = (hidden, *own.weights, *own.biases)
-    if is_grad_enabled() and any(leaf is not None and leaf.requires_grad for leaf in leaves):
+def of_copies(score: Callable[..., Scores], own: Local, hidden: Tensor, token_ids: Any, **options: Any) -> Scores:
+    """Where there are gradients: the core's, of copies on the CPU."""
+    if options["dweight_accumulate"] is not None:
         raise NotImplementedError(
-            "hidden, weight or bias requires a gradient, and the blocks are not all on the CPU; expected blocks on the "
-            "CPU, or a call within torch.no_grad()"
+            "dweight_accumulate is given, and the blocks are not all on the CPU; expected None, or blocks on the CPU"
         )
+    found = score(
+        _copied(hidden),
+        _copied(own.weights),
+        _copied(token_ids),
+        bias=None if own.biases[0] is None else _copied(own.biases),
+        group=ALONE,
+        **{name: _copied(value) for name, value in options.items()},
+    )
+    there = {name: value.to(hidden.device) for name, value in found._asdict().items() if value is not None}
+    return found._replace(**{**there, "counts": found.counts})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _spread(exchange: Exchange, head: HeadArgs, own: Local) -> HeadArgs:
-    everyone = exchange.agree(**facts_of_shard(own.rows, own.first_id, head.vocab_size))
-    shards = place(exchange, everyone, head.vocab_size).of_blocks([len(weight) for weight in own.weights])
+    shards = place(exchange, exchange.agree(**facts_of_blocks(own, head.vocab_size)), head.vocab_size)
     heads = []
     for weight, bias, shard in zip(own.weights, own.biases, shards, strict=True):
         there = head._replace(hidden=head.hidden[:0].to(weight.device))

@@ -15,7 +15,7 @@ from isologit._torch import backward, fingerprint
 from isologit.parallel import _blocks
 from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
-from isologit.parallel._shard import Local, Shard, facts_of_shard, place
+from isologit.parallel._shard import Local, Shard, facts_of_blocks, place
 
 
 def maker(arithmetic: str, kernel: str) -> str:
@@ -50,13 +50,12 @@ class Blocks:
     """A call of this rank's rows: the arguments of each block's, told how many of its rows are ids."""
 
     def __init__(self, exchange: Exchange, everyone: list[dict[str, Any]], args: Any, own: Local) -> None:
-        shard = place(exchange, everyone, args.head.vocab_size)
-        self.shards = shard.of_blocks([weight.shape[0] for weight in own.weights])
+        self.shards = place(exchange, everyone, args.head.vocab_size)
         self.args = [
             args._replace(head=args.head.with_weight(weight.detach(), detached(bias), shard.count, None, None))
             for weight, bias, shard in zip(own.weights, own.biases, self.shards, strict=True)
         ]
-        self.counts = [facts["own_blocks"] for facts in everyone]
+        self.counts = [len(facts["own_rows"]) for facts in everyone]
 
     def run(self, exchange: Exchange, calls: list[_blocks.Call], bounds: list[int] | None = None) -> list[Any]:
         return _blocks.run(exchange, calls, self.shards, self.counts, bounds)
@@ -64,10 +63,6 @@ class Blocks:
 
 def detached(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach()
-
-
-def facts_of_blocks(own: Local, vocab_size: int) -> dict[str, Any]:
-    return {**facts_of_shard(own.rows, own.first_id, vocab_size), "own_blocks": len(own.weights)}
 
 
 def counts_of(found: list[Any]) -> Tensor:

@@ -1,19 +1,20 @@
 """Where in the vocabulary a rank's rows of the weight lie."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
 
 from isologit.parallel._exchange import Exchange
 
 
 class Local(NamedTuple):
-    """A rank's rows, in one block or several; first_id and vocab_size as far as they are known here."""
+    """A rank's rows, in one block or several; first_ids (of each block) and vocab_size as far as they are known."""
 
     weights: list[Tensor]
     biases: list[Tensor | None]
-    first_id: int | None
+    first_ids: list[int] | None
     vocab_size: int | None
     group: Any
 
@@ -21,21 +22,17 @@ class Local(NamedTuple):
     def rows(self) -> int:
         return sum(weight.shape[0] for weight in self.weights)
 
+    def needs_gradients(self, hidden: Any) -> bool:
+        leaves = (hidden, *self.weights, *self.biases)
+        return is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in leaves)
+
 
 class Shard(NamedTuple):
-    """A rank's rows are ids [first_id, first_id + count); those after them are padding."""
+    """A block's rows are ids [first_id, first_id + count); those after them are padding."""
 
     first_id: int
     count: int
     vocab_size: int
-
-    def of_blocks(self, lengths: list[int]) -> list["Shard"]:
-        """Those of blocks of so many rows, one after the other."""
-        starts = [min(self.first_id + sum(lengths[:block]), self.vocab_size) for block in range(len(lengths))]
-        return [
-            Shard(start, min(length, self.vocab_size - start), self.vocab_size)
-            for start, length in zip(starts, lengths, strict=True)
-        ]
 
 
 def local(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
@@ -54,7 +51,7 @@ def local(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, 
             f"weight is split on its dimension {weight.partition_dim} (partition_dim), that of H; expected rows of the "
             "vocabulary: partition_dim 0"
         )
-    return Local([weight], [bias], first_id, vocab_size, group)
+    return Local([weight], [bias], first_ids_of([weight], first_id), vocab_size, group)
 
 
 def _of_blocks(weights: Any, biases: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
@@ -75,7 +72,14 @@ def _of_blocks(weights: Any, biases: Any, first_id: int | None, vocab_size: int 
                 f"weight[{place}] is {list(weight.shape)} and weight[0] {list(weights[0].shape)}; expected [v, H] of "
                 "one H: blocks hold rows of the vocabulary"
             )
-    return Local(list(weights), list(biases), first_id, vocab_size, group)
+    return Local(list(weights), list(biases), first_ids_of(weights, first_id), vocab_size, group)
+
+
+def first_ids_of(blocks: Any, first_id: int | None) -> list[int] | None:
+    """Of blocks that follow one another."""
+    if first_id is None:
+        return None
+    return list(itertools.accumulate((len(block) for block in blocks[:-1]), initial=first_id))
 
 
 def of_each(given: Any, name: str, weights: Any) -> list[Any]:
@@ -97,16 +101,14 @@ def _of_module(module: Any, bias: Any, first_id: int | None, vocab_size: int | N
         )
     if first_id is not None:
         raise ValueError(f"first_id is {first_id} and weight is a module; expected None: its shard_indices say that")
-    added = module.num_embeddings - module.org_vocab_size
-    if added > 0:
-        raise NotImplementedError(
-            f"weight: {added} ids were added after the original {module.org_vocab_size}, so that no rank's rows are "
-            "ids one after the other; expected none"
-        )
-    start, end = indices.org_vocab_start_index, indices.org_vocab_end_index
-    size = module.org_vocab_size if vocab_size is None else vocab_size
-    own = slice(0, end - start)
-    return Local([module.weight[own]], [None if bias is None else bias[own]], start, size, group)
+    parts = [(indices.org_vocab_start_index, indices.org_vocab_end_index, 0)]  # first and last id, and where they lie
+    if module.num_embeddings > module.org_vocab_size:  # ids that were added lie behind the original ones' padding
+        at = indices.padded_org_vocab_end_index - indices.padded_org_vocab_start_index
+        parts.append((indices.added_vocab_start_index, indices.added_vocab_end_index, at))
+    own = [slice(at, at + last - first) for first, last, at in parts]
+    biases = [None if bias is None else bias[rows] for rows in own]
+    size = module.num_embeddings if vocab_size is None else vocab_size
+    return Local([module.weight[rows] for rows in own], biases, [first for first, *_ in parts], size, group)
 
 
 def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | None, group: Any) -> Local:
@@ -132,35 +134,40 @@ def _of_dtensor(weight: Any, bias: Any, first_id: int | None, vocab_size: int | 
     rows = weight.shape[0]
     chunk = -(-rows // mesh.size(sharded[0]))
     start = min(mesh.get_local_rank(sharded[0]) * chunk, rows)
-    return Local([weight.to_local()], [bias], start, rows if vocab_size is None else vocab_size, found)
+    return Local([weight.to_local()], [bias], [start], rows if vocab_size is None else vocab_size, found)
 
 
-def facts_of_shard(rows: int, first_id: int | None, vocab_size: int) -> dict[str, Any]:
+def facts_of_shard(rows: list[int], first_ids: list[int] | None, vocab_size: int) -> dict[str, Any]:
+    """rows: of each block."""
     return {
         "vocab_size": vocab_size,
-        "first_id is given": first_id is not None,
+        "first_id is given": first_ids is not None,
         "own_rows": rows,
-        "own_first_id": first_id,
+        "own_first_ids": first_ids,
     }
 
 
-def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> Shard:
-    """This rank's part, after it was checked that together they are the vocabulary, every id once.
+def facts_of_blocks(own: Local, vocab_size: int) -> dict[str, Any]:
+    return facts_of_shard([len(weight) for weight in own.weights], own.first_ids, vocab_size)
 
-    Of each rank own_rows and own_first_id; where that is None for all, the ranks' rows follow one another. Rows past
+
+def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -> list[Shard]:
+    """This rank's blocks, after it was checked that together all are the vocabulary, every id once.
+
+    Of each rank own_rows and own_first_ids; where that is None for all, the ranks' rows follow one another. Rows past
     the vocabulary are padding.
     """
     before, shards = 0, []
     for rank, facts in enumerate(everyone):
-        rows, start = facts["own_rows"], facts["own_first_id"]
-        start = before if start is None else start
-        if start < 0:
-            exchange.fail(f"first_id is {start} on rank {rank}; expected 0 or more")
-        before += rows
-        start = min(start, vocab_size)
-        shards.append(Shard(start, min(rows, vocab_size - start), vocab_size))
+        for block, rows in enumerate(facts["own_rows"]):
+            start = before if facts["own_first_ids"] is None else facts["own_first_ids"][block]
+            if start < 0:
+                exchange.fail(f"first_id is {start} on rank {rank}; expected 0 or more")
+            before += rows
+            start = min(start, vocab_size)
+            shards.append((rank, Shard(start, min(rows, vocab_size - start), vocab_size)))
     at = 0
-    for rank, shard in sorted(enumerate(shards), key=lambda one: one[1][:2]):
+    for rank, shard in sorted(shards, key=lambda one: one[1][:2]):
         if shard.count == 0:
             continue
         if shard.first_id != at:
@@ -171,4 +178,4 @@ def place(exchange: Exchange, everyone: list[dict[str, Any]], vocab_size: int) -
         at += shard.count
     if at != vocab_size or vocab_size < 1:
         exchange.fail(f"the ranks have ids [0, {at}); expected all of the vocabulary [0, {vocab_size})")
-    return shards[exchange.rank]
+    return [shard for rank, shard in shards if rank == exchange.rank]

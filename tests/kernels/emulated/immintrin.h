@@ -57,6 +57,21 @@ static inline __m512d _mm512_cvtepi64_pd(__m512i a) {
   return _mm512_loadu_pd(to);
 }
 
+static inline __m512d _mm512_cvtepi32_pd(__m256i a) {
+  int32_t from[8];
+  double to[8];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 8; ++i) to[i] = from[i];
+  return _mm512_loadu_pd(to);
+}
+
+static inline __m512i _mm512_srai_epi32(__m512i a, unsigned count) {
+  int32_t lanes[16];
+  memcpy(lanes, &a, sizeof lanes);
+  for (int i = 0; i < 16; ++i) lanes[i] >>= count > 31 ? 31 : count;
+  return _mm512_loadu_si512(lanes);
+}
+
 static inline __m512i _mm512_cvtepi32_epi64(__m256i a) {
   int32_t from[8];
   int64_t to[8];

@@ -9,7 +9,11 @@ from torch import Tensor
 from vllm.config import get_current_vllm_config
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
-from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    UnquantizedEmbeddingMethod,
+    VocabParallelEmbedding,
+    VocabParallelEmbeddingShardIndices,
+)
 
 import isologit
 from isologit.integrations.vllm import _processors, _settings
@@ -25,6 +29,8 @@ class IsologitLogitsProcessor(LogitsProcessor):
         self.isologit_rows = 0
         self.isologit_processors = _processors.bound() if self.isologit else frozenset()
         self.isologit_softcap: float | None = None
+        self.isologit_gathers = True
+        self.isologit_indices: VocabParallelEmbeddingShardIndices | None = None  # of the head, where logits are kept
         if self.isologit:
             # prime-rl's own product, which its switch asks for in every layer, would come before this one.
             self._fp32_lm_head_enabled = False
@@ -37,6 +43,8 @@ class IsologitLogitsProcessor(LogitsProcessor):
         if self.isologit is None:
             return super()._apply_head(lm_head, hidden_states, embedding_bias)
         weight = _weight(lm_head)
+        if not self.isologit_gathers:
+            self.isologit_indices = lm_head.shard_indices
         self.isologit_calls += 1
         self.isologit_rows += hidden_states.shape[:-1].numel()
         return isologit.logits(
@@ -48,6 +56,9 @@ class IsologitLogitsProcessor(LogitsProcessor):
             threads=self.isologit.threads,
             processors=self.isologit_processors,
         )
+
+    def _gather_logits(self, logits: Tensor) -> Tensor | None:
+        return super()._gather_logits(logits) if self.isologit_gathers else logits
 
     def isologit_take_softcap(self) -> None:
         """From now on the soft cap is rounded once, and vLLM's own code has none to apply. Not with LoRA, whose part is

@@ -1,6 +1,6 @@
 """The same in vLLM's V2 model runner, whose log_softmax is one function of a module, known by name in another.
 
-The runner needs Triton. It has been called with the CPU's tensors only; logits elsewhere are refused.
+The runner needs Triton. It has run on the CPU, in Triton's interpreter; logits elsewhere are refused.
 """
 
 from torch import Tensor

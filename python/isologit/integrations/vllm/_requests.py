@@ -22,13 +22,19 @@ _log = logging.getLogger("vllm.isologit")
 
 
 def install() -> None:
-    process_inputs, get_child_info = InputProcessor.process_inputs, ParentRequest.get_child_info
+    make, process_inputs = InputProcessor.__init__, InputProcessor.process_inputs
+    get_child_info = ParentRequest.get_child_info
+
+    @functools.wraps(make)
+    def make_and_read(self: InputProcessor, *args: Any, **kwargs: Any) -> None:
+        make(self, *args, **kwargs)
+        # Here, as the worker reads it where the model is made: what changes later is no setting of this engine.
+        self.isologit = _settings.read(self.vllm_config.additional_config)
 
     @functools.wraps(process_inputs)
     def process_and_number(self: InputProcessor, *args: Any, **kwargs: Any) -> Any:
         request = process_inputs(self, *args, **kwargs)
-        settings = _settings.read(self.vllm_config.additional_config)
-        if settings is not None and settings.draws == "contract" and request.sampling_params is not None:
+        if self.isologit is not None and self.isologit.draws == "contract" and request.sampling_params is not None:
             _number(request.sampling_params, request.request_id)
         return request
 
@@ -42,6 +48,7 @@ def install() -> None:
         params.extra_args = params.extra_args | {_KEY: [numbers[0], index]}
         return child_id, params
 
+    InputProcessor.__init__ = make_and_read
     InputProcessor.process_inputs = process_and_number
     ParentRequest.get_child_info = get_numbered_child_info
 

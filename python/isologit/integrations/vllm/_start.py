@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import vllm
-from vllm.distributed import get_pp_group
+from vllm.distributed import get_pp_group, get_tp_group
 from vllm.model_executor.custom_op import op_registry_oot
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
@@ -16,6 +16,7 @@ from isologit.integrations.vllm import _body, _capture, _requests, _settings
 from isologit.integrations.vllm._draws import ContractDraws
 from isologit.integrations.vllm._head import IsologitLogitsProcessor
 from isologit.integrations.vllm._logprobs import ExactLogprobs
+from isologit.integrations.vllm._own_logits import OwnLogits, can_keep
 from isologit.integrations.vllm._prompt_logprobs import PromptBlocks
 
 _log = logging.getLogger("vllm.isologit")  # below "vllm", whose handler prints it
@@ -69,7 +70,7 @@ def start(worker: WorkerBase) -> None:
         else:
             ExactLogprobs(worker.model_runner.sampler, settings.threads, processors)
     if not is_v2:
-        PromptBlocks(worker.model_runner)
+        PromptBlocks(worker.model_runner, _own_logits(worker, settings, processors))
     _log.info(
         "isologit %s in vLLM %s: %s, processors %s",
         isologit.__version__,
@@ -94,7 +95,7 @@ def _name(thing: Any) -> str:
 def check(worker: WorkerBase, settings: _settings.Settings) -> frozenset[int]:
     """Raises unless the model's logits come from here. Returns the processors that they use."""
     model = worker.get_model()
-    layers = [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+    layers = _layers(model)
     if not layers:
         _refuse(f"the model {type(model).__name__} has no LogitsProcessor: nothing in it makes logits")
     for layer in layers:
@@ -108,12 +109,33 @@ def check(worker: WorkerBase, settings: _settings.Settings) -> frozenset[int]:
     return layers[0].isologit_processors
 
 
+def _layers(model: torch.nn.Module) -> list[LogitsProcessor]:
+    return [module for module in model.modules() if isinstance(module, LogitsProcessor)]
+
+
+def _row(worker: WorkerBase) -> torch.Tensor:
+    config = worker.vllm_config.model_config
+    return torch.ones(1, config.get_hidden_size(), dtype=config.dtype, device=worker.device)
+
+
+def _own_logits(worker: WorkerBase, settings: _settings.Settings, processors: frozenset[int]) -> OwnLogits | None:
+    """None where prompt scores are made of all logits: vLLM's wrapper for LoRA adds its part to gathered ones."""
+    model = worker.get_model()
+    layers = _layers(model)
+    ranks = get_tp_group().world_size if get_pp_group().is_last_rank else 1
+    wrapped = worker.vllm_config.lora_config is not None
+    if settings.logprobs != "exact" or ranks == 1 or wrapped or len(layers) > 1:
+        return None
+    if not can_keep(layers[0], model.compute_logits, _row(worker)):
+        return None
+    return OwnLogits(layers[0], worker.model_runner.sampler, settings.threads, processors)
+
+
 @torch.inference_mode()
 def _check_call(worker: WorkerBase, model: torch.nn.Module, layers: list[IsologitLogitsProcessor]) -> None:
     """One row through the model's own path to logits; all ranks take part."""
-    config = worker.vllm_config.model_config
     before = sum(layer.isologit_calls for layer in layers)
-    model.compute_logits(torch.ones(1, config.get_hidden_size(), dtype=config.dtype, device=worker.device))
+    model.compute_logits(_row(worker))
     if sum(layer.isologit_calls for layer in layers) == before:
         changed = [
             f"LogitsProcessor.{name} is {_name(method)}"
