@@ -6,7 +6,8 @@ module or refused, naming the module that is not.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -74,9 +75,7 @@ def install(model: nn.Module) -> None:
     for module, replacement in changes.items():
         setattr(module, _ORIGINAL, type(module))
         module.__class__ = replacement
-    modeling = sys.modules[type(model).__module__]
-    if not hasattr(modeling.apply_rotary_pos_emb, "isologit_stock"):
-        modeling.apply_rotary_pos_emb = _rotary_of(modeling.apply_rotary_pos_emb)
+    turn_by_angles(sys.modules[type(model).__module__])
     model._isologit_attention = config._attn_implementation
     model.set_attn_implementation(_ATTENTION)
 
@@ -119,7 +118,7 @@ def _replacement(name: str, module: nn.Module, family: _Family, config: Any, kin
     if part == "Experts":
         return _subclass(cls, _gpt_oss_experts if hasattr(module, "gate_up_proj_bias") else _experts_of(kind))
     if part == "RotaryEmbedding":
-        return _subclass(cls, _angles_of(config))
+        return _subclass(cls, angles_of(config))
     if part in _OF_A_FAMILY or cls.__name__ in _NEUTRAL or (isinstance(module, nn.Dropout) and cls is nn.Dropout):
         return None
     raise NotImplementedError(
@@ -201,6 +200,7 @@ class _Angles(NamedTuple):
     positions: Tensor  # [batch, tokens]
     frequencies: Tensor
     factor: float
+    running: Mapping[str, Any]  # threads and processors of the turns by them
 
 
 def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float]:
@@ -213,13 +213,20 @@ def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float
     return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters), forward.rotary_factor(parameters)
 
 
-def _angles_of(config: Any) -> Callable:
+def angles_of(config: Any, running: Mapping[str, Any] = MappingProxyType({})) -> Callable:
+    """The forward of a rotary module, whose results the attention gives to apply_rotary_pos_emb."""
     parameters = config.rope_parameters
     if "rope_theta" in parameters:
         frequencies = _frequencies(parameters, config)
-        return lambda self, x, position_ids: (_Angles(position_ids, *frequencies),) * 2
+        return lambda self, x, position_ids: (_Angles(position_ids, *frequencies, running),) * 2
     by_layer = {kind: _frequencies(of_kind, config) for kind, of_kind in parameters.items() if of_kind is not None}
-    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, *by_layer[layer_type]),) * 2
+    return lambda self, x, position_ids, layer_type: (_Angles(position_ids, *by_layer[layer_type], running),) * 2
+
+
+def turn_by_angles(modeling: ModuleType) -> None:
+    """Heads are turned by ours in the family's code, where the angles are ours."""
+    if not hasattr(modeling.apply_rotary_pos_emb, "isologit_stock"):
+        modeling.apply_rotary_pos_emb = _rotary_of(modeling.apply_rotary_pos_emb)
 
 
 def _rotary_of(stock: Callable) -> Callable:
@@ -230,7 +237,8 @@ def _rotary_of(stock: Callable) -> Callable:
             return stock(q, k, cos, sin, **options)
         positions = cos.positions.expand(q.shape[0], q.shape[2])
         heads = (x.transpose(1, 2) for x in (q, k))
-        turned = (forward.rotary(x, positions, cos.frequencies, factor=cos.factor) for x in heads)
+        options = {"factor": cos.factor, **cos.running}
+        turned = (forward.rotary(x, positions, cos.frequencies, **options) for x in heads)
         return tuple(x.transpose(1, 2) for x in turned)
 
     apply_rotary_pos_emb.isologit_stock = stock

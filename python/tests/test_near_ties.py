@@ -5,6 +5,7 @@ library that computed so would fail here). What is right follows from how they a
 side of the term that f64 loses.
 """
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -60,12 +61,14 @@ def signs(like):
     return torch.where(torch.arange(like.numel()) % 3 == 0, 1.0, -1.0).double()
 
 
-@pytest.mark.parametrize("dtype", SHORT)
-def test_linear(dtype):
+@pytest.mark.parametrize(
+    "dtype, weight_dtype", [*((dtype, torch.float32) for dtype in SHORT), (torch.bfloat16, torch.bfloat16)]
+)
+def test_linear(dtype, weight_dtype):
     middle, below, above = ties(dtype)
     # Below the tie, up to it, and what f64 has no digit for; f16 has no such number, but the weights have.
     x = torch.stack([below, middle - below, torch.ones_like(middle)], 1).to(dtype)
-    weight = torch.tensor([[1.0, 1.0, s * 2.0**-80] for s in (1, -1)])
+    weight = torch.tensor([[1.0, 1.0, s * 2.0**-80] for s in (1, -1)], dtype=weight_dtype)
     right = torch.stack([above, below], 1)
     plain = x.double() @ weight.double().t()
     assert_right([forward.linear(x, weight, kernel=kernel) for kernel in KERNELS], plain, right)
@@ -175,6 +178,26 @@ def test_gates(dtype, kind):
     plain = up * wide / (1 + torch.exp(-x))
     found = [forward.gate(g, u, kind=kind, limit=100.0, kernel=kernel) for kernel in KERNELS]
     assert_right(found, plain, lower)
+
+
+def test_router():
+    """Of two logits, whose difference solves e^d / (e^d + 1) = a tie as nearly as two numbers of f32 can: what f64
+    cannot tell is on which side of the tie the first weight lies. The second, 1 less that, is a number of f32."""
+    odd = np.arange(2**25 - 2**18 + 1, 2**25 - 2**10, 2**5)
+    logits, right = [], []
+    with mpmath.workprec(200):
+        for number in odd.tolist():
+            difference = mpmath.log(mpmath.mpf(number) / (2**25 - number))
+            first = np.float32(float(difference))
+            second = np.float32(float(mpmath.mpf(float(first)) - difference))
+            logits.append((first, second))
+            is_above = mpmath.mpf(float(first)) - mpmath.mpf(float(second)) > difference
+            right.append((number + (1 if is_above else -1), 2**25 - number))
+    logits = torch.tensor(np.array(logits))
+    found = [forward.router(logits, 2, kernel=kernel) for kernel in KERNELS]
+    assert all(torch.equal(ids, torch.tensor([0, 1]).expand_as(ids)) for _, ids in found)
+    right = torch.tensor(right, dtype=torch.float64) * 2.0**-25
+    assert_right([weights for weights, _ in found], logits.double().softmax(-1), right)
 
 
 def squares_beside_ties():

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from vllm import SamplingParams, TokensPrompt
+from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
 from isologit import hf
@@ -54,6 +55,7 @@ CONFIGS = {
     ),
     "llama": ("LlamaConfig", {"rope_parameters": LLAMA3}),
     "mistral": ("MistralConfig", {"sliding_window": 9}),
+    "olmo2": ("Olmo2Config", {"hidden_size": 128, "tie_word_embeddings": False, "rope_parameters": YARN}),
     "phi3": ("Phi3Config", {"hidden_size": 128, "partial_rotary_factor": 0.5}),
     "qwen2": ("Qwen2Config", {"hidden_size": 128, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", {}),
@@ -80,11 +82,20 @@ SERVED = {
 }
 
 
+def built(config):
+    """A class of Transformers by which vLLM has run a model in this process is changed: it wants vLLM's config."""
+    engines = VllmConfig()
+    object.__setattr__(engines, "model_config", SimpleNamespace(hf_config=config))
+    with set_current_vllm_config(engines):
+        model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model.base_model.do_not_compile = True
+    return model
+
+
 def make(name, folder):
     config_name, own = CONFIGS[name]
     torch.manual_seed(0)
-    config = getattr(transformers, config_name)(**{**COMMON, **own})
-    model = transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).eval()
+    model = built(getattr(transformers, config_name)(**{**COMMON, **own})).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -183,20 +194,40 @@ def test_stock_differs(both):
     assert not torch.equal(reported(output), recomputed(stock, output))
 
 
-@pytest.mark.parametrize("name", ["qwen3", "qwen3_moe", "gpt_oss"])
-def test_two_ranks(start, tmp_path, name):
+@pytest.mark.parametrize("name, ranks", [("qwen3", 2), ("qwen3", 4), ("olmo2", 2), ("qwen3_moe", 2), ("gpt_oss", 2)])
+def test_ranks(start, tmp_path, name, ranks):
     model = make(name, tmp_path)
     hf.install(model, scope="model")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-        ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
-        ranks |= {"enable_expert_parallel": True} if name != "qwen3" else {}
-        engine = start(tmp_path, {"isologit": {"scope": "model", "threads": 1}}, skip_tokenizer_init=True, **ranks)
-        assert [state["scope"] for state in engine.collective_rpc("isologit_state")] == ["model", "model"]
+        environment.setenv("VLLM_CPU_OMP_THREADS_BIND", "|".join(str(rank % 2) for rank in range(ranks)))
+        split = {"tensor_parallel_size": ranks, "distributed_executor_backend": "mp"}
+        split |= {"enable_expert_parallel": True} if name in ("qwen3_moe", "gpt_oss") else {}
+        engine = start(tmp_path, {"isologit": {"scope": "model", "threads": 1}}, skip_tokenizer_init=True, **split)
+        assert [state["scope"] for state in engine.collective_rpc("isologit_state")] == ["model"] * ranks
         asked = [TokensPrompt(prompt_token_ids=ids) for ids in prompts()]
         params = SamplingParams(temperature=1.0, max_tokens=6, logprobs=0, ignore_eos=True, detokenize=False)
         for output in engine.generate(asked, params, use_tqdm=False):
             assert torch.equal(reported(output), recomputed(model, output))
+
+
+def test_preemption(start, tmp_path, monkeypatch):
+    """Blocks for a few requests only: of some the cache is dropped, and computed again with what they have drawn."""
+    model = make("qwen3", tmp_path)
+    hf.install(model, scope="model")
+    engine = start(tmp_path, ON, skip_tokenizer_init=True, block_size=32, num_gpu_blocks_override=12)
+    scheduler = engine.llm_engine.engine_core.engine_core.scheduler
+    preempt, preempted = scheduler._preempt_request, []
+
+    def counted(request, *args, **kwargs):
+        preempted.append(request.request_id)
+        return preempt(request, *args, **kwargs)
+
+    monkeypatch.setattr(scheduler, "_preempt_request", counted)
+    params = SamplingParams(temperature=1.0, max_tokens=60, logprobs=0, ignore_eos=True, detokenize=False)
+    outputs = engine.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts()], params, use_tqdm=False)
+    assert preempted
+    for output in outputs:
+        assert torch.equal(reported(output), recomputed(model, output))
 
 
 def test_experts_that_are_not_known_are_refused():
@@ -222,10 +253,25 @@ def test_experts_that_are_not_known_are_refused():
     assert "gates by gelu" in unknown(activation=MoEActivation.GELU)
 
 
-def test_what_is_not_known_is_refused(start, tmp_path):
-    config = transformers.GPT2Config(vocab_size=300, n_embd=64, n_layer=1, n_head=2, n_positions=256)
-    transformers.AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path)
-    with pytest.raises(RuntimeError, match=r'"scope" is "model", and the body of GPT2LMHeadModel is not known'):
+GPT2 = {"vocab_size": 300, "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 256}
+
+
+@pytest.mark.parametrize(
+    "config, own, named",
+    [
+        ("GPT2Config", GPT2, "GPT2LMHeadModel"),
+        ("OlmoConfig", COMMON, "TransformersForCausalLM with model_type 'olmo'"),
+    ],
+)
+def test_what_is_not_known_is_refused(start, tmp_path, config, own, named):
+    built(getattr(transformers, config)(**own)).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match=f'"scope" is "model", and the body of {named} is not known'):
+        start(tmp_path, ON, skip_tokenizer_init=True)
+
+
+def test_an_unknown_gate_of_transformers_code_is_refused(start, tmp_path):
+    built(transformers.Olmo2Config(**{**COMMON, "hidden_act": "tanh"})).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mlp.act_fn is .*Tanh, which is not known"):
         start(tmp_path, ON, skip_tokenizer_init=True)
 
 

@@ -32,17 +32,17 @@ using isologit::forward::KeyValues;
 
 constexpr std::int64_t kRows = 32;  // of queries and the heads that share a kv head, side by side
 
-// The keys, or the values, of a kv head as f32, and the sums of their gradients.
+// The keys, or the values, of a kv head as f64, and the sums of their gradients.
 struct Side {
   Side(const TensorView& x, std::int64_t count)
       : dim(kernels::padded(x.dim)),
         rows(static_cast<std::size_t>(count * dim)),
         sums(static_cast<std::size_t>(count * dim)) {}
-  const float* row(std::int64_t j) const { return rows.data() + j * dim; }
+  const double* row(std::int64_t j) const { return rows.data() + j * dim; }
   double* sum(std::int64_t j) { return sums.data() + j * dim; }
 
   std::int64_t dim;
-  std::vector<float> rows;
+  std::vector<double> rows;
   std::vector<double> sums;
 };
 
@@ -69,29 +69,34 @@ class KvHead {
         q_(static_cast<std::size_t>(kRows * keys_.dim)),
         dy_(static_cast<std::size_t>(kRows * values_.dim)),
         dq_(static_cast<std::size_t>(keys_.dim)),
-        scores_(static_cast<std::size_t>(kernels::padded(count_))),
+        stride_(kernels::padded(count_ + kernels::kLaneGroup)),
+        scores_(static_cast<std::size_t>(kRows * stride_)),
         along_(scores_.size()),
-        slopes_(attention_.softcap == 0 ? 0 : scores_.size()),
+        slopes_(attention_.softcap == 0 ? 0 : static_cast<std::size_t>(stride_)),
         weights_(static_cast<std::size_t>(count_ * kRows)),
         dscores_(static_cast<std::size_t>(count_ * kRows)),
+        floats_(static_cast<std::size_t>(std::max(keys_.dim, values_.dim))),
         out_(std::max(keys_.dim, values_.dim)) {}
 
   void run() {
     const Keys keys(attention_.kv, static_cast<std::int64_t>(sequence_));
     for (std::int64_t j = 0; j < count_; ++j) {
-      exact::widen_row(keys.key(j, kv_head_), attention_.q.dtype, attention_.q.dim, keys_.rows.data() + j * keys_.dim);
-      exact::widen_row(keys.value(j, kv_head_), attention_.q.dtype, attention_.kv.values.dim,
-                       values_.rows.data() + j * values_.dim);
+      widen(keys.key(j, kv_head_), attention_.q.dim, keys_.rows.data() + j * keys_.dim);
+      widen(keys.value(j, kv_head_), attention_.kv.values.dim, values_.rows.data() + j * values_.dim);
     }
     const std::int64_t group = attention_.q.heads / attention_.kv.keys.heads;
     for (std::int64_t token = attention_.query_starts[sequence_]; token < attention_.query_starts[sequence_ + 1];
          ++token) {
       for (std::int64_t head = kv_head_ * group; head < (kv_head_ + 1) * group; ++head) {
-        add_row(token, head);
-        if (rows_.size() == kRows) add_to_keys();
+        base::go_on_or_throw();
+        const auto r = static_cast<std::int64_t>(rows_.size());
+        widen(row_of(attention_.q, token, head), attention_.q.dim, q_.data() + r * keys_.dim);
+        widen(row_of(request_.dy, token, head), attention_.kv.values.dim, dy_.data() + r * values_.dim);
+        rows_.push_back({token, head, seen_by(attention_, static_cast<std::int64_t>(sequence_), token)});
+        if (rows_.size() == kRows) add_rows();
       }
     }
-    add_to_keys();
+    add_rows();
     const std::int64_t first = attention_.kv.first_keys[sequence_];
     for (std::int64_t j = 0; j < count_; ++j) {
       store(keys_.sum(j), attention_.q.dim, request_.dkeys, first + j, kv_head_);
@@ -106,86 +111,102 @@ class KvHead {
     out_.store(loops_, dim, attention_.q.dtype, row_of(to, attention_.q.dtype, token, head));
   }
 
-  void add_row(std::int64_t token, std::int64_t head) {
-    base::go_on_or_throw();
-    const auto r = static_cast<std::int64_t>(rows_.size());
-    const QueryRow row{token, head, seen_by(attention_, static_cast<std::int64_t>(sequence_), token)};
-    rows_.push_back(row);
-    load_row(attention_.q, token, head, q_.data() + r * keys_.dim);
-    load_row(request_.dy, token, head, dy_.data() + r * values_.dim);
+  void widen(const void* row, std::int64_t dim, double* to) {
+    const std::int64_t whole = kernels::padded(dim);
+    exact::widen_row(row, attention_.q.dtype, dim, floats_.data());
+    std::fill(floats_.data() + dim, floats_.data() + whole, 0.0F);
+    loops_.widen(floats_.data(), whole, to);
+  }
+
+  // What the rows at hand give.
+  void add_rows() {
+    const auto rows = static_cast<std::int64_t>(rows_.size());
+    if (rows == 0) return;
+    // Queries are in order, and what they see begins and ends no earlier than for those before.
+    first_ = rows_.front().seen.begin;
+    const std::int64_t keys = rows_.back().seen.end - first_;
+    if (keys > 0) {
+      loops_.products(q_.data(), rows, keys_.row(first_), keys, keys_.dim, scores_.data(), stride_);
+      loops_.products(dy_.data(), rows, values_.row(first_), keys, values_.dim, along_.data(), stride_);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) add_row(r);
+    add_to_keys();
+    rows_.clear();
+  }
+
+  void add_row(std::int64_t r) {
+    const QueryRow& row = rows_[static_cast<std::size_t>(r)];
     std::fill(dq_.begin(), dq_.end(), 0.0);
     const std::int64_t seen = row.seen.end - row.seen.begin;
     if (seen > 0) {
-      const double sink = weigh(r, row);
-      const double total = differentiate(seen);
-      if (dsinks_ != nullptr) dsinks_[token * attention_.q.heads + head] = -sink * total;
+      const std::int64_t place = r * stride_ + row.seen.begin - first_;
+      double* weights = scores_.data() + place;
+      double* along = along_.data() + place;
+      const double sink = weigh(row.head, weights, seen);
+      const double total = differentiate(weights, along, seen);
+      if (dsinks_ != nullptr) dsinks_[row.token * attention_.q.heads + row.head] = -sink * total;
       for (std::int64_t j = 0; j < seen; ++j) {
         const auto at = static_cast<std::size_t>((row.seen.begin + j) * kRows + r);
-        weights_[at] = scores_[static_cast<std::size_t>(j)];
-        dscores_[at] = along_[static_cast<std::size_t>(j)];
+        weights_[at] = weights[j];
+        dscores_[at] = along[j];
       }
-      loops_.accumulate(along_.data(), keys_.row(row.seen.begin), keys_.dim, seen, dq_.data());
+      loops_.accumulate(along, 1, 0, keys_.row(row.seen.begin), keys_.dim, seen, dq_.data());
     }
-    store(dq_.data(), attention_.q.dim, request_.dq, token, head);
+    store(dq_.data(), attention_.q.dim, request_.dq, row.token, row.head);
   }
 
-  // scores_ become the row's weights p, along_ the products a; returns p of the sink.
-  double weigh(std::int64_t r, const QueryRow& row) {
-    const std::int64_t seen = row.seen.end - row.seen.begin;
+  // Makes the row's weights p of its products; returns p of the sink.
+  double weigh(std::int64_t head, double* scores, std::int64_t seen) {
     const auto cap = static_cast<double>(attention_.softcap);
-    const float* q = q_.data() + r * keys_.dim;
-    const float* dy = dy_.data() + r * values_.dim;
-    double greatest = loops_.scores(q, keys_.row(row.seen.begin), keys_.dim, seen,
-                                    static_cast<double>(attention_.scale), cap, scores_.data());
-    loops_.scores(dy, values_.row(row.seen.begin), values_.dim, seen, 1, 0, along_.data());
-    for (std::size_t j = 0; cap != 0 && j < static_cast<std::size_t>(seen); ++j) {
-      const double t = scores_[j] / cap;
-      slopes_[j] = (1 - t) * (1 + t);
+    double greatest = loops_.scores(scores, seen, static_cast<double>(attention_.scale), cap);
+    for (std::int64_t j = 0; cap != 0 && j < seen; ++j) {
+      const double t = scores[j] / cap;
+      slopes_[static_cast<std::size_t>(j)] = (1 - t) * (1 + t);
     }
     const double sink = attention_.sinks.empty()
                             ? -std::numeric_limits<double>::infinity()
-                            : static_cast<double>(attention_.sinks[static_cast<std::size_t>(row.head)]);
+                            : static_cast<double>(attention_.sinks[static_cast<std::size_t>(head)]);
     greatest = std::max(greatest, sink);
     double unreal = 0;  // or NaN
-    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) {
-      scores_[j] -= greatest;
-      unreal += scores_[j] * 0;
+    for (std::int64_t j = 0; j < seen; ++j) {
+      scores[j] -= greatest;
+      unreal += scores[j] * 0;
     }
-    double total = loops_.weigh(scores_.data(), seen, 0) + unreal;
+    double total = loops_.weigh(scores, seen, 0) + unreal;
     const double sink_weight = std::exp(sink - greatest);
     total += sink_weight;
-    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) scores_[j] /= total;
+    for (std::int64_t j = 0; j < seen; ++j) scores[j] /= total;
     return sink_weight / total;
   }
 
-  // along_ becomes ds; returns D.
-  double differentiate(std::int64_t seen) {
+  // Makes ds of the products a; returns D.
+  double differentiate(const double* weights, double* along, std::int64_t seen) const {
     double total = 0;
-    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) total += scores_[j] * along_[j];
+    for (std::int64_t j = 0; j < seen; ++j) total += weights[j] * along[j];
     const auto scale = static_cast<double>(attention_.scale);
-    for (std::size_t j = 0; j < static_cast<std::size_t>(seen); ++j) {
-      along_[j] = scores_[j] * (along_[j] - total) * scale * (slopes_.empty() ? 1 : slopes_[j]);
+    for (std::int64_t j = 0; j < seen; ++j) {
+      along[j] = weights[j] * (along[j] - total) * scale * (slopes_.empty() ? 1 : slopes_[static_cast<std::size_t>(j)]);
     }
     return total;
   }
 
-  // What the rows at hand add to the gradients of keys and values. Which of them see a key is a run of rows: queries
-  // are in order, and what they see begins and ends no earlier than for those before.
+  // What the rows at hand add to the gradients of keys and values. Which of them see a key is a run of rows.
   void add_to_keys() {
     std::int64_t low = 0;
     std::int64_t high = 0;
     const auto rows = static_cast<std::int64_t>(rows_.size());
     const auto seen = [&](std::int64_t r) { return rows_[static_cast<std::size_t>(r)].seen; };
-    if (rows == 0) return;
     for (std::int64_t j = seen(0).begin; j < seen(rows - 1).end; ++j) {
       while (low < rows && seen(low).end <= j) ++low;
       high = std::max(high, low);
       while (high < rows && seen(high).begin <= j) ++high;
       const std::int64_t at = j * kRows + low;
-      loops_.accumulate(dscores_.data() + at, q_.data() + low * keys_.dim, keys_.dim, high - low, keys_.sum(j));
-      loops_.accumulate(weights_.data() + at, dy_.data() + low * values_.dim, values_.dim, high - low, values_.sum(j));
+      const auto add = [&](const double* factors, const double* of_rows, Side& side) {
+        loops_.accumulate(factors + at, 1, 0, of_rows + low * side.dim, side.dim, high - low, side.sum(j));
+      };
+      add(dscores_.data(), q_.data(), keys_);
+      add(weights_.data(), dy_.data(), values_);
     }
-    rows_.clear();
   }
 
   const AttentionBackwardRequest& request_;
@@ -196,10 +217,14 @@ class KvHead {
   std::int64_t kv_head_;
   std::int64_t count_;  // of keys
   Side keys_, values_;
-  std::vector<float> q_, dy_;
+  std::vector<double> q_, dy_;  // [kRows, dim]
   std::vector<double> dq_;
-  std::vector<double> scores_, along_, slopes_;  // of a row
-  std::vector<double> weights_, dscores_;        // [keys, kRows]
+  std::int64_t stride_;                    // of what is [kRows, keys]: loops write past a row's last key
+  std::int64_t first_ = 0;                 // the key where these begin
+  std::vector<double> scores_, along_;     // [kRows, keys]
+  std::vector<double> slopes_;             // of a row
+  std::vector<double> weights_, dscores_;  // [keys, kRows]
+  std::vector<float> floats_;              // a row as it is widened
   std::vector<QueryRow> rows_;
   Row out_;
 };

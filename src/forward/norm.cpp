@@ -26,7 +26,7 @@ using isologit::forward::LayerNormRequest;
 using isologit::forward::RmsNormRequest;
 
 constexpr double kUnit = 0x1p-53;
-constexpr std::int64_t kRowsAPiece = 8;
+constexpr std::int64_t kElementsAPiece = 8192;  // short rows, of heads, cost little each
 
 BigFloat big(double x) { return BigFloat::from_double(x); }
 BigFloat square(const BigFloat& x) { return multiply(x, x); }
@@ -162,7 +162,7 @@ Result<Report> run_norm(const Norm& norm, const Options& options) {
     }
     return settled;
   };
-  return run(*setting, norm.x.tokens * norm.x.heads, kRowsAPiece, piece);
+  return run(*setting, norm.x.tokens * norm.x.heads, std::max<std::int64_t>(kElementsAPiece / norm.x.dim, 1), piece);
 }
 
 Result<void> validate(const TensorView& x, const VectorView& weight, const VectorView& bias, float epsilon,

@@ -7,7 +7,7 @@
 #include "base/text.hpp"
 #include "exact/encode.hpp"
 #include "exact/row.hpp"
-#include "forward/angle.hpp"
+#include "exact/trigonometry.hpp"
 #include "forward/validate.hpp"
 #include "kernels/fold_loops.hpp"
 #include "tiles/call.hpp"
@@ -23,6 +23,12 @@ using isologit::forward::RotaryRequest;
 
 constexpr std::int64_t kTokensAPiece = 4;
 
+exact::SineCosine turn_of(std::int64_t position, float frequency, std::size_t limbs) {
+  return exact::sine_cosine(multiply(BigFloat::from_double(static_cast<double>(position)),
+                                     BigFloat::from_double(static_cast<double>(frequency))),
+                            limbs);
+}
+
 // factor (x cos + y sin), rounded once.
 float settle(double factor, double x, double y, std::int64_t position, float frequency, DType dtype) {
   const auto special = [&](double cosine, double sine) {
@@ -30,11 +36,11 @@ float settle(double factor, double x, double y, std::int64_t position, float fre
   };
   if (position == 0 || frequency == 0 || (x == 0 && y == 0) || factor == 0) return special(1, 0);
   if (!std::isfinite(x) || !std::isfinite(y)) {
-    const auto [sine, cosine] = exact_turn_of(position, frequency, 3);
+    const auto [sine, cosine] = turn_of(position, frequency, 3);
     return special(sign(cosine), sign(sine));
   }
   for (std::size_t limbs = 3;; limbs *= 2) {
-    const auto [sine, cosine] = exact_turn_of(position, frequency, limbs);
+    const auto [sine, cosine] = turn_of(position, frequency, limbs);
     const Ball sum = add(multiply(Ball::exact(x), cosine, limbs), multiply(Ball::exact(y), sine, limbs), limbs);
     const Ball turned = multiply(sum, Ball::exact(factor), limbs);
     if (const auto rounded = try_round(turned, exact::format_of(dtype))) return static_cast<float>(*rounded);
@@ -47,6 +53,7 @@ class Rotary {
       : request_(request),
         loops_(loops),
         pairs_(static_cast<std::int64_t>(request.frequencies.size())),
+        frequencies_(padded()),
         cosine_(padded()),
         sine_(padded()),
         first_(padded()),
@@ -55,16 +62,13 @@ class Rotary {
         left_(padded()),
         right_(padded()),
         x_(static_cast<std::size_t>(kernels::padded(request.x.dim))),
-        row_(request.x.dim) {}
+        row_(request.x.dim) {
+    std::copy(request.frequencies.begin(), request.frequencies.end(), frequencies_.begin());
+  }
 
   std::int64_t turn(std::int64_t token) {
     const std::int64_t position = request_.positions[static_cast<std::size_t>(token)];
-    for (std::int64_t j = 0; j < pairs_; ++j) {
-      const auto at = static_cast<std::size_t>(j);
-      const Turn turn = turn_of(position, request_.frequencies[at]);
-      cosine_[at] = turn.cosine;
-      sine_[at] = turn.sine;
-    }
+    if (loops_ != nullptr) loops_->turns(position, frequencies_.data(), pairs_, cosine_.data(), sine_.data());
     std::int64_t settled = 0;
     for (std::int64_t head = 0; head < request_.x.heads; ++head) settled += turn_head(token, head, position);
     return settled;
@@ -123,6 +127,7 @@ class Rotary {
   const RotaryRequest& request_;
   const kernels::ForwardLoops* loops_;
   std::int64_t pairs_;
+  std::vector<float> frequencies_;
   std::vector<double> cosine_, sine_, first_, second_, errors_;
   std::vector<float> left_, right_, x_;
   Row row_;

@@ -40,6 +40,9 @@ struct ForwardLoops {
   void (*norm)(const NormRow& row, const float* x, const float* weight, const float* bias, std::int64_t count,
                double* values, double* errors);
 
+  // The cosines and sines of position * frequencies[i], each within 2^-50 (kernels/angle.hpp).
+  void (*turns)(std::int64_t position, const float* frequencies, std::int64_t count, double* cosine, double* sine);
+
   // first[i] = factor (a[i] cosine[i] - b[i] sine[i]), second[i] = factor (b[i] cosine[i] + a[i] sine[i]); cosine and
   // sine are within 2^-50. errors holds for both.
   void (*rotate)(const float* a, const float* b, const double* cosine, const double* sine, double factor,
@@ -50,15 +53,23 @@ struct ForwardLoops {
   void (*gate)(GateFunction function, double factor, double cubic, const float* gate, const float* up, double shift,
                std::int64_t count, double* values, double* errors);
 
-  // s[j] = scale q k_j, then cap tanh(s / cap) where cap is not 0, for `count` keys of `dim` elements, a multiple of
-  // kLaneGroup. Returns the greatest. Within (dim + 16) 2^-53 scale |q| |k_j|, and cap 2^-46 more where there is one.
-  double (*scores)(const float* q, const float* keys, std::int64_t dim, std::int64_t count, double scale, double cap,
-                   double* s);
+  // to[i] = from[i] for `count` elements, a multiple of kLaneGroup. Returns the sum of squares, as of dot.
+  double (*widen)(const float* from, std::int64_t count, double* to);
+
+  // s[r * stride + j] = a_r b_j for `rows` rows a and `count` rows b of `dim` elements, a multiple of kLaneGroup, that
+  // hold numbers of f32. Within (dim / 2 + 8) 2^-53 of the sum of magnitudes; each sum is made in one order, whichever
+  // others are made beside it.
+  void (*products)(const double* a, std::int64_t rows, const double* b, std::int64_t count, std::int64_t dim, double* s,
+                   std::int64_t stride);
+  // s[j] = scale s[j], then cap tanh(s / cap) where cap is not 0, within cap 2^-46. Returns the greatest.
+  double (*scores)(double* s, std::int64_t count, double scale, double cap);
   // s[j] = e^s[j] in units of 2^scale, and their sum. |s[j]| <= 2^20 and s[j] <= (scale + 1000) ln 2. Each is within
   // 2^-50 of itself, and 2^-990.
   double (*weigh)(double* s, std::int64_t count, std::int64_t scale);
-  // sums[d] += the sum over j of p[j] v_j[d], in chains of `count` terms; dim is a multiple of kLaneGroup.
-  void (*accumulate)(const double* p, const float* values, std::int64_t dim, std::int64_t count, double* sums);
+  // sums_r[d] += the sum over j of p[r * stride + j] v_j[d] for `rows` rows of sums, in chains of `count` terms, in
+  // their order; dim is a multiple of kLaneGroup, and sums_r and v_j are `dim` apart.
+  void (*accumulate)(const double* p, std::int64_t rows, std::int64_t stride, const double* values, std::int64_t dim,
+                     std::int64_t count, double* sums);
 };
 
 }  // namespace isologit::detail::kernels

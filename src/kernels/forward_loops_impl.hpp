@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/angle.hpp"
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/forward_loops.hpp"
 
@@ -157,6 +158,36 @@ inline void norm(const NormRow& row, const float* x, const float* weight, const 
   }
 }
 
+inline void turns(std::int64_t position, const float* frequencies, std::int64_t count, double* cosine, double* sine) {
+  const auto high = static_cast<double>(position & ~std::int64_t{0xFFFF});
+  const auto low = static_cast<double>(position & 0xFFFF);
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    const Doubles frequency = widen(frequencies + i);
+    const Doubles a = high * frequency;
+    const Doubles b = low * frequency;
+    const Doubles lifted = (a + b) * kTwoOverPi + kRound;
+    const Doubles k = lifted - kRound;
+    Doubles r = (a - k * kHalfPi[0]) + b;
+    for (int part = 1; part < 4; ++part) r -= k * kHalfPi[part];
+    const Doubles square = r * r;
+    Doubles p = broadcast(kSineCoefficients[0]);
+    Doubles q = broadcast(kCosineCoefficients[0]);
+    for (int n = 1; n < 8; ++n) {
+      p = kSineCoefficients[n] - square * p;
+      q = kCosineCoefficients[n] - square * q;
+    }
+    const Doubles of_sine = r - r * square * p;
+    const Doubles of_cosine = 1 - square * q;
+    // k quarters of a turn.
+    const auto quarters = bits_of<Longs>(lifted);
+    const Longs odd = (quarters & 1) != 0;
+    const Doubles x = select(odd, of_sine, of_cosine);
+    const Doubles y = select(odd, of_cosine, of_sine);
+    store(cosine + i, select(((quarters + 1) & 2) != 0, -x, x));
+    store(sine + i, select((quarters & 2) != 0, -y, y));
+  }
+}
+
 // Two products with errors of 2^-50 and a rounding, their sum, and the product with the factor.
 inline void rotate(const float* a, const float* b, const double* cosine, const double* sine, double factor,
                    std::int64_t count, double* first, double* second, double* errors) {
@@ -201,31 +232,96 @@ inline Doubles capped(Doubles s, double cap) {
   return select(s < 0, -result, result);
 }
 
-template <std::size_t kKeys>
-inline void score_keys(const float* q, const float* keys, std::int64_t dim, double scale, double* s) {
-  Doubles sum[kKeys][2] = {};
-  for (std::int64_t d = 0; d < dim; d += 2 * kWidth) {
-    const Doubles low = widen(q + d);
-    const Doubles high = widen(q + d + kWidth);
-    for (std::int64_t j = 0; j < static_cast<std::int64_t>(kKeys); ++j) {
-      sum[j][0] = multiply_add(low, widen(keys + j * dim + d), sum[j][0]);
-      sum[j][1] = multiply_add(high, widen(keys + j * dim + d + kWidth), sum[j][1]);
+inline double widen_squares(const float* from, std::int64_t count, double* to) {
+  Doubles sum[kGroupVectors] = {};
+  for (std::int64_t i = 0; i < count; i += kLaneGroup) {
+    for (int c = 0; c < kGroupVectors; ++c) {
+      const Doubles x = widen(from + i + c * kWidth);
+      store(to + i + c * kWidth, x);
+      sum[c] = multiply_add(x, x, sum[c]);
     }
   }
-  for (std::int64_t j = 0; j < static_cast<std::int64_t>(kKeys); ++j) {
-    const Doubles both = sum[j][0] + sum[j][1];
-    double total = 0;
-    for (int lane = 0; lane < kWidth; ++lane) total += both[lane];
-    s[j] = scale * total;
+  for (int c = 1; c < kGroupVectors; ++c) sum[0] += sum[c];
+  return sum_of(sum[0]);
+}
+
+// Sums of neighbouring lanes, those of a before those of b.
+inline Doubles neighbours_added(Doubles a, Doubles b) {
+#if ISOLOGIT_LANES == 8
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) +
+         __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+#elif ISOLOGIT_LANES == 4
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+#else
+  return __builtin_shufflevector(a, b, 0, 2) + __builtin_shufflevector(a, b, 1, 3);
+#endif
+}
+
+// The sums of the lanes of four registers.
+inline void sums_of_four(Doubles a, Doubles b, Doubles c, Doubles d, double* to) {
+  const Doubles ab = neighbours_added(a, b);
+  const Doubles cd = neighbours_added(c, d);
+  if constexpr (kWidth == 2) {
+    store(to, ab);
+    store(to + 2, cd);
+  } else {
+    Doubles all = neighbours_added(ab, cd);
+    if constexpr (kWidth == 8) all = neighbours_added(all, all);
+    std::memcpy(to, &all, 4 * sizeof(double));
   }
 }
 
-inline double scores(const float* q, const float* keys, std::int64_t dim, std::int64_t count, double scale, double cap,
-                     double* s) {
+// Products of kRows and kColumns rows: so many registers hold sums, one chain each.
+template <std::size_t kRows, std::size_t kColumns>
+inline void multiply_rows(const double* a, const double* b, std::int64_t dim, double* s, std::int64_t stride) {
+  constexpr auto kCount = static_cast<std::int64_t>(kRows);
+  constexpr auto kAcross = static_cast<std::int64_t>(kColumns);
+  Doubles sum[kRows][kColumns] = {};
+  for (std::int64_t d = 0; d < dim; d += kWidth) {
+    Doubles left[kRows];
+    for (std::int64_t r = 0; r < kCount; ++r) left[r] = load<Doubles>(a + r * dim + d);
+    for (std::int64_t j = 0; j < kAcross; ++j) {
+      const auto right = load<Doubles>(b + j * dim + d);
+      for (std::int64_t r = 0; r < kCount; ++r) sum[r][j] = multiply_add(left[r], right, sum[r][j]);
+    }
+  }
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    if constexpr (kColumns == 1) {
+      double same[4];
+      sums_of_four(sum[r][0], sum[r][0], sum[r][0], sum[r][0], same);
+      s[r * stride] = same[0];
+    } else {
+      for (std::int64_t j = 0; j < kAcross; j += 4) {
+        sums_of_four(sum[r][j], sum[r][j + 1], sum[r][j + 2], sum[r][j + 3], s + r * stride + j);
+      }
+    }
+  }
+}
+
+template <std::size_t kRows, std::size_t kColumns>
+inline void products_of(const double* a, const double* b, std::int64_t count, std::int64_t dim, double* s,
+                        std::int64_t stride) {
+  constexpr auto kAcross = static_cast<std::int64_t>(kColumns);
   std::int64_t j = 0;
-  for (; j + 4 <= count; j += 4) score_keys<4>(q, keys + j * dim, dim, scale, s + j);
-  for (; j < count; ++j) score_keys<1>(q, keys + j * dim, dim, scale, s + j);
+  for (; j + kAcross <= count; j += kAcross) multiply_rows<kRows, kColumns>(a, b + j * dim, dim, s + j, stride);
+  for (; j < count; ++j) multiply_rows<kRows, 1>(a, b + j * dim, dim, s + j, stride);
+}
+
+constexpr std::int64_t kRowsTogether = kWidth == 8 ? 4 : 2;  // whose sums the registers hold
+
+inline void products(const double* a, std::int64_t rows, const double* b, std::int64_t count, std::int64_t dim,
+                     double* s, std::int64_t stride) {
+  std::int64_t r = 0;
+  for (; r + kRowsTogether <= rows; r += kRowsTogether) {
+    products_of<kRowsTogether, 4>(a + r * dim, b, count, dim, s + r * stride, stride);
+  }
+  for (; r + 2 <= rows; r += 2) products_of<2, 4>(a + r * dim, b, count, dim, s + r * stride, stride);
+  for (; r < rows; ++r) products_of<1, 8>(a + r * dim, b, count, dim, s + r * stride, stride);
+}
+
+inline double scores(double* s, std::int64_t count, double scale, double cap) {
   double greatest = -std::numeric_limits<double>::infinity();
+  for (std::int64_t i = 0; i < count; ++i) s[i] *= scale;
   if (cap != 0) {
     for (std::int64_t i = 0; i < count; i += kWidth) store(s + i, capped(load<Doubles>(s + i), cap));
   }
@@ -246,29 +342,51 @@ inline double weigh(double* s, std::int64_t count, std::int64_t scale) {
   return sum;
 }
 
-template <std::size_t kVectors>
-inline void accumulate_columns(const double* p, const float* values, std::int64_t dim, std::int64_t count,
-                               double* sums) {
-  Doubles sum[kVectors] = {};
+template <std::size_t kRows, std::size_t kVectors>
+inline void accumulate_columns(const double* p, std::int64_t stride, const double* values, std::int64_t dim,
+                               std::int64_t count, double* sums) {
+  constexpr auto kCount = static_cast<std::int64_t>(kRows);
+  constexpr auto kAcross = static_cast<std::int64_t>(kVectors);
+  Doubles sum[kRows][kVectors] = {};
   for (std::int64_t j = 0; j < count; ++j) {
-    const Doubles weight = broadcast(p[j]);
-    for (std::int64_t c = 0; c < static_cast<std::int64_t>(kVectors); ++c)
-      sum[c] = multiply_add(weight, widen(values + j * dim + c * kWidth), sum[c]);
+    Doubles value[kVectors];
+    for (std::int64_t c = 0; c < kAcross; ++c) value[c] = load<Doubles>(values + j * dim + c * kWidth);
+    for (std::int64_t r = 0; r < kCount; ++r) {
+      const Doubles weight = broadcast(p[r * stride + j]);
+      for (std::int64_t c = 0; c < kAcross; ++c) sum[r][c] = multiply_add(weight, value[c], sum[r][c]);
+    }
   }
-  for (std::int64_t c = 0; c < static_cast<std::int64_t>(kVectors); ++c)
-    store(sums + c * kWidth, load<Doubles>(sums + c * kWidth) + sum[c]);
+  for (std::int64_t r = 0; r < kCount; ++r) {
+    for (std::int64_t c = 0; c < kAcross; ++c) {
+      double* to = sums + r * dim + c * kWidth;
+      store(to, load<Doubles>(to) + sum[r][c]);
+    }
+  }
 }
 
-inline void accumulate(const double* p, const float* values, std::int64_t dim, std::int64_t count, double* sums) {
-  constexpr int kMany = 8;
+template <std::size_t kRows, std::size_t kVectors>
+inline void accumulate_rows(const double* p, std::int64_t stride, const double* values, std::int64_t dim,
+                            std::int64_t count, double* sums) {
+  constexpr std::int64_t kAcross = static_cast<std::int64_t>(kVectors) * kWidth;
   std::int64_t d = 0;
-  for (; d + kMany * kWidth <= dim; d += kMany * kWidth) {
-    accumulate_columns<kMany>(p, values + d, dim, count, sums + d);
+  for (; d + kAcross <= dim; d += kAcross) {
+    accumulate_columns<kRows, kVectors>(p, stride, values + d, dim, count, sums + d);
   }
-  for (; d < dim; d += 2 * kWidth) accumulate_columns<2>(p, values + d, dim, count, sums + d);
+  for (; d < dim; d += 2 * kWidth) accumulate_columns<kRows, 2>(p, stride, values + d, dim, count, sums + d);
 }
 
-constexpr ForwardLoops kForwardLoops{dot, round, add_rounded, norm, rotate, gate, scores, weigh, accumulate};
+inline void accumulate(const double* p, std::int64_t rows, std::int64_t stride, const double* values, std::int64_t dim,
+                       std::int64_t count, double* sums) {
+  std::int64_t r = 0;
+  for (; r + kRowsTogether <= rows; r += kRowsTogether) {
+    accumulate_rows<kRowsTogether, 4>(p + r * stride, stride, values, dim, count, sums + r * dim);
+  }
+  for (; r + 2 <= rows; r += 2) accumulate_rows<2, 4>(p + r * stride, stride, values, dim, count, sums + r * dim);
+  for (; r < rows; ++r) accumulate_rows<1, 8>(p + r * stride, stride, values, dim, count, sums + r * dim);
+}
+
+constexpr ForwardLoops kForwardLoops{dot,  round,         add_rounded, norm,   turns, rotate,
+                                     gate, widen_squares, products,    scores, weigh, accumulate};
 
 }  // namespace
 }  // namespace isologit::detail::kernels::loops

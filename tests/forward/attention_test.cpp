@@ -133,6 +133,33 @@ TEST(Attention, LongerThanABlock) {
   check(p, random_operands(p, Family::outliers, 2), "not causal");
 }
 
+// Many rows over several blocks, of which each sees another part; and of NaN in a key or value only those that see it.
+TEST(Attention, RowsThatSeePartsOfABlock) {
+  Problem p;
+  p.queries = {41};
+  p.keys = {75};
+  p.dim = 7;
+  p.value_dim = 3;
+  for (const std::int64_t window : {0, 1, 5, 40}) {
+    p.window = window;
+    Operands o = random_operands(p, Family::normal, 3);
+    check(p, o, "parts");
+    o.k.set(50, 0, 2, std::nan(""));
+    o.v.set(66, 1, 1, std::numeric_limits<double>::infinity());
+    check(p, o, "parts, NaN");
+  }
+}
+
+TEST(Attention, AHundredThousandKeys) {
+  Problem p;
+  p.heads = p.kv_heads = 1;
+  p.queries = {1};
+  p.keys = {100000};
+  p.dim = 5;
+  p.value_dim = 2;
+  check(p, random_operands(p, Family::normal, 4), "100,000 keys");
+}
+
 // Keys that are equal in pairs, and values whose mean is a boundary: exact ties; and one more key that is far below
 // tells the side.
 TEST(Attention, ExactTiesGoToEven) {

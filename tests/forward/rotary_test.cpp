@@ -2,8 +2,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "forward/angle.hpp"
 #include "forward/tensors.hpp"
+#include "kernels/registry.hpp"
+#include "kernels/target.hpp"
 #include "oracle/interval.hpp"
 
 namespace isologit::test {
@@ -62,25 +63,44 @@ TEST(Rotary, EveryFamilyAndType) {
   }
 }
 
-// Angles of all sizes, those next to multiples of pi / 2 among them: the bound of turn_of is kept.
+// The loops of every kernel that has some.
+std::vector<std::pair<std::string, const detail::kernels::ForwardLoops*>> all_loops() {
+  std::vector<std::pair<std::string, const detail::kernels::ForwardLoops*>> all;
+  for (const std::string& kernel : exact_kernels()) {
+    const auto target = detail::kernels::choose(kernel, Arithmetic::exact);
+    if (target && (*target)->forward_loops() != nullptr) all.emplace_back(kernel, (*target)->forward_loops());
+  }
+  return all;
+}
+
+double distance(const oracle::Real& right, double found) {
+  oracle::Real error(128);
+  mpfr_sub_d(error.get(), right.get(), found, MPFR_RNDN);
+  return std::fabs(mpfr_get_d(error.get(), MPFR_RNDN));
+}
+
+// Angles of all sizes, those next to multiples of pi / 2 among them.
 TEST(Rotary, AnglesAreWithinTheirBound) {
   Random random(3);
   // f32 fractions whose multiples come near to multiples of pi / 2.
   const float near[] = {1.0F, 0x1.921fb6p-1F, 0x1.921fb4p-1F, 0x1.5p-20F, 0x1p-32F, 0x1p-149F, 0.0F};
+  const auto all = all_loops();
   for (int i = 0; i < 200000; ++i) {
     const std::int64_t position = i % 3 == 0 ? random.between(0, 4096) : random.between(0, 2147483647);
     const float frequency = i % 4 == 0
                                 ? near[random.below(7)]
                                 : static_cast<float>(std::ldexp(random.uniform(), -static_cast<int>(random.below(30))));
-    const detail::forward::Turn turn = detail::forward::turn_of(position, frequency);
     oracle::Real angle(200), sine(128), cosine(128);
     mpfr_set_d(angle.get(), static_cast<double>(position), MPFR_RNDN);
     mpfr_mul_d(angle.get(), angle.get(), static_cast<double>(frequency), MPFR_RNDN);
     mpfr_sin_cos(sine.get(), cosine.get(), angle.get(), MPFR_RNDN);
-    mpfr_sub_d(sine.get(), sine.get(), turn.sine, MPFR_RNDN);
-    mpfr_sub_d(cosine.get(), cosine.get(), turn.cosine, MPFR_RNDN);
-    ASSERT_LT(std::fabs(mpfr_get_d(sine.get(), MPFR_RNDN)), 0x1p-50) << position << ' ' << frequency;
-    ASSERT_LT(std::fabs(mpfr_get_d(cosine.get(), MPFR_RNDN)), 0x1p-50) << position << ' ' << frequency;
+    const std::vector<float> frequencies(16, frequency);
+    std::vector<double> cosines(16), sines(16);
+    for (const auto& [kernel, loops] : all) {
+      loops->turns(position, frequencies.data(), 1, cosines.data(), sines.data());
+      ASSERT_LT(distance(sine, sines[0]), 0x1p-50) << kernel << ' ' << position << ' ' << frequency;
+      ASSERT_LT(distance(cosine, cosines[0]), 0x1p-50) << kernel << ' ' << position << ' ' << frequency;
+    }
   }
 }
 

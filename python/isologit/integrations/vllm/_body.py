@@ -1,7 +1,8 @@
 """What comes before the head, by CONTRACT.md 10, inside a vLLM model: linears, norms, gates, rotary, attention.
 
 Linears are made so when vLLM builds them, since it packs their weights away after loading; the other layers change
-their class once the model is loaded. A model of which one layer is not known is refused, naming the layer.
+their class once the model is loaded. A model of which one layer is not known is refused, naming the layer. (Models that
+vLLM runs by Transformers' code: _transformers.)
 
 Over ranks, vLLM splits the sums of a row-parallel linear and adds up rounded parts. Here it has rows of its weight
 instead, as the others do, its inputs are gathered and so are its outputs: every sum is made in one place.
@@ -44,7 +45,8 @@ _MODELS = (
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
 )
-_running: dict[str, Any] = {}  # threads and processors, of the worker of this process
+_BY_TRANSFORMERS = "TransformersForCausalLM"
+running: dict[str, Any] = {}  # threads and processors, of the worker of this process
 
 
 class Refused(Exception):
@@ -95,7 +97,7 @@ class ExactLinearMethod(UnquantizedLinearMethod):
         """Nothing: the weight is read where it is, at each call."""
 
     def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return forward.linear(x, layer.weight, bias, **_running)
+        return forward.linear(x, layer.weight, bias, **running)
 
 
 class _RowParallelLinear(RowParallelLinear):
@@ -111,7 +113,7 @@ class _RowParallelLinear(RowParallelLinear):
         return (output, self.bias if self.skip_bias_add else None) if self.return_bias else output
 
 
-class _RmsNorm(layernorm.RMSNorm):
+class RmsNorm(layernorm.RMSNorm):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         return _norm(self, x, residual, one_plus_weight=False)
 
@@ -125,18 +127,18 @@ def _norm(layer: Any, x: Tensor, residual: Tensor | None, one_plus_weight: bool)
     """vLLM adds the residual here too. The norm is that of the stored sum, which is rounded (by torch, once)."""
     total = x if residual is None else x + residual
     weight = layer.weight if getattr(layer, "has_weight", True) else None
-    result = forward.rms_norm(total, weight, layer.variance_epsilon, one_plus_weight=one_plus_weight, **_running)
+    result = forward.rms_norm(total, weight, layer.variance_epsilon, one_plus_weight=one_plus_weight, **running)
     return result if residual is None else (result, total)
 
 
 class _SiluAndMul(activation.SiluAndMul):
     def forward(self, x: Tensor) -> Tensor:
-        return forward.gate(*x.chunk(2, dim=-1), **_running)
+        return forward.gate(*x.chunk(2, dim=-1), **running)
 
 
 class _GeluAndMul(activation.GeluAndMul):
     def forward(self, x: Tensor) -> Tensor:
-        return forward.gate(*x.chunk(2, dim=-1), kind="gelu_tanh", **_running)
+        return forward.gate(*x.chunk(2, dim=-1), kind="gelu_tanh", **running)
 
 
 def _turn(self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -145,7 +147,7 @@ def _turn(self: RotaryEmbedding, positions: Tensor, query: Tensor, key: Tensor |
     def turned(x: Tensor) -> Tensor:
         heads = x.view(*x.shape[:-1], -1, self.head_size) if x.ndim == 2 else x
         places, (frequencies, factor) = positions.flatten(), self.isologit_angles
-        flat = forward.rotary(heads, places, frequencies, layout=layout, factor=factor, **_running)
+        flat = forward.rotary(heads, places, frequencies, layout=layout, factor=factor, **running)
         return flat.view(x.shape)
 
     return turned(query), None if key is None else turned(key)
@@ -235,14 +237,14 @@ class ExactAttention(CPUAttentionBackendImpl):
             causal=attn_metadata.causal,
             window=max(self.sliding_window, 0),
             sinks=self.sinks,
-            **_running,
+            **running,
         )
         output[:count] = result.view_as(output[:count])
         return output
 
 
 _CLASSES: dict[type, type] = {
-    layernorm.RMSNorm: _RmsNorm,
+    layernorm.RMSNorm: RmsNorm,
     layernorm.GemmaRMSNorm: _GemmaRmsNorm,
     activation.SiluAndMul: _SiluAndMul,
     activation.GeluAndMul: _GeluAndMul,
@@ -252,26 +254,43 @@ _CLASSES: dict[type, type] = {
 
 def put_in_place(model: nn.Module, config: Any, threads: int, processors: Any) -> None:
     """Changes the layers of a loaded model. Raises Refused, and has changed none, where something is not known."""
-    if type(model).__name__ not in _MODELS:
-        raise Refused(f"the body of {type(model).__name__} is not known; expected one of {', '.join(_MODELS)}")
+    changes_of = _changes_of(model)
     if not config.model_config.enforce_eager:
         raise Refused("the model is compiled, and the body runs eagerly (set enforce_eager)")
     if config.lora_config is not None:
         raise Refused("LoRA in the body adds rounded products")
     text = config.model_config.hf_text_config
-    changes = [change for name, module in model.named_modules() for change in _changes(name, module, type(model), text)]
+    changes = [
+        change for name, module in model.named_modules() for change in changes_of(name, module, type(model), text)
+    ]
     for change in changes:
         change()
-    _running.update(threads=threads, processors=processors)
+    running.update(threads=threads, processors=processors)
 
 
-def _changes(name: str, module: nn.Module, model: type, config: Any) -> list[Callable[[], None]]:
+def _changes_of(model: nn.Module) -> Callable[..., list[Callable[[], None]]]:
+    """What tells the changes of each module of the model."""
+    name = type(model).__name__
+    if name == _BY_TRANSFORMERS:
+        # What it imports, no other model needs.
+        from isologit.integrations.vllm import _transformers
+
+        if model.text_config.model_type in _transformers.FAMILIES:
+            return _transformers.changes
+        name = f"{name} with model_type {model.text_config.model_type!r}"
+    elif name in _MODELS:
+        return changes
+    raise Refused(f"the body of {name} is not known; expected one of {', '.join(_MODELS)}, or OLMo 2")
+
+
+def changes(name: str, module: nn.Module, model: type, config: Any) -> list[Callable[[], None]]:
+    """What makes the module ours, none where nothing is to be done. Raises Refused where it is not known."""
     cls = type(module)
     if isinstance(module, LinearBase):
         if type(module.quant_method) is not ExactLinearMethod:
             raise Refused(f"{name} multiplies by {type(module.quant_method).__name__}; expected an unquantised weight")
         if cls is GateLinear:
-            return [_becomes(module, _experts.Gate, isologit_running=_running)]
+            return [becomes(module, _experts.Gate, isologit_running=running)]
         return [_row_parallel_change(name, module)] if isinstance(module, RowParallelLinear) else []
     if isinstance(module, LogitsProcessor):
         if module.scale != 1.0:
@@ -283,13 +302,13 @@ def _changes(name: str, module: nn.Module, model: type, config: Any) -> list[Cal
         if what := _experts.unknown(module):
             raise Refused(f"{name} {what}")
         limit = getattr(config, "swiglu_limit", None)
-        return [_becomes(module, _experts.Experts, isologit_running=_running, isologit_limit=limit)]
+        return [becomes(module, _experts.Experts, isologit_running=running, isologit_limit=limit)]
     if cls in _CLASSES:
         _check_layer(name, module)
         own = {}
         if isinstance(module, RotaryEmbedding):
             own["isologit_angles"] = _angles(name, module, getattr(config, "rope_parameters", None) or {})
-        return [_becomes(module, _CLASSES[cls], **own)]
+        return [becomes(module, _CLASSES[cls], **own)]
     if cls in _CLASSES.values():  # one of a cache that two layers, or models, share
         return []
     neutral = isinstance(
@@ -301,7 +320,7 @@ def _changes(name: str, module: nn.Module, model: type, config: Any) -> list[Cal
     raise Refused(f"{name} is {cls.__module__}.{cls.__qualname__}, which is not known as a part of {model.__name__}")
 
 
-def _becomes(module: nn.Module, cls: type, **attributes: Any) -> Callable[[], None]:
+def becomes(module: nn.Module, cls: type, **attributes: Any) -> Callable[[], None]:
     def change() -> None:
         vars(module).update(attributes)
         module.__class__ = cls
@@ -314,7 +333,7 @@ def _row_parallel_change(name: str, module: RowParallelLinear) -> Callable[[], N
         raise Refused(f"{name} is {type(module).__qualname__}; expected RowParallelLinear")
     if module.tp_size > 1 and (not module.reduce_results or module.output_size % module.tp_size):
         raise Refused(f"{name} has {module.output_size} outputs for {module.tp_size} ranks, or leaves them unadded")
-    return _becomes(module, _RowParallelLinear)
+    return becomes(module, _RowParallelLinear)
 
 
 def _check_layer(name: str, module: Any) -> None:
@@ -346,7 +365,8 @@ def is_exact(model: nn.Module) -> bool:
 @torch.inference_mode()
 def check(model: nn.Module) -> None:
     """Raises unless a linear of the model answers as forward.linear does."""
-    layer = next(module for module in model.modules() if isinstance(module, LinearBase))
+    linears = (module for module in model.modules() if isinstance(module, LinearBase))
+    layer = next(linear for linear in linears if not isinstance(linear, RowParallelLinear))
     x = torch.ones(1, layer.input_size, dtype=layer.weight.dtype)
     found = layer(x)
     found = found[0] if isinstance(found, tuple) else found
