@@ -126,6 +126,55 @@ def blocks_of_ranks(rank, size):
     return "right"
 
 
+def low_rank(rank, size):
+    """A low-rank addition: all have its a, and each rank the rows of b that its weight's are."""
+    generator = torch.Generator().manual_seed(4)
+    a, b = torch.randn(3, WEIGHT.shape[1], generator=generator), torch.randn(VOCAB, 3, generator=generator).bfloat16()
+    outputs = {"outputs": ("logprobs", "entropy"), "gradients": "exact"}
+
+    def made(score, hidden, weight, a, b, ids, **options):
+        leaves = [x.detach().clone().requires_grad_() for x in (hidden, weight, a, b)]
+        got = score(*leaves[:2], ids, lora=(*leaves[2:], 1 / 3), **{**outputs, **options})
+        (got.logprobs.sum() - 2 * got.entropy.sum()).backward()
+        return got, [leaf.grad for leaf in leaves]
+
+    expected, of_all = made(isologit.score, HIDDEN, WEIGHT, a, b, IDS)
+    for kind in ("even", "uneven", "empty", "reversed"):
+        first, last = split(size, rank, kind)
+        place = {"first_id": first, "vocab_size": VOCAB}
+        for rows, chosen in (("same", slice(None)), ("own", slice(4 * rank // size, 4 * (rank + 1) // size))):
+            operands = (HIDDEN[chosen], WEIGHT[first:last], a, b[first:last])
+            got, found = made(parallel.score, *operands, IDS[chosen], rows=rows, **place)
+            check(torch.equal(got.entropy, expected.entropy[chosen]), f"low rank, {kind} {rows}")
+            check(torch.equal(got.logprobs, expected.logprobs[chosen]), f"low rank, {kind} {rows}")
+            wanted = (of_all[0][chosen], of_all[1][first:last], of_all[2], of_all[3][first:last])
+            for name, left, right in zip(("dhidden", "dweight", "da", "db"), found, wanted, strict=True):
+                check(torch.equal(left, right), f"{name} of a low-rank addition, {kind} {rows}")
+        fast = made(parallel.score, HIDDEN, *operands[1:], IDS, gradients="fast", **place)[1][2]
+        everyones = [None] * size
+        dist.all_gather_object(everyones, fast)
+        check(all(torch.equal(one, fast) for one in everyones), f"fast da on all ranks, {kind}")
+        check((fast - of_all[2]).abs().max() <= 1e-5 * of_all[2].abs().max(), f"fast da, {kind}")
+        drawn = parallel.sample(HIDDEN, operands[1], lora=(a, operands[3], 1 / 3), **DRAWS, **place)
+        check(torch.equal(drawn.ids, isologit.sample(HIDDEN, WEIGHT, lora=(a, b, 1 / 3), **DRAWS).ids), "draws")
+    sharded_b = distribute_tensor(b, init_device_mesh("cpu", (size,)), [Shard(0)])
+    sharded_weight = distribute_tensor(WEIGHT, sharded_b.device_mesh, [Shard(0)])
+    _, found = made(parallel.score, HIDDEN, sharded_weight, a, sharded_b, IDS)
+    check(torch.equal(found[3].full_tensor(), of_all[3]) and torch.equal(found[2], of_all[2]), "DTensors")
+    return "right"
+
+
+def another_a(rank, size):
+    own = slice(rank * 10, rank * 10 + 10)
+    lora = torch.full((2, WEIGHT.shape[1]), 1.0 + (rank == 1)), torch.ones(10, 2), 1.0
+    parallel.linear_logprobs(HIDDEN, WEIGHT[own], IDS, lora=lora)
+
+
+def b_of_other_rows(rank, size):
+    lora = torch.ones(2, WEIGHT.shape[1]), torch.ones(10 + (rank == 1), 2), 1.0
+    parallel.linear_logprobs(HIDDEN, WEIGHT[rank * 10 : rank * 10 + 10], IDS, lora=lora)
+
+
 def a_block_fails(rank, size):
     """The second of a rank, after the first has handed in its state."""
     weights = [WEIGHT[rank * 10 : rank * 10 + 4], WEIGHT[rank * 10 + 4 : rank * 10 + 10]]

@@ -101,7 +101,8 @@ def test_without_captures_only_the_trainers_head_is_split_off(model, run, tmp_pa
 
 @pytest.mark.parametrize("with_captures", [False, True])
 @pytest.mark.parametrize(
-    "planted", ["unshifted ids", "wrong temperature", "missing temperature", "processed logprobs"]
+    "planted",
+    ["unshifted ids", "wrong temperature", "missing temperature", "processed logprobs", "processed by top-p"],
 )
 def test_planted_mistakes(model, run, tmp_path, planted, with_captures):
     ids, _, path = run
@@ -114,12 +115,15 @@ def test_planted_mistakes(model, run, tmp_path, planted, with_captures):
         reported = logprobs_of(logits / 1.3, scored)
     elif planted == "missing temperature":
         reported, more = logprobs_of(logits, scored), {"temperature": 0.7}
-    else:
+    elif planted == "processed logprobs":
         ordered, _ = logits.log_softmax(-1).sort(-1, descending=True)
         kept = ordered[..., :100].exp().sum(-1).log()
         inside = logits.log_softmax(-1).gather(-1, scored[..., None])[..., 0] >= ordered[..., 99]
         assert inside.double().mean() > 0.3
         reported = logprobs_of(logits, scored) - kept
+    if planted == "processed by top-p":
+        planted, mass = "processed logprobs", logits.softmax(-1).sort(-1, descending=True)[0].cumsum(-1)
+        reported = logprobs_of(logits, scored) - mass.masked_fill(mass < 0.9, 2).amin(-1).log()
     result = audit(model, write(tmp_path, ids, reported, **more), captured=path if with_captures else None)
     assert [one["mistake"] for one in result["mistakes"]] == [planted]
 

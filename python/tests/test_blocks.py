@@ -70,6 +70,21 @@ def test_gradients_of_some_blocks_and_into_buffers():
     assert torch.equal(buffers[2], buffer[20:])
 
 
+@pytest.mark.parametrize("bounds", SPLITS.values(), ids=SPLITS)
+def test_a_low_rank_addition(bounds):
+    generator = torch.Generator().manual_seed(9)
+    a, b = torch.randn(4, WEIGHT.shape[1], generator=generator), torch.randn(VOCAB, 4, generator=generator)
+    whole = [x.clone().requires_grad_() for x in (HIDDEN, WEIGHT, a, b)]
+    wanted = isologit.linear_logprobs(*whole[:2], IDS, lora=(*whole[2:], 0.7), gradients="exact").logprobs
+    wanted.sum().backward()
+    hidden, own_a = (x.clone().requires_grad_() for x in (HIDDEN, a))
+    weights, bs = ([part.requires_grad_() for part in parts(x, bounds)] for x in (WEIGHT, b))
+    got = parallel.linear_logprobs(hidden, weights, IDS, lora=(own_a, bs, 0.7), gradients="exact", **ALONE).logprobs
+    got.sum().backward()
+    found = (hidden.grad, torch.cat([x.grad for x in weights]), own_a.grad, torch.cat([x.grad for x in bs]))
+    assert torch.equal(got, wanted) and all(torch.equal(x, y.grad) for x, y in zip(found, whole, strict=True))
+
+
 def test_a_block_that_was_written_to_is_an_error():
     weights = [weight.requires_grad_() for weight in parts(WEIGHT, [0, 11, 30])]
     got = parallel.linear_logprobs(HIDDEN, weights, IDS, **ALONE)
@@ -96,6 +111,7 @@ def test_an_error_of_one_block_ends_the_call(monkeypatch):
 
 
 TWO = [WEIGHT[:11], WEIGHT[11:]]
+A, B = torch.ones(2, WEIGHT.shape[1]), torch.ones(VOCAB, 2)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,13 @@ TWO = [WEIGHT[:11], WEIGHT[11:]]
         (TWO, {"bias": torch.zeros(VOCAB)}, "bias is a Tensor and weight 2 blocks"),
         (TWO, {"bias": [None, torch.zeros(19)]}, r"bias\[1\] is a Tensor and bias\[0\] a NoneType"),
         (TWO, {"dweight_accumulate": WEIGHT.float()}, "dweight_accumulate is a Tensor and weight 2 blocks"),
+        (TWO, {"lora": (A, B)}, "lora is a tuple; expected .a, b, scale."),
+        (TWO, {"lora": (A, B, 1.0)}, "lora b is a Tensor and weight 2 blocks"),
+        (TWO, {"lora": (A, [B[:11], None], 1.0)}, r"lora b\[1\] is a NoneType and lora b\[0\] a Tensor"),
+        (TWO, {"lora": (A, [B[:11], B[:11]], 1.0)}, r"b is \[11, 2\]; expected \[r, 12\] and \[19, r\]"),
+        (TWO, {"lora": (A, None, 1.0)}, "lora b is None; expected"),
+        (TWO, {"lora": ([1.0], [B[:11], B[11:]], 1.0)}, r"lora a is a list; expected a plain tensor \[r, H\]"),
+        (TWO, {"lora": (A, [B[:11], B[11:]], float("inf"))}, "lora scale: inf; expected a finite number"),
         ([WEIGHT[:11], WEIGHT[11:29]], {"vocab_size": 30}, r"the ranks have ids \[0, 29\); expected all"),
         ([WEIGHT[:11], WEIGHT[11:].int()], {}, "weight: dtype is torch.int32"),
     ],

@@ -1,5 +1,7 @@
 """isologit.capture on a model of Transformers: the file's rows against the model called by hand."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,36 @@ def test_shards_appending_and_refusal(model, tmp_path):
     assert len(_captured.shards(path)) == 4 and not list(tmp_path.glob("*.unfinished"))
     half = len(rows["hidden_states"]) // 2
     assert torch.equal(rows["hidden_states"][:half], rows["hidden_states"][half:])
+
+
+# Of 192 MiB that pass, in pieces of 1.5 MiB, at most 8 are held and copied once to be written.
+LONG_RUN = """
+import resource, sys
+import torch
+from isologit import _captured
+
+def add(writer, rows):
+    ids = torch.zeros(rows, dtype=torch.int64)
+    states = torch.ones(rows, 4096, dtype=torch.bfloat16)
+    writer.add(states, token_ids=ids, logprobs=torch.zeros(rows), positions=ids, sequence_ids=ids)
+
+first = _captured.Writer(sys.argv[1] + "/first.safetensors", bytes_per_file=8 << 20, say=lambda _: None)
+add(first, 192)
+first.close()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+writer = _captured.Writer(sys.argv[1] + "/long.safetensors", bytes_per_file=8 << 20, say=lambda _: None)
+for _ in range(128):
+    add(writer, 192)
+writer.close()
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(len(_captured.shards(sys.argv[1] + "/long.safetensors")), grown)
+"""
+
+
+def test_a_long_run_takes_bounded_memory(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LONG_RUN, tmp_path], text=True, capture_output=True, check=True)
+    files, kilobytes = map(int, done.stdout.split())
+    assert files > 20 and kilobytes < 48 << 10
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ if not torch.distributed.is_available() or sys.platform == "win32":
 CALL = "isologit.parallel.score"
 ALIKE = "; expected all ranks to make the same call with the same arguments, but for their own rows"
 SHAPE = "hidden is [4, 12], weight is [10, 11]; expected [..., H] and [v, H]"
+FACTORS = "lora: a is [2, 12] and b is [11, 2]; expected [r, 12] and [10, r]"
 H_SPLIT = (
     "ValueError: hidden is [4, 12], weight is [30, 4]; expected [..., H] and [v, H]. A head that is split on H is not "
     "taken: gather it, or split it by rows of the vocabulary"
@@ -36,11 +37,13 @@ TOLD = {  # of each rank
     "sharded_on_h": [SHARD_1] * 3,
     "overlap": [OVERLAP] * 3,
     "another_cap": [CAP] * 3,
+    "b_of_other_rows": [f"ParallelError: {CALL}: rank 1 failed: ValueError: {FACTORS}", f"ValueError: {FACTORS}", 0],
     "a_block_fails": [NO_MEMORY, "MemoryError: no memory", NO_MEMORY],
     "fails_within": [NO_MEMORY, "MemoryError: no memory", NO_MEMORY],
 }
 WORDS = {  # of every rank that lives
     "another_hidden": "the checksum of hidden is ",
+    "another_a": "the checksum of lora a is ",
     "another_kernel": " and 'portable_fast' on rank 0" + ALIKE,
     "another_call": "the call is 'isologit.parallel.score' on rank 1 and 'isologit.parallel.sample' on rank 0",
     "another_upstream": "isologit.parallel.score, backward: the checksum of d_logprobs is ",
@@ -62,7 +65,7 @@ def run(*scenarios):
 
 @pytest.fixture(scope="module")
 def found():
-    return run("sharded", "blocks_of_ranks", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
+    return run("sharded", "blocks_of_ranks", "low_rank", "adapters", "bytes_of_rows", "lags", *TOLD, *WORDS)
 
 
 def test_the_contracts_bits_at_every_number_of_ranks():
@@ -75,6 +78,10 @@ def test_weights_that_say_where_they_lie(found):
 
 def test_ranks_with_several_blocks(found):
     assert [rank.get("returned", rank) for rank in found["blocks_of_ranks"]] == ["right"] * 3
+
+
+def test_low_rank_additions(found):
+    assert [rank.get("returned", rank) for rank in found["low_rank"]] == ["right"] * 3
 
 
 def test_adapters_of_trainers(found):

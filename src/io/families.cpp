@@ -171,8 +171,9 @@ Result<const Family*> find_family(const JsonValue& config, const std::string& so
   if (found != nullptr) return found;
   for (const Refusal& refusal : table().refused) {
     if (refusal.model_type != names->model_type || refusal.architecture != names->architecture) continue;
-    return fail(StatusCode::unsupported, base::concat(source, ": the head of ", in_words(*names, config),
-                                                      " is not one that isologit can be: ", refusal.why));
+    return fail(StatusCode::unsupported,
+                base::concat(source, ": the head of ", in_words(*names, config),
+                             " is not taken by itself: ", refusal.why, ". ", how_to_name_a_head()));
   }
   return fail(StatusCode::unsupported, base::concat(source, ": the head of ", in_words(*names, config),
                                                     " is not known. ", how_to_name_a_head()));

@@ -66,6 +66,9 @@ TEST_F(CheckpointTest, NamesOfFamilies) {
         {"lm_head.weight", false, llava + "false"},
         {"language_model.model.embed_tokens.weight", true, llava + "true"},
         {"model.language_model.embed_tokens.weight", true, llava + "true"},
+        {"language_model.model.embed_tokens.weight", true,  // the outer flag counts, here the class's default
+         R"("model_type":"aya_vision","architectures":["AyaVisionForConditionalGeneration"],"text_config":
+         {"model_type":"cohere2","vocab_size":3,"hidden_size":2,"tie_word_embeddings":false})"},
         {"embed_out.weight", false, R"("model_type":"gpt_neox","vocab_size":3,"hidden_size":2)"},
         {"transformer.wte.weight", true, R"("model_type":"gpt2","vocab_size":3,"n_embd":2)"},
         {"wte.weight", true, R"("model_type":"gpt2","vocab_size":3,"n_embd":2)"},

@@ -85,12 +85,36 @@ TEST(HfConfig, FamiliesThatAreNotKnown) {
   EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":["LlamaForSequenceClassification"],"vocab_size":3})"),
                StatusCode::unsupported, "\"LlamaForSequenceClassification\" is not known");
   EXPECT_FAILS(parse(R"({"model_type":"chameleon","architectures":["ChameleonForConditionalGeneration"]})"),
-               StatusCode::unsupported, "not one that isologit can be");
+               StatusCode::unsupported, "not taken by itself: what it does to the logits after its head",
+               "--head TENSOR");
   EXPECT_FAILS(parse(R"({"model_type":"bert","vocab_size":3})"), StatusCode::unsupported, "architectures is missing",
                "BertForMaskedLM", "say which");
   EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":[],"vocab_size":3})"), StatusCode::unsupported,
                "architectures is an array, expected an array with the name of one class");
   EXPECT_FAILS(parse(R"({"model_type":"llama","architectures":["A","B"]})"), StatusCode::unsupported, "architectures");
+}
+
+// Models whose own code does more than a matrix product to their logits, or of which nothing is known.
+TEST(HfConfig, ModelsThatAreRefusedByName) {
+  struct Refused {
+    const char* model_type;
+    const char* architecture;
+    const char* key;
+  };
+  for (const Refused& refused : {Refused{"minicpm", "MiniCPMForCausalLM", R"("dim_model_base":256)"},
+                                 {"phi3small", "Phi3SmallForCausalLM", R"("mup_width_multiplier":8.0)"},
+                                 {"grok-1", "Grok1ModelForCausalLM", R"("output_multiplier_scale":0.5773502691896257)"},
+                                 {"bailing_moe", "BailingMoeForCausalLM", R"("norm_head":true)"},
+                                 {"baichuan", "BaichuanForCausalLM", R"("z_loss_weight":0)"},
+                                 {"dory", "DoryForCausalLM", R"("x":0)"},
+                                 {"idefics", "IdeficsForVisionText2Text", R"("additional_vocab_size":2)"},
+                                 {"chameleon", "ChameleonForConditionalGeneration", R"("x":0)"},
+                                 {"pocket_tts", "PocketTTSForConditionalGeneration", R"("x":0)"},
+                                 {"diffusion_gemma", "DiffusionGemmaForBlockDiffusion", R"("x":0)"}}) {
+    EXPECT_FAILS(parse(std::string(R"({"vocab_size":7,"hidden_size":3,"model_type":")") + refused.model_type +
+                       R"(","architectures":[")" + refused.architecture + "\"]," + refused.key + "}"),
+                 StatusCode::unsupported, refused.model_type, "--head TENSOR");
+  }
 }
 
 TEST(HfConfig, AGivenHead) {

@@ -60,6 +60,9 @@ TEST(HfTransforms, DefaultsOfClasses) {
   expect_softcap("BeamForCausalLM", "beam", "", 30.0F);
   expect_softcap("NanoChatForCausalLM", "nanochat", "", 15.0F);
   expect_softcap("VaultGemmaForCausalLM", "vaultgemma", "", 30.0F);
+  expect_softcap("Inkling2ForCausalLM", "inkling2_text", R"("unpadded_vocab_size":7)", 30.0F);
+  expect_softcap("MistralLarge4ForConditionalGeneration", "mistral_large4",
+                 R"("text_config":{"model_type":"mistral_large4_text","vocab_size":7})", 30.0F);
   expect_none("Gemma2ForCausalLM", "gemma2", R"("final_logit_softcapping":null)");
   expect_scale("Cohere2ForCausalLM", "cohere2", "", ScaleKind::multiply, 0.0625F);
   expect_none("Gemma3ForCausalLM", "gemma3_text", "");
@@ -69,12 +72,20 @@ TEST(HfTransforms, DefaultsOfClasses) {
 // The wrapper of a composite model may leave out what its text model does by itself: the model's logits are the
 // reference.
 TEST(HfTransforms, WrappersThatLeaveOutWhatTheTextModelDoes) {
+  const auto leaves_out = [](const char* architecture, const char* model_type, const char* text) {
+    expect_none(architecture, model_type, std::string(R"("text_config":{"vocab_size":7,)") + text + "}");
+  };
   for (const char* text :
        {R"("model_type":"granite","logits_scaling":8)", R"("model_type":"cohere2","logit_scale":0.25)",
         R"("model_type":"gemma2","final_logit_softcapping":30)"}) {
-    expect_none("AyaVisionForConditionalGeneration", "aya_vision",
-                std::string(R"("text_config":{"vocab_size":7,)") + text + "}");
+    leaves_out("AyaVisionForConditionalGeneration", "aya_vision", text);
+    leaves_out("Cohere2VisionForConditionalGeneration", "cohere2_vision", text);
+    leaves_out("GraniteSpeechForConditionalGeneration", "granite_speech", text);
+    leaves_out("LlavaForConditionalGeneration", "llava", text);
+    leaves_out("InternVLForConditionalGeneration", "internvl", text);
   }
+  leaves_out("Mistral3ForConditionalGeneration", "mistral3", R"("model_type":"granite","logits_scaling":8)");
+  leaves_out("Mistral3ForConditionalGeneration", "mistral3", R"("model_type":"gemma2","final_logit_softcapping":30)");
   expect_scale("GraniteDoclingForConditionalGeneration", "granite_docling",
                R"("text_config":{"model_type":"granite_docling_text","vocab_size":7})", ScaleKind::divide, 4.0F);
 }
@@ -95,6 +106,14 @@ TEST(HfTransforms, KeysThatTheClassDoesNotHave) {
   expect_none("Qwen3ForCausalLM", "qwen3", R"("logits_scaling":null,"attn_logit_softcapping":50.0)");
 }
 
+// What comes before the head is in the captured rows already, and is no transform of logits.
+TEST(HfTransforms, StepsBeforeTheHead) {
+  expect_none("MiniCPM3ForCausalLM", "minicpm3", R"("dim_model_base":256,"hidden_size":2560)");
+  expect_none("InklingForCausalLM", "inkling_text", R"("logits_mup_width_multiplier":8.0)");
+  EXPECT_FAILS(parse("BailingHybridForCausalLM", "bailing_hybrid", R"("norm_head":true)"), StatusCode::unsupported,
+               "norm_head is true");
+}
+
 TEST(HfTransforms, ScaleBeforeTheSoftcap) {
   const auto muse = [](const std::string& members) {
     return parse("MuseGlimmerForConditionalGeneration", "muse_glimmer",
@@ -105,6 +124,12 @@ TEST(HfTransforms, ScaleBeforeTheSoftcap) {
   EXPECT_EQ(both->order, TransformOrder::scale_first);
   EXPECT_EQ(both->softcap, 20.0F);
   EXPECT_EQ(both->scale, 0.19611613513818404F);
+  const auto spark = parse("MuseSparkForConditionalGeneration", "muse_spark",
+                           R"("text_config":{"model_type":"muse_spark_text","vocab_size":7})");
+  ASSERT_TRUE(spark) << spark.error().message;
+  EXPECT_EQ(spark->order, TransformOrder::scale_first);
+  EXPECT_EQ(spark->softcap, 20.0F);
+  EXPECT_EQ(spark->scale, 0.1767766952966369F);
   const auto cap = muse(R"(,"output_multiplier":1.0)");
   ASSERT_TRUE(cap) << cap.error().message;
   EXPECT_EQ(cap->softcap, 20.0F);

@@ -103,6 +103,7 @@ def score(
     vocab_size: int | None = None,
     rows: str = "same",
     bias: Any = None,
+    lora: Any = None,
     outputs: Any = ("logprobs",),
     top_k: int = 0,
     ignore_index: int = -100,
@@ -134,6 +135,9 @@ def score(
         states are then gathered.
     bias : torch.Tensor [v] or DTensor, optional
         Of these rows.
+    lora : (a, b, scale), optional
+        A low-rank addition to the weight: a [r, H], the same on all ranks, b [v, r] of this rank's rows, which is as
+        weight is (a DTensor, a list), and a number.
     **options
         temperature, softcap, scale, divide, transform_order, mask, kept, banned, arithmetic, threads, processors and
         kernel, as of isologit.score; of the whole vocabulary. mask, kept and banned with rows="same" only.
@@ -150,12 +154,14 @@ def score(
 
     Notes
     -----
-    Differentiable in hidden, weight and bias, as isologit.score is. All ranks must run backward, with the same upstream
-    (rows="same"), or with that of their own rows. Each has the gradient of its rows of the weight, and of its hidden
-    states that of all of the vocabulary: it must not be summed over the group again.
+    Differentiable in hidden, weight, bias and the factors of lora, as isologit.score is. All ranks must run backward,
+    with the same upstream (rows="same"), or with that of their own rows. Each has the gradient of its rows of the
+    weight and of b. That of its hidden states is of all of the vocabulary, and that of a of all rows as well: neither
+    must be summed over the group again.
     """
     options = _options(options, _SCORE, "score")
-    own = local(weight, bias, first_id, vocab_size, group)
+    own = local(weight, bias, lora, first_id, vocab_size, group)
+    _devices.refuse_lora(own, hidden)
     if _devices.are_several(own, hidden) and own.needs_gradients(hidden):
         named = {"outputs": outputs, "top_k": top_k, "ignore_index": ignore_index, "gradients": gradients}
         place = {"first_id": first_id, "vocab_size": vocab_size, "dweight_accumulate": dweight_accumulate}
@@ -175,6 +181,7 @@ def score(
             first,
             prepared.rows.gather(exchange, ids),
             bias=first_bias,
+            lora=own.lora_of(0),
             vocab_size=prepared.vocab_size,
             ignore_index=ignore_index,
             outputs=outputs,
@@ -187,7 +194,7 @@ def score(
         else:
             needs = own.needs_gradients(hidden)
             call = ScoreCall(exchange, args, prepared.rows, own, gradients, buffers, needs)
-            results = Score.apply(call, hidden, *own.weights, *own.biases)
+            results = Score.apply(call, hidden, *own.leaves)
             counts = counts_of(call.results)
     by_name = dict(zip(Results._fields, results, strict=False))
     top = ("top_k_ids", "top_k_logprobs") if args.top_k else ()
@@ -226,6 +233,7 @@ def sample(
     vocab_size: int | None = None,
     rows: str = "same",
     bias: Any = None,
+    lora: Any = None,
     min_p: Any = 0.0,
     top_k: Any = 0,
     top_p: Any = 1.0,
@@ -236,7 +244,8 @@ def sample(
     Every rank has all draws; with rows="own" those of its own rows.
     """
     options = _options(options, _SCORE, "sample")
-    own = local(weight, bias, first_id, vocab_size, group)
+    own = local(weight, bias, lora, first_id, vocab_size, group)
+    _devices.refuse_lora(own, hidden)
     with Exchange("isologit.parallel.sample", own.group) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         mask, kept, banned = (options.pop(name) for name in _OF_ROWS)
@@ -245,6 +254,7 @@ def sample(
             prepared.hidden,
             first,
             bias=first_bias,
+            lora=own.lora_of(0),
             vocab_size=prepared.vocab_size,
             **{**options, "temperature": prepared.temperature},
         )

@@ -39,6 +39,13 @@ def sample(exchange: Exchange, args: SampleArgs, own: Local) -> Samples:
     return Samples(*running.run("sample", args.flat(), _never))
 
 
+def refuse_lora(own: Local, hidden: Any) -> None:
+    if own.lora_a is not None and are_several(own, hidden):
+        raise NotImplementedError(
+            "lora is given, and the blocks are not all on the CPU; expected blocks on the CPU, or None"
+        )
+
+
 def of_copies(score: Callable[..., Scores], own: Local, hidden: Tensor, token_ids: Any, **options: Any) -> Scores:
     """Where there are gradients: the core's, of copies on the CPU."""
     if options["dweight_accumulate"] is not None:

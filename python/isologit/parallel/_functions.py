@@ -2,7 +2,8 @@
 
 import functools
 import zlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,8 +42,10 @@ def facts_of_head(head: HeadArgs) -> dict[str, Any]:
         "the dtype of hidden": str(head.hidden.dtype),
         "the kernel": maker(head.arithmetic, head.kernel),
         "has a bias": head.bias is not None,
+        "the shape of lora a": None if head.lora_a is None else list(head.lora_a.shape),
+        "the scale of lora": head.lora_scale,
         **{name: getattr(head, name) for name in shared},
-        **checksums(hidden=head.hidden, temperature=head.temperatures),
+        **checksums(hidden=head.hidden, temperature=head.temperatures, **{"lora a": head.lora_a}),
     }
 
 
@@ -51,10 +54,11 @@ class Blocks:
 
     def __init__(self, exchange: Exchange, everyone: list[dict[str, Any]], args: Any, own: Local) -> None:
         self.shards = place(exchange, everyone, args.head.vocab_size)
-        self.args = [
-            args._replace(head=args.head.with_weight(weight.detach(), detached(bias), shard.count, None, None))
-            for weight, bias, shard in zip(own.weights, own.biases, self.shards, strict=True)
-        ]
+        heads = (
+            args.head.with_weight(weight.detach(), detached(bias), shard.count, None, own.lora_of(block))
+            for block, (weight, bias, shard) in enumerate(zip(own.weights, own.biases, self.shards, strict=True))
+        )
+        self.args = [args._replace(head=head) for head in heads]
         self.counts = [len(facts["own_rows"]) for facts in everyone]
 
     def run(self, exchange: Exchange, calls: list[_blocks.Call], bounds: list[int] | None = None) -> list[Any]:
@@ -73,8 +77,25 @@ def counts_of(found: list[Any]) -> Tensor:
     return counts
 
 
+class Wants(NamedTuple):
+    """Which gradients autograd asks for; of weights, biases and rows of b one answer a block."""
+
+    hidden: bool
+    weights: Sequence[bool]
+    biases: Sequence[bool]
+    lora_a: bool
+    lora_bs: Sequence[bool]
+
+    @classmethod
+    def of(cls, needs: Sequence[bool]) -> "Wants":
+        """Of hidden and then the leaves of a Local."""
+        hidden, *own = needs
+        blocks = len(own) // 3
+        return cls(hidden, own[:blocks], own[blocks : 2 * blocks], own[2 * blocks], own[2 * blocks + 1 :])
+
+
 class ScoreCall:
-    """What score was given beside hidden, weights and biases; args of all rows, the head's of the first block."""
+    """What score was given beside hidden and the leaves of a Local; args of all rows, the head's of the first block."""
 
     def __init__(
         self,
@@ -113,20 +134,21 @@ class ScoreCall:
         # Apart from those kept: outputs would refer to themselves.
         return Results(*(result.clone() for result in self.results[0]))
 
-    def backward(self, upstream: dict[str, Tensor | None], dhidden: bool, wanted: list[tuple[bool, bool]]) -> Any:
-        """dhidden of this rank's rows, and of each block dweight (None where there is a buffer for it) and dbias.
-
-        wanted: of each block whether its dweight and its dbias are.
-        """
+    def backward(self, upstream: dict[str, Tensor | None], wants: Wants) -> tuple[Tensor | None, ...]:
+        """dhidden of this rank's rows, and the gradients of the leaves; None of a weight that has a buffer."""
         with Exchange(f"{self.exchange.what}, backward", self.exchange.group) as exchange:
-            upstream = self._agreed(exchange, upstream, dhidden)
-            given = (upstream, dhidden)
-            calls = [functools.partial(self._backward, block, *given, *wants) for block, wants in enumerate(wanted)]
+            upstream = self._agreed(exchange, upstream, wants)
+            calls = [
+                functools.partial(self._backward, block, upstream, wants) for block in range(len(self.blocks.args))
+            ]
             bounds = self.rows.bounds(len(self.blocks.args[0].head.hidden), exchange.size)
             found = self.blocks.run(exchange, calls, bounds)
-            made = self._of_this_rank(exchange, found[0][0], bounds) if dhidden else found[0][0]
+            dhidden = found[0][0]
+            if wants.hidden:
+                dhidden = self._of_this_rank(exchange, dhidden, bounds)
         dweights = [dweight[0] if dweight else None for _, *dweight, _, _, _ in found]
-        return made, dweights, [dbias for *_, dbias, _, _ in found]
+        dbiases, dlora_as, dlora_bs = ([one[place] for one in found] for place in (-3, -2, -1))
+        return dhidden, *dweights, *dbiases, dlora_as[0], *dlora_bs  # all blocks have made the same dlora_a
 
     def _of_this_rank(self, exchange: Exchange, dhidden: Tensor, bounds: list[int]) -> Tensor:
         """Each rank made a part: its own rows, or one that all then have."""
@@ -136,30 +158,31 @@ class ScoreCall:
         return exchange.tensors(own, [last - first for first, last in zip(bounds, bounds[1:], strict=False)])
 
     def _backward(
-        self,
-        block: int,
-        upstream: dict[str, Tensor | None],
-        dhidden: bool,
-        dweight: bool,
-        dbias: bool,
-        peers: _native.PeersCalls,
+        self, block: int, upstream: dict[str, Tensor | None], wants: Wants, peers: _native.PeersCalls
     ) -> tuple[Tensor, ...]:
         args, results, buffer = self.blocks.args[block], self.results[block], self.buffers[block]
-        wants = (self.gradients, dhidden, dweight if buffer is None or not dweight else buffer, dbias, False, False)
+        dweight = wants.weights[block]
+        wanted = backward.Wanted(
+            self.gradients,
+            wants.hidden,
+            dweight if buffer is None or not dweight else buffer,
+            wants.biases[block],
+            wants.lora_a,
+            wants.lora_bs[block],
+        )
         made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
         by_name = (upstream[name] for name in backward.DIFFERENTIABLE)
-        return backward.run_score(*args.head, *args.support, *made, args.ignore_index, *by_name, *wants, peers=peers)
+        return backward.run_score(*args.head, *args.support, *made, args.ignore_index, *by_name, *wanted, peers=peers)
 
-    def _agreed(
-        self, exchange: Exchange, upstream: dict[str, Tensor | None], dhidden: bool
-    ) -> dict[str, Tensor | None]:
+    def _agreed(self, exchange: Exchange, upstream: dict[str, Tensor | None], wants: Wants) -> dict[str, Tensor | None]:
         """The upstream of all rows."""
+        asked = {"wants dhidden": wants.hidden, "wants dlora_a": wants.lora_a}
         present = {name: value is not None for name, value in upstream.items()}
         if self.rows.counts is None:
             named = {f"d_{name}": value for name, value in upstream.items() if value is not None}
-            exchange.agree(**{"wants dhidden": dhidden, "upstream": present}, **checksums(**named))
+            exchange.agree(**asked, upstream=present, **checksums(**named))
             return upstream
-        everyone = exchange.agree(**{"wants dhidden": dhidden, "own_upstream": present})
+        everyone = exchange.agree(**asked, own_upstream=present)
         whole: dict[str, Tensor | None] = dict.fromkeys(upstream)
         for name, value in upstream.items():
             if any(facts["own_upstream"][name] for facts in everyone):
@@ -170,7 +193,7 @@ class ScoreCall:
 
 
 class Score(torch.autograd.Function):
-    """The results of a ScoreCall, of this rank's rows; of hidden, and the weights and then the biases of its blocks."""
+    """The results of a ScoreCall, of this rank's rows; of hidden and the leaves of a Local."""
 
     @staticmethod
     def forward(ctx: Any, call: ScoreCall, hidden: Tensor, *leaves: Tensor | None) -> tuple[Tensor, ...]:
@@ -189,14 +212,11 @@ class Score(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, *_ = ctx.saved_tensors  # an error where they were written to
         by_name = dict(zip(Results._fields, upstream, strict=False))
-        _, needs_hidden, *needs = ctx.needs_input_grad
-        blocks = len(needs) // 2
-        wanted = list(zip(needs[:blocks], needs[blocks:], strict=True))
-        dhidden, *found = ctx.call.backward(
-            {name: by_name[name] for name in backward.DIFFERENTIABLE}, needs_hidden, wanted
-        )
-        gradients = (value if wants else None for value, wants in zip([*found[0], *found[1]], needs, strict=True))
-        return None, dhidden.reshape(hidden.shape) if needs_hidden else None, *gradients
+        wants = Wants.of(ctx.needs_input_grad[1:])
+        dhidden, *found = ctx.call.backward({name: by_name[name] for name in backward.DIFFERENTIABLE}, wants)
+        needed = zip(found, ctx.needs_input_grad[2:], strict=True)
+        gradients = (value if needs else None for value, needs in needed)
+        return None, dhidden.reshape(hidden.shape) if wants.hidden else None, *gradients
 
 
 def sample(exchange: Exchange, args: SampleArgs, rows: Rows, own: Local) -> Samples:
