@@ -10,7 +10,7 @@ from test_forward_training import tokens
 
 import isologit
 from isologit import forward, hf, losses, parallel
-from isologit._deferred import DeferredLogits, causal_lm_loss
+from isologit._deferred import causal_lm_loss, defer
 from isologit._score import OUTPUTS
 from isologit.nn import LMHead
 
@@ -167,7 +167,7 @@ def test_losses_of_a_model(device, count):
     right = model(ids, labels=ids, num_items_in_batch=count).loss
     hidden = model.base_model(ids, use_cache=False).last_hidden_state.detach()
     model.to(device)
-    found = causal_lm_loss(DeferredLogits(model.lm_head, hidden.to(device)), ids, 50, count)
+    found = causal_lm_loss(defer(model.lm_head, hidden.to(device)), ids, 50, count)
     assert found.device == device and same_bits(found.detach().cpu(), right.detach())
 
 
