@@ -1,7 +1,11 @@
 # The CUDA library, where nvcc is: a shared library of its own with a static CUDA runtime, so that the others stay as
 # they are. By commands, since CMake 3.25 knows no C++20 for nvcc.
 find_program(ISOLOGIT_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin /usr/local/cuda/bin)
-option(ISOLOGIT_CUDA "Build the CUDA library (needs nvcc 12 or later)" ON)
+set(ISOLOGIT_CUDA ON CACHE STRING "Build the CUDA library: OFF, ON where nvcc 12 or later is found, or REQUIRED")
+if(ISOLOGIT_CUDA STREQUAL "REQUIRED" AND NOT ISOLOGIT_NVCC)
+  message(FATAL_ERROR "nvcc is not found in PATH, CUDA_HOME/bin or /usr/local/cuda/bin; expected CUDA's compiler 12 or "
+    "later, of NVIDIA's toolkit or PyPI's nvidia-cuda-nvcc. ISOLOGIT_NVCC=PATH names one.")
+endif()
 if(NOT ISOLOGIT_CUDA OR NOT ISOLOGIT_NVCC OR ISOLOGIT_SANITIZE OR CMAKE_CROSSCOMPILING)
   return()
 endif()

@@ -7,3 +7,8 @@ if(ISOLOGIT_CLI)
   set_target_properties(isologit_cli PROPERTIES INSTALL_RPATH "$ORIGIN/..")
   install(TARGETS isologit_cli RUNTIME DESTINATION isologit/bin)
 endif()
+
+# Of the wheel in python/isologit_cuda this alone.
+if(TARGET isologit_cuda)
+  install(FILES ${cuda_library} DESTINATION isologit COMPONENT cuda)
+endif()

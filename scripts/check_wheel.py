@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """usage: check_wheel.py WHEEL
 
-Holds a wheel to running on other machines than the one that built it:
+Holds a wheel, isologit's or isologit-cuda's, to running on other machines than the one that built it:
 
-- Its library and its command need no shared libraries but those of C and C++.
+- Its libraries and its command need no shared libraries but those of C and C++.
 - auditwheel finds it consistent with MANYLINUX or an older tag.
-- The command scores the example in a root folder that has those libraries and nothing else (as root).
+- The command, if it has one, scores the example in a root folder that has those libraries and nothing else (as root).
 
 Runs with a Python that has auditwheel.
 """
@@ -38,7 +38,10 @@ def interpreter(binary: Path) -> str:
 
 
 def check_needed(package: Path) -> None:
-    for binary in (package / "libisologit.so", package / "bin/isologit"):
+    binaries = sorted((*package.glob("*.so"), *package.glob("bin/*")))
+    if not binaries:
+        sys.exit(f"the wheel has no library in {package.name}/")
+    for binary in binaries:
         other = {name for name in needed(binary) if not SYSTEM.fullmatch(name)} - {"libisologit.so"}
         if other:
             sys.exit(f"{binary.name} needs {', '.join(sorted(other))}: link it statically, or not at all")
@@ -92,9 +95,12 @@ def main() -> None:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(root)
         package = root / "isologit"
-        (package / "bin/isologit").chmod(0o755)
+        command = package / "bin/isologit"
         check_needed(package)
         check_tag(wheel)
+        if not command.exists():
+            return
+        command.chmod(0o755)
         if os.geteuid() == 0:
             check_alone(root, package)
         else:

@@ -186,7 +186,8 @@ def kernels() -> list[Kernel]:
     why_not = "" if runnable else "PyTorch is not installed"
     torch = Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)
     there = CUDA_LIBRARY.exists()
-    why_not = why_not or ("" if there else f"{CUDA_LIBRARY.name} is not beside the package")
+    missing = f"{CUDA_LIBRARY.name} is not beside the package (it comes with isologit-cuda)"
+    why_not = why_not or ("" if there else missing)
     return [*found, torch, Kernel(CUDA_FAST, "CUDA devices", "fast", why_not, runnable and there, False)]
 
 
