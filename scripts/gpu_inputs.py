@@ -1,6 +1,10 @@
 """The same operands on any device: elements made of hashed integers by operations that round nowhere but in the last
 conversion to their type, and a checksum of the bits of each row of results."""
 
+import json
+import re
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -98,3 +102,8 @@ def checksums(logits: Tensor) -> list[int]:
     places = torch.arange(logits.shape[1], dtype=torch.int64, device=logits.device) * 2654435761 + 1
     bits = torch.int32 if logits.element_size() == 4 else torch.int16
     return [int((row.contiguous().view(bits).to(torch.int64) * places).sum()) for row in logits]
+
+
+def write_digests(path: Path, digests: dict) -> None:
+    """As JSON, with a list of numbers on a line."""
+    path.write_text(re.sub(r"\n *(?=-?\d|null|\])", " ", json.dumps(digests, indent=1)) + "\n")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from gpu_inputs import CASES, SMALL, checksums, operands
+from gpu_inputs import CASES, SMALL, checksums, operands, write_digests
 from torch import Tensor
 
 DIGESTS = Path(__file__).resolve().parent / "gpu_score_digests.json"
@@ -142,7 +142,7 @@ def record(say: Callable) -> None:
     for name, case in cases().items():
         digests[name] = by_package(case)
         say("scores", name)
-    DIGESTS.write_text(json.dumps(digests, indent=0) + "\n")
+    write_digests(DIGESTS, digests)
 
 
 def check(library, say: Callable, only: dict) -> bool:
