@@ -101,6 +101,17 @@ def test_flips_and_token_ids_are_on_the_page(result, page):
     assert ids == [one["token_id"] for one in result["by_token"]] and len(ids) == 20
 
 
+@pytest.mark.parametrize("title", ["Differences by probability", "Differences by position"])
+def test_a_picture_of_sizes_holds_all_points_and_little_else(result, title):
+    from matplotlib.figure import Figure
+
+    ax = Figure().subplots()
+    _report._PICTURES[title](ax, result, result["tokens"])
+    low, high = ax.get_ylim()
+    sizes = [abs(token["difference"]) for token in result["tokens"]]
+    assert 0 <= low <= min(sizes) and max(sizes) <= high < 10 * max(sizes)
+
+
 @in_browser
 def test_pictures_are_drawn_and_nothing_is_asked_for(page, tmp_path):
     told = look(page, tmp_path)

@@ -85,21 +85,23 @@ def _ratios(ax, result, tokens) -> None:
     ax.set_ylabel("tokens")
 
 
+def _sizes(ax, at: list[float], tokens) -> None:
+    ax.set_yscale("symlog", linthresh=1e-8)  # before there are points, whose limits it would take for its own
+    ax.scatter(at, [abs(t["difference"]) for t in tokens], s=6)
+    ax.set_ylabel("|reported - trainer|")
+
+
 def _by_probability(ax, result, tokens) -> None:
     from math import exp
 
-    ax.scatter([exp(t["trainer"]) for t in tokens], [abs(t["difference"]) for t in tokens], s=6)
     ax.set_xscale("log")
-    ax.set_yscale("symlog", linthresh=1e-8)
+    _sizes(ax, [exp(t["trainer"]) for t in tokens], tokens)
     ax.set_xlabel("trainer's probability")
-    ax.set_ylabel("|reported - trainer|")
 
 
 def _by_position(ax, result, tokens) -> None:
-    ax.scatter([t["position"] for t in tokens], [abs(t["difference"]) for t in tokens], s=6)
-    ax.set_yscale("symlog", linthresh=1e-8)
+    _sizes(ax, [t["position"] for t in tokens], tokens)
     ax.set_xlabel("position")
-    ax.set_ylabel("|reported - trainer|")
 
 
 _PICTURES = {
