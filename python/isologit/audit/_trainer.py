@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,8 @@ def final_norm(model: nn.Module) -> nn.Module | None:
 def forward(model: nn.Module, rollouts: list[Rollout], ids: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
     """Logprobs of both sides where all of the model is isologit's: token by token with a cache, and in one pass."""
     lm_head = hf.install(model, scope="model")
+    # Transformers' present name, or its former one.
+    cache_name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
     sides: tuple[list[Tensor], list[Tensor]] = ([], [])
     kept: list[Tensor] = []
     hook = lm_head.register_forward_pre_hook(lambda _, args: kept.append(args[0][0]))
@@ -147,8 +150,8 @@ def forward(model: nn.Module, rollouts: list[Rollout], ids: Tensor, temperature:
             start = max(1, len(rollout.prompt))
             cache = None
             for begin, end in [(0, start), *((i, i + 1) for i in range(start, whole.shape[1]))]:
-                output = model(whole[:, begin:end], past_key_values=cache, use_cache=True)
-                cache = output.past_key_values
+                output = model(whole[:, begin:end], use_cache=True, **{cache_name: cache})
+                cache = output[cache_name]
             sides[0].append(torch.cat(kept)[rows])
             kept.clear()
             model(whole, use_cache=False)
