@@ -61,7 +61,12 @@ def kernels(as_json: bool) -> None:
         listed = subprocess.check_output([EXECUTABLE, "kernels", *["--json"] * as_json], text=True)
     except FileNotFoundError:
         executable()  # says so
-    added = {_native.TORCH: ("any of torch", ["bf16", "f16", "f32"]), _native.CUDA_FAST: ("CUDA", ["bf16", "f16"])}
+    every = ["bf16", "f16", "f32"]
+    added = {
+        _native.TORCH: ("any of torch", every),
+        _native.CUDA: ("CUDA", every),
+        _native.CUDA_FAST: ("CUDA", ["bf16", "f16"]),
+    }
     own = [kernel for kernel in _native.kernels() if kernel.name in added]
     if as_json:
         found = json.loads(listed)

@@ -48,7 +48,7 @@ _TRANSFORM_ORDERS = ("softcap_first", "scale_first")
 _ARITHMETICS = ("exact", "fast")
 SUMMARY_DOUBLES = 5  # of an isologit_row_summary
 TORCH = "torch"  # kernels that are not in the library: isologit.torch_backend
-CUDA_FAST = "cuda_fast"  # and the fast arithmetic of the CUDA library, isologit._torch.cuda
+CUDA, CUDA_FAST = "cuda", "cuda_fast"  # and those of the CUDA library, isologit._torch.cuda
 CUDA_LIBRARY = Path(__file__).with_name("libisologit_cuda.so")
 
 _ERRORS: dict[int, type[Exception]] = {
@@ -175,7 +175,7 @@ def version() -> str:
 
 def kernels() -> list[Kernel]:
     """The kernels that are built in, best first; then "torch", for tensors on devices that these do not run on, and
-    "cuda_fast", for tensors on CUDA devices."""
+    "cuda" and "cuda_fast", for tensors on CUDA devices."""
     found = []
     for index in range(_library.isologit_kernel_count()):
         info = KernelInfo()
@@ -188,7 +188,9 @@ def kernels() -> list[Kernel]:
     there = CUDA_LIBRARY.exists()
     missing = f"{CUDA_LIBRARY.name} is not beside the package (it comes with isologit-cuda)"
     why_not = why_not or ("" if there else missing)
-    return [*found, torch, Kernel(CUDA_FAST, "CUDA devices", "fast", why_not, runnable and there, False)]
+    of_cuda = ((CUDA, "exact"), (CUDA_FAST, "fast"))
+    cuda = [Kernel(name, "CUDA devices", what, why_not, runnable and there, False) for name, what in of_cuda]
+    return [*found, torch, *cuda]
 
 
 @functools.cache
@@ -335,9 +337,10 @@ def check_kernel(kernel: str) -> bytes:
         raise ValueError(f"kernel: {kernel!r} is unknown; known are {', '.join(kernel_names())}")
     if kernel == TORCH:
         raise ValueError("kernel is 'torch', which takes tensors and not what this function has; leave it out")
-    if kernel == CUDA_FAST:
+    if kernel in (CUDA, CUDA_FAST):
         raise ValueError(
-            "kernel is 'cuda_fast', which takes tensors on CUDA devices and not what is here; leave it out"
+            f"kernel is {kernel!r}, which does not make this (docs/cuda.md tells what it makes of tensors on CUDA "
+            "devices); leave it out"
         )
     return kernel.encode()
 

@@ -84,23 +84,45 @@ def test_fast_logits_and_scores_go_to_the_library(library):
         cuda.score(args)
         assert library.given[0].arithmetic == "fast"
     assert not cuda.makes_score(score_args(kernel="cuda_fast"))
+    assert not cuda.makes_score(score_args(arithmetic="fast", kernel="cuda"))
     for hidden, weight in (tensors(torch.float32), (tensors()[0], tensors(torch.float16)[1])):
         assert not cuda.makes(hidden, weight, None, arithmetic="fast")
 
 
-def test_fast_arithmetic_is_listed_and_reported(monkeypatch):
-    listed = {kernel.name: kernel for kernel in isologit.kernels()}["cuda_fast"]
-    assert listed.arithmetic == "fast" and listed.runnable == cuda.LIBRARY.exists()
+def test_the_exact_kernel_by_its_name(library):
+    isologit.logits(*tensors(), kernel="cuda")
+    assert library.arithmetic == "exact" and cuda.makes_score(score_args(kernel="cuda"))
+    z = torch.empty(2, 5, device="cuda")
+    assert cuda.makes_of_logits(z, None, "cuda") and not cuda.makes_of_logits(z, None, "torch")
+
+
+@pytest.mark.parametrize("kernel", ["cuda", "cuda_fast"])
+def test_a_kernel_of_cuda_is_refused_where_the_library_does_not_make_the_call(kernel):
+    args = score_args_on_cpu(kernel=kernel)
+    with pytest.raises(ValueError, match=f"kernel is '{kernel}', which does not make this"):
+        torch_backend_score.score(*args.flat(), "fast", None)
+    with pytest.raises(ValueError, match=f"kernel is '{kernel}', which does not make this"):
+        isologit.logits(torch.zeros(1, 2), torch.zeros(3, 2), kernel=kernel)
+
+
+@pytest.mark.parametrize(("arithmetic", "kernel"), [("exact", "cuda"), ("fast", "cuda_fast")])
+def test_kernels_are_listed_and_reported(monkeypatch, arithmetic, kernel):
+    listed = {kernel.name: kernel for kernel in isologit.kernels()}[kernel]
+    assert listed.arithmetic == arithmetic and listed.runnable == cuda.LIBRARY.exists()
     monkeypatch.setattr(cuda, "makes_score", lambda args: True)
     found = {"lse": torch.zeros(2), "status": torch.zeros(2, dtype=torch.int32)}
     monkeypatch.setattr(cuda, "score", lambda args, summaries: found)
-    args = score_args_on_cpu(arithmetic="fast")
+    args = score_args_on_cpu(arithmetic=arithmetic)
     results = torch_backend_score.Results(*torch_backend_score.score(*args.flat(), "fast", None))
     report = isologit.Report.of(results.counts)
-    assert (report.kernel, report.arithmetic, report.rows) == ("cuda_fast", "fast", 2)
-    found["status"][0] = 1
+    assert (report.kernel, report.arithmetic, report.rows) == (kernel, arithmetic, 2)
+
+
+def test_fast_scores_that_are_not_proven_are_an_error(monkeypatch):
+    monkeypatch.setattr(cuda, "makes_score", lambda args: True)
+    monkeypatch.setattr(cuda, "score", lambda args, summaries: {"status": torch.tensor([1, 0])})
     with pytest.raises(RuntimeError, match="does not prove these scores of fast logits"):
-        torch_backend_score.score(*args.flat(), "fast", None)
+        torch_backend_score.score(*score_args_on_cpu(arithmetic="fast").flat(), "fast", None)
 
 
 def test_fast_arithmetic_has_fast_gradients_alone(gradients, monkeypatch):
@@ -143,6 +165,7 @@ def test_no_rows(library):
         {"arithmetic": "fast", "dtype": torch.bfloat16},
         {"arithmetic": "fast", "softcap": 3.0},
         {"kernel": "cuda_fast"},
+        {"kernel": "cuda", "arithmetic": "fast"},
         {"kernel": "torch"},
         {"return_report": True},
     ],
@@ -329,7 +352,7 @@ def test_samples_of_the_library_are_returned(draws_by_library):
     found = drawn(top_p=torch.tensor([1.0, 0.5, 1.0]), min_p=0.0, top_k=torch.tensor([0, 0, 2]))
     assert found.ids.tolist() == [4, 4, 4] and found.log_kept_cut.tolist() == [4.0, 4.0, 4.0]
     assert list(draws_by_library["cuts"]) == ["top_k", "top_p"] and found.report.rows == 3
-    assert found.report.kernel == "torch" and not drawn().report.arithmetic == "fast"
+    assert found.report.kernel == "cuda" and not drawn().report.arithmetic == "fast"
     assert list(draws_by_library["cuts"]) == []
 
 

@@ -232,7 +232,8 @@ def test_an_id_that_is_the_default_ignore_index_is_ignored_by_every_way():
 
 
 def two_fast_kernels():
-    names = [kernel.name for kernel in isologit.kernels() if kernel.runnable and kernel.arithmetic == "fast"]
+    fast = (kernel for kernel in isologit.kernels() if kernel.runnable and kernel.arithmetic == "fast")
+    names = [kernel.name for kernel in fast if kernel.name != "cuda_fast"]
     if len(names) < 2:
         pytest.skip("this machine runs one kernel of fast arithmetic")
     return names[0], "portable_fast"

@@ -23,6 +23,10 @@ def library() -> _cuda.Library | None:
     return _cuda.Library(LIBRARY) if LIBRARY.exists() else None
 
 
+def kernel_of(fast: bool) -> str:
+    return _native.CUDA_FAST if fast else _native.CUDA
+
+
 def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> bool:
     """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
     if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
@@ -30,7 +34,7 @@ def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> 
     fast = asked.get("arithmetic") == "fast"
     if fast and not (_takes_fast(hidden, weight) and asked.get("dtype") in (None, torch.float32)):
         return False
-    if asked.get("kernel") == _native.CUDA_FAST and not fast:
+    if asked.get("kernel", "") not in ("", kernel_of(fast)):
         return False
     return not _inputs.wants_gradient(hidden, weight, bias)
 
@@ -73,9 +77,7 @@ def _makes_head(head: HeadArgs, token_ids: Tensor | None) -> bool:
     if library() is None or not head.hidden.is_cuda or not isinstance(head.weight, Tensor):  # else on several devices
         return False
     fast = head.arithmetic == "fast"
-    if head.kernel not in ("", _native.CUDA_FAST if fast else "") or (
-        fast and not _takes_fast(head.hidden, head.weight)
-    ):
+    if head.kernel not in ("", kernel_of(fast)) or (fast and not _takes_fast(head.hidden, head.weight)):
         return False
     ids = 0 if token_ids is None else math.prod(token_ids.shape[1:])
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
@@ -122,7 +124,7 @@ def sample(args: SampleArgs, cuts: Collection[str]) -> dict[str, Tensor]:
 
 def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bool:
     """Whether the library is there and makes this of logits [N, V]."""
-    if library() is None or not logits.is_cuda or kernel:
+    if library() is None or not logits.is_cuda or kernel not in ("", _native.CUDA):
         return False
     return logits.numel() > 0 and (token_ids is None or 0 < token_ids.shape[1] <= _cuda.MOST_IDS)
 
@@ -181,5 +183,5 @@ def _is_plain(name: str, value: Any) -> bool:
     if name == "arithmetic":
         return value in ("exact", "fast")
     if name == "kernel":
-        return value in ("", _native.CUDA_FAST)
+        return value in ("", _native.CUDA, _native.CUDA_FAST)
     return not isinstance(value, Tensor) and not value  # the others are None, False or "" when they are not given

@@ -33,15 +33,15 @@ def sample(*flat: Any) -> tuple[Tensor, ...]:
     args, counter = SampleArgs.of(flat), Counter()
     core.check_known(args, frozenset(("head", "support", *_DRAWS)))
     head, results = args.head, args.zeros()
-    fast = head.arithmetic == "fast" and cuda.makes_sample(args)
-    temperatures = checked(head, args.support, zero=True, fast=fast)
+    fast, by_cuda = head.arithmetic == "fast", cuda.makes_sample(args)
+    temperatures = checked(head, args.support, zero=True, by_cuda=by_cuda)
     draws = {name: getattr(args, name).cpu() for name in _DRAWS}
     places = torch.arange(head.hidden.shape[0])
-    if cuda.makes_sample(args):
+    if by_cuda:
         core.check_draws(temperatures, draws)
         found = cuda.sample(args, [name for name, none in _CUTS.items() if bool((draws[name] != none).any())])
         if int(found.pop("status")[0]) == 0:  # else some draw is not proven, and all are made here
-            report(results.counts, len(places), counter, 0, fast)
+            report(results.counts, len(places), counter, 0, cuda.kernel_of(fast))
             return tuple(results._replace(**found))
         if fast:
             raise RuntimeError(
@@ -98,13 +98,15 @@ def _split(args: SampleOfLogitsArgs) -> Iterator[tuple[slice, dict[str, Tensor],
 def of_logits(*args: Any) -> Tensor:
     logits, temperatures, token_ids, ignore_index, output, *_ = args
     _inputs.dtype_code(logits, "logits")
-    core.check_kernel(args[-1], logits.device)
+    by_cuda = cuda.makes_of_logits(logits, token_ids, args[-1])
+    if not by_cuda:
+        core.check_kernel(args[-1], logits.device)
     result = _of_logits_torch.output_of(logits, token_ids, output)
     on_cpu = temperatures.cpu()
     core.check_temperatures(on_cpu)
     if token_ids is not None:
         core.check_ids(token_ids.cpu(), logits.shape[1], ignore_index)
-    if cuda.makes_of_logits(logits, token_ids, args[-1]):
+    if by_cuda:
         found, status = cuda.library().of_logits(
             logits, output, token_ids, temperatures=temperatures, ignore_index=ignore_index
         )

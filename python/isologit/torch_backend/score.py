@@ -20,25 +20,25 @@ _HEAD = frozenset(
 )
 
 
-def report(counts: Tensor, rows: int, counter: Counter, undecided: int, fast: bool = False) -> None:
+def report(counts: Tensor, rows: int, counter: Counter, undecided: int, kernel: str = _native.TORCH) -> None:
     """Writes what Report.of reads."""
-    kernel = _native.kernel_names().index(_native.CUDA_FAST if fast else _native.TORCH)
+    number, fast = _native.kernel_names().index(kernel), int(kernel == _native.CUDA_FAST)
     threads = torch.get_num_threads() if counts.device.type == "cpu" else 1
-    counts.copy_(torch.tensor([kernel, int(fast), threads, 1, rows, counter.fallbacks, undecided, threads]))
+    counts.copy_(torch.tensor([number, fast, threads, 1, rows, counter.fallbacks, undecided, threads]))
 
 
-def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, fast: bool = False) -> Tensor:
-    """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not. fast: the
-    CUDA library makes it."""
+def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, by_cuda: bool = False) -> Tensor:
+    """The temperatures of all rows [N], on the CPU; an error for what no kernel takes, or this one does not. by_cuda:
+    the CUDA library makes it."""
     core.check_known(head, _HEAD)
     for one in blocks.heads_of(head):
-        if not fast:
+        if not by_cuda:
             core.check_kernel(head.kernel, one.weight.device)
         for name in ("hidden", "weight", "bias"):
             if (operand := getattr(one, name)) is not None:
                 _inputs.dtype_code(operand, name)
-    if head.arithmetic != "exact" and not fast:
-        _native.arithmetic_code(head.arithmetic)
+    _native.arithmetic_code(head.arithmetic)
+    if head.arithmetic != "exact" and not by_cuda:
         raise NotImplementedError(
             f"arithmetic is {head.arithmetic!r}, and hidden is on {head.hidden.device}; kernel 'torch' makes exact "
             "logits only, as the order of torch's own sums depends on the number of rows; the CUDA library makes fast "
@@ -85,8 +85,8 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
     core.check_known(args, frozenset("head support token_ids ignore_index outputs top_k summaries".split()))
     results, counter, undecided = Results.zeros(args), Counter(), 0
     by_cuda = cuda.makes_score(args)
-    fast = args.head.arithmetic == "fast" and by_cuda
-    temperatures = checked(args.head, args.support, fast=fast)
+    fast = args.head.arithmetic == "fast"
+    temperatures = checked(args.head, args.support, by_cuda=by_cuda)
     rows = torch.arange(args.head.hidden.shape[0])
     if args.token_ids is not None:
         ids = args.token_ids.cpu()
@@ -97,7 +97,7 @@ def score(*flat: Any) -> tuple[Tensor, ...]:
         if int(found["status"][0]) == 0:  # else some number is not proven, and all are made here
             if args.summaries:
                 results.summaries[-1] = fingerprint.fingerprint(args.head, args.support, args.token_ids)
-            report(results.counts, len(rows), counter, 0, fast)
+            report(results.counts, len(rows), counter, 0, cuda.kernel_of(fast))
             made = (*args.outputs, *("top_k_ids", "top_k_logprobs") * bool(args.top_k))
             return tuple(results._replace(**{name: found[name] for name in made}))
         if fast:
