@@ -97,7 +97,7 @@ def _told_of(device: Any) -> list[str]:
     lines = [f"  {device.device}: {device.name}"]
     if device.why_not:
         return [*lines, f"    self-test: not used: {device.why_not}"]
-    lines.append("    self-test: passed" + (f"; {device.told}" if device.told else ""))
+    lines.append(f"    self-test: passed; kernel {device.kernel}" + (f"; {device.told}" if device.told else ""))
     measured = _devices.rates(device.device)
     if measured is None:
         return [*lines, "    a second: not measured, its memory is in use"]

@@ -21,7 +21,8 @@ class Device(NamedTuple):
     name : str
         The vendor's name of it.
     kernel : str
-        What takes its tensors by default: of the CPU the best of the library, of others "torch".
+        What takes its tensors by default: of the CPU the best of the library, of CUDA's "cuda" where its library is,
+        which leaves to "torch" what it does not make; of others "torch".
     why_not : str
         Why it is not used, or "".
     told : str
@@ -71,20 +72,19 @@ def _other(device: Any, module: Any) -> Device:
     from isologit.torch_backend import self_test
 
     name = module.get_device_name(device) if hasattr(module, "get_device_name") else device.type
-    told = []
+    told, kernel = [], _native.TORCH
     if device.type == "cuda" and sys.modules["torch"].version.hip is None:
         from isologit._torch import cuda
 
         if cuda.library() is not None:
             refused = _refused_by(cuda.library(), device.index)
-            told.append(
-                f"the CUDA library refuses it: {refused}"
-                if refused
-                else "plain logits, linears, scores and their gradients by the CUDA library"
-            )
+            if refused:
+                told.append(f"the CUDA library refuses it: {refused}")
+            else:
+                kernel = _native.CUDA
         if module.get_device_capability(device) not in _STRONG_F64:
             told.append("its f64 is much slower than its f32, and so are many rows")
-    return Device(str(device), name, _native.TORCH, self_test.why_not(device), "; ".join(told))
+    return Device(str(device), name, kernel, self_test.why_not(device), "; ".join(told))
 
 
 def _refused_by(library: Any, index: int) -> str:
