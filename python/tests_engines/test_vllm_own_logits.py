@@ -9,10 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.sample.sampler import Sampler
 
 import isologit
-from isologit.integrations.vllm import _own_logits
+from isologit.integrations.vllm import _own_logits, _settings, _start
 from isologit.integrations.vllm._prompt_logprobs import PromptBlocks
 
 BOUNDS = [0, 40, 45, 101]  # of three ranks; the second has fewer ids than are asked for
@@ -169,3 +170,17 @@ def test_there_are_ranks_that_logits_alone_do_not_tell(case, most):
         for scores in (logits, isologit.log_softmax(logits))
     )
     assert (by_logprobs > by_logits).sum() > 5 and 0 < (by_logprobs - by_logits).max() <= most
+
+
+@pytest.mark.parametrize(("device", "asked"), [("cpu", True), ("cuda", False)])
+def test_ranks_elsewhere_gather(monkeypatch, device, asked):
+    """What they would tell one another lies on the device, and the groups of parallel are gloo's."""
+    calls = []
+    monkeypatch.setattr(_start, "can_keep", lambda *_: calls.append(device))
+    monkeypatch.setattr(_start, "get_pp_group", lambda: SimpleNamespace(is_last_rank=True))
+    monkeypatch.setattr(_start, "get_tp_group", lambda: SimpleNamespace(world_size=2))
+    monkeypatch.setattr(_start, "_row", lambda _: None)
+    model = SimpleNamespace(modules=lambda: [LogitsProcessor.__new__(LogitsProcessor)], compute_logits=None)
+    config = SimpleNamespace(lora_config=None)
+    worker = SimpleNamespace(device=torch.device(device), get_model=lambda: model, vllm_config=config)
+    assert _start._own_logits(worker, _settings.Settings(), frozenset()) is None and bool(calls) == asked

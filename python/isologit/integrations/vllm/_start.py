@@ -115,12 +115,14 @@ def _row(worker: WorkerBase) -> torch.Tensor:
 
 
 def _own_logits(worker: WorkerBase, settings: _settings.Settings, processors: frozenset[int]) -> OwnLogits | None:
-    """None where prompt scores are made of all logits: vLLM's wrapper for LoRA adds its part to gathered ones."""
+    """None where prompt scores are made of all logits: vLLM's wrapper for LoRA adds its part to gathered ones, and what
+    the ranks tell one another goes over gloo, from the CPU."""
     model = worker.get_model()
     layers = _layers(model)
     ranks = get_tp_group().world_size if get_pp_group().is_last_rank else 1
     wrapped = worker.vllm_config.lora_config is not None
-    if settings.logprobs != "exact" or ranks == 1 or wrapped or len(layers) > 1:
+    elsewhere = worker.device.type != "cpu"
+    if settings.logprobs != "exact" or ranks == 1 or wrapped or elsewhere or len(layers) > 1:
         return None
     if not can_keep(layers[0], model.compute_logits, _row(worker)):
         return None
