@@ -7,7 +7,7 @@ module or refused, naming the module that is not.
 
 import sys
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -200,7 +200,7 @@ class _Angles(NamedTuple):
     positions: Tensor  # [batch, tokens]
     frequencies: Tensor
     factor: float
-    running: Mapping[str, Any]  # threads and processors of the turns by them
+    running: Mapping[str, Any] | None  # threads and processors of the turns by them
 
 
 def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float]:
@@ -213,7 +213,7 @@ def _frequencies(parameters: dict[str, Any], config: Any) -> tuple[Tensor, float
     return forward.rotary_frequencies(parameters["rope_theta"], dim, parameters), forward.rotary_factor(parameters)
 
 
-def angles_of(config: Any, running: Mapping[str, Any] = MappingProxyType({})) -> Callable:
+def angles_of(config: Any, running: Mapping[str, Any] | None = None) -> Callable:
     """The forward of a rotary module, whose results the attention gives to apply_rotary_pos_emb."""
     parameters = config.rope_parameters
     if "rope_theta" in parameters:
@@ -237,7 +237,7 @@ def _rotary_of(stock: Callable) -> Callable:
             return stock(q, k, cos, sin, **options)
         positions = cos.positions.expand(q.shape[0], q.shape[2])
         heads = (x.transpose(1, 2) for x in (q, k))
-        options = {"factor": cos.factor, **cos.running}
+        options = {"factor": cos.factor, **(cos.running or {})}
         turned = (forward.rotary(x, positions, cos.frequencies, **options) for x in heads)
         return tuple(x.transpose(1, 2) for x in turned)
 
