@@ -31,7 +31,7 @@ def head(hidden, weight):
     layer = torch.nn.Module.__new__(IsologitLogitsProcessor)
     torch.nn.Module.__init__(layer)
     layer.isologit, layer.isologit_calls, layer.isologit_processors = _settings.Settings(), 0, frozenset({0})
-    layer.isologit_softcap, layer.isologit_rows = None, 0
+    layer.isologit_softcap, layer.isologit_rows, layer.isologit_gathers = None, 0, True
     lm_head = types.SimpleNamespace(
         quant_method=UnquantizedEmbeddingMethod(), weight=weight, num_embeddings_per_partition=weight.shape[0]
     )

@@ -31,7 +31,7 @@ def test_rows_of_the_ids_that_vllm_looks_up(sizes, ranks):
             i.added_vocab_end_index,
         )
         by_vllm = {int(id): float(head.weight[places[id], 0]) for id in (~elsewhere).nonzero()[:, 0]}
-        own = local(head, None, None, None, None)
+        own = local(head, None, None, None, None, None)
         assert own.vocab_size == count
         read = {}
         for first, weight in zip(own.first_ids, own.weights, strict=True):
