@@ -234,8 +234,9 @@ void backward(Input& input) {
   }
   if (!dense.empty()) {
     request.d_logits = dense.data();
-    request.d_logits_row_stride = input.field(operands.vocab);
-    if (request.d_logits_row_stride > operands.vocab && request.d_logits_row_stride < (std::int64_t{1} << 40)) return;
+    const std::int64_t stride = input.field(operands.vocab);
+    if (stride > operands.vocab && stride < (std::int64_t{1} << 40)) return;
+    request.d_logits_row_stride = stride == -1 ? operands.vocab : stride;  // as of a matrix above
   }
   const auto gradient = [&](isologit_gradient& to, std::int64_t rows, std::int64_t columns) {
     float* room = nullptr;
