@@ -67,3 +67,21 @@ def start() -> Iterator[Callable[..., Any]]:
 
     yield start
     stop()
+
+
+@pytest.fixture
+def preempted_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[str]]:
+    """preempted_in(engine) is a list to which the ids of requests come that the engine preempts."""
+
+    def preempted_in(engine: Any) -> list[str]:
+        scheduler = engine.llm_engine.engine_core.engine_core.scheduler
+        preempt, preempted = scheduler._preempt_request, []
+
+        def noted(request: Any, *args: Any, **kwargs: Any) -> Any:
+            preempted.append(request.request_id)
+            return preempt(request, *args, **kwargs)
+
+        monkeypatch.setattr(scheduler, "_preempt_request", noted)
+        return preempted
+
+    return preempted_in

@@ -116,15 +116,8 @@ def test_a_batch_of_all_kinds(engine, recording):
     assert max(len(step["requests"]) for step in recording.steps) > 2
 
 
-def test_preemption(engine, recording, monkeypatch):
-    scheduler = engine.llm_engine.engine_core.engine_core.scheduler
-    preempt, preempted = scheduler._preempt_request, []
-
-    def counted(request, *args, **kwargs):
-        preempted.append(request.request_id)
-        return preempt(request, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_preempt_request", counted)
+def test_preemption(engine, recording, preempted_in):
+    preempted = preempted_in(engine)
     params = SamplingParams(max_tokens=40, temperature=1.0, seed=11, ignore_eos=True, n=2)
     outputs = generate(engine, recording, PROMPTS, params)
     assert preempted

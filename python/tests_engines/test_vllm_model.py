@@ -210,19 +210,12 @@ def test_ranks(start, tmp_path, name, ranks):
             assert torch.equal(reported(output), recomputed(model, output))
 
 
-def test_preemption(start, tmp_path, monkeypatch):
+def test_preemption(start, tmp_path, preempted_in):
     """Blocks for a few requests only: of some the cache is dropped, and computed again with what they have drawn."""
     model = make("qwen3", tmp_path)
     hf.install(model, scope="model")
     engine = start(tmp_path, ON, skip_tokenizer_init=True, block_size=32, num_gpu_blocks_override=12)
-    scheduler = engine.llm_engine.engine_core.engine_core.scheduler
-    preempt, preempted = scheduler._preempt_request, []
-
-    def counted(request, *args, **kwargs):
-        preempted.append(request.request_id)
-        return preempt(request, *args, **kwargs)
-
-    monkeypatch.setattr(scheduler, "_preempt_request", counted)
+    preempted = preempted_in(engine)
     params = SamplingParams(temperature=1.0, max_tokens=60, logprobs=0, ignore_eos=True, detokenize=False)
     outputs = engine.generate([TokensPrompt(prompt_token_ids=ids) for ids in prompts()], params, use_tqdm=False)
     assert preempted
