@@ -27,14 +27,14 @@ def kernel_of(fast: bool) -> str:
     return _native.CUDA_FAST if fast else _native.CUDA
 
 
-def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, **asked: Any) -> bool:
+def makes(hidden: Tensor, weight: Tensor, bias: Tensor | None, kernel: str = "", **asked: Any) -> bool:
     """Whether the library is there and makes this; `asked` are other arguments of isologit.logits."""
     if library() is None or not all(_is_plain(name, value) for name, value in asked.items()):
         return False
     fast = asked.get("arithmetic") == "fast"
     if fast and not (_takes_fast(hidden, weight) and asked.get("dtype") in (None, torch.float32)):
         return False
-    if asked.get("kernel", "") not in ("", kernel_of(fast)):
+    if kernel not in ("", kernel_of(fast)):
         return False
     return not _inputs.wants_gradient(hidden, weight, bias)
 
@@ -182,6 +182,4 @@ def _is_plain(name: str, value: Any) -> bool:
         return value in (None, torch.float32, torch.bfloat16, torch.float16)
     if name == "arithmetic":
         return value in ("exact", "fast")
-    if name == "kernel":
-        return value in ("", _native.CUDA, _native.CUDA_FAST)
     return not isinstance(value, Tensor) and not value  # the others are None, False or "" when they are not given
