@@ -182,14 +182,12 @@ def kernels() -> list[Kernel]:
         _check(_library.isologit_kernel(index, info), b"no such kernel")
         texts = (getattr(info, name).decode() for name in ("name", "instruction_set", "arithmetic", "why_not"))
         found.append(Kernel(*texts, bool(info.runnable), bool(info.chosen)))
-    runnable = importlib.util.find_spec("torch") is not None
-    why_not = "" if runnable else "PyTorch is not installed"
-    torch = Kernel(TORCH, "any device of PyTorch", "exact", why_not, runnable, False)
-    there = CUDA_LIBRARY.exists()
+    why_not = "" if importlib.util.find_spec("torch") is not None else "PyTorch is not installed"
+    torch = Kernel(TORCH, "any device of PyTorch", "exact", why_not, not why_not, False)
     missing = f"{CUDA_LIBRARY.name} is not beside the package (it comes with isologit-cuda)"
-    why_not = why_not or ("" if there else missing)
+    why_not = why_not or ("" if CUDA_LIBRARY.exists() else missing)
     of_cuda = ((CUDA, "exact"), (CUDA_FAST, "fast"))
-    cuda = [Kernel(name, "CUDA devices", what, why_not, runnable and there, False) for name, what in of_cuda]
+    cuda = [Kernel(name, "CUDA devices", what, why_not, not why_not, False) for name, what in of_cuda]
     return [*found, torch, *cuda]
 
 
