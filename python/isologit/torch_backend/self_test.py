@@ -3,6 +3,7 @@ vendor's f64 products and functions. A device that computes otherwise is refused
 
 import functools
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,8 +13,12 @@ from isologit.torch_backend import products
 from isologit.torch_backend.rounding import rounded, two_sum
 from isologit.torch_backend.transforms import FUNCTION_ERROR
 
+FUNCTIONS = ("exp", "log1p", "tanh", "cos", "sin", "sqrt")  # all that the operators take of torch in f64
 _LEAST = 2.0**-149  # of f32
 _GRAIN = 2**15  # elements that torch gives to a thread of the CPU at least
+
+
+_resolving = threading.Lock()
 
 
 def require(device: torch.device) -> None:
@@ -34,9 +39,20 @@ def why_not(device: torch.device) -> str:
 def _tested(device: torch.device) -> str:
     """What is wrong with it, or ""."""
     try:
+        _resolve(device)
         return next((wrong for test in (_conversions, _functions, _products) for wrong in test(device)), "")
     except (TypeError, NotImplementedError) as error:  # no f64 at all, or an operation that it lacks
         return str(error).splitlines()[0]
+
+
+def _resolve(device: torch.device) -> None:
+    """One thread calls each function first. On a CPU torch takes them of oneMKL, which looks for a function's code when
+    it is first called; where several threads do that at once, one may run a code of half the precision for this one
+    call (https://github.com/pytorch/pytorch/issues/188792)."""
+    if device.type == "cpu":
+        with _resolving:
+            for name in FUNCTIONS:
+                getattr(torch, name)(torch.ones(1, dtype=torch.float64))
 
 
 def _flushing(device: torch.device) -> str:
@@ -76,6 +92,7 @@ def _functions(device: torch.device) -> Iterator[str]:
         ("exp", torch.exp, math.exp, -torch.cat([steps, steps * 40, steps * 700])),
         ("log1p", torch.log1p, math.log1p, torch.cat([steps * 4, torch.exp2(steps * 940 - 900)])),
         ("tanh", torch.tanh, math.tanh, torch.cat([-steps, steps * 30, torch.exp2(-steps * 300)])),
+        ("sqrt", torch.sqrt, math.sqrt, torch.cat([steps, torch.exp2(steps * 600 - 300)])),
     ):
         yield from _share(name, of_device, reference, points, device)
     turn = torch.cat([steps - 0.5, (steps - 0.5) * 7])

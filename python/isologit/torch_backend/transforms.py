@@ -9,7 +9,7 @@ from isologit._inputs import HeadArgs
 from isologit.torch_backend import core
 from isologit.torch_backend.rounding import quotient, rounded
 
-# tanh and exp of the device are within this share of the real function; self_test measures them.
+# Functions of the device are within this share of the real ones, cos and sin within this; self_test measures them.
 FUNCTION_ERROR = 2.0**-50
 
 

@@ -1,8 +1,9 @@
 """RMSNorm and LayerNorm, y = (x - mean) r w + b with r = 1 / sqrt(mean (x - mean)^2 + epsilon).
 
-In f64, u = 2^-53, H = dim: a sum of squares is within H u of itself in any order; dividing, adding epsilon, root and
-reciprocal round once each, and the root halves what came before. The mean is within (H + 2) u of the mean of
-magnitudes; the deviations' mean of squares is the variance, plus the square of the mean's error.
+In f64, u = 2^-53, H = dim: a sum of squares is within H u of itself in any order; dividing, adding epsilon and the
+reciprocal round once each, the root is within FUNCTION_ERROR = 8 u (oneMKL's is not always the nearest number) and
+halves what came before: H / 2 + 10 in all. The mean is within (H + 2) u of the mean of magnitudes; the deviations' mean
+of squares is the variance, plus the square of the mean's error.
 """
 
 from collections.abc import Callable
