@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("ml_dtypes")
 if not torch.distributed.is_available():
     pytest.skip("torch has no distributed package here", allow_module_level=True)
-from groups import DRAWS, HIDDEN, IDS, MASK, OPTIONS, WEIGHT, by_the_contract  # noqa: E402
+from group_results import DRAWS, HIDDEN, IDS, MASK, OPTIONS, WEIGHT, by_the_contract  # noqa: E402
 from test_score import TOP_K, VOCAB, same  # noqa: E402
 
 import isologit  # noqa: E402
