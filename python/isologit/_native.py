@@ -3,20 +3,20 @@
 ctypes releases the GIL for the time of a call. Pointers go in as integers; the caller keeps alive what they point to.
 """
 
-import contextlib
 import ctypes
 import functools
 import importlib.util
 import os
 import sys
 import threading
-import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from isologit._endings import end_with
+from isologit._native_callbacks import OwnRows as OwnRows
+from isologit._native_callbacks import PeersCalls, pointer, progress
 from isologit._native_structures import (
     BackwardOptions,
     BackwardRequest,
@@ -25,7 +25,6 @@ from isologit._native_structures import (
     LogitsBackwardRequest,
     LogitsRequest,
     LogitsSampleRequest,
-    Peers,
     SampleReport,
     SampleRequest,
     ScoreOptions,
@@ -165,7 +164,7 @@ def use_openmp() -> None:
     would take processors from others."""
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
     if parallel is not None:
-        _library.isologit_use_openmp(ctypes.cast(parallel, c_void_p))
+        _library.isologit_use_openmp(pointer(parallel))
 
 
 def version() -> str:
@@ -208,106 +207,14 @@ def call(function: Any, *arguments: Any) -> None:
     _check(function(*arguments, message, len(message)), message.value)
 
 
-# The library calls progress(user, share). The second argument is not declared here, because a generator's send() takes
-# one; the C calling conventions leave arguments to their caller.
-_PROGRESS = ctypes.CFUNCTYPE(c_int, c_void_p)
-
-
-def _run_signal_handlers(raised: list[BaseException]) -> Generator[int, None, None]:
-    """Answers each send() with 1, or with 0 after a signal's handler has raised.
-
-    Python runs the handlers of signals that came in meanwhile as soon as it runs any code on the main thread. A
-    function could not catch what they raise, since they run before its first statement; a generator is resumed inside
-    the try.
-    """
-    answer = 1
-    while True:
-        try:
-            while True:  # handlers also run where a loop begins anew, so this one is inside as well
-                yield answer
-        except GeneratorExit:
-            return
-        except BaseException as error:  # handed on by Interruptible
-            raised.append(error)
-            answer = 0
-
-
-_GATHER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t, POINTER(c_void_p), POINTER(c_size_t))
-_SCATTER = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, POINTER(c_size_t), POINTER(c_void_p), POINTER(c_size_t))
-
-
-class OwnRows(NamedTuple):
-    """Of backward, where each party has rows [first_row, last_row) of dhidden of its own; `scatter` takes bytes for
-    each party, by their numbers, and returns those that all have for this one."""
-
-    party: int
-    first_row: int
-    last_row: int
-    scatter: Callable[[list[bytes]], Sequence[bytes]]
-
-
-class PeersCalls:
-    """isologit_peers: `gather` takes bytes and returns those of all parties. What it raises, the call raises."""
-
-    def __init__(
-        self,
-        first_id: int,
-        vocab_size: int,
-        count: int,
-        gather: Callable[[bytes], Sequence[bytes]],
-        own_rows: OwnRows | None = None,
-    ) -> None:
-        self._gather, self._own_rows = gather, own_rows
-        self._all = b""
-        self._functions = [_GATHER(self._call_gather)]
-        self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=_pointer(self._functions[0]))
-        if own_rows is not None:
-            self._functions.append(_SCATTER(self._call_scatter))
-            self.native.scatter = _pointer(self._functions[1])
-            self.native.party, self.native.first_row, self.native.last_row, _ = own_rows
-        self.raised: list[BaseException] = []
-
-    def _call_gather(self, user: int, own: int, size: int, to_all: Any, sizes: Any) -> int:
-        return self._answer(lambda: self._gather(ctypes.string_at(own, size)), to_all, sizes)
-
-    def _call_scatter(self, user: int, own: int, own_sizes: Any, to_all: Any, sizes: Any) -> int:
-        def scatter() -> Sequence[bytes]:
-            assert self._own_rows is not None
-            parts, at = [], own
-            for party in range(self.native.count):
-                parts.append(ctypes.string_at(at, own_sizes[party]))
-                at += own_sizes[party]
-            return self._own_rows.scatter(parts)
-
-        return self._answer(scatter, to_all, sizes)
-
-    def _answer(self, exchange: Callable[[], Sequence[bytes]], to_all: Any, sizes: Any) -> int:
-        try:
-            states = exchange()
-            self._all = b"".join(states)
-            to_all[0] = ctypes.cast(c_char_p(self._all), c_void_p)
-            for i, state in enumerate(states):
-                sizes[i] = len(state)
-        except BaseException as error:  # handed on by Interruptible
-            self.raised.append(error)
-            return 0
-        return 1
-
-
-def _pointer(function: Any) -> c_void_p:
-    return ctypes.cast(function, c_void_p)
-
-
 class Interruptible:
     """Calls functions that a signal's handler that raises, such as that of Ctrl-C, stops between tiles."""
 
     def __init__(self, options: Any, running: "Running") -> None:
         self._raised: list[BaseException] = [] if running.peers is None else running.peers.raised
         if threading.current_thread() is threading.main_thread():  # no other runs handlers
-            answers = _run_signal_handlers(self._raised)
-            next(answers)
-            self._progress = _PROGRESS(answers.send)
-            options.progress = ctypes.cast(self._progress, c_void_p)
+            self._progress = progress(self._raised)
+            options.progress = pointer(self._progress)
 
     def call(self, function: Any, *arguments: Any) -> None:
         try:
@@ -389,38 +296,6 @@ def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Runn
     return _counts_of(report)
 
 
-class _Ending(weakref.ref):
-    """Of an owner of a handle; `end` calls what ends the handle when it is first asked for an element; `then` is a
-    reference to the owner as well, whose callback has that done."""
-
-    __slots__ = ("end", "then")
-
-
-_endings: set[_Ending] = set()
-_due: deque[_Ending] = deque()  # whose owners are gone
-
-
-def _end_what_is_due(_: object = None) -> None:
-    """May be stopped anywhere, by a signal's handler that raises, and called from any thread: what is left, or done
-    again, changes nothing."""
-    for ending in tuple(_due):
-        next(ending.end, None)
-        with contextlib.suppress(ValueError):
-            _due.remove(ending)
-        _endings.discard(ending)
-
-
-def _end_with(owner: object, end: Callable[[c_void_p], None], handle: c_void_p) -> None:
-    """end(handle) when nothing refers to the owner any more. A signal's handler may raise in any callback, which then
-    does not go on; but the appending is no Python, in which handlers run, and the next callback ends the handle.
-    (weakref.finalize would keep what it knows of an owner for ever, when its callback is stopped.)"""
-    then = weakref.ref(owner, _end_what_is_due)  # comes after what is set up later
-    ending = _Ending(owner, _due.append)
-    ending.then = then
-    ending.end = map(end, iter([handle]))
-    _endings.add(ending)
-
-
 class Partial:
     """isologit_partial. The caller keeps alive what the request points to."""
 
@@ -429,7 +304,7 @@ class Partial:
         self._calls = Interruptible(options, running)
         self._handle = c_void_p()
         # Before there is one: a signal's handler may raise as soon as there is.
-        _end_with(self, _library.isologit_partial_end, self._handle)
+        end_with(self, _library.isologit_partial_end, self._handle)
         call(_library.isologit_partial_begin, whole, request, options, self._handle)
 
     def absorb(self, shard: Head, first_id: int) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("ml_dtypes")
 from test_score import ROWS, SIZE, TEMPERATURES, TOP_K, VOCAB, as_numpy, head, same, wanted_of  # noqa: E402
 
 import isologit  # noqa: E402
-from isologit import _native  # noqa: E402
+from isologit import _endings, _native  # noqa: E402
 from isologit._score import OUTPUTS  # noqa: E402
 from isologit.partial import PartialScore  # noqa: E402
 
@@ -220,15 +220,15 @@ def test_an_end_that_a_signal_stops_is_made_up_for_and_leaves_nothing(monkeypatc
     ended, known = [], len(weakref.finalize._registry)
     owner = Owner()
     with monkeypatch.context() as patch:
-        patch.setattr(_native, "_end_what_is_due", stopped)
-        _native._end_with(owner, ended.append, 1)
+        patch.setattr(_endings, "_end_what_is_due", stopped)
+        _endings.end_with(owner, ended.append, 1)
     assert len(weakref.finalize._registry) == known  # which would not be left when a signal comes first of all
     del owner
     gc.collect()
     assert ended == []
     other = Owner()
-    _native._end_with(other, ended.append, 2)
+    _endings.end_with(other, ended.append, 2)
     del other
     gc.collect()
     assert sorted(ended) == [1, 2]
-    assert not _native._endings and not _native._due
+    assert not _endings._endings and not _endings._due
