@@ -1,0 +1,148 @@
+"""The structures of isologit/cuda.h."""
+
+from ctypes import Structure, c_float, c_int32, c_int64, c_size_t, c_void_p
+
+
+class Matrix(Structure):
+    _fields_ = [("data", c_void_p), ("rows", c_int64), ("cols", c_int64), ("row_stride", c_int64), ("dtype", c_int32)]
+
+
+class Vector(Structure):
+    _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class IdLists(Structure):
+    _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
+
+
+class LogitsRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("hidden", Matrix),
+        ("weight", Matrix),
+        ("bias", Vector),
+        ("vocab_size", c_int64),
+        ("logits", c_void_p),
+        ("logits_dtype", c_int32),
+        ("logits_stride", c_int64),
+        ("arithmetic", c_int32),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+_HEAD = [
+    ("struct_size", c_size_t),
+    ("device", c_int32),
+    ("stream", c_void_p),
+    ("hidden", Matrix),
+    ("weight", Matrix),
+    ("bias", Vector),
+    ("vocab_size", c_int64),
+    ("arithmetic", c_int32),
+    ("has_softcap", c_int32),
+    ("softcap", c_float),
+    ("scale_kind", c_int32),
+    ("scale", c_float),
+    ("transform_order", c_int32),
+    ("temperatures", c_void_p),
+    ("temperature_count", c_int64),
+]
+_IDS = [("token_ids", c_void_p), ("ids_per_row", c_int64), ("ignore_index", c_int64)]
+_SUPPORT = [("mask", c_void_p), ("mask_row_stride", c_int64), ("kept", IdLists), ("banned", IdLists)]
+
+
+class ScoreRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        *_IDS,
+        ("ignores_rows", c_int32),
+        ("logprobs", c_void_p),
+        ("chosen_logits", c_void_p),
+        ("lse", c_void_p),
+        ("entropy", c_void_p),
+        ("sum_p2", c_void_p),
+        ("argmax", c_void_p),
+        ("log_kept", c_void_p),
+        ("rank", c_void_p),
+        ("top_k", c_int64),
+        ("top_k_ids", c_void_p),
+        ("top_k_logprobs", c_void_p),
+        *_SUPPORT,
+        ("summaries", c_void_p),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class SampleRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        ("seeds", c_void_p),
+        ("seed_count", c_int64),
+        ("sequence_ids", c_void_p),
+        ("sequence_id_count", c_int64),
+        ("positions", c_void_p),
+        ("position_count", c_int64),
+        ("min_p", c_void_p),
+        ("min_p_count", c_int64),
+        ("top_k", c_void_p),
+        ("top_k_count", c_int64),
+        ("top_p", c_void_p),
+        ("top_p_count", c_int64),
+        *_SUPPORT,
+        ("ids", c_void_p),
+        ("logprobs", c_void_p),
+        ("cut_logprobs", c_void_p),
+        ("log_kept_cut", c_void_p),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class GivenRequest(Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("device", c_int32),
+        ("stream", c_void_p),
+        ("logits", Matrix),
+        ("temperatures", c_void_p),
+        ("temperature_count", c_int64),
+        ("token_ids", c_void_p),
+        ("ids_per_row", c_int64),
+        ("ignore_index", c_int64),
+        ("logprobs", c_void_p),
+        ("lse", c_void_p),
+        ("entropy", c_void_p),
+        ("log_softmax", c_void_p),
+        ("log_softmax_stride", c_int64),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
+
+
+class Gradient(Structure):
+    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32), ("accumulate", c_int32)]
+
+
+class BackwardRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        *_IDS,
+        ("d_logprobs", c_void_p),
+        ("d_lse", c_void_p),
+        ("d_entropy", c_void_p),
+        ("d_mean_logits", c_void_p),
+        ("summaries", c_void_p),
+        ("dhidden", Gradient),
+        ("dweight", Gradient),
+        ("dbias", Gradient),
+        ("status", c_void_p),
+        ("workspace", c_void_p),
+        ("workspace_size", c_size_t),
+    ]
