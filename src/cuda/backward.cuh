@@ -15,12 +15,7 @@ struct Gradient {
   bool accumulate;
 };
 
-struct BackwardRequest {
-  Operand hidden, weight;
-  const void* bias;  // or null
-  int bias_type;
-  std::int64_t rows;
-  int vocab, size;
+struct BackwardRequest : HeadOperands {
   Transforms transforms;
   Upstream upstream;
   const double* summaries;  // [rows, kKeptDoubles], or null
@@ -109,13 +104,7 @@ class Backward {
   void summarize() {
     auto* summaries = reinterpret_cast<double*>(memory_ + plan_.summaries_at);
     ScoreRequest score = {};
-    score.hidden = r_.hidden;
-    score.weight = r_.weight;
-    score.bias = r_.bias;
-    score.bias_type = r_.bias_type;
-    score.rows = r_.rows;
-    score.vocab = r_.vocab;
-    score.size = r_.size;
+    static_cast<HeadOperands&>(score) = r_;
     score.transforms = r_.transforms;
     score.status = r_.status;
     score.summaries = summaries;

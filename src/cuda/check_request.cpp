@@ -77,10 +77,17 @@ std::string check_operands(const Request& request) {
   return check_bias(request.bias, request.weight.rows);
 }
 
-std::string check_workspace(const void* workspace, std::size_t size, std::int64_t need, const std::string& said_by) {
-  if (auto wrong = check_address("workspace", workspace, 16); !wrong.empty()) return wrong;
-  if (size >= static_cast<std::size_t>(need)) return {};
-  return "workspace_size is " + std::to_string(size) + "; " + said_by + " says " + number(need);
+template <class Request>
+std::string check_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
+  if (auto wrong = check_address("workspace", r.workspace, 16); !wrong.empty()) return wrong;
+  if (r.workspace_size >= static_cast<std::size_t>(need)) return {};
+  return "workspace_size is " + std::to_string(r.workspace_size) + "; " + said_by + " says " + number(need);
+}
+
+template <class Request>
+std::string check_status_and_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
+  if (auto wrong = check_address("status", r.status, 4); !wrong.empty()) return wrong;
+  return check_workspace(r, need, said_by);
 }
 
 bool is_positive(float x) { return x > 0 && std::isfinite(x); }
@@ -144,6 +151,12 @@ std::string check_gradient(const std::string& name, const isologit_cuda_gradient
 }
 
 Operand operand_of(const isologit_matrix& x) { return {x.data, x.row_stride, x.dtype}; }
+
+template <class Request>
+HeadOperands operands_of(const Request& r) {
+  return {operand_of(r.hidden),           operand_of(r.weight),           r.bias.data, r.bias.dtype, r.hidden.rows,
+          static_cast<int>(r.vocab_size), static_cast<int>(r.hidden.cols)};
+}
 
 template <class Request>
 Transforms transforms_of(const Request& r) {
@@ -241,26 +254,23 @@ std::string check_request(const isologit_cuda_logits_request& request) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);
   }
-  return check_workspace(request.workspace, request.workspace_size,
-                         workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype).bytes,
-                         "isologit_cuda_logits_workspace");
+  const Workspace workspace = workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype);
+  return check_workspace(request, workspace.bytes, "isologit_cuda_logits_workspace");
 }
 
 std::string check_request(const isologit_cuda_score_request& request) {
   if (auto wrong = check_results(request); !wrong.empty()) return wrong;
   if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
-  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
-  return check_workspace(request.workspace, request.workspace_size, score_plan(kernels_request(request)).bytes,
-                         "isologit_cuda_score_workspace");
+  const ScorePlan plan = score_plan(kernels_request(request));
+  return check_status_and_workspace(request, plan.bytes, "isologit_cuda_score_workspace");
 }
 
 std::string check_request(const isologit_cuda_sample_request& request) {
   if (auto wrong = check_draws(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
-  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
-  return check_workspace(request.workspace, request.workspace_size, sample_plan(kernels_request(request)).bytes,
-                         "isologit_cuda_sample_workspace");
+  const SamplePlan plan = sample_plan(kernels_request(request));
+  return check_status_and_workspace(request, plan.bytes, "isologit_cuda_sample_workspace");
 }
 
 std::string check_given_shape(std::int64_t rows, std::int64_t vocab_size, std::int64_t ids_per_row) {
@@ -285,24 +295,12 @@ std::string check_request(const isologit_cuda_given_request& request) {
     return "log_softmax_stride is " + number(request.log_softmax_stride) + ", less than the columns of logits, " +
            number(logits.cols);
   }
-  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   const GivenPlan plan = given_plan(logits.rows, static_cast<int>(logits.cols), static_cast<int>(request.ids_per_row));
-  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_given_workspace");
+  return check_status_and_workspace(request, plan.bytes, "isologit_cuda_given_workspace");
 }
 
 LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
-  return {operand_of(r.hidden),
-          operand_of(r.weight),
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
-          r.logits,
-          r.logits_dtype,
-          r.logits_stride,
-          r.arithmetic == ISOLOGIT_FAST,
-          r.workspace};
+  return {operands_of(r), r.logits, r.logits_dtype, r.logits_stride, r.arithmetic == ISOLOGIT_FAST, r.workspace};
 }
 
 GivenRequest kernels_request(const isologit_cuda_given_request& r) {
@@ -324,13 +322,7 @@ GivenRequest kernels_request(const isologit_cuda_given_request& r) {
 }
 
 ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
-  return {operand_of(r.hidden),
-          operand_of(r.weight),
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
+  return {operands_of(r),
           transforms_of(r),
           r.token_ids,
           static_cast<int>(r.ids_per_row),
@@ -356,13 +348,7 @@ ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
 }
 
 SampleRequest kernels_request(const isologit_cuda_sample_request& r) {
-  return {operand_of(r.hidden),
-          operand_of(r.weight),
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
+  return {operands_of(r),
           transforms_of(r),
           per_row(r.temperatures, r.temperature_count),
           per_row(r.seeds, r.seed_count),
@@ -382,13 +368,7 @@ SampleRequest kernels_request(const isologit_cuda_sample_request& r) {
 }
 
 BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
-  return {operand_of(r.hidden),
-          operand_of(r.weight),
-          r.bias.data,
-          r.bias.dtype,
-          r.hidden.rows,
-          static_cast<int>(r.vocab_size),
-          static_cast<int>(r.hidden.cols),
+  return {operands_of(r),
           transforms_of(r),
           {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
            r.d_mean_logits},
@@ -412,10 +392,9 @@ std::string check_request(const isologit_cuda_backward_request& request) {
   if (auto wrong = check_gradient("dbias", request.dbias, 0); !wrong.empty()) return wrong;
   if (request.dbias.accumulate != 0) return "dbias.accumulate is " + number(request.dbias.accumulate) + "; expected 0";
   if (hidden.rows == 0) return "hidden has 0 rows, of which there are no gradients; expected at least 1";
-  if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   const BackwardPlan plan = backward_plan(hidden.rows, hidden.cols, hidden.dtype, static_cast<int>(request.vocab_size),
                                           request.summaries != nullptr);
-  return check_workspace(request.workspace, request.workspace_size, plan.bytes, "isologit_cuda_backward_workspace");
+  return check_status_and_workspace(request, plan.bytes, "isologit_cuda_backward_workspace");
 }
 
 }  // namespace isologit::detail::cuda

@@ -17,12 +17,16 @@ struct Operand {
   int type;
 };
 
-struct LogitsRequest {
+// What all requests of a head have.
+struct HeadOperands {
   Operand hidden, weight;
   const void* bias;  // or null
   int bias_type;
   std::int64_t rows;
   int vocab, size;
+};
+
+struct LogitsRequest : HeadOperands {
   void* logits;
   int logits_type;
   std::int64_t logits_stride;  // in elements

@@ -7,12 +7,7 @@
 
 namespace isologit::detail::cuda {
 
-struct SampleRequest {
-  Operand hidden, weight;
-  const void* bias;  // or null
-  int bias_type;
-  std::int64_t rows;
-  int vocab, size;
+struct SampleRequest : HeadOperands {
   Transforms transforms;
   PerRow<float> temperatures;  // those of the transforms
   PerRow<std::uint64_t> seeds, sequence_ids;

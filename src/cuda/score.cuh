@@ -10,12 +10,7 @@
 
 namespace isologit::detail::cuda {
 
-struct ScoreRequest {
-  Operand hidden, weight;
-  const void* bias;  // or null
-  int bias_type;
-  std::int64_t rows;
-  int vocab, size;
+struct ScoreRequest : HeadOperands {
   Transforms transforms;
   const std::int64_t* ids;  // or null
   int ids_per_row;

@@ -61,13 +61,7 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
   Status status = {0, 0};
   std::vector<double> summaries(size(shape.rows * kKeptDoubles), -77.0);
   BackwardRequest r = {};
-  r.hidden = hidden.operand();
-  r.weight = weight.operand();
-  r.bias = problem.data.bias.empty() ? nullptr : problem.data.bias.data();
-  r.bias_type = static_cast<int>(shape.bias.value_or(DType::bf16));
-  r.rows = shape.rows;
-  r.vocab = static_cast<int>(shape.vocab);
-  r.size = static_cast<int>(shape.cols);
+  static_cast<HeadOperands&>(r) = operands_of(problem.data, hidden, weight);
   r.transforms = transforms_of(problem);
   r.upstream = {problem.ids.empty() ? nullptr : problem.ids.data(),
                 data_of(problem.d_logprobs),
@@ -104,13 +98,7 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
   };
   if (asked.kept_summaries) {
     ScoreRequest score = {};
-    score.hidden = r.hidden;
-    score.weight = r.weight;
-    score.bias = r.bias;
-    score.bias_type = r.bias_type;
-    score.rows = r.rows;
-    score.vocab = r.vocab;
-    score.size = r.size;
+    static_cast<HeadOperands&>(score) = r;
     score.transforms = r.transforms;
     score.status = &status;
     score.fast = r.fast;

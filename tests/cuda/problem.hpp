@@ -48,6 +48,17 @@ class LaidOut {
   std::vector<Sixteen> bytes_;
 };
 
+inline HeadOperands operands_of(const oracle::DotData& data, const LaidOut& hidden, const LaidOut& weight) {
+  const auto& shape = data.shape;
+  return {hidden.operand(),
+          weight.operand(),
+          data.bias.empty() ? nullptr : data.bias.data(),
+          static_cast<int>(shape.bias.value_or(DType::bf16)),
+          shape.rows,
+          static_cast<int>(shape.vocab),
+          static_cast<int>(shape.cols)};
+}
+
 template <class Launcher>
 void launch_logits_of(Launcher& launcher, const LogitsRequest& request) {
   switch (request.weight.type) {
@@ -68,11 +79,8 @@ std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, co
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(space.bytes + 15) / 16);
   const auto count = static_cast<std::size_t>(shape.rows * shape.vocab);
   std::vector<float> stored(count, -77.0F);  // room for any type
-  launch_logits_of(launcher,
-                   LogitsRequest{hidden.operand(), weight.operand(), data.bias.empty() ? nullptr : data.bias.data(),
-                                 static_cast<int>(shape.bias.value_or(DType::bf16)), shape.rows,
-                                 static_cast<int>(shape.vocab), static_cast<int>(shape.cols), stored.data(),
-                                 static_cast<int>(type), shape.vocab, fast, workspace.get()});
+  launch_logits_of(launcher, LogitsRequest{operands_of(data, hidden, weight), stored.data(), static_cast<int>(type),
+                                           shape.vocab, fast, workspace.get()});
   if (type == DType::f32) return stored;
   const auto* bits = reinterpret_cast<const std::uint16_t*>(stored.data());
   std::vector<float> logits;

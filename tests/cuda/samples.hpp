@@ -43,13 +43,7 @@ Samples samples_by(Launcher& launcher, const oracle::DotData& data, const Asked&
   const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
   const auto& shape = data.shape;
   Samples found = no_samples(shape.rows);
-  SampleRequest r{hidden.operand(),
-                  weight.operand(),
-                  data.bias.empty() ? nullptr : data.bias.data(),
-                  static_cast<int>(shape.bias.value_or(DType::bf16)),
-                  shape.rows,
-                  static_cast<int>(shape.vocab),
-                  static_cast<int>(shape.cols),
+  SampleRequest r{operands_of(data, hidden, weight),
                   kernels_transforms(asked),
                   per_row(asked.temperatures),
                   per_row(draws.seeds),

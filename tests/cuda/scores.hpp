@@ -94,13 +94,7 @@ Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& a
   const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
   const auto& shape = data.shape;
   Scores found = nothing_of(shape.rows, asked.ids_per_row, asked.top_k);
-  ScoreRequest r{hidden.operand(),
-                 weight.operand(),
-                 data.bias.empty() ? nullptr : data.bias.data(),
-                 static_cast<int>(shape.bias.value_or(DType::bf16)),
-                 shape.rows,
-                 static_cast<int>(shape.vocab),
-                 static_cast<int>(shape.cols),
+  ScoreRequest r{operands_of(data, hidden, weight),
                  kernels_transforms(asked),
                  asked.ids.empty() ? nullptr : asked.ids.data(),
                  asked.ids_per_row,
