@@ -1,4 +1,13 @@
+import sys
+
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchs_functions():
+    """Right at their first call too, for the tests' own references (isologit/_torch/first_calls.py)."""
+    if "torch" in sys.modules:
+        import isologit._torch  # noqa: F401
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._sample_of_logits import SampleOfLogitsArgs
 from isologit._score import Results, ScoreArgs
-from isologit._torch import operators
+from isologit._torch import first_calls, operators
 
 _native.use_openmp()
+first_calls.resolve()
 
 
 def score(args: ScoreArgs, gradients: str, dweight_accumulate: Tensor | None) -> Results:

@@ -3,7 +3,6 @@ vendor's f64 products and functions. A device that computes otherwise is refused
 
 import functools
 import math
-import threading
 from collections.abc import Callable, Iterator
 
 import torch
@@ -16,9 +15,6 @@ from isologit.torch_backend.transforms import FUNCTION_ERROR
 FUNCTIONS = ("exp", "log1p", "tanh", "cos", "sin", "sqrt")  # all that the operators take of torch in f64
 _LEAST = 2.0**-149  # of f32
 _GRAIN = 2**15  # elements that torch gives to a thread of the CPU at least
-
-
-_resolving = threading.Lock()
 
 
 def require(device: torch.device) -> None:
@@ -39,20 +35,9 @@ def why_not(device: torch.device) -> str:
 def _tested(device: torch.device) -> str:
     """What is wrong with it, or ""."""
     try:
-        _resolve(device)
         return next((wrong for test in (_conversions, _functions, _products) for wrong in test(device)), "")
     except (TypeError, NotImplementedError) as error:  # no f64 at all, or an operation that it lacks
         return str(error).splitlines()[0]
-
-
-def _resolve(device: torch.device) -> None:
-    """One thread calls each function first. On a CPU torch takes them of oneMKL, which looks for a function's code when
-    it is first called; where several threads do that at once, one may run a code of half the precision for this one
-    call (https://github.com/pytorch/pytorch/issues/188792)."""
-    if device.type == "cpu":
-        with _resolving:
-            for name in FUNCTIONS:
-                getattr(torch, name)(torch.ones(1, dtype=torch.float64))
 
 
 def _flushing(device: torch.device) -> str:
