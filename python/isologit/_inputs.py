@@ -101,13 +101,16 @@ def require_cpu(**tensors: Any) -> None:
 
 
 def require_one_device(**tensors: Any) -> None:
-    """Any device, and the same one: the operators run where their tensors are."""
+    """Any device, and the same one: the operators run where their tensors are; and dense, so that there is an address."""
     first = None
     for name, tensor in tensors.items():
         if not is_tensor(tensor):
             continue
         if tensor.device.type == "meta":
             raise NotImplementedError(f"{name} is on meta; a meta tensor has no values")
+        if tensor.is_nested or tensor.layout != sys.modules["torch"].strided:
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise ValueError(f"{name}: its layout is {kind}; expected a dense tensor")
         if first is not None and tensor.device != tensors[first].device:
             raise ValueError(
                 f"{name} is on {tensor.device}, and {first} on {tensors[first].device}; expected one device"
@@ -200,6 +203,7 @@ class HeadArgs(NamedTuple):
         lora: Lora | None = None,
     ) -> "HeadArgs":
         """Of hidden [..., H], which as_floats has seen."""
+        require_one_device(hidden=hidden)
         if hidden.ndim < 1:
             raise ValueError("hidden is []; expected [..., H]")
         rows = hidden.reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
@@ -447,10 +451,10 @@ def _per_row(value: Any, hidden: Array, dtype: str, name: str) -> Array:
 
 def token_ids_of(token_ids: Any, hidden: Array, name: str = "token_ids") -> Array:
     """[...] or [..., K] of the rows of hidden [..., H], as [N] or [N, K]."""
-    lead = tuple(hidden.shape[:-1])
     if not _is_array(token_ids):
         token_ids = beside(hidden, token_ids)
     require_one_device(hidden=hidden, **{name: token_ids})
+    lead = tuple(hidden.shape[:-1])
     if not is_tensor(token_ids) and not token_ids.size:
         token_ids = token_ids.astype(np.int64)  # an empty list has no type of its own
     require_integers(token_ids, name)

@@ -120,14 +120,14 @@ def run(
     temperature: float | Tensor,
     running: _native.Running,
 ) -> Tensor:
+    own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
+    _inputs.require_one_device(logits=logits, temperature=own)
     _inputs.refuse_tangents(logits=logits)
     _of_logits.check_shape("logits", logits.shape)
     lead, vocab_size = logits.shape[:-1], logits.shape[-1]
     rows = logits.reshape(lead.numel(), vocab_size)
     if vocab_size > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
-    own = temperature if isinstance(temperature, Tensor) and temperature.dim() > 0 else None  # others are numbers
-    _inputs.require_one_device(logits=logits, temperature=own)
     temperatures = temperatures_of(temperature, logits)
     shape = {"log_softmax": logits.shape}.get(output, lead)
     ids = None

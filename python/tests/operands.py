@@ -102,6 +102,34 @@ def devices():
     )
 
 
+def layouts():
+    """Tensors whose elements do not lie in memory by strides."""
+    calls = {
+        "hidden": lambda move: isologit.linear_logprobs(move(HIDDEN), WEIGHT, IDS),
+        "hidden of logits": lambda move: isologit.logits(move(HIDDEN), WEIGHT),
+        "hidden of losses": lambda move: isologit.linear_cross_entropy(move(HIDDEN), WEIGHT, IDS),
+        "hidden of samples": lambda move: isologit.sample(move(HIDDEN), WEIGHT, **KEYS),
+        "weight": lambda move: isologit.linear_logprobs(HIDDEN, move(WEIGHT), IDS),
+        "bias": lambda move: isologit.logits(HIDDEN, WEIGHT, bias=move(torch.ones(VOCAB, 1))),
+        "token_ids": lambda move: isologit.score(HIDDEN, WEIGHT, move(IDS[:, None])),
+        "mask": lambda move: isologit.score(HIDDEN, WEIGHT, IDS, mask=move(torch.ones(ROWS, VOCAB))),
+        "temperature": lambda move: isologit.score(HIDDEN, WEIGHT, IDS, temperature=move(torch.ones(ROWS, 1))),
+        "logits": lambda move: isologit.log_softmax(move(HIDDEN)),
+        "logits of samples": lambda move: isologit.sample_of_logits(move(HIDDEN), **KEYS),
+    }
+    ways = {
+        "sparse": torch.Tensor.to_sparse,
+        "sparse_csr": torch.Tensor.to_sparse_csr,
+        "nested": lambda x: torch.nested.nested_tensor([x]),
+        "mkldnn": torch.Tensor.to_mkldnn,
+    }
+    for name, call in calls.items():
+        for way, move in ways.items():
+            if (name, way) != ("token_ids", "mkldnn"):  # which are of floats
+                word = name.split()[0]
+                yield f"{name}, {way}", partial(call, move), ValueError, f"{word}: its layout is "
+
+
 def lists_of_ids():
     wrong = {
         "fractions": [1.5], "texts": ["1"], "booleans": [True], "nothing": [None], "a NaN": [math.nan],
@@ -281,6 +309,7 @@ def flushed():
 
 CAMPAIGN = {
     "devices": devices,
+    "layouts": layouts,
     "lists of ids": lists_of_ids,
     "integers": integers,
     "numbers and kernels": numbers,
