@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+import isologit._torch  # noqa: F401 - so that no function is first called by several threads
 from isologit.torch_backend import products
 from isologit.torch_backend.rounding import rounded, two_sum
 from isologit.torch_backend.transforms import FUNCTION_ERROR
