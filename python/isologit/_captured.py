@@ -17,9 +17,11 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from isologit._outputs import check_captured
 
 NO_TOKEN = -100  # the verbs' ignore_index
 BYTES_PER_FILE = 256 << 20
@@ -46,8 +48,11 @@ def read(path: str | os.PathLike) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{os.fspath(path)}: no such file; expected one that isologit.capture wrote")
     parts: list[dict[str, Tensor]] = []
     for file in files:
-        with safe_open(file, "pt") as opened:
-            parts.append({name: opened.get_tensor(name) for name in opened.keys()})
+        try:
+            with safe_open(file, "pt") as opened:
+                parts.append({name: opened.get_tensor(name) for name in opened.keys()})
+        except SafetensorError as error:
+            raise ValueError(f"{file}: {error}; expected a file that isologit.capture wrote") from None
         missing = [name for name in ("hidden_states", *_DTYPES) if name not in parts[-1] and name != "temperatures"]
         if missing:
             raise ValueError(f"{file}: no tensor {missing[0]!r}; expected a file that isologit.capture wrote")
@@ -62,6 +67,7 @@ class Writer:
         self, path: str | os.PathLike, *, append: bool = False, bytes_per_file: int = BYTES_PER_FILE, say=None
     ) -> None:
         self.path = Path(path)
+        check_captured(self.path)
         there = shards(self.path)
         if there and not append:
             raise FileExistsError(f"{there[0]} exists; expected a new file: name another, or append to it")
@@ -126,8 +132,12 @@ class Writer:
         file = self._file(self._next)
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(file.name + ".unfinished")
-        save_file(tensors, unfinished, metadata={"format": "pt", "written_by": "isologit.capture"})
-        os.replace(unfinished, file)
+        try:
+            save_file(tensors, unfinished, metadata={"format": "pt", "written_by": "isologit.capture"})
+            os.replace(unfinished, file)
+        except BaseException:  # the rows are still held, and closing tries once more
+            unfinished.unlink(missing_ok=True)
+            raise
         self._next += 1
         self._parts, self._bytes = [], 0
 

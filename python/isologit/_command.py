@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from isologit import _outputs
+
 EXECUTABLE = os.fspath(Path(__file__).with_name("bin") / "isologit")
 
 
@@ -40,8 +42,12 @@ def integrations() -> None:
     for row in status():
         rows.append((row.name, row.version or "-", row.tested[:12], "yes" if row.in_force else "no", row.why_not))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]).rstrip())
+    _outputs.say(
+        "\n".join(
+            "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+            for row in rows
+        )
+    )
 
 
 def executable() -> None:
@@ -78,16 +84,14 @@ def kernels(as_json: bool) -> None:
         for device in _devices.devices()[1:]:
             measured = None if device.why_not else _devices.rates(device.device)
             found["devices"].append(device._asdict() | {"a_second": measured and measured._asdict()})
-        print(json.dumps(found, indent=2))
+        _outputs.say(json.dumps(found, indent=2))
     else:
         for kernel in own:
             runs = "yes" if kernel.runnable else f"no: {kernel.why_not}"
             where, dtypes = added[kernel.name]
             told = f"  {kernel.name:<13}  {where:<15}  {kernel.arithmetic:<10}  {' '.join(dtypes):<17}  {runs}"
             listed = f"{listed.rstrip()}\n{told}"
-        print(listed)
-        for device in _devices.devices()[1:]:
-            print("\n".join(_told_of(device)))
+        _outputs.say("\n".join([listed, *(line for device in _devices.devices()[1:] for line in _told_of(device))]))
 
 
 def _told_of(device: Any) -> list[str]:
@@ -110,6 +114,10 @@ def capture(arguments: list[str]) -> None:
     if len(arguments) < 3 or arguments[1] != "--":
         sys.exit("usage: isologit capture FILE -- COMMAND...\n\nRuns COMMAND; vLLM engines in it write captured rows.")
     file, command = Path(arguments[0]).absolute(), arguments[2:]
+    try:
+        _outputs.check_captured(file)
+    except ValueError as error:
+        sys.exit(f"isologit: {error}")
     said = f"isologit: vLLM engines of {command[0]} append the rows at their head to {file}"
     print(said, file=sys.stderr, flush=True)
     try:

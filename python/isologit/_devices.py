@@ -44,6 +44,18 @@ class Rates(NamedTuple):
     bf16: float
 
 
+def check(name: str) -> None:
+    """ValueError unless torch can put a tensor there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        known = ", ".join(device.device for device in devices())
+        told = str(error).splitlines()[0]
+        raise ValueError(f"--device: {name!r} is not usable: {told}; there are {known}") from None
+
+
 _COPY, _SIDE, _TIMES = 256 << 20, 4096, 5  # bytes; of the square matrices of products; of which the best counts
 
 

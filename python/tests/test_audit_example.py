@@ -70,7 +70,7 @@ def result():
 @pytest.fixture(scope="module")
 def page(result, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "audit.html"
-    _report.write(result, path)
+    path.write_text(_report.page(result), encoding="utf-8")
     return path
 
 

@@ -1,9 +1,11 @@
 """Where the difference between a rollout's logprobs and a trainer's comes from: docs/audit.md."""
 
+import math
 import os
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 import isologit
@@ -13,7 +15,6 @@ from isologit.audit import _attribution, _mistakes, _rollouts, _trainer
 WORST = 20
 
 
-@torch.no_grad()
 def audit(
     model: nn.Module,
     rollouts: str | os.PathLike,
@@ -30,12 +31,30 @@ def audit(
     isologit.hf.install(model, scope="model"), the rollouts' token by token with a cache.
     The result is what `isologit audit --json` prints.
     """
-    read = _rollouts.read(rollouts)
+    rows = None if captured is None else _captured.read(captured)
+    return of_rollouts(
+        model, _rollouts.read(rollouts), rows, tokenizer=tokenizer, temperature=temperature, forward=forward
+    )
+
+
+@torch.no_grad()
+def of_rollouts(
+    model: nn.Module,
+    read: list[_rollouts.Rollout],
+    captured: dict[str, Tensor] | None,
+    *,
+    tokenizer: Any,
+    temperature: float | None,
+    forward: bool,
+) -> dict[str, Any]:
+    """audit of files that were read."""
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; expected a finite number above 0")
     temperatures = [temperature or one.temperature or 1.0 for one in read]  # greedy ones report at 1
     head = _trainer.Head.of(model)
     _check_ids(read, head.weight.shape[0])
     if not any(_trainer.scored_rows(one)[0] for one in read):
-        raise ValueError(f"{os.fspath(rollouts)}: no token has a logprob; ask the engine for logprobs")
+        raise ValueError("no token of the rollouts has a logprob; ask the engine for logprobs")
     trainer = _trainer.run(model, read, temperatures)
     scored = [_trainer.scored_rows(one) for one in read]
     ids = torch.cat([tokens for _, tokens in scored])
@@ -44,7 +63,7 @@ def audit(
     sequences = torch.tensor([i for i, (rows, _) in enumerate(scored) for _ in rows])
     reported = torch.tensor([one for rollout in read for one in _reported(rollout)], dtype=torch.float64)
     t = torch.tensor([x for x, (rows, _) in zip(temperatures, scored, strict=True) for _ in rows])
-    states = None if captured is None else _match(read, _captured.read(captured))
+    states = None if captured is None else _match(read, captured)
 
     trainer_right = head.exact(trainer.hidden, ids, t)
     rollout_right = None if states is None else head.exact(states, ids, t)
@@ -64,8 +83,11 @@ def audit(
     d_by = (reported, trainer.reported)
     result = {
         "isologit": isologit.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
         "model": model.config.name_or_path or type(model).__name__,
         "trainer_dtype": str(model.dtype).removeprefix("torch."),
+        "trainer_device": str(model.device),
         "rollouts": len(read),
         "captured": states is not None,
         "measures": _attribution.measures(*d_by),

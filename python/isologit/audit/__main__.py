@@ -3,8 +3,11 @@
 import argparse
 import importlib.util
 import json
+import math
 import sys
-from pathlib import Path
+from typing import Any
+
+from isologit._outputs import check_destination, say, told, written
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,38 +22,50 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=dtypes, help="the trainer's (default: as stored)")
     parser.add_argument("--device", default="cpu", help="the trainer's (default: cpu)")
     parser.add_argument("--forward", action="store_true", help="measure isologit's whole forward pass too (slow)")
-    parser.add_argument("--report", metavar="OUT.html", type=Path, help="a page with pictures")
+    parser.add_argument("--report", metavar="OUT.html", help="a page with pictures")
     parser.add_argument("--json", action="store_true", help="all of it, every token's exact parts among them")
     asked = parser.parse_args(arguments)
+    asked.given = sys.argv[2:] if arguments is None else arguments
     needed = ["transformers"] + ["matplotlib"] * (asked.report is not None)
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         sys.exit(f"isologit: audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     try:
-        result = _run(asked)
+        _run(asked)
     except (OSError, ValueError, NotImplementedError, ModuleNotFoundError) as error:
-        sys.exit(f"isologit: {error}")
-    if asked.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(_text(result))
+        sys.exit(f"isologit: {told(error)}")
 
 
-def _run(asked: argparse.Namespace) -> dict:
+def _run(asked: argparse.Namespace) -> None:
+    """All that can be told without the model is told before it is loaded."""
+    from isologit import _captured, _devices
+    from isologit.audit import _report, _rollouts, of_rollouts
+
+    if asked.temperature is not None and not 0 < asked.temperature < math.inf:
+        raise ValueError(f"--temperature: {asked.temperature}; expected a finite number above 0")
+    inputs = [asked.rollouts, *([] if asked.captured is None else _captured.shards(asked.captured))]
+    report = None if asked.report is None else check_destination("--report", asked.report, inputs, asked.model)
+    read = _rollouts.read(asked.rollouts)
+    captured = None if asked.captured is None else _captured.read(asked.captured)
+    _devices.check(asked.device)
+    model, tokenizer = _load(asked)
+    options = {"tokenizer": tokenizer, "temperature": asked.temperature, "forward": asked.forward}
+    result = of_rollouts(model, read, captured, **options)
+    with written(report, "" if report is None else _report.page(result, " ".join(["isologit audit", *asked.given]))):
+        say(json.dumps(result, indent=1) if asked.json else _text(result))
+
+
+def _load(asked: argparse.Namespace) -> tuple[Any, Any]:
+    """The model and its tokenizer; None for one that cannot be loaded: words are a convenience."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from isologit.audit import _report, audit
-
-    model = AutoModelForCausalLM.from_pretrained(asked.model, dtype=asked.dtype or "auto").to(asked.device).eval()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(asked.model)
-    except (OSError, ValueError):
-        tokenizer = None  # words are a convenience
-    options = {"captured": asked.captured, "tokenizer": tokenizer, "temperature": asked.temperature}
-    options |= {"forward": asked.forward}
-    result = audit(model, asked.rollouts, **options)
-    if asked.report is not None:
-        _report.write(result, asked.report)
-    return result
+        model = AutoModelForCausalLM.from_pretrained(asked.model, dtype=asked.dtype or "auto").to(asked.device).eval()
+    except Exception as error:  # whatever is wrong with the checkpoint
+        raise ValueError(f"{asked.model}: Transformers does not load it: {type(error).__name__}: {error}") from None
+    try:
+        return model, AutoTokenizer.from_pretrained(asked.model)
+    except Exception:
+        return model, None
 
 
 def _text(result: dict) -> str:

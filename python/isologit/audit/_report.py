@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-from pathlib import Path
 from typing import Any
 
 PARTS = {
@@ -14,7 +13,8 @@ PARTS = {
 }
 
 
-def write(result: dict[str, Any], path: Path) -> None:
+def page(result: dict[str, Any], command: str = "") -> str:
+    """command: what it was made by, where that was one."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -31,7 +31,7 @@ def write(result: dict[str, Any], path: Path) -> None:
             f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}" '
             f'src="data:image/png;base64,{encoded}"></figure>'
         )
-    path.write_text(_page(result, pictures))
+    return _page(result, pictures, command)
 
 
 def _parts(ax, result, tokens) -> None:
@@ -123,7 +123,7 @@ def _table(heads: list[str], rows: list[list[Any]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def _page(result: dict[str, Any], pictures: list[str]) -> str:
+def _page(result: dict[str, Any], pictures: list[str], command: str) -> str:
     mistakes = [[one["mistake"], one["what"], one["rms"], one["rms_left"]] for one in result["mistakes"]]
     decomposition = [
         [PARTS.get(name, "reported - trainer"), one["mean"], one["mean_abs"], one["max_abs"]]
@@ -140,6 +140,8 @@ def _page(result: dict[str, Any], pictures: list[str]) -> str:
     measures = dict(result["measures"])
     if result["greedy_flips"] is not None:
         measures["greedy_flips"] = result["greedy_flips"]
+    made = [["command", command]] if command else []
+    made += [[name, result[name]] for name in ("trainer_device", "trainer_dtype", "isologit", "torch", "transformers")]
     how = "with" if result["captured"] else "without"
     body = [
         f"<h1>{html.escape(str(result['model']))}: reported and trainer's logprobs</h1>",
@@ -158,6 +160,8 @@ def _page(result: dict[str, Any], pictures: list[str]) -> str:
         _table(["rollout", "position", "id", "token", "reported", "trainer"], worst),
         "<h2>Token ids whose differences add up to most</h2>",
         _table(["id", "token", "tokens", "mean size"], by_token),
+        "<h2>How it was made</h2>",
+        _table(["what", "which"], made),
     ]
     style = (
         "body{font-family:sans-serif;max-width:62em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"

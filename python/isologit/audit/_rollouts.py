@@ -37,7 +37,12 @@ _MASK = ("response_mask", "completion_mask")
 
 def read(path: str | os.PathLike) -> list[Rollout]:
     """Of JSON lines, one JSON document, or Parquet."""
-    found = [rollout for where, record in _records(Path(path)) for rollout in _of_record(record, where)]
+    found: list[Rollout] = []
+    for where, record in _records(Path(path)):
+        try:
+            found += _of_record(record, where)
+        except (AttributeError, KeyError, TypeError) as error:  # of what is no object, or no list
+            raise ValueError(f"{where}: {type(error).__name__}: {error}; expected {EXPECTED}") from None
     if not found:
         raise ValueError(f"{os.fspath(path)}: no rollouts; expected lines of {EXPECTED}")
     return found
@@ -49,10 +54,19 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             from pyarrow import parquet
         except ImportError:
             raise ModuleNotFoundError(f"{path} is Parquet, which needs pyarrow: pip install pyarrow") from None
-        for i, record in enumerate(parquet.read_table(path).to_pylist(), 1):
+        try:
+            records = parquet.read_table(path).to_pylist()
+        except ValueError as error:  # pyarrow's own are among them
+            raise ValueError(f"{path}: {error}; expected a Parquet file") from None
+        for i, record in enumerate(records, 1):
             yield f"{path}, row {i}", record
         return
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: {error}; expected text: JSON lines or JSON, or a Parquet file named .parquet"
+        ) from None
     try:
         whole = json.loads(text)
     except ValueError:
@@ -81,22 +95,28 @@ def _of_record(record: Any, where: str) -> Iterator[Rollout]:
     elif isinstance(record.get("outputs"), list):
         prompt = _first(record, _PROMPT, where)
         for output in record["outputs"]:
-            common = {"prompt_token_ids": prompt, "temperature": _temperature(record)}
+            common = {"prompt_token_ids": prompt, "temperature": _temperature(record, where)}
             yield _plain(common | output, where, str(record.get("request_id", "")))
     else:
         yield _plain(record, where, str(record.get("request_id", record.get("id", ""))))
 
 
 def _plain(record: dict[str, Any], where: str, name: str) -> Rollout:
-    prompt = [int(one) for one in _first(record, _PROMPT, where)]
-    generated = [int(one) for one in _first(record, _GENERATED, where)]
+    prompt = [_id(one, where) for one in _first(record, _PROMPT, where)]
+    generated = [_id(one, where) for one in _first(record, _GENERATED, where)]
     reported = _first(record, _LOGPROBS, where)
     if len(reported) != len(generated):
         raise ValueError(f"{where}: {len(reported)} logprobs of {len(generated)} tokens; expected one of each")
-    logprobs = [_logprob(one, token) for one, token in zip(reported, generated, strict=True)]
+    logprobs = [_logprob(one, token, where) for one, token in zip(reported, generated, strict=True)]
     mask = next((record[key] for key in _MASK if record.get(key) is not None), None)
     attention = record.get("attention_mask")
-    if attention is not None and len(attention) == len(prompt) + len(generated):  # verl's tensors, padded on both sides
+    for name, one, expected in (
+        ("a mask of the response", mask, len(generated)),
+        ("an attention_mask", attention, len(prompt) + len(generated)),
+    ):
+        if one is not None and len(one) != expected:
+            raise ValueError(f"{where}: {name} of {len(one)}; expected one of each token, {expected}")
+    if attention is not None:  # verl's tensors, padded on both sides
         prompt = [one for one, there in zip(prompt, attention, strict=False) if there]
         there = attention[len(attention) - len(generated) :]
         kept = [i for i, one in enumerate(there) if one]
@@ -104,7 +124,7 @@ def _plain(record: dict[str, Any], where: str, name: str) -> Rollout:
         mask = None if mask is None else [mask[i] for i in kept]
     if mask is not None:
         logprobs = [one if used else None for one, used in zip(logprobs, mask, strict=True)]
-    return Rollout(prompt, generated, logprobs, _temperature(record), name)
+    return Rollout(prompt, generated, logprobs, _temperature(record, where), name)
 
 
 def _choice(response: dict[str, Any], choice: dict[str, Any], where: str) -> Rollout:
@@ -126,7 +146,7 @@ def _choice(response: dict[str, Any], choice: dict[str, Any], where: str) -> Rol
     if prompt is None:
         raise ValueError(f"{where}: a response without prompt_token_ids; ask vLLM for return_token_ids")
     record = {"prompt_token_ids": prompt, "token_ids": ids, "logprobs": values}
-    return _plain(record | {"temperature": _temperature(response)}, where, str(response.get("id", "")))
+    return _plain(record | {"temperature": _temperature(response, where)}, where, str(response.get("id", "")))
 
 
 def _first(record: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
@@ -136,18 +156,30 @@ def _first(record: dict[str, Any], names: tuple[str, ...], where: str) -> Any:
     raise ValueError(f"{where}: none of {', '.join(names)} in it; expected {EXPECTED}")
 
 
-def _logprob(value: Any, token: int) -> float | None:
+def _id(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{where}: the token id {value!r}; expected an integer")
+    return value
+
+
+def _logprob(value: Any, token: int, where: str) -> float | None:
     """A number, or vLLM's object of ids with their logprobs."""
     if isinstance(value, dict):
         value = value.get(str(token), value.get("logprob"))
         value = value.get("logprob") if isinstance(value, dict) else value
-    if value is None or math.isnan(value):
+    if value is None:
         return None
-    return float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{where}: the logprob {value!r}; expected a number, or null where there is none")
+    return None if math.isnan(value) else float(value)
 
 
-def _temperature(record: dict[str, Any]) -> float | None:
+def _temperature(record: dict[str, Any], where: str) -> float | None:
     value = record.get("temperature")
     if value is None:
         value = (record.get("sampling_params") or {}).get("temperature")
-    return None if value is None else float(value)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{where}: temperature is {value!r}; expected a finite number, at least 0")
+    return float(value)

@@ -27,6 +27,8 @@ class Head:
     @classmethod
     def of(cls, model: nn.Module) -> "Head":
         linear = model.get_output_embeddings()
+        if linear is None:
+            raise ValueError(f"{type(model).__name__} has no output embeddings; expected a causal language model")
         size = min(model.config.get_text_config().vocab_size, linear.weight.shape[0])
         bias = None if linear.bias is None else linear.bias.detach()[:size]
         weight = linear.weight.detach()

@@ -2,11 +2,12 @@
 
 import argparse
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from isologit._outputs import check_destination, say, told, written
 from isologit.testing._checks import CHECKS
 from isologit.testing._verify import GIVES, verify_head
 
@@ -26,10 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shape", default="24,1031,512", metavar="N,V,H")
     parser.add_argument("--properties", metavar="NAMES", help=f"these alone, of: {', '.join(CHECKS)}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the verdict as a JUnit report")
+    parser.add_argument("--junit", metavar="FILE", help="write the verdict as a JUnit report")
     given = parser.parse_args(arguments)
     fn = _function(parser, given.head)
     try:
+        source = getattr(inspect.getmodule(fn), "__file__", None)
+        junit = None if given.junit is None else check_destination("--junit", given.junit, [source] if source else [])
         verdict = verify_head(
             fn,
             gives=given.gives,
@@ -39,11 +42,10 @@ def main(arguments: list[str] | None = None) -> None:
             shape=_shape(parser, given.shape),
             properties=None if given.properties is None else given.properties.split(","),
         )
-    except ValueError as error:
-        sys.exit(f"isologit: {error}")
-    if given.junit is not None:
-        given.junit.write_text(verdict.junit() + "\n")
-    print(verdict.json() if given.json else verdict.table())
+        with written(junit, verdict.junit() + "\n"):
+            say(verdict.json() if given.json else verdict.table())
+    except (OSError, ValueError) as error:
+        sys.exit(f"isologit: {told(error)}")
     sys.exit(0 if verdict else 1)
 
 
