@@ -98,7 +98,8 @@ def test_what_fails_meanwhile_leaves_what_was(place, name):
 def run(place, *arguments, **popen):
     command = [sys.executable, "-m", "isologit", "verify", "--arrays", "numpy", "--dtype", "float32"]
     command += ["--shape", "8,8,2", "--properties", "slices", *arguments]
-    return subprocess.run(command, cwd=place, stderr=subprocess.PIPE, text=True, check=False, **popen)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True, check=False, **popen)
 
 
 def test_a_verdict_is_written_once_it_was_told(place):
