@@ -101,7 +101,7 @@ def require_cpu(**tensors: Any) -> None:
 
 
 def require_one_device(**tensors: Any) -> None:
-    """Any device, and the same one: the operators run where their tensors are; and dense, so that there is an address."""
+    """Any device, and the same one, as the operators run where their tensors are; and dense, so that they have rows."""
     first = None
     for name, tensor in tensors.items():
         if not is_tensor(tensor):
