@@ -128,6 +128,8 @@ def _load() -> ctypes.CDLL:
         ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, BackwardOptions)), c_void_p] + message),
         ("sample", c_int, [*map(POINTER, (Head, SampleRequest, ScoreOptions, SampleReport))] + message),
         ("score_logits", c_int, [*map(POINTER, (LogitsRequest, ScoreOptions)), c_void_p] + message),
+        ("score_given", c_int, [*map(POINTER, (Head, ScoreRequest, ScoreOptions, ScoreReport))] + message),
+        ("sample_given", c_int, [*map(POINTER, (Head, SampleRequest, ScoreOptions, SampleReport))] + message),
         ("sample_logits", c_int, [*map(POINTER, (LogitsSampleRequest, ScoreOptions, SampleReport))] + message),
         ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, BackwardOptions)), c_void_p] + message),
         ("mean_loss", c_int, losses + message),
@@ -257,7 +259,7 @@ class PeersCalls:
         gather: Callable[[bytes], Sequence[bytes]],
         own_rows: OwnRows | None = None,
     ) -> None:
-        self._gather, self._own_rows = gather, own_rows
+        self._gather, self.own_rows = gather, own_rows
         self._all = b""
         self._functions = [_GATHER(self._call_gather)]
         self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=_pointer(self._functions[0]))
@@ -272,12 +274,12 @@ class PeersCalls:
 
     def _call_scatter(self, user: int, own: int, own_sizes: Any, to_all: Any, sizes: Any) -> int:
         def scatter() -> Sequence[bytes]:
-            assert self._own_rows is not None
+            assert self.own_rows is not None
             parts, at = [], own
             for party in range(self.native.count):
                 parts.append(ctypes.string_at(at, own_sizes[party]))
                 at += own_sizes[party]
-            return self._own_rows.scatter(parts)
+            return self.own_rows.scatter(parts)
 
         return self._answer(scatter, to_all, sizes)
 
@@ -375,17 +377,23 @@ def _counts_of(report: ScoreReport | SampleReport) -> list[int]:
     return [kernel_names().index(report.kernel.decode()), report.arithmetic, *numbers]
 
 
-def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
-    """isologit_score."""
+def score(
+    head: Head, request: ScoreRequest, *, arithmetic: str, running: Running, given: bool = False
+) -> list[int]:
+    """isologit_score, or isologit_score_given."""
     options, report = _score_options(arithmetic, running), ScoreReport()
-    Interruptible(options, running).call(_library.isologit_score, head, request, options, report)
+    function = _library.isologit_score_given if given else _library.isologit_score
+    Interruptible(options, running).call(function, head, request, options, report)
     return _counts_of(report)
 
 
-def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
-    """isologit_sample."""
+def sample(
+    head: Head, request: SampleRequest, *, arithmetic: str, running: Running, given: bool = False
+) -> list[int]:
+    """isologit_sample, or isologit_sample_given."""
     options, report = _score_options(arithmetic, running), SampleReport()
-    Interruptible(options, running).call(_library.isologit_sample, head, request, options, report)
+    function = _library.isologit_sample_given if given else _library.isologit_sample
+    Interruptible(options, running).call(function, head, request, options, report)
     return _counts_of(report)
 
 

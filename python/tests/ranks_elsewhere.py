@@ -1,0 +1,255 @@
+"""Three ranks of isologit.parallel whose tensors are on another device, over a backend that takes tensors of this device
+alone, as NCCL does, and over gloo. Prints, in JSON, for each rank {case: what is wrong}."""
+
+import contextlib
+from types import SimpleNamespace
+
+import forked
+import other_device
+import torch
+import torch.distributed as dist
+from expected import same_bits
+from test_score import TEMPERATURES, VOCAB, head
+
+import isologit
+from isologit import parallel
+from isologit._score import OUTPUTS
+from isologit.parallel import _elsewhere, _exchange
+from isologit.torch_backend import limits
+
+RANKS = 3
+HIDDEN, WEIGHT, IDS, MASK = head(6)
+IDS = IDS.clone()
+BIAS = torch.linspace(-1, 1, VOCAB)
+OPTIONS = {"scale": 0.375, "softcap": 5.0, "temperature": torch.tensor(TEMPERATURES)}
+DRAWS = {"seed": 5, "sequence_id": torch.arange(4), "position": 9}
+SPLITS = {"even": [0, 10, 20, 30], "uneven": [0, 0, 23, 30], "reversed": [0, 10, 20, 30], "of two": [0, 13, 30]}
+CUTS = ({}, {"top_p": 0.8}, {"top_k": 4, "min_p": 0.01}, {"top_k": 7, "top_p": 0.5})
+
+
+class OfDevice(dist.ProcessGroup):
+    """Collectives of the device's tensors, by gloo; those of the CPU's are refused."""
+
+    def __init__(self, store, rank, size, timeout):
+        super().__init__(rank, size)
+        self.gloo = dist.ProcessGroupGloo(store, rank, size, timeout=timeout)
+
+    def getBackendName(self):  # noqa: N802
+        return "of_device"
+
+    def allgather(self, outputs, inputs, options=None):
+        return self.gloo.allgather([list(map(_held, outputs[0]))], [_held(inputs[0])])
+
+    def alltoall_base(self, output, given, output_sizes, input_sizes, options=None):
+        return self.gloo.alltoall_base(_held(output), _held(given), output_sizes, input_sizes)
+
+
+def _held(x):
+    if not isinstance(x, other_device.Elsewhere):
+        raise RuntimeError(f"of_device: a collective of a tensor on {x.device}")
+    return x.held
+
+
+def there(x):
+    if isinstance(x, dict):
+        return {name: there(one) for name, one in x.items()}
+    return x.to(other_device.device()) if isinstance(x, torch.Tensor) else x
+
+
+def part_of(rank, size, kind):
+    bounds = SPLITS[kind]
+    at = size - 1 - rank if kind == "reversed" else rank
+    return bounds[at], bounds[at + 1]
+
+
+def wrong(named):
+    """Those of {name: (found on the device, right)} that are not the same there."""
+    device = other_device.device()
+    return [name for name, (found, right) in named.items() if found.device != device or not same_bits(found.cpu(), right)]
+
+
+def scores(place, first, last, **others):
+    """Everything but what needs one id a row; then K ids, and lists of ids."""
+    weight = WEIGHT[first:last]
+    if last == VOCAB:
+        weight = torch.cat([weight, torch.full((3, 12), torch.nan).bfloat16()])  # padding
+    own = {**place, "bias": there(BIAS[first : first + len(weight)].clone()), **there(OPTIONS), **others}
+    if last == VOCAB:
+        own["bias"] = there(torch.cat([BIAS[first:last], torch.zeros(3)]))
+    whole = {"bias": BIAS, **OPTIONS, **others}
+    ids = IDS.clone()
+    ids[1] = -100
+    asked = {"outputs": list(OUTPUTS), "top_k": 5}
+    found = parallel.score(there(HIDDEN), there(weight), there(ids), mask=there(MASK), **asked, **own)
+    right = isologit.score(HIDDEN, WEIGHT, ids, mask=MASK, **asked, **whole)
+    named = {name: (getattr(found, name), getattr(right, name)) for name in (*OUTPUTS, "top_k_ids", "top_k_logprobs")}
+    lists = {"kept": [list(range(n, VOCAB, 2)) for n in range(4)], "banned": [[n, 9] for n in range(4)]}
+    several = torch.stack([ids, IDS, ids * 0], 1)
+    found_of_lists = parallel.score(there(HIDDEN), there(weight), there(several), **lists, **own)
+    named["logprobs of lists"] = (
+        found_of_lists.logprobs,
+        isologit.score(HIDDEN, WEIGHT, several, **lists, **whole).logprobs,
+    )
+    for cuts in CUTS:
+        drawn = parallel.sample(there(HIDDEN), there(weight), mask=there(MASK), **there(DRAWS), **cuts, **own)
+        expected = isologit.sample(HIDDEN, WEIGHT, mask=MASK, **DRAWS, **cuts, **whole)
+        for name in ("ids", "logprobs", "cut_logprobs", "log_kept_cut"):
+            named[f"{name} of draws by {cuts}"] = (getattr(drawn, name), getattr(expected, name))
+    told = [] if found.report.kernel == "torch" and found.report.rows == 3 else [f"report {found.report}"]
+    return wrong(named) + told
+
+
+def made(functions, hidden, weight, ids, at, gradients, **own):
+    """Results and gradients of some outputs, for upstreams that differ from row to row."""
+    leaves = [at(x.clone()).requires_grad_() for x in (hidden, weight, BIAS[: len(weight)])]
+    asked = {"outputs": ("logprobs", "entropy", "mean_logits"), "top_k": 3, "gradients": gradients}
+    found = functions.score(*leaves[:2], at(ids), bias=leaves[2], **asked, **own)
+    of_rows = at(torch.linspace(-1, 1, len(ids)))
+    loss = (found.logprobs * of_rows).sum() - 2 * (found.entropy * of_rows).sum() + found.mean_logits.sum()
+    (loss + (found.top_k_logprobs[:, 1] * of_rows).sum()).backward()
+    return found.logprobs.detach(), [leaf.grad for leaf in leaves]
+
+
+def gradients_of(place, first, last, size, rank, rows):
+    """Exact ones are those of one process; fast ones within the same bound of them, and the same on all ranks."""
+    chosen = slice(None) if rows == "same" else slice(4 * rank // size, 4 * (rank + 1) // size)
+    problems = []
+    options = {name: value for name, value in OPTIONS.items() if name != "temperature"}
+    global BIAS
+    whole_bias = BIAS
+    for mask in (None, MASK) if rows == "same" else (None,):
+        for name in ("exact", "fast"):
+            BIAS = whole_bias
+            _, right = made(isologit, HIDDEN, WEIGHT, IDS, lambda x: x, "exact", mask=mask, **OPTIONS)
+            BIAS = whole_bias[first:last]
+            own = {**place, **options, "temperature": there(OPTIONS["temperature"][chosen]), "rows": rows}
+            own["mask"] = there(mask)
+            _, found = made(parallel, HIDDEN[chosen], WEIGHT[first:last], IDS[chosen], there, name, **own)
+            wanted = (right[0][chosen], right[1][first:last], right[2][first:last])
+            for what, got, exact in zip(("dhidden", "dweight", "dbias"), found, wanted, strict=True):
+                assert got.device == other_device.device() and got.dtype == exact.dtype
+                near = torch.allclose(got.cpu().float(), exact.float(), rtol=2**-7, atol=2**-12)
+                if not (near if name == "fast" else torch.equal(got.cpu(), exact)):
+                    problems.append(f"{name} {what} of {rows} rows, mask {mask is not None}")
+            if rows == "same":
+                every = [None] * size
+                dist.all_gather_object(every, found[0].cpu(), group=place["beside"] if "beside" in place else None)
+                problems += [f"{name} dhidden differs"] * any(not torch.equal(one, every[0]) for one in every)
+    BIAS = whole_bias
+    return problems
+
+
+def given_logits(place, first, last):
+    logits = torch.randn(4, VOCAB, generator=torch.Generator().manual_seed(1))
+    named = {}
+    for name, ids in (("logprobs_of_logits", (IDS,)), ("entropy_of_logits", ()), ("lse_of_logits", ())):
+        whole, own = logits.clone().requires_grad_(), there(logits[:, first:last].clone()).requires_grad_()
+        right = getattr(isologit, name)(whole, *ids, temperature=0.7)
+        found = getattr(parallel, name)(own, *map(there, ids), temperature=0.7, **place)
+        (3 * right).sum().backward()
+        (3 * found).sum().backward()
+        named |= {name: (found.detach(), right.detach()), f"d of {name}": (own.grad, whole.grad[:, first:last])}
+    return wrong(named)
+
+
+def modules(place, rank):
+    """Heads of vLLM, several blocks a rank, Megatron's hook, cross entropy."""
+    from isologit.integrations import megatron
+
+    first, last = 10 * rank, 10 * rank + 10
+    right = isologit.linear_logprobs(HIDDEN, WEIGHT, IDS).logprobs
+    indices = SimpleNamespace(org_vocab_start_index=first, org_vocab_end_index=last)
+    padded = there(torch.nn.functional.pad(WEIGHT[first:last], (0, 0, 0, 4)))
+    vllm = SimpleNamespace(weight=padded, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=VOCAB)
+    group = {"group": place["group"]}
+    named = {"vLLM's": (parallel.linear_logprobs(there(HIDDEN), vllm, there(IDS), **group).logprobs, right)}
+    several = [there(WEIGHT[first : first + 4].clone()).requires_grad_(), there(WEIGHT[first + 4 : last].clone())]
+    hidden, whole = there(HIDDEN.clone()).requires_grad_(), [HIDDEN.clone().requires_grad_(), WEIGHT.clone()]
+    losses = {"gradients": "exact", "z_loss": 0.1}
+    loss = parallel.linear_cross_entropy(hidden, several, there(IDS), **losses, **group)
+    expected = isologit.linear_cross_entropy(whole[0], whole[1].requires_grad_(), IDS, **losses)
+    loss.backward()
+    expected.backward()
+    named |= {"a loss": (loss.detach(), expected.detach()), "its dhidden": (hidden.grad, whole[0].grad)}
+    named["its dweight"] = several[0].grad, whole[1].grad[first : first + 4]
+    layer = SimpleNamespace(weight=there(WEIGHT[first:last]), tp_group=place["group"], bias=None, sequence_parallel=False)
+    of_megatron = {"hidden_states": there(HIDDEN[:, None]), "output_weight": None, "labels": there(IDS[None])}
+    named["Megatron's"] = megatron.output_processor(output_layer=layer, **of_megatron).logprobs, right[None]
+    return wrong(named)
+
+
+def refused(place, rank):
+    """What is told of what does not go."""
+    first, last = 10 * rank, 10 * rank + 10
+    hidden, weight, ids = there(HIDDEN), there(WEIGHT[first:last]), there(IDS)
+    factors = there(torch.ones(1, 12)), there(torch.ones(10, 1)), 1.0
+    cases = {
+        "lora": lambda: parallel.linear_logprobs(hidden, weight, ids, lora=factors, **place),
+        "fast gradients": lambda: parallel.linear_logprobs(
+            hidden.clone().requires_grad_(), weight, ids, arithmetic="fast", **place
+        ),
+        "two devices": lambda: parallel.linear_logprobs(hidden, weight.cpu(), ids, **place),
+        "a rank on the CPU": lambda: (
+            parallel.linear_logprobs(HIDDEN, WEIGHT[first:last], IDS, **place)
+            if rank == 1
+            else parallel.linear_logprobs(hidden, weight, ids, **place)
+        ),
+    }
+    found = {}
+    for name, call in cases.items():
+        try:
+            call()
+            found[name] = "nothing"
+        except (NotImplementedError, ValueError, parallel.ParallelError) as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+@contextlib.contextmanager
+def rows_at_a_time(count):
+    """So few logits at a time that a call takes several; what is made is looked at."""
+    former, make = limits.ROWS, _elsewhere._logits.logits
+
+    def made(hidden, *arguments, **options):
+        found = make(hidden, *arguments, **options)
+        assert found.numel() * 4 <= limits.ROWS, f"logits {list(found.shape)}"
+        return found
+
+    limits.ROWS, _elsewhere._logits.logits = count, made
+    try:
+        yield
+    finally:
+        limits.ROWS, _elsewhere._logits.logits = former, make
+
+
+def work(rank):
+    other_device.device()
+    dist.Backend.register_backend("of_device", OfDevice, devices=[other_device.NAME])
+    found = {}
+    for backend in ("of_device", "gloo"):
+        for kind, bounds in SPLITS.items():
+            size = len(bounds) - 1
+            ranks = list(range(size))
+            group, beside = dist.new_group(ranks, backend=backend), dist.new_group(ranks)
+            if rank >= size:
+                continue
+            exchange = _exchange.Exchange("a test", group, other_device.device())
+            taken = exchange._device.type
+            first, last = part_of(rank, size, kind)
+            place = {"group": group, "first_id": first, "vocab_size": VOCAB}
+            wrong_here = [] if taken == (other_device.NAME if backend == "of_device" else "cpu") else [taken]
+            with rows_at_a_time(4 * 2 * 23):
+                wrong_here += scores(place, first, last)
+            for rows in ("same", "own"):
+                wrong_here += gradients_of({**place, "beside": beside}, first, last, size, rank, rows)
+            if first < last and kind != "uneven":
+                wrong_here += given_logits(place, first, last)
+            if kind == "even":
+                wrong_here += modules(place, rank)
+                found[f"refused over {backend}"] = refused(place, rank)
+            found[f"{kind} over {backend}"] = wrong_here
+    return found
+
+
+if __name__ == "__main__":
+    forked.say(work, RANKS)
