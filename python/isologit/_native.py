@@ -377,9 +377,7 @@ def _counts_of(report: ScoreReport | SampleReport) -> list[int]:
     return [kernel_names().index(report.kernel.decode()), report.arithmetic, *numbers]
 
 
-def score(
-    head: Head, request: ScoreRequest, *, arithmetic: str, running: Running, given: bool = False
-) -> list[int]:
+def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running, given: bool = False) -> list[int]:
     """isologit_score, or isologit_score_given."""
     options, report = _score_options(arithmetic, running), ScoreReport()
     function = _library.isologit_score_given if given else _library.isologit_score
@@ -387,9 +385,7 @@ def score(
     return _counts_of(report)
 
 
-def sample(
-    head: Head, request: SampleRequest, *, arithmetic: str, running: Running, given: bool = False
-) -> list[int]:
+def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running, given: bool = False) -> list[int]:
     """isologit_sample, or isologit_sample_given."""
     options, report = _score_options(arithmetic, running), SampleReport()
     function = _library.isologit_sample_given if given else _library.isologit_sample

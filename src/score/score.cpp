@@ -40,8 +40,8 @@ Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t c
     }
     const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
     if (!target) return tl::unexpected(target.error());
-    return PartialScore(std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options, **target,
-                                                                threads_of(options)));
+    return PartialScore(std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options,
+                                                                **target, threads_of(options)));
   });
 }
 

@@ -19,9 +19,10 @@ from isologit._sample import SampleArgs, Samples
 from isologit._score import Results, ScoreArgs
 from isologit._support import SupportArgs
 from isologit._torch import backward, cuda, fingerprint
-from isologit.torch_backend import blocks, core, limits
 from isologit.torch_backend import backward as gradients
+from isologit.torch_backend import blocks, core, limits
 from isologit.torch_backend.rounding import rounded
+
 
 def rows_at_a_time(everyone: list[dict[str, Any]]) -> int:
     """The same on all ranks: as many as have logits of limits.ROWS bytes where the ids are most."""
@@ -137,9 +138,7 @@ def _summary_of(rows: Tensor, first: Tensor) -> Tensor:
     return gradients.Summary(top, first[:, None].double(), mass, moment, torch.zeros_like(top)).packed()
 
 
-def _share_dhidden(
-    peers: _native.PeersCalls, rows_of: list[tuple[int, int]], problem: Any, dhidden: Tensor
-) -> None:
+def _share_dhidden(peers: _native.PeersCalls, rows_of: list[tuple[int, int]], problem: Any, dhidden: Tensor) -> None:
     """Of each row the sums of all parties, added in f64 in the order of their ids by the party whose row it is."""
     party = peers.own_rows.party
     for rows, sums in gradients.hidden_sums(problem):

@@ -49,8 +49,8 @@ ALONE = _Alone()
 
 
 def _device_for(group: Any, device: torch.device) -> torch.device:
-    """Where a group's collectives take tensors: on the CPU if they do, as gloo's; else there where the call's are, or, if
-    they do not take these, on the process's current device of the kind that they take. NCCL takes those of CUDA alone."""
+    """Where a group's collectives take tensors: on the CPU if they do, as gloo's; else where the call's tensors are,
+    or, if they do not take these, on the process's current device of a kind that they take. NCCL takes CUDA's."""
     kinds = [pair.partition(":")[0] for pair in str(dist.get_backend_config(group)).split(",")]
     if "cpu" in kinds:
         return torch.device("cpu")

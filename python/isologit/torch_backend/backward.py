@@ -167,8 +167,8 @@ def problem_of(
     first_id: int = 0,
     vocab_size: int | None = None,
 ) -> _Problem:
-    """Of the rows of these places; summary [n, 5] is a packed Summary. The head has ids from first_id on of a vocabulary
-    of vocab_size; the support, whose lists are on the CPU, and the summary are of the whole."""
+    """Of the rows of these places; summary [n, 5] is a packed Summary. The head has ids from first_id on of a
+    vocabulary of vocab_size; the support, whose lists are on the CPU, and the summary are of the whole."""
 
     def dz(place: _Place) -> Tensor:
         return _dz(place, Summary.unpacked(summary[place.rows]), given.of(place.rows))
