@@ -24,7 +24,8 @@ IDS = IDS.clone()
 BIAS = torch.linspace(-1, 1, VOCAB)
 OPTIONS = {"scale": 0.375, "softcap": 5.0, "temperature": torch.tensor(TEMPERATURES)}
 DRAWS = {"seed": 5, "sequence_id": torch.arange(4), "position": 9}
-SPLITS = {"even": [0, 10, 20, 30], "uneven": [0, 0, 23, 30], "reversed": [0, 10, 20, 30], "of two": [0, 13, 30]}
+SPLITS = {"even": [0, 10, 20, 30], "uneven": [0, 0, 23, 30], "reversed": [0, 10, 20, 30], "padding": [0, 17, 30, 30]}
+SPLITS["of two"] = [0, 13, 30]
 CUTS = ({}, {"top_p": 0.8}, {"top_k": 4, "min_p": 0.01}, {"top_k": 7, "top_p": 0.5})
 
 
@@ -272,7 +273,7 @@ def work(rank):
                 wrong_here += scores(place, first, last)
             for chosen in (slice(None), slice(4 * rank // size, 4 * (rank + 1) // size)):
                 wrong_here += gradients_of(place, first, last, chosen, beside)
-            if first < last and kind != "uneven":
+            if kind in ("even", "reversed", "of two"):
                 wrong_here += given_logits(place, first, last)
             if kind == "even":
                 wrong_here += modules(place, rank) + of_ties(place, first, last)

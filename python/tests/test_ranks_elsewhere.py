@@ -29,7 +29,7 @@ def found():
     return forked.told("ranks_elsewhere.py")
 
 
-@pytest.mark.parametrize("case", ["even", "uneven", "reversed", "of two"])
+@pytest.mark.parametrize("case", ["even", "uneven", "reversed", "padding", "of two"])
 def test_the_bits_of_one_process(found, case):
     of_ranks = [rank[f"{case} over of_device"] for rank in found if f"{case} over of_device" in rank]
     assert of_ranks == [[]] * (2 if case == "of two" else 3)

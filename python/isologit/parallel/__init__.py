@@ -3,6 +3,9 @@
 Every rank of the group calls at the same time, with its own rows of the weight (or its own columns of logits), and all
 have the results of the whole: the same bits as one process, whatever the split. Ranks exchange states of O(rows) bytes,
 never logits; backward exchanges the sums of dhidden.
+
+Tensors may be on any device of torch, all of a rank's on the same one: logits are made there, a few rows at a time, and
+folded on the CPU (docs/parallel.md).
 """
 
 from typing import Any
