@@ -2,6 +2,7 @@
 device alone, as NCCL does, and over gloo. Prints, in JSON, for each rank {case: what is wrong}."""
 
 import contextlib
+import functools
 from types import SimpleNamespace
 
 import forked
@@ -14,6 +15,7 @@ from test_score import TEMPERATURES, VOCAB, head
 import isologit
 from isologit import parallel
 from isologit._score import OUTPUTS
+from isologit.integrations import megatron
 from isologit.parallel import _elsewhere, _exchange
 from isologit.torch_backend import backward as torch_backend_backward
 from isologit.torch_backend import limits
@@ -72,35 +74,48 @@ def wrong(named):
     ]
 
 
-def scores(place, first, last, **others):
-    """Everything but what needs one id a row; then K ids, and lists of ids."""
-    weight = WEIGHT[first:last]
-    if last == VOCAB:
-        weight = torch.cat([weight, torch.full((3, 12), torch.nan).bfloat16()])  # padding
-    own = {**place, "bias": there(BIAS[first : first + len(weight)].clone()), **there(OPTIONS), **others}
-    if last == VOCAB:
-        own["bias"] = there(torch.cat([BIAS[first:last], torch.zeros(3)]))
-    whole = {"bias": BIAS, **OPTIONS, **others}
-    ids = IDS.clone()
-    ids[1] = -100
+LISTS = {"kept": [list(range(n, VOCAB, 2)) for n in range(4)], "banned": [[n, 9] for n in range(4)]}
+SOME = IDS.clone()  # the id of one row is left out
+SOME[1] = -100
+SEVERAL = torch.stack([SOME, IDS, IDS * 0], 1)
+
+
+def calls(functions, at, weight, bias, **place):
+    """By name the results of everything, `at` says where."""
+    hidden, own = at(HIDDEN), {"bias": at(bias), **at(OPTIONS), **place}
     asked = {"outputs": list(OUTPUTS), "top_k": 5}
-    found = parallel.score(there(HIDDEN), there(weight), there(ids), mask=there(MASK), **asked, **own)
-    right = isologit.score(HIDDEN, WEIGHT, ids, mask=MASK, **asked, **whole)
-    named = {name: (getattr(found, name), getattr(right, name)) for name in (*OUTPUTS, "top_k_ids", "top_k_logprobs")}
-    lists = {"kept": [list(range(n, VOCAB, 2)) for n in range(4)], "banned": [[n, 9] for n in range(4)]}
-    several = torch.stack([ids, IDS, ids * 0], 1)
-    found_of_lists = parallel.score(there(HIDDEN), there(weight), there(several), **lists, **own)
-    named["logprobs of lists"] = (
-        found_of_lists.logprobs,
-        isologit.score(HIDDEN, WEIGHT, several, **lists, **whole).logprobs,
-    )
+    found = functions.score(hidden, at(weight), at(SOME), mask=at(MASK), **asked, **own)
+    named = {name: getattr(found, name) for name in (*OUTPUTS, "top_k_ids", "top_k_logprobs", "counts")}
+    named["logprobs of lists"] = functions.score(hidden, at(weight), at(SEVERAL), **LISTS, **own).logprobs
     for cuts in CUTS:
-        drawn = parallel.sample(there(HIDDEN), there(weight), mask=there(MASK), **there(DRAWS), **cuts, **own)
-        expected = isologit.sample(HIDDEN, WEIGHT, mask=MASK, **DRAWS, **cuts, **whole)
+        drawn = functions.sample(hidden, at(weight), mask=at(MASK), **at(DRAWS), **cuts, **own)
         for name in ("ids", "logprobs", "cut_logprobs", "log_kept_cut"):
-            named[f"{name} of draws by {cuts}"] = (getattr(drawn, name), getattr(expected, name))
-    told = [] if found.report.kernel == "torch" and found.report.rows == 3 else [f"report {found.report}"]
-    return wrong(named) + told
+            named[f"{name} of draws by {cuts}"] = getattr(drawn, name)
+    return named
+
+
+@functools.cache
+def right():
+    """Of one process; before ranks are forked, which also loads what torch loads at its first operators."""
+    return calls(isologit, lambda x: x, WEIGHT, BIAS)
+
+
+@functools.cache
+def right_gradients():
+    """Without a mask, and with it; in each rank, since autograd's threads do not live through a fork."""
+    of_rows = torch.linspace(-1, 1, 4)
+    return [made(isologit, HIDDEN, WEIGHT, BIAS, IDS, of_rows, "exact", mask=m, **OPTIONS) for m in (None, MASK)]
+
+
+def scores(place, first, last):
+    weight, bias = WEIGHT[first:last], BIAS[first:last]
+    if last == VOCAB:  # padding
+        weight = torch.cat([weight, torch.full((3, 12), torch.nan).bfloat16()])
+        bias = torch.cat([bias, torch.zeros(3)])
+    found = calls(parallel, there, weight, bias, **place)
+    report = isologit.Report.of(found.pop("counts"))
+    told = [] if (report.kernel, report.arithmetic, report.rows) == ("torch", "exact", 3) else [f"report {report}"]
+    return told + wrong({name: (value, right()[name]) for name, value in found.items()})
 
 
 def made(functions, hidden, weight, bias, ids, of_rows, gradients, **options):
@@ -117,16 +132,15 @@ def gradients_of(place, first, last, chosen, beside):
     """Exact ones are those of one process; fast ones are near them, and dhidden is the same on all ranks. `chosen` are
     the rows of this rank, or all on every rank; `beside` is a group of the same ranks for what the test tells."""
     problems, rows, of_rows = [], "same" if chosen == slice(None) else "own", torch.linspace(-1, 1, 4)
-    for mask in (None, MASK) if rows == "same" else (None,):
-        right = made(isologit, HIDDEN, WEIGHT, BIAS, IDS, of_rows, "exact", mask=mask, **OPTIONS)
-        right = (right[0][chosen], right[1][first:last], right[2][first:last])
+    for mask, whole in zip((None, MASK) if rows == "same" else (None,), right_gradients(), strict=False):
+        expected = whole[0][chosen], whole[1][first:last], whole[2][first:last]
         own = {**OPTIONS, "temperature": OPTIONS["temperature"][chosen], "mask": mask}
         for kind in ("exact", "fast"):
             operands = (HIDDEN[chosen], WEIGHT[first:last], BIAS[first:last], IDS[chosen], of_rows[chosen])
             with by_copies() as copied:
                 found = made(parallel, *map(there, operands), kind, rows=rows, **place, **there(own))
             problems += [f"{kind} gradients by copies: {copied}"] * (copied != (["exact"] if kind == "exact" else []))
-            for what, got, exact in zip(("dhidden", "dweight", "dbias"), found, right, strict=True):
+            for what, got, exact in zip(("dhidden", "dweight", "dbias"), found, expected, strict=True):
                 assert got.device == other_device.device() and got.dtype == exact.dtype
                 near = torch.allclose(got.cpu().float(), exact.float(), rtol=2**-7, atol=2**-12)
                 if not (near if kind == "fast" else same_bits(got.cpu(), exact)):
@@ -156,14 +170,14 @@ def by_copies():
 
 def of_ties(place, first, last):
     """Fast gradients of rows that hold their top more than once, which leave no summary."""
-    alike, right = WEIGHT[:1].expand(VOCAB, -1).clone(), torch.zeros(VOCAB, 12)
+    alike, expected = WEIGHT[:1].expand(VOCAB, -1).clone(), torch.zeros(VOCAB, 12)
     hidden, weight = (there(x.clone()).requires_grad_() for x in (HIDDEN, alike[first:last]))
     with by_copies() as copied:
         parallel.linear_logprobs(hidden, weight, there(IDS), **place).logprobs.sum().backward()
     for n in range(4):
-        right[IDS[n]] += HIDDEN[n].float()
-        right -= HIDDEN[n].float() / VOCAB
-    near = torch.allclose(weight.grad.cpu().float(), right[first:last], rtol=2**-7, atol=2**-9)
+        expected[IDS[n]] += HIDDEN[n].float()
+        expected -= HIDDEN[n].float() / VOCAB
+    near = torch.allclose(weight.grad.cpu().float(), expected[first:last], rtol=2**-7, atol=2**-9)
     return [] if near and copied == ["fast"] else [f"ties: near {near}, by copies {copied}"]
 
 
@@ -172,25 +186,23 @@ def given_logits(place, first, last):
     named = {}
     for name, ids in (("logprobs_of_logits", (IDS,)), ("entropy_of_logits", ()), ("lse_of_logits", ())):
         whole, own = logits.clone().requires_grad_(), there(logits[:, first:last].clone()).requires_grad_()
-        right = getattr(isologit, name)(whole, *ids, temperature=0.7)
+        expected = getattr(isologit, name)(whole, *ids, temperature=0.7)
         found = getattr(parallel, name)(own, *map(there, ids), temperature=0.7, **place)
-        (3 * right).sum().backward()
+        (3 * expected).sum().backward()
         (3 * found).sum().backward()
-        named |= {name: (found.detach(), right.detach()), f"d of {name}": (own.grad, whole.grad[:, first:last])}
+        named |= {name: (found.detach(), expected.detach()), f"d of {name}": (own.grad, whole.grad[:, first:last])}
     return wrong(named)
 
 
 def modules(place, rank):
     """Heads of vLLM, several blocks a rank, Megatron's hook, cross entropy."""
-    from isologit.integrations import megatron
-
     first, last = 10 * rank, 10 * rank + 10
-    right = isologit.linear_logprobs(HIDDEN, WEIGHT, IDS).logprobs
+    logprobs = isologit.linear_logprobs(HIDDEN, WEIGHT, IDS).logprobs
     indices = SimpleNamespace(org_vocab_start_index=first, org_vocab_end_index=last)
     padded = there(torch.nn.functional.pad(WEIGHT[first:last], (0, 0, 0, 4)))
     vllm = SimpleNamespace(weight=padded, shard_indices=indices, num_embeddings=VOCAB, org_vocab_size=VOCAB)
     group = {"group": place["group"]}
-    named = {"vLLM's": (parallel.linear_logprobs(there(HIDDEN), vllm, there(IDS), **group).logprobs, right)}
+    named = {"vLLM's": (parallel.linear_logprobs(there(HIDDEN), vllm, there(IDS), **group).logprobs, logprobs)}
     several = [there(WEIGHT[first : first + 4].clone()).requires_grad_(), there(WEIGHT[first + 4 : last].clone())]
     hidden, whole = there(HIDDEN.clone()).requires_grad_(), [HIDDEN.clone().requires_grad_(), WEIGHT.clone()]
     losses = {"gradients": "exact", "z_loss": 0.1}
@@ -204,7 +216,7 @@ def modules(place, rank):
         weight=there(WEIGHT[first:last]), tp_group=place["group"], bias=None, sequence_parallel=False
     )
     of_megatron = {"hidden_states": there(HIDDEN[:, None]), "output_weight": None, "labels": there(IDS[None])}
-    named["Megatron's"] = megatron.output_processor(output_layer=layer, **of_megatron).logprobs, right[None]
+    named["Megatron's"] = megatron.output_processor(output_layer=layer, **of_megatron).logprobs, logprobs[None]
     return wrong(named)
 
 
@@ -283,4 +295,6 @@ def work(rank):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    right()
     forked.say(work, RANKS)

@@ -171,25 +171,21 @@ def _parts(head: HeadArgs, support: SupportArgs, step: int) -> Iterator[tuple[sl
 
 
 def _given(head: HeadArgs, rows: slice, counting: Tensor | None) -> HeadArgs:
-    """The head of these rows for the core: their logits before any transform, which is its own; of rows that do not
-    count, 0."""
-    count = rows.stop - rows.start
-    z = torch.zeros(count, max(head.vocab_size, 1))  # a row is of at least one
-    if head.vocab_size:
-        chosen = slice(None) if counting is None else counting.nonzero()[:, 0]
-        hidden = head.hidden[rows]
-        hidden = hidden if counting is None else hidden[chosen.to(hidden.device)]
-        options = {"arithmetic": head.arithmetic, "kernel": head.kernel, "vocab_size": head.vocab_size}
-        if hidden.shape[0]:
-            z[chosen] = _logits.logits(hidden, head.weight, bias=head.bias, **options).cpu()
-    return head._replace(
-        hidden=z,
-        weight=None,
-        bias=None,
-        temperatures=_of_rows(head.temperatures, rows),
-        arithmetic="exact",
-        kernel="",
-    )
+    """The head of these rows for the core: their logits before any transform, which is its own."""
+    own = {"temperatures": _of_rows(head.temperatures, rows), "arithmetic": "exact", "kernel": ""}
+    return head._replace(hidden=_logits_of(head, head.hidden[rows], counting), weight=None, bias=None, **own)
+
+
+def _logits_of(head: HeadArgs, hidden: Tensor, counting: Tensor | None) -> Tensor:
+    """[n, vocab_size], but of at least one column, on the CPU; of rows that do not count, 0."""
+    if head.vocab_size == 0:
+        return torch.zeros(hidden.shape[0], 1)
+    options = {"arithmetic": head.arithmetic, "kernel": head.kernel, "vocab_size": head.vocab_size}
+    if counting is None or bool(counting.all()):
+        return _logits.logits(hidden, head.weight, bias=head.bias, **options).cpu()
+    z, chosen = torch.zeros(hidden.shape[0], head.vocab_size), counting.nonzero()[:, 0]
+    z[chosen] = _logits.logits(hidden[chosen.to(hidden.device)], head.weight, bias=head.bias, **options).cpu()
+    return z
 
 
 def _operands(
