@@ -2,7 +2,9 @@
 a backend that takes no others. What a GPU's own transport does is not in it."""
 
 import struct
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +44,12 @@ def test_over_a_backend_of_the_cpu(found):
 @pytest.mark.parametrize("backend", ["of_device", "gloo"])
 def test_what_does_not_go_is_told(found, backend):
     assert [rank[f"refused over {backend}"] for rank in found] == [REFUSED] * 3
+
+
+def test_what_is_run_on_gpus_finds_ranks_on_the_cpu_right():
+    script = Path(__file__).resolve().parents[2] / "scripts" / "gpu_parallel.py"
+    run = subprocess.run([sys.executable, script, "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and run.stdout.count("all right") == 2, run.stdout + run.stderr
 
 
 def test_sums_of_dhidden_are_added_in_the_order_of_ids(monkeypatch):
