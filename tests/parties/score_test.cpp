@@ -74,7 +74,7 @@ TEST(Parties, GivenLogitsOfAHead) {
       const Head part = test::given_part_of(tested.given.head(), split[p], split[p + 1]);
       const auto report = score_given(part, request, options);
       EXPECT_TRUE(report.has_value()) << report.error().message;
-      return report.has_value() && report->kernel == runnable_kernels().front();
+      return report.has_value();
     });
     for (Everything& result : results) {
       for (std::size_t i = 0; i < result.logits.size(); ++i) {
@@ -135,6 +135,12 @@ TEST(Parties, WhatHeadsOfGivenLogitsMayNotHave) {
   std::vector<float> logits(10);
   request.logits = {logits.data(), DType::f32, 10, 0, 10};
   EXPECT_EQ(told(head), "logits: asked for, and the logits are given; expected other outputs");
+  request.logits = {};
+  Meeting meeting(2);
+  ScoreOptions options;
+  options.peers = meeting.peers(0, 5, 10);
+  EXPECT_EQ(score_given(head, request, options).error().message,
+            "peers: 10 ids from 5 on; expected ids of the vocabulary [0, 10)");
 }
 
 // f64 sums of many shards differ with the order of merges; what parties make of them does not, so none goes on alone.
