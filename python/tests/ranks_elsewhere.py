@@ -211,7 +211,21 @@ def modules(place, rank):
     loss.backward()
     expected.backward()
     named |= {"a loss": (loss.detach(), expected.detach()), "its dhidden": (hidden.grad, whole[0].grad)}
-    named["its dweight"] = several[0].grad, whole[1].grad[first : first + 4]
+    named["its dweight"] = several[0].grad.clone(), whole[1].grad[first : first + 4]
+    exactly, hidden.grad = hidden.grad, None
+    parallel.linear_cross_entropy(hidden, several, there(IDS), z_loss=0.1, **group).backward()
+    assert torch.allclose(hidden.grad.cpu().float(), exactly.cpu().float(), rtol=2**-7, atol=2**-12)
+    weight, sums = there(WEIGHT[first:last].clone()).requires_grad_(), there(torch.ones(10, 12))
+    exact = {"gradients": "exact"}
+    parallel.linear_logprobs(
+        there(HIDDEN), weight, there(IDS), dweight_accumulate=sums, **exact, **group
+    ).logprobs.sum().backward()
+    weight, whole_sums = WEIGHT.clone().requires_grad_(), torch.ones(VOCAB, 12)
+    isologit.linear_logprobs(HIDDEN, weight, IDS, dweight_accumulate=whole_sums, **exact).logprobs.sum().backward()
+    named["sums of dweight"] = sums, whole_sums[first:last]
+    nothing = parallel.score(there(HIDDEN[:0]), there(WEIGHT[first:last]), there(IDS[:0]), **group)
+    drawn = parallel.sample(there(HIDDEN[:0]), there(WEIGHT[first:last]), seed=1, sequence_id=2, position=3, **group)
+    assert nothing.logprobs.shape == drawn.ids.shape == (0,)
     layer = SimpleNamespace(
         weight=there(WEIGHT[first:last]), tp_group=place["group"], bias=None, sequence_parallel=False
     )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isologit import _logits, _native, _of_logits_torch, _sample, _score
+from isologit import _logits, _native, _numbers, _of_logits_torch, _sample, _score
 from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._score import Results, ScoreArgs
@@ -150,10 +150,12 @@ def _share_dhidden(peers: _native.PeersCalls, rows_of: list[tuple[int, int]], pr
         shape = parts[party].shape
         if shape[0]:
             in_order = sorted((struct.unpack_from("<q", one)[0], one[len(first_id) :]) for one in received)
-            total = torch.zeros(shape, dtype=torch.float64)
-            for _, one in in_order:
-                total += torch.frombuffer(bytearray(one), dtype=torch.float64).reshape(shape)
-            dhidden[places[slice(*ends[party])].to(dhidden.device)] = rounded(total, dhidden.dtype).to(dhidden.device)
+            with _numbers.usual_rounding():
+                total = torch.zeros(shape, dtype=torch.float64)
+                for _, one in in_order:
+                    total += torch.frombuffer(bytearray(one), dtype=torch.float64).reshape(shape)
+                total = rounded(total, dhidden.dtype)
+            dhidden[places[slice(*ends[party])].to(dhidden.device)] = total.to(dhidden.device)
 
 
 def _parts(head: HeadArgs, support: SupportArgs, step: int) -> Iterator[tuple[slice, SupportArgs]]:
