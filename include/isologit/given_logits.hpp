@@ -6,6 +6,7 @@
 #include <span>
 
 #include "isologit/backward.hpp"
+#include "isologit/head.hpp"
 #include "isologit/sample.hpp"
 #include "isologit/score.hpp"
 #include "isologit/status.hpp"
@@ -76,5 +77,12 @@ struct GivenLogitsSampleRequest {
 
 // Of the options, `arithmetic` does not count.
 Result<SampleReport> sample_logits(const GivenLogitsSampleRequest& request, const ScoreOptions& options = {});
+
+// score and sample of a head whose logits the caller has made, on a device say: `hidden` of the request is [N, W], the
+// logits of the head's ids before any transform, W >= vocab_size and at least 1. The head says its vocab_size and its
+// transforms, and has no weight, bias or addition. All else is as of score and sample, with peers as well; but there
+// are no outputs of logits, and of the options `arithmetic` does not count.
+Result<ScoreReport> score_given(const Head& head, const ScoreRequest& request, const ScoreOptions& options = {});
+Result<SampleReport> sample_given(const Head& head, const SampleRequest& request, const ScoreOptions& options = {});
 
 }  // namespace isologit

@@ -516,6 +516,17 @@ isologit_status isologit_sample_logits(const isologit_logits_sample_request* req
                                        const isologit_score_options* options, isologit_sample_report* report,
                                        char* message, size_t message_size);
 
+/* isologit_score and isologit_sample of a head whose logits the caller has made, on a device say: hidden of the request
+ * is [N, W], the logits of the head's ids before any transform, W at least vocab_size and 1. The head says its
+ * vocab_size and its transforms, and has no weight, bias or lora. There are no outputs of logits; of the options,
+ * arithmetic does not count. */
+isologit_status isologit_score_given(const isologit_head* head, const isologit_score_request* request,
+                                     const isologit_score_options* options, isologit_score_report* report,
+                                     char* message, size_t message_size);
+isologit_status isologit_sample_given(const isologit_head* head, const isologit_sample_request* request,
+                                      const isologit_score_options* options, isologit_sample_report* report,
+                                      char* message, size_t message_size);
+
 typedef struct isologit_logits_backward_request {
   size_t struct_size;
   /* As in the forward pass. */

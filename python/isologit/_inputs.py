@@ -163,10 +163,11 @@ def matrix(array: Array, name: str) -> _native.Matrix:
 
 class HeadArgs(NamedTuple):
     """hidden [N, H], weight [V, H], temperatures [1] or [N]; of a low-rank addition a [r, H] and b [V, r]. The defaults
-    are a head without transforms and addition, for the best kernel."""
+    are a head without transforms and addition, for the best kernel. Without a weight hidden are the logits themselves,
+    before any transform."""
 
     hidden: Array
-    weight: Array
+    weight: Array | None
     bias: Array | None
     temperatures: Array
     vocab_size: int
@@ -258,6 +259,9 @@ class HeadArgs(NamedTuple):
         return {"arithmetic": self.arithmetic, "running": running}
 
     def native(self) -> _native.Head:
+        transforms = (self.softcap, self.scale, self.divide, self.transform_order)
+        if self.weight is None:
+            return native_head(_native.Matrix(), None, self.vocab_size, *transforms)
         f8 = self.weight if is_f8(self.weight) else None
         weight = self.weight if f8 is None else f8.values
         require_cpu(hidden=self.hidden, weight=weight, bias=self.bias)
@@ -267,7 +271,6 @@ class HeadArgs(NamedTuple):
                 f"weight: strides are {strides}; expected elements of a row to be adjacent, a last stride of 1. The "
                 "weight is read in place and not copied: store it as [V, H] row by row"
             )
-        transforms = (self.softcap, self.scale, self.divide, self.transform_order)
         if f8 is None and dtype_name(weight) != "float64":
             head = native_head(matrix(weight, "weight"), self.bias, self.vocab_size, *transforms)
         else:

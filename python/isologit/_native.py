@@ -127,6 +127,8 @@ def _load() -> ctypes.CDLL:
         ("backward", c_int, [*map(POINTER, (Head, BackwardRequest, BackwardOptions)), c_void_p] + message),
         ("sample", c_int, [*map(POINTER, (Head, SampleRequest, ScoreOptions, SampleReport))] + message),
         ("score_logits", c_int, [*map(POINTER, (LogitsRequest, ScoreOptions)), c_void_p] + message),
+        ("score_given", c_int, [*map(POINTER, (Head, ScoreRequest, ScoreOptions, ScoreReport))] + message),
+        ("sample_given", c_int, [*map(POINTER, (Head, SampleRequest, ScoreOptions, SampleReport))] + message),
         ("sample_logits", c_int, [*map(POINTER, (LogitsSampleRequest, ScoreOptions, SampleReport))] + message),
         ("backward_logits", c_int, [*map(POINTER, (LogitsBackwardRequest, BackwardOptions)), c_void_p] + message),
         ("mean_loss", c_int, losses + message),
@@ -282,17 +284,19 @@ def _counts_of(report: ScoreReport | SampleReport) -> list[int]:
     return [kernel_names().index(report.kernel.decode()), report.arithmetic, *numbers]
 
 
-def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running) -> list[int]:
-    """isologit_score."""
+def score(head: Head, request: ScoreRequest, *, arithmetic: str, running: Running, given: bool = False) -> list[int]:
+    """isologit_score, or isologit_score_given."""
     options, report = _score_options(arithmetic, running), ScoreReport()
-    Interruptible(options, running).call(_library.isologit_score, head, request, options, report)
+    function = _library.isologit_score_given if given else _library.isologit_score
+    Interruptible(options, running).call(function, head, request, options, report)
     return _counts_of(report)
 
 
-def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running) -> list[int]:
-    """isologit_sample."""
+def sample(head: Head, request: SampleRequest, *, arithmetic: str, running: Running, given: bool = False) -> list[int]:
+    """isologit_sample, or isologit_sample_given."""
     options, report = _score_options(arithmetic, running), SampleReport()
-    Interruptible(options, running).call(_library.isologit_sample, head, request, options, report)
+    function = _library.isologit_sample_given if given else _library.isologit_sample
+    Interruptible(options, running).call(function, head, request, options, report)
     return _counts_of(report)
 
 

@@ -63,7 +63,7 @@ class PeersCalls:
         gather: Callable[[bytes], Sequence[bytes]],
         own_rows: OwnRows | None = None,
     ) -> None:
-        self._gather, self._own_rows = gather, own_rows
+        self._gather, self.own_rows = gather, own_rows
         self._all = b""
         self._functions = [_GATHER(self._call_gather)]
         self.native = Peers(first_id=first_id, vocab_size=vocab_size, count=count, gather=pointer(self._functions[0]))
@@ -78,12 +78,12 @@ class PeersCalls:
 
     def _call_scatter(self, user: int, own: int, own_sizes: Any, to_all: Any, sizes: Any) -> int:
         def scatter() -> Sequence[bytes]:
-            assert self._own_rows is not None
+            assert self.own_rows is not None
             parts, at = [], own
             for party in range(self.native.count):
                 parts.append(ctypes.string_at(at, own_sizes[party]))
                 at += own_sizes[party]
-            return self._own_rows.scatter(parts)
+            return self.own_rows.scatter(parts)
 
         return self._answer(scatter, to_all, sizes)
 

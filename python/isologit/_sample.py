@@ -82,13 +82,14 @@ def set_draws(args: Any, request: Any) -> Array:
 
 
 def run(args: SampleArgs, peers: _native.PeersCalls | None = None) -> Samples:
-    """isologit_sample."""
+    """isologit_sample, or isologit_sample_given."""
     head, results, request = args.head.native(), args.zeros(), _native.SampleRequest()
     args.head.set_rows(request)
     keep_alive = args.support.set_support(request), set_draws(args, request)
     for name, result in zip(Samples._fields[:-1], results, strict=False):
         setattr(request, name, _inputs.pointer(result))
-    _inputs.fill(results.counts, _native.sample(head, request, **args.head.options(peers)))
+    counts = _native.sample(head, request, given=args.head.weight is None, **args.head.options(peers))
+    _inputs.fill(results.counts, counts)
     del keep_alive
     return results
 

@@ -132,10 +132,11 @@ class Results(NamedTuple):
 
 
 def run(args: ScoreArgs, peers: _native.PeersCalls | None = None) -> Results:
-    """isologit_score."""
+    """isologit_score, or isologit_score_given."""
     head, results = args.head.native(), Results.zeros(args)
     request, keep_alive = args.request(results)
-    _inputs.fill(results.counts, _native.score(head, request, **args.head.options(peers)))
+    counts = _native.score(head, request, given=args.head.weight is None, **args.head.options(peers))
+    _inputs.fill(results.counts, counts)
     del keep_alive
     return results
 

@@ -89,7 +89,7 @@ def test_blocks_on_several_devices(device):
         found = parallel.sample(x, blocks, **places, **own)
         assert torch.equal(found.ids.cpu(), drawn.ids) and same_bits(found.logprobs.cpu(), drawn.logprobs)
         factors = x.new_ones(1, x.shape[1]), [block.new_ones(len(block), 1) for block in blocks], 1.0
-        with pytest.raises(NotImplementedError, match="lora is given, and the blocks are not all on the CPU"):
+        with pytest.raises(NotImplementedError, match="lora is given, and hidden and the rows"):
             parallel.score(x, blocks, tokens, lora=factors, **own)
         gradients_of_blocks(x, blocks, tokens, own)
 

@@ -26,11 +26,13 @@ DRAWS = {"seed": 5, "sequence_id": torch.arange(4), "position": 9}
 
 
 def split(size, rank, kind):
-    """Of a rank [first, last) of the vocabulary."""
+    """Of a rank [first, last) of the vocabulary. "padding": the last one has none, and rows of padding alone where the
+    last rows are padded."""
     even = [VOCAB * r // size for r in range(size + 1)]
     uneven = [0, *sorted((7 * r * r) % (VOCAB + 1) for r in range(1, size)), VOCAB]
     empty = [0, *(0 if r % 2 else VOCAB // 2 for r in range(size - 1)), VOCAB]
-    bounds = sorted({"even": even, "uneven": uneven, "empty": empty, "reversed": even}[kind])
+    padding = [*(VOCAB * r // max(size - 1, 1) for r in range(size)), VOCAB]
+    bounds = sorted({"even": even, "uneven": uneven, "empty": empty, "reversed": even, "padding": padding}[kind])
     place = size - 1 - rank if kind == "reversed" else rank
     return bounds[place], bounds[place + 1]
 
@@ -41,7 +43,7 @@ def check(condition, what):
 
 
 def forward(group, size, rank, wanted, samples):
-    for kind in ("even", "uneven", "empty", "reversed"):
+    for kind in ("even", "uneven", "empty", "reversed", "padding"):
         first, last = split(size, rank, kind)
         own = {"group": group, "first_id": first, "vocab_size": VOCAB}
         padded = torch.cat([WEIGHT[first:last], torch.full((3, WEIGHT.shape[1]), torch.nan).bfloat16()])

@@ -4,6 +4,7 @@
 
 #include "base/thread_pool.hpp"
 #include "capi/convert.hpp"
+#include "isologit/given_logits.hpp"
 #include "isologit/kernels.hpp"
 #include "isologit/version.hpp"
 
@@ -74,8 +75,10 @@ Result<void> write_report(const ScoreReport& report, isologit_score_report* c_re
 
 namespace {
 
+// `run` is score or score_given.
+template <class Run>
 Result<void> score_structs(const isologit_head* c_head, const isologit_score_request* c_request,
-                           const isologit_score_options* c_options, isologit_score_report* c_report) {
+                           const isologit_score_options* c_options, isologit_score_report* c_report, Run run) {
   const auto head = to_head(c_head);
   if (!head) return tl::unexpected(head.error());
   const auto request = to_request(c_request);
@@ -83,7 +86,7 @@ Result<void> score_structs(const isologit_head* c_head, const isologit_score_req
   const auto options = to_options(c_options);
   if (!options) return tl::unexpected(options.error());
   if (auto checked = check_report(c_report); !checked) return checked;
-  const auto report = score(*head, *request, *options);
+  const auto report = run(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());
   return write_report(*report, c_report);
 }
@@ -100,8 +103,17 @@ void isologit_use_openmp(isologit_openmp parallel) { isologit::detail::base::use
 isologit_status isologit_score(const isologit_head* head, const isologit_score_request* request,
                                const isologit_score_options* options, isologit_score_report* report, char* message,
                                size_t message_size) {
-  return isologit::detail::capi::guarded(
-      message, message_size, [&] { return isologit::detail::capi::score_structs(head, request, options, report); });
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::score_structs(head, request, options, report, isologit::score);
+  });
+}
+
+isologit_status isologit_score_given(const isologit_head* head, const isologit_score_request* request,
+                                     const isologit_score_options* options, isologit_score_report* report,
+                                     char* message, size_t message_size) {
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::score_structs(head, request, options, report, isologit::score_given);
+  });
 }
 
 int isologit_kernel_count(void) {

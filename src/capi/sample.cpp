@@ -80,8 +80,10 @@ void write_report(const SampleReport& report, isologit_sample_report* c_report) 
   write(filled, c_report);
 }
 
+// `run` is sample or sample_given.
+template <class Run>
 Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_request* c_request,
-                            const isologit_score_options* c_options, isologit_sample_report* c_report) {
+                            const isologit_score_options* c_options, isologit_sample_report* c_report, Run run) {
   const auto head = to_head(c_head);
   if (!head) return tl::unexpected(head.error());
   const auto request = to_request(c_request);
@@ -89,7 +91,7 @@ Result<void> sample_structs(const isologit_head* c_head, const isologit_sample_r
   const auto options = to_options(c_options);
   if (!options) return tl::unexpected(options.error());
   if (auto checked = check_report(c_report); !checked) return checked;
-  const auto report = sample(*head, *request, *options);
+  const auto report = run(*head, *request, *options);
   if (!report) return tl::unexpected(report.error());
   write_report(*report, c_report);
   return {};
@@ -114,8 +116,17 @@ Result<void> sample_structs(const isologit_logits_sample_request* c_request, con
 extern "C" isologit_status isologit_sample(const isologit_head* head, const isologit_sample_request* request,
                                            const isologit_score_options* options, isologit_sample_report* report,
                                            char* message, size_t message_size) {
-  return isologit::detail::capi::guarded(
-      message, message_size, [&] { return isologit::detail::capi::sample_structs(head, request, options, report); });
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::sample_structs(head, request, options, report, isologit::sample);
+  });
+}
+
+extern "C" isologit_status isologit_sample_given(const isologit_head* head, const isologit_sample_request* request,
+                                                 const isologit_score_options* options, isologit_sample_report* report,
+                                                 char* message, size_t message_size) {
+  return isologit::detail::capi::guarded(message, message_size, [&] {
+    return isologit::detail::capi::sample_structs(head, request, options, report, isologit::sample_given);
+  });
 }
 
 extern "C" isologit_status isologit_sample_logits(const isologit_logits_sample_request* request,

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "base/cpu.hpp"
-#include "base/parties.hpp"
 #include "exact/element.hpp"
 #include "given/log_softmax.hpp"
 #include "given/target.hpp"
@@ -69,18 +68,10 @@ class Score {
 
   // The rounds of a score whose hidden states are given logits.
   Result<void> rounds(const ScoreRequest& scored, const ScoreOptions& options) {
-    const base::Parties parties(options.peers, scored.hidden.cols);
-    const Shard own{head_of(scored.hidden), parties.first_id()};
-    score::Rounds rounds(parties.vocab_size(), scored.hidden.cols, {}, scored, options, target_, threads_);
-    for (;;) {
-      if (auto absorbed = rounds.absorb(own, options.progress); !absorbed) return absorbed;
-      rounds.exchange(parties);
-      const Result<bool> finished = rounds.finish_round();
-      if (!finished) return tl::unexpected(finished.error());
-      if (*finished) break;
-    }
-    report_.undecided_rows += rounds.report().undecided_rows;
-    report_.rounds = std::max(report_.rounds, rounds.report().rounds);
+    const auto report = score::run(head_of(scored.hidden), scored, options, target_, threads_);
+    if (!report) return tl::unexpected(report.error());
+    report_.undecided_rows += report->undecided_rows;
+    report_.rounds = std::max(report_.rounds, report->rounds);
     return {};
   }
 

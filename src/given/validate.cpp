@@ -6,6 +6,7 @@
 #include "base/parties.hpp"
 #include "base/text.hpp"
 #include "sample/validate.hpp"
+#include "score/validate.hpp"
 #include "tiles/overlap.hpp"
 #include "tiles/validate.hpp"
 
@@ -110,7 +111,43 @@ Result<void> check_inputs(const Request& request, const Options& options, const 
   return check_ids(request, vocab, needs_ids);
 }
 
+// A head of nothing but ids and transforms, whose logits are given as hidden.
+Result<void> check_head(const Head& head, const MatrixView& logits, const base::Parties& parties) {
+  const bool has_weight = head.weight.data != nullptr || head.encoded.data != nullptr ||
+                          head.encoded.encoding != Encoding::none || head.lora.a.rows != 0 || head.lora.b.cols != 0;
+  if (has_weight || head.bias.data != nullptr || head.bias.size != 0) {
+    return invalid("weight: given, or its encoding, a bias or lora, and so are logits, as hidden; expected none");
+  }
+  if (auto checked = tiles::validate_matrix("hidden", logits); !checked) return checked;
+  if (auto checked = tiles::validate_transforms(head.transforms); !checked) return checked;
+  const std::int64_t least = parties.several() ? 0 : 1;  // a party may hold no id at all
+  if (head.vocab_size < least || head.vocab_size > logits.cols) {
+    return invalid(base::concat("vocab_size: ", head.vocab_size, "; expected ", least, " to ", logits.cols,
+                                ", the logits of a row in hidden"));
+  }
+  return tiles::validate_ids("peers", parties.first_id(), head.vocab_size, parties.vocab_size());
+}
+
 }  // namespace
+
+Result<void> validate(const Head& head, const ScoreRequest& request, const ScoreOptions& options) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  if (auto checked = check_head(head, request.hidden, parties); !checked) return checked;
+  if (request.logits.data != nullptr) {
+    return invalid("logits: asked for, and the logits are given; expected other outputs");
+  }
+  if (auto checked = score::validate(parties.vocab_size(), request.hidden.cols, head.transforms, request, options);
+      !checked) {
+    return checked;
+  }
+  return score::validate_overlap(head, request);
+}
+
+Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  if (auto checked = check_head(head, request.hidden, parties); !checked) return checked;
+  return sample::validate_request(head, request, options, parties.vocab_size());
+}
 
 Result<void> validate(const GivenLogitsRequest& request, const ScoreOptions& options) {
   const char* needs_ids = request.logprobs == nullptr ? nullptr : "logprobs are asked for";

@@ -5,6 +5,10 @@
 
 namespace isologit::detail::given {
 
+// Of score_given and sample_given.
+Result<void> validate(const Head& head, const ScoreRequest& request, const ScoreOptions& options);
+Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options);
+
 Result<void> validate(const GivenLogitsRequest& request, const ScoreOptions& options);
 // `draws` holds what both have: see given/sample_logits.cpp.
 Result<void> validate(const GivenLogitsSampleRequest& request, const SampleRequest& draws, const ScoreOptions& options);

@@ -92,15 +92,9 @@ Result<void> validate_draws(const SampleRequest& request, std::int64_t vocab_siz
   return check_parameters(request);
 }
 
-Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
+Result<void> validate_request(const Head& head, const SampleRequest& request, const ScoreOptions& options,
+                              std::int64_t vocab_size) {
   const std::int64_t rows = request.hidden.rows;
-  const base::Parties parties(options.peers, head.vocab_size);
-  const std::int64_t vocab_size = parties.vocab_size();
-  const Shard own{head, parties.first_id()};
-  if (auto checked = tiles::validate_shard(own, vocab_size, head.weight.cols, head.transforms); !checked) {
-    return checked;
-  }
-  if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
   if (auto checked = tiles::validate_threads(options.threads); !checked) return checked;
   if (auto checked = tiles::validate_selection({rows, request.row_mask, request.row_list, request.use_row_list});
       !checked) {
@@ -109,6 +103,17 @@ Result<void> validate(const Head& head, const SampleRequest& request, const Scor
   if (auto checked = tiles::validate_support(request.support, rows, vocab_size); !checked) return checked;
   if (auto checked = validate_draws(request, vocab_size); !checked) return checked;
   return check_overlap(head, request);
+}
+
+Result<void> validate(const Head& head, const SampleRequest& request, const ScoreOptions& options) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  const std::int64_t vocab_size = parties.vocab_size();
+  const Shard own{head, parties.first_id()};
+  if (auto checked = tiles::validate_shard(own, vocab_size, head.weight.cols, head.transforms); !checked) {
+    return checked;
+  }
+  if (auto checked = tiles::validate_hidden(request.hidden, head.weight.cols); !checked) return checked;
+  return validate_request(head, request, options, vocab_size);
 }
 
 }  // namespace isologit::detail::sample

@@ -213,4 +213,18 @@ void Rounds::end_block(std::size_t begin, std::size_t count) {
   });
 }
 
+Result<ScoreReport> run(const Head& head, const ScoreRequest& request, const ScoreOptions& options,
+                        const kernels::Target& target, int threads) {
+  const base::Parties parties(options.peers, head.vocab_size);
+  const Shard own{head, parties.first_id()};
+  Rounds rounds(parties.vocab_size(), request.hidden.cols, head.transforms, request, options, target, threads);
+  for (;;) {
+    if (auto absorbed = rounds.absorb(own, options.progress); !absorbed) return tl::unexpected(absorbed.error());
+    rounds.exchange(parties);
+    const Result<bool> finished = rounds.finish_round();
+    if (!finished) return tl::unexpected(finished.error());
+    if (*finished) return rounds.report();
+  }
+}
+
 }  // namespace isologit::detail::score

@@ -109,4 +109,9 @@ class Rounds {
   ScoreReport report_;
 };
 
+// All rounds of a head by a target, which the report names; alone or with the peers of the options. The request was
+// validated. Throws std::bad_alloc.
+Result<ScoreReport> run(const Head& head, const ScoreRequest& request, const ScoreOptions& options,
+                        const kernels::Target& target, int threads);
+
 }  // namespace isologit::detail::score

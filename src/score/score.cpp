@@ -26,16 +26,6 @@ int threads_of(const ScoreOptions& options) {
   return options.threads > 0 ? options.threads : detail::base::available_threads();
 }
 
-// Of a request that was validated. Throws std::bad_alloc.
-Result<std::unique_ptr<detail::score::Rounds>> begin_rounds(std::int64_t vocab_size, std::int64_t cols,
-                                                            const Transforms& transforms, const ScoreRequest& request,
-                                                            const ScoreOptions& options) {
-  const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
-  if (!target) return tl::unexpected(target.error());
-  return std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options, **target,
-                                                 threads_of(options));
-}
-
 }  // namespace
 
 Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t cols, const Transforms& transforms,
@@ -48,9 +38,10 @@ Result<PartialScore> PartialScore::begin(std::int64_t vocab_size, std::int64_t c
       return fail(StatusCode::invalid_argument,
                   "peers: given to a partial score; expected none, since its caller exchanges the states");
     }
-    auto rounds = begin_rounds(vocab_size, cols, transforms, request, options);
-    if (!rounds) return tl::unexpected(rounds.error());
-    return PartialScore(std::move(*rounds));
+    const auto target = detail::kernels::choose(options.kernel, options.arithmetic);
+    if (!target) return tl::unexpected(target.error());
+    return PartialScore(std::make_unique<detail::score::Rounds>(vocab_size, cols, transforms, request, options,
+                                                                **target, threads_of(options)));
   });
 }
 
@@ -97,15 +88,7 @@ Result<ScoreReport> score(const Head& head, const ScoreRequest& request, const S
     if (detail::score::serves_bf16(head, request, own, **target)) {
       return detail::score::bf16_logits(head, request, own, **target, threads_of(own));
     }
-    auto rounds = begin_rounds(parties.vocab_size(), cols, head.transforms, request, own);
-    if (!rounds) return tl::unexpected(rounds.error());
-    for (;;) {
-      if (auto absorbed = (*rounds)->absorb(shard, own.progress); !absorbed) return tl::unexpected(absorbed.error());
-      (*rounds)->exchange(parties);
-      const Result<bool> finished = (*rounds)->finish_round();
-      if (!finished) return tl::unexpected(finished.error());
-      if (*finished) return (*rounds)->report();
-    }
+    return detail::score::run(head, request, own, **target, threads_of(own));
   });
 }
 

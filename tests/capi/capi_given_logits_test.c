@@ -1,5 +1,5 @@
-/* isologit_score_logits, isologit_sample_logits and isologit_backward_logits from C11: results small enough to know by
- * hand. */
+/* isologit_score_logits, isologit_sample_logits, isologit_backward_logits, isologit_score_given and
+ * isologit_sample_given from C11: results small enough to know by hand. */
 #include <string.h>
 
 #include "small_head.h"
@@ -134,6 +134,49 @@ static void gradients_by_hand(void) {
   for (int v = 0; v < kVocab; ++v) CHECK(dlogits[1][v] == 0);
 }
 
+/* Heads of these logits: scores of an id, a draw of the greatest, at most the first three ids. */
+static void heads_by_hand(void) {
+  const int64_t ids[kRows] = {2, 3};
+  float logprobs[kRows];
+  int64_t rank[kRows];
+  float lse[kRows];
+  char message[160] = "not empty";
+  isologit_head head = {.struct_size = sizeof head, .vocab_size = kVocab};
+  isologit_score_request request = {.struct_size = sizeof request, .hidden = logits(), .token_ids = ids};
+  request.logprobs = logprobs;
+  request.rank = rank;
+  request.lse = lse;
+  isologit_score_report report = {.struct_size = sizeof report};
+  CHECK(isologit_score_given(&head, &request, NULL, &report, message, sizeof message) == ISOLOGIT_OK);
+  CHECK(message[0] == '\0');
+  CHECK(logprobs[0] == -kLnFour && lse[0] == kLnFour && rank[0] == 3);
+  CHECK(logprobs[1] == -kFirst && lse[1] == kLse && rank[1] == 1);
+  CHECK(report.rows == kRows && report.kernel[0] != '\0' && strcmp(report.kernel, "given") != 0);
+
+  static const uint64_t zero64 = 0;
+  static const uint32_t zero32 = 0;
+  const float temperature = 0;
+  int64_t drawn[kRows];
+  isologit_sample_request draws = {.struct_size = sizeof draws, .hidden = logits()};
+  draws.temperatures = &temperature;
+  draws.temperature_count = 1;
+  draws.seeds = draws.sequence_ids = &zero64;
+  draws.positions = &zero32;
+  draws.seed_count = draws.sequence_id_count = draws.position_count = 1;
+  draws.ids = drawn;
+  CHECK(isologit_sample_given(&head, &draws, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(drawn[0] == 0 && drawn[1] == 3);
+  head.vocab_size = 3;
+  CHECK(isologit_sample_given(&head, &draws, NULL, NULL, NULL, 0) == ISOLOGIT_OK);
+  CHECK(drawn[0] == 0 && drawn[1] == 2);
+
+  head.weight = logits();
+  CHECK(isologit_score_given(&head, &request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strstr(message, "weight: given") != NULL);
+  CHECK(isologit_sample_given(&head, &draws, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
+  CHECK(strstr(message, "weight: given") != NULL);
+}
+
 static void refuses(const isologit_logits_request* request, const char* expected) {
   char message[256] = "";
   CHECK(isologit_score_logits(request, NULL, NULL, message, sizeof message) == ISOLOGIT_INVALID_ARGUMENT);
@@ -171,6 +214,7 @@ int main(void) {
   results_by_hand();
   ids_in_plenty_and_ignored();
   draws_by_hand();
+  heads_by_hand();
   gradients_by_hand();
   wrong_calls();
   return failures == 0 ? 0 : 1;

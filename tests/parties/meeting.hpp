@@ -128,4 +128,16 @@ inline Head part_of(const Head& head, std::int64_t first, std::int64_t last) {
   return part;
 }
 
+// A head of given logits, ids [first, last) of the rows z, which are all alike; and these as its hidden states.
+inline Head given_part_of(const Head& head, std::int64_t first, std::int64_t last) {
+  Head part;
+  part.vocab_size = last - first;
+  part.transforms = head.transforms;
+  return part;
+}
+inline MatrixView given_rows_of(const std::vector<float>& z, std::int64_t first, std::int64_t last, std::int64_t rows) {
+  const float* own = z.data() + (first < last ? first : 0);
+  return {own, DType::f32, rows, std::max<std::int64_t>(last - first, 1), 0};
+}
+
 }  // namespace isologit::test

@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "isologit/given_logits.hpp"
 #include "oracle/cases.hpp"
 #include "oracle/logit.hpp"
 #include "parties/meeting.hpp"
@@ -11,8 +12,9 @@
 namespace isologit::test {
 namespace {
 
+// given: every other party's logits are.
 void expect_draws(const std::vector<float>& logits, const oracle::Cuts& cuts, float temperature,
-                  const std::vector<std::int64_t>& split, std::uint64_t seed) {
+                  const std::vector<std::int64_t>& split, std::uint64_t seed, bool given = false) {
   const auto vocab = static_cast<std::int64_t>(logits.size());
   constexpr std::int64_t kRows = 3;
   const std::vector<std::uint32_t> positions = {7, 8, 0xFFFFFFFF};
@@ -39,7 +41,11 @@ void expect_draws(const std::vector<float>& logits, const oracle::Cuts& cuts, fl
     ScoreOptions options;
     options.threads = static_cast<int>(p % 3) + 1;
     options.peers = meeting.peers(p, split[p], vocab);
-    const auto report = sample(part_of(head_of(logits), split[p], split[p + 1]), request, options);
+    const Head head = part_of(head_of(logits), split[p], split[p + 1]);
+    const bool own_given = given && p % 2 == 0;
+    if (own_given) request.hidden = given_rows_of(logits, split[p], split[p + 1], kRows);
+    const auto report = own_given ? sample_given(given_part_of(head, split[p], split[p + 1]), request, options)
+                                  : sample(head, request, options);
     EXPECT_TRUE(report.has_value()) << report.error().message;
     return report.has_value();
   });
@@ -66,6 +72,7 @@ TEST(Parties, DrawTheOraclesTokens) {
     const std::vector<float> logits = oracle::make_row(oracle::row_families[seed], 70, seed);
     for (std::size_t i = 0; i < all_cuts.size(); ++i) {
       expect_draws(logits, all_cuts[i], 0.7F, splits_of(70)[(seed + i) % 5], seed);
+      expect_draws(logits, all_cuts[i], 0.7F, splits_of(70)[(seed + i) % 5], seed, true);
     }
     expect_draws(logits, {}, 0, splits_of(70)[3], seed);
     ASSERT_FALSE(HasFailure()) << name_of(oracle::row_families[seed]) << " seed " << seed;
@@ -76,6 +83,7 @@ TEST(Parties, DrawTheOraclesTokens) {
 TEST(Parties, DrawWhereACutNeedsFurtherPasses) {
   const std::vector<float> logits = oracle::make_row(oracle::RowFamily::normal, 1500, 0);
   expect_draws(logits, {0, 0, 0.999F}, 1, splits_of(1500)[4], 5);
+  expect_draws(logits, {0, 0, 0.999F}, 1, splits_of(1500)[4], 5, true);
   expect_draws(logits, {0, 1200, 1}, 1, splits_of(1500)[2], 5);
   expect_draws(std::vector<float>(1100, 2.5F), {0, 0, 0.95F}, 1, splits_of(1100)[3], 6);
 }

@@ -1,8 +1,10 @@
 // Parties that share a vocabulary: all have the oracle's score, and what they exchange does not grow with it.
 #include <gtest/gtest.h>
 
+#include "isologit/given_logits.hpp"
 #include "isologit/partial.hpp"
 #include "oracle/cases.hpp"
+#include "oracle/distribution.hpp"
 #include "oracle/logit.hpp"
 #include "parties/meeting.hpp"
 #include "score/everything.hpp"
@@ -47,6 +49,98 @@ TEST(Parties, EveryOutputIsTheOracles) {
     }
     ASSERT_FALSE(HasFailure()) << "seed " << seed << " parties " << results.size();
   }
+}
+
+// Parties whose logits are given have the oracle's results, beside ones that make theirs and alone.
+TEST(Parties, GivenLogitsOfAHead) {
+  for (std::uint64_t seed = 0; seed < 15; ++seed) {
+    std::vector<float> z = oracle::make_row(oracle::row_families[seed % 12], 90, seed);
+    if (seed % 2 == 1) z[7] = z[3] = 0x1.1p20F;  // an exact round
+    const Case tested(z, seed);
+    const auto split = test::splits_of(90)[seed % 5];
+    Meeting meeting(split.size() - 1);
+    std::vector<Everything> results(split.size() - 1, Everything(tested));
+    meeting.hold([&](std::size_t p) {
+      const bool given = p % 2 == 0 || seed % 3 == 0;
+      ScoreRequest request = tested.request();
+      results[p].ask(request, Everything::kAll - (1U << 11));  // but for the logits
+      ScoreOptions options;
+      options.threads = static_cast<int>(p % 3) + 1;
+      options.peers = meeting.peers(p, split[p], 90);
+      if (!given) {
+        return score(test::part_of(tested.given.head(), split[p], split[p + 1]), request, options).has_value();
+      }
+      request.hidden = test::given_rows_of(tested.given.z(), split[p], split[p + 1], tested.rows);
+      const Head part = test::given_part_of(tested.given.head(), split[p], split[p + 1]);
+      const auto report = score_given(part, request, options);
+      EXPECT_TRUE(report.has_value()) << report.error().message;
+      return report.has_value();
+    });
+    for (Everything& result : results) {
+      for (std::size_t i = 0; i < result.logits.size(); ++i) {
+        result.logits[i] = oracle::temperature(z[i % z.size()], tested.temperatures[i / z.size()]);
+      }
+      expect_rows_are_right(tested, result);
+    }
+    ASSERT_FALSE(HasFailure()) << "seed " << seed << " parties " << results.size();
+  }
+}
+
+// Without peers, transforms are taken too: 2 z of a scale of 1/2 is z.
+TEST(Parties, GivenLogitsAreTransformed) {
+  const std::vector<float> z = oracle::make_row(oracle::RowFamily::normal, 60, 4);
+  std::vector<float> doubled(z);
+  for (float& one : doubled) one *= 2;
+  float lse = 0;
+  ScoreRequest request;
+  request.hidden = test::given_rows_of(doubled, 0, 60, 1);
+  request.lse = &lse;
+  Head head;
+  head.vocab_size = 60;
+  head.transforms.scale_kind = ScaleKind::multiply;
+  head.transforms.scale = 0.5F;
+  ASSERT_TRUE(score_given(head, request).has_value());
+  EXPECT_EQ(lse, oracle::Row(z, std::vector<std::uint8_t>(60, 1)).lse());
+}
+
+TEST(Parties, WhatHeadsOfGivenLogitsMayNotHave) {
+  const std::vector<float> z(10, 1.5F);
+  float lse = 0;
+  ScoreRequest request;
+  request.hidden = test::given_rows_of(z, 0, 10, 1);
+  request.lse = &lse;
+  const auto told = [&](const Head& head) {
+    const auto report = score_given(head, request);
+    return report ? std::string() : report.error().message;
+  };
+  Head head;
+  head.vocab_size = 10;
+  EXPECT_EQ(told(head), "");
+  head.vocab_size = 11;
+  EXPECT_EQ(told(head), "vocab_size: 11; expected 1 to 10, the logits of a row in hidden");
+  head.vocab_size = 0;
+  EXPECT_EQ(told(head), "vocab_size: 0; expected 1 to 10, the logits of a row in hidden");
+  const std::string none =
+      "weight: given, or its encoding, a bias or lora, and so are logits, as hidden; expected none";
+  head.vocab_size = 10;
+  head.bias = {z.data(), DType::f32, 10};
+  EXPECT_EQ(told(head), none);
+  head.bias = {};
+  head.weight = {z.data(), DType::f32, 10, 1, 1};
+  EXPECT_EQ(told(head), none);
+  head.weight = {};
+  head.lora.a = {z.data(), DType::f32, 1, 10, 10};
+  EXPECT_EQ(told(head), none);
+  head.lora = {};
+  std::vector<float> logits(10);
+  request.logits = {logits.data(), DType::f32, 10, 0, 10};
+  EXPECT_EQ(told(head), "logits: asked for, and the logits are given; expected other outputs");
+  request.logits = {};
+  Meeting meeting(2);
+  ScoreOptions options;
+  options.peers = meeting.peers(0, 5, 10);
+  EXPECT_EQ(score_given(head, request, options).error().message,
+            "peers: 10 ids from 5 on; expected ids of the vocabulary [0, 10)");
 }
 
 // f64 sums of many shards differ with the order of merges; what parties make of them does not, so none goes on alone.

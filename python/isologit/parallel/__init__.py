@@ -3,10 +3,14 @@
 Every rank of the group calls at the same time, with its own rows of the weight (or its own columns of logits), and all
 have the results of the whole: the same bits as one process, whatever the split. Ranks exchange states of O(rows) bytes,
 never logits; backward exchanges the sums of dhidden.
+
+Tensors may be on any device of torch, all of a rank's on the same one: logits are made there, a few rows at a time, and
+folded on the CPU (docs/parallel.md).
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor, is_grad_enabled
 
 from isologit import _cross_entropy, _inputs, _native, _numbers, _of_logits_torch
@@ -14,7 +18,7 @@ from isologit._sample import SampleArgs, Samples, draws_of
 from isologit._score import Results, Scores, score_args
 from isologit._support import SupportArgs
 from isologit._torch import check_accumulator
-from isologit.parallel import _devices, _rows
+from isologit.parallel import _devices, _elsewhere, _rows
 from isologit.parallel._exchange import ALONE, Exchange, ParallelError
 from isologit.parallel._functions import OfLogits, Score, ScoreCall, checksums, counts_of
 from isologit.parallel._functions import sample as _sample
@@ -54,11 +58,12 @@ class _Prepared:
         if not isinstance(hidden, Tensor):
             raise TypeError(f"hidden is a {type(hidden).__name__}; expected a tensor")
         _rows.check(rows)
+        _devices.refuse_lora(own, hidden)
         if _devices.are_several(own, hidden):
             rows = "same"  # of one process
         else:
             for weight, bias in zip(own.weights, own.biases, strict=True):
-                _inputs.require_cpu(hidden=hidden, weight=weight, bias=bias)
+                _inputs.require_one_device(hidden=hidden, weight=weight, bias=bias)
         weight = own.weights[0]  # any other has its width
         if hidden.ndim < 1 or weight.ndim != 2 or hidden.shape[-1] != weight.shape[1]:
             layout = ". A head that is split on H is not taken: gather it, or split it by rows of the vocabulary"
@@ -161,12 +166,11 @@ def score(
     """
     options = _options(options, _SCORE, "score")
     own = local(weight, bias, lora, first_id, vocab_size, group)
-    _devices.refuse_lora(own, hidden)
     if _devices.are_several(own, hidden) and own.needs_gradients(hidden):
         named = {"outputs": outputs, "top_k": top_k, "ignore_index": ignore_index, "gradients": gradients}
         place = {"first_id": first_id, "vocab_size": vocab_size, "dweight_accumulate": dweight_accumulate}
         return _devices.of_copies(score, own, hidden, token_ids, **place, **named, **options)
-    with Exchange("isologit.parallel.score", own.group) as exchange:
+    with Exchange("isologit.parallel.score", own.group, own.weights[0].device) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         given = dweight_accumulate
         if given is not None and not isinstance(weight, (list, tuple)):
@@ -245,8 +249,7 @@ def sample(
     """
     options = _options(options, _SCORE, "sample")
     own = local(weight, bias, lora, first_id, vocab_size, group)
-    _devices.refuse_lora(own, hidden)
-    with Exchange("isologit.parallel.sample", own.group) as exchange:
+    with Exchange("isologit.parallel.sample", own.group, own.weights[0].device) as exchange:
         prepared = _Prepared(exchange, own, hidden, rows, options)
         mask, kept, banned = (options.pop(name) for name in _OF_ROWS)
         first, first_bias = _devices.head_of(own, hidden)
@@ -302,10 +305,12 @@ def _of_logits_as(
     processors: Any = None,
     kernel: str = "",
 ) -> Tensor:
-    with Exchange(f"isologit.parallel.{output}_of_logits", group) as exchange:
+    device = logits.device if isinstance(logits, Tensor) else torch.device("cpu")
+    with Exchange(f"isologit.parallel.{output}_of_logits", group, device) as exchange:
         if not isinstance(logits, Tensor) or logits.ndim < 1:
             raise TypeError(f"logits: {type(logits).__name__}; expected a tensor [..., v]")
-        _inputs.require_cpu(logits=logits, token_ids=token_ids, temperature=temperature)
+        own = temperature if isinstance(temperature, Tensor) and temperature.ndim > 0 else None  # others are numbers
+        _inputs.require_one_device(logits=logits, token_ids=token_ids, temperature=own)
         ignore_index = _numbers.integer(ignore_index, "ignore_index")
         running = _native.Running(*_inputs.run_options(threads, processors, kernel))
         lead, columns = logits.shape[:-1], logits.shape[-1]
@@ -318,7 +323,7 @@ def _of_logits_as(
         everyone = exchange.agree(
             **facts_of_shard([columns], None if first_id is None else [first_id], vocab_size),
             **{"the rows of logits": list(lead), "ignore_index": ignore_index},
-            **{"needs gradients": is_grad_enabled() and logits.requires_grad},
+            **{"needs gradients": is_grad_enabled() and logits.requires_grad, "logits are on the CPU": logits.is_cpu},
             **checksums(token_ids=ids, temperature=temperatures),
         )
         for rank, facts in enumerate(everyone):
@@ -327,5 +332,6 @@ def _of_logits_as(
         (shard,) = place(exchange, everyone, vocab_size)
         flat = logits.reshape(lead.numel(), columns)[:, : shard.count]
         flat = flat if shard.count <= 1 or flat.stride(1) == 1 else flat.contiguous()
-        found = OfLogits.apply(flat, temperatures, ids, ignore_index, output, running, exchange, shard)
+        step = _elsewhere.rows_at_a_time(everyone)
+        found = OfLogits.apply(flat, temperatures, ids, ignore_index, output, running, exchange, shard, step)
     return found.reshape(shape)

@@ -17,8 +17,11 @@ from isologit.torch_backend.blocks import Spread
 
 def are_several(own: Local, hidden: Any) -> bool:
     """Whether the rows are all in this process and some tensor is not on the CPU."""
-    tensors = (hidden, *own.weights, *own.biases)
-    return own.group is ALONE and any(isinstance(x, Tensor) and not x.is_cpu for x in tensors)
+    return own.group is ALONE and _are_elsewhere(own, hidden)
+
+
+def _are_elsewhere(own: Local, hidden: Any) -> bool:
+    return any(isinstance(x, Tensor) and not x.is_cpu for x in (hidden, *own.weights, *own.biases))
 
 
 def head_of(own: Local, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -40,14 +43,15 @@ def sample(exchange: Exchange, args: SampleArgs, own: Local) -> Samples:
 
 
 def refuse_lora(own: Local, hidden: Any) -> None:
-    if own.lora_a is not None and are_several(own, hidden):
+    if own.lora_a is not None and _are_elsewhere(own, hidden):
         raise NotImplementedError(
-            "lora is given, and the blocks are not all on the CPU; expected blocks on the CPU, or None"
+            "lora is given, and hidden and the rows of the weight are not all on the CPU; expected that, or None"
         )
 
 
 def of_copies(score: Callable[..., Scores], own: Local, hidden: Tensor, token_ids: Any, **options: Any) -> Scores:
     """Where there are gradients: the core's, of copies on the CPU."""
+    refuse_lora(own, hidden)
     if options["dweight_accumulate"] is not None:
         raise NotImplementedError(
             "dweight_accumulate is given, and the blocks are not all on the CPU; expected None, or blocks on the CPU"

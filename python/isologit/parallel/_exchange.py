@@ -21,8 +21,8 @@ _FIRST = 512
 
 
 def bytes_of(tensor: torch.Tensor) -> np.ndarray:
-    """Those of its elements, whatever its layout."""
-    flat = tensor.detach().reshape(-1)
+    """Those of its elements, whatever its layout and wherever it lies."""
+    flat = tensor.detach().cpu().reshape(-1)
     flat = flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)
     return flat.view(torch.uint8).numpy()
 
@@ -48,11 +48,22 @@ class _Alone:
 ALONE = _Alone()
 
 
+def _device_for(group: Any, device: torch.device) -> torch.device:
+    """Where a group's collectives take tensors: on the CPU if they do, as gloo's; else where the call's tensors are,
+    or, if they do not take these, on the process's current device of a kind that they take. NCCL takes CUDA's."""
+    kinds = [pair.partition(":")[0] for pair in str(dist.get_backend_config(group)).split(",")]
+    if "cpu" in kinds:
+        return torch.device("cpu")
+    if device.type in kinds:
+        return device
+    return torch.device(kinds[0], torch.get_device_module(kinds[0]).current_device())
+
+
 class Exchange:
     """One call that all ranks of a group make, as a context. It ends when all have ended it: the others learn what went
-    wrong here, and this rank what went wrong elsewhere."""
+    wrong here, and this rank what went wrong elsewhere. device: where the call's tensors are."""
 
-    def __init__(self, what: str, group: Any = None) -> None:
+    def __init__(self, what: str, group: Any, device: torch.device) -> None:
         self.what, self.group = what, group
         self._number, self._over = 0, False
         if group is ALONE:
@@ -66,9 +77,7 @@ class Exchange:
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         if self.rank < 0:
             raise ValueError(f"{what}: this rank is not in the group; expected the group's ranks alone to call")
-        self._device = torch.device("cpu")
-        if "cpu:" not in str(dist.get_backend_config(group)):  # NCCL alone: staged on this rank's device
-            self._device = torch.device("cuda", torch.cuda.current_device())
+        self._device = _device_for(group, device)
 
     def __enter__(self) -> "Exchange":
         return self
@@ -115,11 +124,11 @@ class Exchange:
         return _native.PeersCalls(first_id, vocab_size, self.size, self.states, own_rows)
 
     def tensors(self, own: torch.Tensor, counts: list[int]) -> torch.Tensor:
-        """The rows of all ranks, one after the other; counts[r] of rank r."""
+        """The rows of all ranks, one after the other, where own is; counts[r] of rank r."""
         parts = self.states(bytes_of(own).tobytes())
         whole = torch.frombuffer(bytearray(b"".join(parts)) or bytearray(8), dtype=own.dtype)
         shape = (sum(counts), *own.shape[1:])
-        return whole[: torch.Size(shape).numel()].reshape(shape)
+        return whole[: torch.Size(shape).numel()].reshape(shape).to(own.device)
 
     def fail(self, problem: str) -> None:
         """For what every rank sees alike."""

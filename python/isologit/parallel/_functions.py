@@ -1,6 +1,7 @@
 """The calls of all ranks, and how autograd goes through them."""
 
 import functools
+import itertools
 import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs, Samples
 from isologit._score import Results, ScoreArgs
 from isologit._torch import backward, fingerprint
-from isologit.parallel import _blocks
+from isologit.parallel import _blocks, _elsewhere
 from isologit.parallel._exchange import Exchange, bytes_of
 from isologit.parallel._rows import Rows
 from isologit.parallel._shard import Local, Shard, facts_of_blocks, place
@@ -40,6 +41,7 @@ def facts_of_head(head: HeadArgs) -> dict[str, Any]:
     return {
         "the shape of hidden": list(head.hidden.shape),
         "the dtype of hidden": str(head.hidden.dtype),
+        "hidden is on the CPU": head.hidden.is_cpu,
         "the kernel": maker(head.arithmetic, head.kernel),
         "has a bias": head.bias is not None,
         "the shape of lora a": None if head.lora_a is None else list(head.lora_a.shape),
@@ -50,7 +52,8 @@ def facts_of_head(head: HeadArgs) -> dict[str, Any]:
 
 
 class Blocks:
-    """A call of this rank's rows: the arguments of each block's, told how many of its rows are ids."""
+    """A call of this rank's rows: the arguments of each block's, told how many of its rows are ids; and how many rows
+    are taken at a time where their tensors are not on the CPU."""
 
     def __init__(self, exchange: Exchange, everyone: list[dict[str, Any]], args: Any, own: Local) -> None:
         self.shards = place(exchange, everyone, args.head.vocab_size)
@@ -60,9 +63,16 @@ class Blocks:
         )
         self.args = [args._replace(head=head) for head in heads]
         self.counts = [len(facts["own_rows"]) for facts in everyone]
+        self.step = None if args.head.hidden.is_cpu else _elsewhere.rows_at_a_time(everyone)
 
     def run(self, exchange: Exchange, calls: list[_blocks.Call], bounds: list[int] | None = None) -> list[Any]:
         return _blocks.run(exchange, calls, self.shards, self.counts, bounds)
+
+    def rows_of(self, bounds: list[int]) -> list[tuple[int, int]]:
+        """Of each block of all ranks those of dhidden that it makes: the first one of rank r has [bounds[r], bounds[r +
+        1])."""
+        ranks = zip(self.counts, itertools.pairwise(bounds), strict=True)
+        return [(last if block else first, last) for count, (first, last) in ranks for block in range(count)]
 
 
 def detached(tensor: Tensor | None) -> Tensor | None:
@@ -119,15 +129,19 @@ class ScoreCall:
             gradients=gradients,
             **{"needs gradients": differentiable},
         )
-        self.blocks = Blocks(exchange, everyone, args._replace(summaries=differentiable), own)
+        args = args._replace(summaries=differentiable)
+        if differentiable and not head.hidden.is_cpu:
+            args = _elsewhere.with_gradients(args)
+        self.blocks = Blocks(exchange, everyone, args, own)
         self.exchange, self.rows = exchange, rows
         self.gradients, self.buffers = gradients, buffers
         self.results: list[Results] = []
 
     def run(self) -> Results:
         """Of all rows; each block keeps its own for backward, where its operands' fingerprint is."""
-        args = self.blocks.args
-        self.results = self.blocks.run(self.exchange, [functools.partial(_score.run, one) for one in args])
+        args, step = self.blocks.args, self.blocks.step
+        run = _score.run if step is None else functools.partial(_elsewhere.score, step)
+        self.results = self.blocks.run(self.exchange, [functools.partial(run, one) for one in args])
         for one, results in zip(args, self.results, strict=True):
             if one.summaries:
                 results.summaries[-1] = fingerprint.fingerprint(one.head, one.support, one.token_ids)
@@ -136,12 +150,14 @@ class ScoreCall:
 
     def backward(self, upstream: dict[str, Tensor | None], wants: Wants) -> tuple[Tensor | None, ...]:
         """dhidden of this rank's rows, and the gradients of the leaves; None of a weight that has a buffer."""
-        with Exchange(f"{self.exchange.what}, backward", self.exchange.group) as exchange:
+        device = self.blocks.args[0].head.hidden.device
+        with Exchange(f"{self.exchange.what}, backward", self.exchange.group, device) as exchange:
             upstream = self._agreed(exchange, upstream, wants)
-            calls = [
-                functools.partial(self._backward, block, upstream, wants) for block in range(len(self.blocks.args))
-            ]
             bounds = self.rows.bounds(len(self.blocks.args[0].head.hidden), exchange.size)
+            calls = [
+                functools.partial(self._backward, block, upstream, wants, self.blocks.rows_of(bounds))
+                for block in range(len(self.blocks.args))
+            ]
             found = self.blocks.run(exchange, calls, bounds)
             dhidden = found[0][0]
             if wants.hidden:
@@ -158,7 +174,12 @@ class ScoreCall:
         return exchange.tensors(own, [last - first for first, last in zip(bounds, bounds[1:], strict=False)])
 
     def _backward(
-        self, block: int, upstream: dict[str, Tensor | None], wants: Wants, peers: _native.PeersCalls
+        self,
+        block: int,
+        upstream: dict[str, Tensor | None],
+        wants: Wants,
+        rows_of: list[tuple[int, int]],
+        peers: _native.PeersCalls,
     ) -> tuple[Tensor, ...]:
         args, results, buffer = self.blocks.args[block], self.results[block], self.buffers[block]
         dweight = wants.weights[block]
@@ -172,7 +193,10 @@ class ScoreCall:
         )
         made = (args.token_ids, results.top_k_ids, results.top_k_logprobs, results.summaries, results.counts)
         by_name = (upstream[name] for name in backward.DIFFERENTIABLE)
-        return backward.run_score(*args.head, *args.support, *made, args.ignore_index, *by_name, *wanted, peers=peers)
+        flat = (*args.head, *args.support, *made, args.ignore_index, *by_name, *wanted)
+        if self.blocks.step is None:
+            return backward.run_score(*flat, peers=peers)
+        return _elsewhere.score_backward(flat, results.argmax, rows_of, peers)
 
     def _agreed(self, exchange: Exchange, upstream: dict[str, Tensor | None], wants: Wants) -> dict[str, Tensor | None]:
         """The upstream of all rows."""
@@ -228,7 +252,8 @@ def sample(exchange: Exchange, args: SampleArgs, rows: Rows, own: Local) -> Samp
         **checksums(**{name: getattr(args, name) for name in args._fields[2:]}),
     )
     blocks = Blocks(exchange, everyone, args, own)
-    found = blocks.run(exchange, [functools.partial(_sample.run, one) for one in blocks.args])
+    run = _sample.run if blocks.step is None else functools.partial(_elsewhere.sample, blocks.step)
+    found = blocks.run(exchange, [functools.partial(run, one) for one in blocks.args])
     return Samples(*map(rows.own, found[0][:-1]), counts_of(found))
 
 
@@ -246,20 +271,24 @@ class OfLogits(torch.autograd.Function):
         running: _native.Running,
         exchange: Exchange,
         shard: Shard,
+        step: int,
     ) -> Tensor:
         ctx.save_for_backward(logits, temperatures, token_ids)
-        ctx.rest = (ignore_index, output, running, exchange.what, exchange.group, shard)
+        ctx.rest = (ignore_index, output, running, exchange.what, exchange.group, shard, step)
         own = running._replace(peers=exchange.peers(shard.first_id, shard.vocab_size))
-        return _of_logits_torch.run_of_logits(logits, temperatures, token_ids, ignore_index, output, own)
+        operands = (logits, temperatures, token_ids, ignore_index, output, own)
+        return _of_logits_torch.run_of_logits(*operands) if logits.is_cpu else _elsewhere.of_logits(step, *operands)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         logits, temperatures, token_ids = ctx.saved_tensors
-        ignore_index, output, running, what, group, shard = ctx.rest
-        with Exchange(f"{what}, backward", group) as exchange:
+        ignore_index, output, running, what, group, shard, step = ctx.rest
+        with Exchange(f"{what}, backward", group, logits.device) as exchange:
             exchange.agree(**checksums(**{f"d_{output}": g}))
             own = running._replace(peers=exchange.peers(shard.first_id, shard.vocab_size))
-            dlogits = _of_logits_torch.run_of_logits_backward(
-                g, logits, temperatures, token_ids, ignore_index, output, own
-            )
-        return dlogits.to(logits.dtype), *(None,) * 7
+            operands = (g, logits, temperatures, token_ids, ignore_index, output, own)
+            if logits.is_cpu:
+                dlogits = _of_logits_torch.run_of_logits_backward(*operands)
+            else:
+                dlogits = _elsewhere.of_logits_backward(step, *operands)
+        return dlogits.to(logits.dtype), *(None,) * 8

@@ -72,8 +72,8 @@ class _Place(NamedTuple):
 
 
 class _Problem(NamedTuple):
-    """Rows with an upstream, whose places among all are on the CPU; the sizes of their supports [n, 1]; and how a
-    block's dz is made, in f64."""
+    """Rows with an upstream, whose places among all are on the CPU; the sizes of their supports [n, 1]; how a block's
+    dz is made, in f64; and the id of the head's first row, where others have the rest of the vocabulary."""
 
     head: HeadArgs
     support: SupportArgs
@@ -82,6 +82,7 @@ class _Problem(NamedTuple):
     sizes: Tensor
     needs_logits: bool
     dz: Callable[[_Place], Tensor]
+    first_id: int = 0
 
     def id_slices(self) -> Iterator[slice]:
         """Depends on the head alone."""
@@ -99,8 +100,9 @@ class _Problem(NamedTuple):
         if self.needs_logits:
             last, capped = self._logits(ids, hidden, weight, steps)
             last = transforms.divided(last, divisors)
-        kept = blocks.kept_of(self.support, self.places[rows], ids, device)
-        dz = self.dz(_Place(rows, ids, last, kept, self.sizes[rows])) / divisors.double()
+        named = slice(self.first_id + ids.start, self.first_id + ids.stop)
+        kept = blocks.kept_of(self.support, self.places[rows], named, device)
+        dz = self.dz(_Place(rows, named, last, kept, self.sizes[rows])) / divisors.double()
         for kind, number in steps:
             if kind == "softcap":
                 dz = dz * _slope(capped.double() / number)
@@ -133,8 +135,7 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
     if rows > 0 and upstream.summaries.numel() > 0:
         fingerprint.check(upstream.summaries[-1], head, support, upstream.token_ids)
     if wanted.gradients == "exact" and head.arithmetic == "exact":
-        upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
-        return _by_core(backward.run_score, wanted, head, support, upstream)
+        return by_core(backward.run_score, wanted, head, support, upstream)
     if rows > 0 and wanted.gradients == "fast" and (made := _by_cuda(head, support, upstream, wanted)) is not None:
         return made
     if head.arithmetic == "fast" and rows > 0:
@@ -143,20 +144,38 @@ def score_backward(*flat: Any) -> tuple[Tensor, ...]:
             "for up to 4096 ids a row; expected gradients='fast', or arithmetic='exact'"
         )
     support = blocks.with_lists_on_cpu(support)
+    given, places = contributing(head, upstream)
+    summary = upstream.summaries[places.to(head.hidden.device)] if upstream.summaries.numel() > 0 else None
+    if summary is None or bool(summary.isnan().any()):  # NaN: forward left none
+        summary = _summaries(head, support, places, head.temperatures.cpu().expand(rows))
+    return make(problem_of(head, support, given, places, summary), wanted)
+
+
+def contributing(head: HeadArgs, upstream: backward.Upstream) -> tuple[_Upstream, Tensor]:
+    """Of the rows that contribute to a gradient, and their places among all, on the CPU."""
     given = _upstream_of(upstream, backward.rows_that_count(upstream, head.hidden))
     places = torch.cat([(values != 0).any(1, keepdim=True) for values in given[1:]], 1).any(1).nonzero()[:, 0].cpu()
-    temperatures = head.temperatures.cpu().expand(rows)
-    there = places.to(head.hidden.device)
-    summary = upstream.summaries[there] if upstream.summaries.numel() > 0 else None
-    if summary is None or bool(summary.isnan().any()):  # NaN: forward left none
-        summary = _summaries(head, support, places, temperatures)
-    given = given.of(there)
+    return given.of(places.to(head.hidden.device)), places
+
+
+def problem_of(
+    head: HeadArgs,
+    support: SupportArgs,
+    given: _Upstream,
+    places: Tensor,
+    summary: Tensor,
+    first_id: int = 0,
+    vocab_size: int | None = None,
+) -> _Problem:
+    """Of the rows of these places; summary [n, 5] is a packed Summary. The head has ids from first_id on of a
+    vocabulary of vocab_size; the support, whose lists are on the CPU, and the summary are of the whole."""
 
     def dz(place: _Place) -> Tensor:
         return _dz(place, Summary.unpacked(summary[place.rows]), given.of(place.rows))
 
-    problem = _Problem(head, support, places, temperatures[places], _sizes(head, support, places), True, dz)
-    return _make(problem, wanted)
+    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
+    whole = head if vocab_size is None else head._replace(vocab_size=vocab_size)
+    return _Problem(head, support, places, temperatures, _sizes(whole, support, places), True, dz, first_id)
 
 
 def _by_cuda(
@@ -194,14 +213,13 @@ def _by_cuda(
         if accumulate:
             backward.mark(wanted.dweight, error)
         raise error
-    upstream = upstream._replace(summaries=torch.empty(0, dtype=torch.float64), counts=_counts_of_core())
-    return _by_core(backward.run_score, wanted, head, support, upstream)
+    return by_core(backward.run_score, wanted, head, support, upstream)
 
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     head, upstream, wanted = backward.split(flat, HeadArgs, backward.LogitsUpstream, backward.Wanted)
     if wanted.gradients == "exact":
-        return _by_core(backward.run_logits, wanted, head, upstream._replace(counts=_counts_of_core()))
+        return by_core(backward.run_logits, wanted, head, upstream)
     g = upstream.d_logits
     places = torch.cat([(g[rows] != 0).any(1) for rows in limits.slices(g.shape[0], _ROWS)] or [g.new_empty(0)])
     places = places.nonzero()[:, 0].cpu()
@@ -213,7 +231,7 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
     sizes = _sizes(head, SupportArgs(), places)
     problem = _Problem(head, SupportArgs(), places, temperatures, sizes, head.softcap is not None, dz)
-    return _make(problem, wanted)
+    return make(problem, wanted)
 
 
 def _counts_of_core() -> Tensor:
@@ -223,10 +241,14 @@ def _counts_of_core() -> Tensor:
     return counts
 
 
-def _by_core(run: Callable[..., Any], wanted: backward.Wanted, *parts: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """The library's gradients of copies on the CPU; a buffer among them is copied back."""
-    device = parts[0].hidden.device
-    copies = tuple(part._make(map(_on_cpu, part)) for part in (*parts, wanted))
+def by_core(run: Callable[..., Any], wanted: backward.Wanted, *parts: Any) -> tuple[Tensor, ...]:
+    """The library's gradients of copies of the parts, a head first and the upstream last, on the CPU; a buffer among
+    them is copied back."""
+    *operands, upstream = parts
+    device = operands[0].hidden.device
+    summaries = {"summaries": torch.empty(0, dtype=torch.float64)} if hasattr(upstream, "summaries") else {}
+    upstream = upstream._replace(counts=_counts_of_core(), **summaries)
+    copies = tuple(part._make(map(_on_cpu, part)) for part in (*operands, upstream, wanted))
     try:
         found = run(*itertools.chain.from_iterable(copies))
     finally:
@@ -292,8 +314,11 @@ def _dz(place: _Place, s: Summary, up: _Upstream) -> Tensor:
     return dz if place.kept is None else torch.where(place.kept, dz, 0.0)
 
 
-def _make(problem: _Problem, wanted: backward.Wanted) -> tuple[Tensor, ...]:
-    """What backward.outputs says; forward has refused a low-rank addition."""
+def make(
+    problem: _Problem, wanted: backward.Wanted, make_dhidden: Callable[[_Problem, Tensor], None] | None = None
+) -> tuple[Tensor, ...]:
+    """What backward.outputs says; forward has refused a low-rank addition. make_dhidden(problem, dhidden) writes the
+    rows that contribute, where that is not of the problem alone."""
     results = backward.outputs(problem.head, wanted)
     accumulate = isinstance(wanted.dweight, Tensor)
     if accumulate:
@@ -303,7 +328,7 @@ def _make(problem: _Problem, wanted: backward.Wanted) -> tuple[Tensor, ...]:
         tensor.zero_()  # rows without an upstream, and those of padding
     if len(problem.places):
         if wanted.dhidden:
-            _make_dhidden(problem, results[0])
+            (make_dhidden or _make_dhidden)(problem, results[0])
         if accumulate or wanted.dweight or wanted.dbias:
             try:
                 _make_dweight(problem, dweight if accumulate or wanted.dweight else None, accumulate, results[-3])
@@ -329,12 +354,18 @@ def _check_apart(buffer: Tensor, head: HeadArgs) -> None:
 
 
 def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:
+    for rows, total in hidden_sums(problem):
+        dhidden[problem.places[rows].to(dhidden.device)] = rounded(total, dhidden.dtype)
+
+
+def hidden_sums(problem: _Problem) -> Iterator[tuple[slice, Tensor]]:
+    """Of some of the problem's rows at a time: dhidden in f64, as far as this head's ids go."""
     head = problem.head
     size = head.weight.shape[1]
     for rows in blocks.row_slices(len(problem.places), size):
         hidden, count = problem.hidden(rows), rows.stop - rows.start
         groups = -(-count // _GROUP)
-        total = torch.zeros(groups * _GROUP, size, dtype=torch.float64, device=dhidden.device)
+        total = torch.zeros(groups * _GROUP, size, dtype=torch.float64, device=head.hidden.device)
         for ids in problem.id_slices():
             weight = products.Rows.of(head.weight[ids])
             dz = problem.block(rows, ids, hidden, weight)
@@ -342,8 +373,7 @@ def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:
             step = _GROUP if _summed_alike(dz.device, dz.shape[1], size) else 1
             for some in limits.slices(len(dz), step):
                 total[some] += dz[some] @ weight.values
-        places = problem.places[rows].to(dhidden.device)
-        dhidden[places] = rounded(total[:count], dhidden.dtype)
+        yield rows, total[:count]
 
 
 @functools.cache
