@@ -1,4 +1,4 @@
-"""Processor seconds a step of TRL's GRPOTrainer, with TRL's fused head and with isologit's.
+"""Seconds a step of TRL's GRPOTrainer, of the processors and of the clock, with TRL's fused head and with isologit's.
 
 Random weights, one layer and the vocabulary of Qwen3. The heads take turns step by step, so that both see the same
 machine. Run it where isologit and trl are installed: python bench/trl_step.py [--rounds N] [--hidden-size N]
@@ -28,7 +28,8 @@ class TakeTurns(TrainerCallback):
     """Even steps with TRL's head, odd ones with isologit's, whose gradients are fast, then exact ones."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = {"TRL": [], "isologit, fast gradients": [], "isologit, exact": []}
+        names = ("TRL", "isologit, fast gradients", "isologit, exact")
+        self.seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         self.trainer = None
         self.turn = 0
 
@@ -36,11 +37,12 @@ class TakeTurns(TrainerCallback):
         name = list(self.seconds)[self.turn % 3]
         if name != "TRL":
             trl.install(self.trainer, gradients="exact" if "exact" in name else "fast")
-        self.begin = time.process_time()
+        self.begin = time.process_time(), time.perf_counter()
 
     def on_step_end(self, *_: object, **__: object) -> None:
         name = list(self.seconds)[self.turn % 3]
-        self.seconds[name].append(time.process_time() - self.begin)
+        processors, clock = self.begin
+        self.seconds[name].append((time.process_time() - processors, time.perf_counter() - clock))
         if name != "TRL":
             trl.uninstall(self.trainer)
         self.turn += 1
@@ -71,7 +73,8 @@ def main() -> None:
         )
         turns.trainer.train()
     for name, seconds in turns.seconds.items():
-        print(f"{name:26} {statistics.median(seconds[1:]):.2f} s a step of the processors")
+        processors, clock = map(statistics.median, zip(*seconds[1:], strict=True))
+        print(f"{name:26} {processors:.2f} s a step of the processors, {clock:.2f} s of the clock")
 
 
 main()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from isologit import _deferred, _families, _hf_body
+from isologit import _families, _hf_body, _labels
 from isologit._logits import logits
 from isologit.nn import LMHead
 
@@ -58,7 +58,7 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
 
     `model(..., labels=...)` makes its loss of the hidden states, as linear_cross_entropy does, and no logits: those
     that it returns are made when they are looked at. So it is where the loss is Transformers' usual one for causal
-    models; not under torch.compile or inference_mode, or with hooks.
+    models, under torch.compile and inference_mode too; docs/python.md says where logits are made at once.
 
     A head that PEFT has wrapped with LoRA stays in its place and makes its logits by the LMHead, of the real number
     base + scale b a; it trains, and an adapter that is disabled, merged or chosen later is followed.
@@ -87,7 +87,7 @@ def install(model: nn.Module, *, scope: str = "head") -> LMHead:
             raise
     object.__setattr__(head, "_former", former)  # not a submodule: the state_dict keeps its keys
     model.resize_token_embeddings = types.MethodType(_resize_token_embeddings, model)
-    _deferred.begin(model, head)
+    _labels.begin(model, head)
     return head
 
 
@@ -96,7 +96,7 @@ def uninstall(model: nn.Module) -> None:
     head = model.get_output_embeddings()
     if isinstance(_head_of(head), _AdaptedHead):
         del head.forward
-        _deferred.end(model)
+        _labels.end(model)
         return
     former = getattr(head, "_former", None)
     if former is None:
@@ -106,7 +106,7 @@ def uninstall(model: nn.Module) -> None:
     former.weight, former.bias = head.weight, head.bias
     former.train(head.training)
     model.set_output_embeddings(former)
-    _deferred.end(model)
+    _labels.end(model)
     if _hf_body.installed(model):
         _hf_body.uninstall(model)
     vars(model).pop("resize_token_embeddings", None)
@@ -125,7 +125,7 @@ def _resize_token_embeddings(model: nn.Module, *arguments: Any, **named: Any) ->
         object.__setattr__(head, "_former", former)
         model.set_output_embeddings(head)
         model.resize_token_embeddings = types.MethodType(_resize_token_embeddings, model)
-        _deferred.begin(model, head)
+        _labels.begin(model, head)
         if with_body:
             _hf_body.install(model)
 
@@ -197,7 +197,7 @@ def _install_adapted(model: nn.Module, layer: nn.Module) -> LMHead:
         except BaseException:
             del layer.forward
             raise
-    _deferred.begin(model, head)
+    _labels.begin(model, head)
     return head
 
 

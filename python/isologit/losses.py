@@ -13,13 +13,18 @@ from torch import Tensor
 from isologit import _policy
 from isologit._policy import KINDS, KL, Batch, Options, Sum
 from isologit._real import rounded
+from isologit._torch.losses import mean_over
 
 __all__ = ["KINDS", "Sum", "kl", "mean", "policy_loss", "policy_loss_part", "ratio"]
 
 
-def _f32(tensor: Tensor, name: str, shape: torch.Size | None = None) -> np.ndarray:
+def _check_f32(tensor: Tensor, name: str) -> None:
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name}: {tensor.dtype}; expected torch.float32")
+
+
+def _f32(tensor: Tensor, name: str, shape: torch.Size | None = None) -> np.ndarray:
+    _check_f32(tensor, name)
     if shape is not None and tensor.shape != shape:
         raise ValueError(f"{name}: shape is {list(tensor.shape)}; expected {list(shape)}, as logprobs")
     return tensor.detach().cpu().numpy()
@@ -167,11 +172,7 @@ def policy_loss(
 
 def mean(values: Tensor, count: float | Tensor | None = None) -> Tensor:
     """The real sum of f32 values over count, or over their number, rounded once: `-mean(logprobs)` is a loss."""
-    array = _f32(values, "values")
-    count = array.size if count is None else float(count)
-    value = _policy.quotient(array.ravel(), count)
-
-    def gradient(upstream: np.ndarray) -> np.ndarray:
-        return np.full(array.shape, _policy.quotient(upstream.reshape(1), count))
-
-    return _OfLogprobs.apply(values, value, gradient)
+    _check_f32(values, "values")
+    if isinstance(count, Tensor):
+        return mean_over(values, count.to(values.device), 0.0)
+    return mean_over(values, None, float(values.numel() if count is None else count))

@@ -1,11 +1,11 @@
 """The head as a module."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from isologit import _deferred
 from isologit._cross_entropy import linear_cross_entropy
 from isologit._inputs import Lora
 from isologit._logits import logits
@@ -21,7 +21,8 @@ class LMHead(nn.Module):
     `lora` is a low-rank addition (a, b, scale), of the parameters of an adapter: everything has it, and it trains.
     """
 
-    defers = False  # while a model of Transformers is called with labels: logits are made when they are looked at
+    # What forward does in the place of logits, while a model of Transformers is called with labels.
+    instead: Callable[[Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -60,10 +61,10 @@ class LMHead(nn.Module):
         return self.weight.shape[0]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return _deferred.defer(self, hidden) if self.defers else self.plain_logits(hidden)
+        return self.plain_logits(hidden) if self.instead is None else self.instead(hidden)
 
     def plain_logits(self, hidden: Tensor) -> Tensor:
-        """What forward gives, and makes at once where it does not defer."""
+        """What forward gives, unless it does something else instead."""
         own = {"bias": self.bias, "vocab_size": self.vocab_size, "lora": self.lora, "gradients": self.gradients}
         return logits(hidden, self.weight, dtype=torch.float32, **own)
 

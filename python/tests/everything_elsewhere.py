@@ -10,7 +10,7 @@ from test_forward_training import tokens
 
 import isologit
 from isologit import forward, hf, losses, parallel
-from isologit._deferred import causal_lm_loss, defer
+from isologit._labels import causal_lm_loss, defer
 from isologit._score import OUTPUTS
 from isologit.nn import LMHead
 

@@ -69,14 +69,6 @@ def of_labels(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     return out.loss.detach()
 
 
-def of_logits(module: nn.Module, ids: torch.Tensor) -> torch.Tensor:
-    """The loss that Transformers makes of a head's logits, where its weight is there for their sake alone."""
-    out = module(input_ids=ids, labels=ids, num_items_in_batch=ITEMS)
-    out.loss.backward()
-    assert type(out.logits) is torch.Tensor
-    return out.loss.detach()
-
-
 def ddp(module: nn.Module) -> nn.Module:
     return DistributedDataParallel(module)
 
@@ -97,24 +89,14 @@ def fsdp2_head(model: nn.Module) -> nn.Module:
     return fsdp2(model)
 
 
-def hooked() -> nn.Module:
-    """A model that does not defer."""
-    model = model_of("head", tied=False)
-    model.lm_head.register_forward_hook(lambda *_: None)
-    return model
-
-
 class Case(NamedTuple):
-    """make: of one process's model; wrapped: of a rank's, where that is another."""
-
     make: Callable[[], nn.Module]
     step: Callable[[nn.Module, torch.Tensor], torch.Tensor]
     wrap: Callable[[nn.Module], nn.Module]
-    wrapped: Callable[[], nn.Module] | None = None
 
 
-def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module], family: str = "Qwen3") -> Case:
-    return Case(lambda: model_of(scope, family=family), of_labels, wrap)
+def with_labels(scope: str, wrap: Callable[[nn.Module], nn.Module], family: str = "Qwen3", tied: bool = True) -> Case:
+    return Case(lambda: model_of(scope, tied, family), of_labels, wrap)
 
 
 CASES = {
@@ -128,7 +110,7 @@ CASES = {
     "labels, capped, fsdp2": with_labels("head", fsdp2, "Gemma2"),
     "labels, model, ddp": with_labels("model", ddp_unused),
     "labels, model, fsdp2": with_labels("model", fsdp2),
-    "labels, fsdp2 of the head": Case(hooked, of_logits, fsdp2_head, lambda: model_of("head", tied=False)),
+    "labels, fsdp2 of the head": with_labels("head", fsdp2_head, tied=False),
 }
 
 
@@ -148,7 +130,7 @@ def different(a: torch.Tensor, b: torch.Tensor) -> int:
 
 def differences(rank: int, case: Case) -> dict[str, int]:
     results, gradients = expected(case)
-    module = (case.wrapped or case.make)()
+    module = case.make()
     found = {"result": different(case.step(case.wrap(module), IDS[rank : rank + 1]), results[rank])}
     for name, parameter in module.named_parameters():
         gradient = parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad

@@ -11,7 +11,7 @@ import foreign
 import forked
 import torch
 import torch.distributed as dist
-from adapters import BARE, SKYRL, installed
+from adapters import BARE, SKYRL, installed, recorded
 
 import isologit
 from isologit import integrations
@@ -185,6 +185,29 @@ def of_skyrl(tied: bool, sequence: bool) -> dict[str, float]:
     return found | beside_megatron(of, logprobs, IDS.roll(-1, 1))
 
 
+def of_nemo_rl(tied: bool, sequence: bool) -> dict[str, float]:
+    """Called as the forward that NeMo-RL gives a GPTModel for its fused loss calls it: with the hidden states of this
+    rank's part of the sequence, and ids that it shifts itself."""
+    of, rank = split(tied, sequence, IDS), dist.get_rank()
+    hidden = of.model(*of.inputs, output_processor=lambda *, hidden_states, **_: hidden_states)
+    ids = {"vocab_start_index": rank * (VOCAB // RANKS), "vocab_end_index": (rank + 1) * (VOCAB // RANKS)}
+    groups = {"tp_group": dist.group.WORLD, "cp_group": dist.new_group([rank], use_local_synchronization=True)}
+    with recorded("nemo_rl"), installed(integrations.nemo_rl):
+        function = importlib.import_module("nemo_rl.distributed.model_utils").from_parallel_hidden_states_to_logprobs
+        called = (hidden, of.weight, None, IDS)
+        try:
+            logprobs = function(*called, **ids, **groups, inference_only=False, chunk_size=3)
+        except NotImplementedError as error:
+            return {"not refused": float(sequence or "set sequence_parallel" not in str(error))}
+        if not sequence:
+            return {"not refused": 1.0}
+        alone = function(*called, **ids, **groups, inference_only=True, chunk_size=3)
+    right = isologit.linear_logprobs(of.whole(hidden).transpose(0, 1)[:, :-1], gathered(of.weight), IDS[:, 1:])
+    found = {"logprobs": different(logprobs, right.logprobs), "logprobs alone": different(alone, logprobs)}
+    assert not alone.requires_grad
+    return found | beside_megatron(of, logprobs, IDS.roll(-1, 1))
+
+
 def of_verl(tied: bool, sequence: bool) -> dict[str, float]:
     """Its output_processor, of one packed batch."""
     module = importlib.import_module("verl.models.mcore.model_forward_fused")
@@ -225,7 +248,7 @@ def work(rank: int) -> dict[str, dict[str, float]]:
         for tied in (True, False):
             for sequence in (True, False):
                 name = f"{'tied' if tied else 'untied'}, {'sequence' if sequence else 'tensor'} parallel"
-                for of in (of_megatron, of_exact, of_skyrl, of_verl):
+                for of in (of_megatron, of_exact, of_skyrl, of_nemo_rl, of_verl):
                     found[f"{of.__name__}, {name}"] = of(tied, sequence)
         found["of_its_own_test"] = of_its_own_test()
     return found

@@ -66,14 +66,16 @@ def test_a_split_vocabulary_is_refused(group, monkeypatch):
     monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
     z, ids = torch.zeros(8, VOCAB), torch.arange(8)
     hidden, weight = torch.zeros(8, 16), torch.zeros(VOCAB, 16)
-    for call in (
-        lambda: integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0),
-        lambda: integrations.nemo_rl.from_parallel_hidden_states_to_logprobs(
-            hidden[:, None], weight, True, ids[None], 0, VOCAB, group
-        ),
+    of_hidden = integrations.nemo_rl.from_parallel_hidden_states_to_logprobs
+    called = (hidden[:, None], weight, True, ids[None], 0, VOCAB)
+    with pytest.raises(NotImplementedError, match="tp_group has 2 ranks; expected one"):
+        integrations.slime.calculate_log_probs_and_entropy(z, ids, group, log_prob_keep_mask=z > 0)
+    with pytest.raises(NotImplementedError, match="cp_group has 2 ranks; expected one"):
+        of_hidden(*called, group, cp_group=group)
+    with pytest.raises(
+        NotImplementedError, match="hidden states of 8 positions on each of 2 ranks, and 8 ids; expected"
     ):
-        with pytest.raises(NotImplementedError, match="group has 2 ranks; expected one"):
-            call()
+        of_hidden(*called, group)
     with pytest.raises(NotImplementedError, match="hidden states of several ranks that Megatron has not gathered"):
         integrations.verl.linear_cross_entropy(hidden.requires_grad_(), weight, ids, 1.0, "none", group)
 

@@ -27,10 +27,10 @@ def _words(tensor: Tensor) -> Tensor:
     return tensor.contiguous().view(torch.int8)
 
 
-def _sum(tensor: Any) -> int:
+def of(tensor: Any) -> int:
     """Changes with any single value, and with any order of the rows."""
     if _inputs.is_f8(tensor):
-        return (_sum(tensor.values) + 3 * _sum(tensor.scale)) % 2**63
+        return (of(tensor.values) + 3 * of(tensor.scale)) % 2**63
     if tensor is None or tensor.numel() == 0:
         return 0
     sums = _words(tensor.detach()).sum(-1, dtype=torch.int64).reshape(-1)
@@ -41,8 +41,8 @@ def _sum(tensor: Any) -> int:
 def fingerprint(head: HeadArgs, support: SupportArgs, token_ids: Tensor | None) -> Tensor:
     """Of hidden, weight, bias, temperatures, and all others; as doubles of these bits."""
     factors = (head.lora_a, head.lora_b)
-    others = [_sum(values) * (2 * place + 1) for place, values in enumerate((*support, token_ids, *factors))]
-    sums = [*map(_sum, head[:4]), sum(others) % 2**63]
+    others = [of(values) * (2 * place + 1) for place, values in enumerate((*support, token_ids, *factors))]
+    sums = [*map(of, head[:4]), sum(others) % 2**63]
     return torch.tensor(sums, dtype=torch.int64).view(torch.float64)
 
 

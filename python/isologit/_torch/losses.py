@@ -1,11 +1,11 @@
-"""isologit::losses: from scores to losses, and back."""
+"""isologit::losses and isologit::mean_over: from scores to losses, and back."""
 
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from isologit import _cross_entropy
+from isologit import _cross_entropy, _policy
 from isologit._cross_entropy import LossOptions
 from isologit._torch.schema import operator
 
@@ -64,3 +64,28 @@ _losses_backward = operator(
     _run_backward,
     _like_upstream,
 )
+
+
+def _quotient(values: Tensor, count: Tensor | None, number: float) -> Tensor:
+    return values.new_tensor(_policy.quotient(values.cpu().numpy().ravel(), number if count is None else float(count)))
+
+
+def _setup_mean(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, count, ctx.number = inputs
+    ctx.save_for_backward(count)
+    ctx.shape = values.shape
+
+
+def _backward_mean(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    of_each = mean_over(upstream.reshape(1), ctx.saved_tensors[0], ctx.number)
+    return of_each.expand(ctx.shape).contiguous(), None, None
+
+
+# The real sum of f32 values over a tensor's or another number, rounded once.
+mean_over = operator(
+    "mean_over",
+    "(Tensor values, Tensor? count, float number) -> Tensor",
+    _quotient,
+    lambda values, *_: values.new_empty(()),
+)
+mean_over.register_autograd(_backward_mean, setup_context=_setup_mean)

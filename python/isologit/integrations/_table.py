@@ -181,7 +181,7 @@ PACKAGES: dict[str, Package] = {
 }
 
 _MODELS = "../python.md#a-module-and-models-of-transformers"
-# Of hf.install: the loss in whose place isologit._deferred has its own.
+# Of hf.install: the loss in whose place isologit._labels has its own.
 TRANSFORMERS = Package(
     "transformers",
     "5.24.0",

@@ -3,12 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from isologit import Scores
-from isologit.integrations._ranks import functions_over, has_several_ranks
+from isologit.integrations._ranks import functions_over, has_several_ranks, score_of_a_part
 
 calls = 0
 
@@ -45,38 +43,5 @@ def output_processor(
         options = {"scale": config.mup_output_mult, **options}
     bias = getattr(output_layer, "bias", None)
     if getattr(output_layer, "sequence_parallel", False) and has_several_ranks(group):
-        return _of_a_part(hidden_states.transpose(0, 1), weight, labels, bias, group, options)
+        return score_of_a_part(hidden_states.transpose(0, 1), weight, labels, group, bias=bias, **options)
     return functions.score(hidden_states.transpose(0, 1), weight, labels, bias=bias, **over, **options)
-
-
-def _of_a_part(
-    hidden: Tensor, weight: Tensor, labels: Tensor | None, bias: Tensor | None, group: Any, options: dict[str, Any]
-) -> Scores:
-    """Of hidden [b, s / ranks, H]: each rank scores its part, as rows of its own, and has the others' results too."""
-    from isologit import parallel
-
-    length = hidden.shape[1]
-    part = slice(length * dist.get_rank(group), length * (dist.get_rank(group) + 1))
-    temperature = options.get("temperature")
-    if isinstance(temperature, Tensor) and temperature.ndim == 2:
-        options = {**options, "temperature": temperature[:, part]}
-    own = None if labels is None else labels[:, part]
-    scores = parallel.score(hidden, weight, own, bias=bias, group=group, rows="own", **options)
-    results = {name: value for name, value in scores._asdict().items() if value is not None and name != "counts"}
-    return scores._replace(**{name: _Gathered.apply(value, part, group) for name, value in results.items()})
-
-
-class _Gathered(torch.autograd.Function):
-    """Results [b, s, ...] of all parts of the sequence. Their upstream is the same on all ranks: each takes its own."""
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, part: slice, group: Any) -> Tensor:
-        ctx.part = part
-        own = own.contiguous()
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(parts, own, group=group)
-        return torch.cat(parts, 1)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return upstream[:, ctx.part], None, None

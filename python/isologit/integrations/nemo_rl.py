@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from isologit import linear_logprobs
 from isologit.integrations._adapter import Adapter
-from isologit.integrations._ranks import refuse_shards
+from isologit.integrations._ranks import has_several_ranks, score_of_a_part
 
 
 def from_parallel_hidden_states_to_logprobs(
@@ -21,13 +22,29 @@ def from_parallel_hidden_states_to_logprobs(
     cp_group: Any = None,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Hidden [S, B, H] and ids [B, S]: the logprobs [B, S - 1] of each id but the first."""
-    refuse_shards(tp_group, "tp_group")
-    refuse_shards(cp_group, "cp_group")
-    hidden = tensor_parallel_hidden_states[:-1].transpose(0, 1)
+    """Hidden [S, B, H] and ids [B, S]: the logprobs [B, S - 1] of each id but the first.
+
+    Over a tensor-parallel group hidden is this rank's part of the sequence, [S / ranks, B, H], and has the gradient of
+    that; all ranks have the logprobs. Without sequence_parallel there are no parts, which NeMo-RL's own does not take.
+    """
+    if has_several_ranks(cp_group):
+        raise NotImplementedError(
+            f"cp_group has {dist.get_world_size(cp_group)} ranks; expected one: as NeMo-RL's own, this takes no "
+            "sequence that is split by context parallelism"
+        )
+    hidden, weight = tensor_parallel_hidden_states.transpose(0, 1), output_weight_layer
     if inference_only:
-        hidden, output_weight_layer = hidden.detach(), output_weight_layer.detach()
-    return linear_logprobs(hidden, output_weight_layer, target[:, 1:], vocab_size=vocab_end_index).logprobs
+        hidden, weight = hidden.detach(), weight.detach()
+    if not has_several_ranks(tp_group):
+        return linear_logprobs(hidden[:, :-1], weight, target[:, 1:], vocab_size=vocab_end_index).logprobs
+    ranks, length = dist.get_world_size(tp_group), target.shape[1]
+    if hidden.shape[1] * ranks != length:
+        raise NotImplementedError(
+            f"hidden states of {hidden.shape[1]} positions on each of {ranks} ranks, and {length} ids; expected a part "
+            "of the sequence on each: set sequence_parallel, or a tensor-parallel size of 1"
+        )
+    following = nn.functional.pad(target[:, 1:], (0, 1), value=-100)
+    return score_of_a_part(hidden, weight, following, tp_group, first_id=vocab_start_index).logprobs[:, :-1]
 
 
 adapter = Adapter("nemo_rl", from_parallel_hidden_states_to_logprobs=from_parallel_hidden_states_to_logprobs)
