@@ -9,14 +9,15 @@
 
 namespace isologit::detail::base {
 
-// Uninitialised bytes at a 64-byte boundary. An empty buffer holds no memory.
+// Uninitialised bytes at a 64-byte boundary. An empty buffer holds no memory. Large ones lie in huge pages where the
+// system has them (aligned.cpp).
 class AlignedBuffer {
  public:
   static constexpr std::size_t alignment = 64;
 
   AlignedBuffer() = default;
   // Throws std::bad_alloc.
-  explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes == 0 ? nullptr : allocate(bytes)), size_(bytes) {}
+  explicit AlignedBuffer(std::size_t bytes);
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
@@ -41,10 +42,9 @@ class AlignedBuffer {
 
  private:
   struct Free {
-    void operator()(void* bytes) const { ::operator delete (bytes, std::align_val_t{alignment}); }
+    std::align_val_t boundary;  // that the bytes were asked for at
+    void operator()(void* bytes) const { ::operator delete(bytes, boundary); }
   };
-
-  static void* allocate(std::size_t bytes) { return ::operator new (bytes, std::align_val_t{alignment}); }
 
   template <class T>
   void* address() const {

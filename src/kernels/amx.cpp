@@ -18,6 +18,12 @@
 // ns a logit: H=4096 16 rows 106 and 93, 64 rows 52 and 40, 256 rows 46 and 32; H=1024 32 and 26, 15 and 12, 9.8
 // and 8.0. Of 256 rows 0.6 are multiply_part (in which a third waits for L3), 0.12 taking the weight apart.
 //
+// Block and scratch in huge pages (base/aligned.cpp) took 0.95 of that. Tried after it, in turns, medians of the least
+// CPU ns a logit in six or seven runs, 256 rows of H=4096: as it is 30.1; four steps 32.8, two 38; hidden's next piece
+// fetched evenly into L2, each line 31.8 (four steps), two lines of each sixteen or eight, for the processor's own
+// prefetcher to fetch the others, 30.8 (eight steps), 30.5 and 29.7 (four); the weight's digits of one piece at a
+// time, 98 KB where those of all pieces are 786, rows looked through and later taken apart, 35 beside 31 of that hour.
+//
 // Why not four products, the lowest digits apart as avx512_vnni.cpp has them: five products that are saved are 20
 // cycles a logit of 4096 elements (64 steps of 80 for 256 logits). What takes their place are some 45 places on either
 // side, 5 and 9 instructions for sixteen logits, 20 cycles by count and 50 measured there. Six products (the lowest

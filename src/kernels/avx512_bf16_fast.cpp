@@ -15,6 +15,13 @@
 // half as long, CPU time as a multiple of torch's bf16 pipeline confined to AVX512-BF16 in the same run, for 1, 4, 16,
 // 64 and 256 rows: 0.73, 0.76, 0.89, 1.05, 1.17; avx512_fast 0.65, 0.71, 0.95, 0.87, 0.95. Weight rows are read where
 // they lie up to 64 hidden rows: nothing is to be widened.
+//
+// Why it loses to avx512_fast there from 64 rows on: a product is four operations of that Xeon, two of which go to port
+// 5 alone and two to port 0 or 5, so that it occupies for two cycles the ports that do four multiply-adds of f32
+// meanwhile: 16 multiply-adds of bf16 a cycle, 32 of f32. Measured in loops of independent instructions, cycles:
+// VDPBF16PS 2.0 (of 256 bits too; latency 8), a multiply-add of f32 0.5; a product with one, two and three VPERMD (port
+// 5 alone) 3.1, 4.1 and 5.2, with one and two VPSRLD (port 0 alone) 2.6 and 3.1, with one to three VPADDD (either) 2.6,
+// 3.1 and 3.7, with one multiply-add of f32 2.6. So AMX, or f32, is to be taken there.
 #include <immintrin.h>
 
 #include <algorithm>

@@ -159,6 +159,7 @@ struct Panel {
     const V factor = Vector::load(values);
     for (std::size_t i = 0; i < kSums; ++i) sum[i] = factor;
     for (std::int64_t step = 0; step < steps; ++step) {
+#pragma GCC unroll 32  // or GCC 12 keeps the sums in memory
       for (std::size_t i = 0; i < kSums; ++i) sum[i] = Vector::multiply_add(sum[i], factor, factor);
     }
     V total = factor;

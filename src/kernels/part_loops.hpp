@@ -9,6 +9,12 @@
 // than 2^-66 for each column. Of a panel, sum |a| ‖b‖ is at least 2^-40, the greatest |a| times the least of the
 // greatest elements of a row, so that these are 2^-23 of it. The sums are within 2^-16.7 of sum |a| ‖b‖; dz, within
 // 2^-18 of the real one, makes that 2^-16.2.
+//
+// Why AMX alone has such loops. Two products, of hi and lo, stand for one of f32. A Zen 4 multiplies pairs of bf16
+// (VDPBF16PS) at 234 GFLOP/s a core and f32 at half of that: 117 useful beside 117, and parts are to be packed besides.
+// A Xeon multiplies them at half of f32's rate (kernels/avx512_bf16_fast.cpp), a quarter of which would be useful. Four
+// VNNI products of 8-bit digits, two a side, make 117 on a Zen 4 as well, and two digits do not keep the bound: nothing
+// is left of a dz beside one that is 2^16 times as great, as those of ids that were picked are.
 #pragma once
 
 #include <bit>

@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cinttypes>
 #include <cstdint>
+#include <cstdio>
+#include <fstream>
 #include <limits>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -46,10 +50,42 @@ TEST(AlignedBuffer, MovesItsMemory) {
   EXPECT_EQ(constant.as<double>()[2], 2.5);
 }
 
+#if defined(__linux__)
+// What the system tells of the memory at an address (smaps), its line of flags.
+std::string flags_at(const void* address) {
+  std::ifstream maps("/proc/self/smaps");
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t first = 0;
+    std::uintptr_t last = 0;
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &first, &last) == 2) inside = first <= at && at < last;
+    if (inside && line.starts_with("VmFlags:")) return line + " ";
+  }
+  return "";
+}
+
+TEST(AlignedBuffer, AsksForHugePagesWhereItIsLarge) {
+  if (!std::string_view(SANITIZERS).empty()) GTEST_SKIP() << "sanitizers see the ends of buffers of small pages";
+  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled")) GTEST_SKIP() << "the system has no huge pages";
+  constexpr std::size_t kHugePage = 2 << 20;
+  for (const std::size_t bytes : {kHugePage / 2, kHugePage + 1, 5 * kHugePage}) {
+    const AlignedBuffer large(bytes);
+    const char* first = large.as<char>();
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(first) % kHugePage, 0U) << bytes;
+    EXPECT_NE(flags_at(first).find(" hg "), std::string::npos) << bytes << ": " << flags_at(first);
+    EXPECT_NE(flags_at(first + bytes - 1).find(" hg "), std::string::npos) << bytes;
+  }
+}
+#endif
+
 TEST(AlignedBuffer, ThrowsBadAllocWhenThereIsNoMemory) {
   if (!std::string_view(SANITIZERS).empty()) GTEST_SKIP() << "sanitizers end the process at an absurd size";
-  volatile std::size_t too_many = std::numeric_limits<std::size_t>::max() / 2;
-  EXPECT_THROW(AlignedBuffer{too_many}, std::bad_alloc);
+  for (const std::size_t size :
+       {std::numeric_limits<std::size_t>::max() / 2, std::numeric_limits<std::size_t>::max()}) {
+    volatile std::size_t too_many = size;
+    EXPECT_THROW(AlignedBuffer{too_many}, std::bad_alloc) << size;
+  }
 }
 
 }  // namespace
