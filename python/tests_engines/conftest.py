@@ -45,6 +45,14 @@ def untied_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def whole_head(untied_model: Path) -> Any:
+    """[4091, 128], of which each of several ranks has a part."""
+    from safetensors.torch import load_file
+
+    return load_file(untied_model / "model.safetensors")["lm_head.weight"]
+
+
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Any]]:
     """Starts an engine; it is gone when the file's tests are done, or when the next is started."""

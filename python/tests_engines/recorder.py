@@ -119,8 +119,12 @@ class Recorder:
         weight = self.get_model().lm_head.weight
         weight.data[rows] = -weight.data[rows]
 
-    def mutate(self, name: str) -> None:
-        """Puts something wrong, which a test must notice, in the place of what is right, until repair()."""
+    def mutate(self, name: str, rank: int | None = None) -> None:
+        """Puts something wrong, which a test must notice, in the place of what is right, until repair(). rank: the only
+        one that goes wrong."""
+        self.repair = lambda: None
+        if rank not in (None, self.rank):
+            return
         layer, sampler = self.get_model().logits_processor, self.model_runner.sampler
         layer = getattr(layer, "base_layer", layer)  # in the wrapper for LoRA
         right_head, right_logprobs = layer._apply_head, sampler.compute_logprobs

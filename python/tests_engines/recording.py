@@ -12,8 +12,9 @@ import isologit
 
 
 class Recording:
-    def __init__(self, engine: Any, folder: Path) -> None:
-        self._engine, self._folder = engine, folder
+    def __init__(self, engine: Any, folder: Path, whole: torch.Tensor | None = None) -> None:
+        """whole: the head's weight where each of several ranks has a part."""
+        self._engine, self._folder, self._whole = engine, folder, whole
 
     def __enter__(self) -> "Recording":
         self._engine.collective_rpc("head_weight", args=(str(self._folder / "weight"),))
@@ -23,7 +24,7 @@ class Recording:
     def __exit__(self, *error: object) -> None:
         self._engine.collective_rpc("recorded", args=(str(self._folder / "rows"),))
         self.steps, self.prompts = torch.load(self._folder / "rows")
-        self.weight = torch.load(self._folder / "weight")
+        self.weight = torch.load(self._folder / "weight") if self._whole is None else self._whole
 
     def rows(self, output: Any, completion: Any, kind: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(hidden, logits) for each token of a completion. kind: "logits", the model's, "given", what the sampler was
@@ -49,6 +50,7 @@ class Recording:
                 for row, token, returned in zip(rows, completion.token_ids, completion.logprobs, strict=True):
                     assert token in returned
                     found += self.wrong_of_row(*row, returned, kind == "logits")
+                    found += self.wrong_rank(row[1], token, returned[token])
                     count += len(returned)
         assert count > 0
         return found
@@ -68,6 +70,11 @@ class Recording:
             if expected.bits(head.logprobs[0]) != expected.bits(values):
                 found.append(f"ids {ids}: {values}, not linear_logprobs, {head.logprobs[0].tolist()}")
         return found
+
+    def wrong_rank(self, logits: torch.Tensor, token: int, returned: Any) -> list[str]:
+        """vLLM's rank of a sampled token: how many logprobs are at least as great."""
+        rank = int((isologit.log_softmax(logits.float()) >= returned.logprob).sum())
+        return [] if returned.rank == rank else [f"id {token} has rank {returned.rank}, not {rank}"]
 
     def wrong_logits(self, most: int = 4) -> int:
         """Logits, of some rows, that are not the exact sum of products rounded once."""

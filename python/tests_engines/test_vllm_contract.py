@@ -11,10 +11,14 @@ from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
+from vllm.v1.sample import rejection_sampler
 from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
 from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu.sample import logprob
+from vllm.v1.worker.gpu.sample import sampler as v2_sampler
+from vllm.v1.worker.gpu.sample.states import SamplingStates
+from vllm.v1.worker.gpu.spec_decode import rejection_sampler as v2_rejection_sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerBase, WorkerWrapperBase
 
@@ -22,6 +26,15 @@ FOLDER = Path(vllm.__file__).parent
 PROCESS_INPUTS = (
     "self request_id prompt params supported_tasks arrival_time lora_request tokenization_kwargs trace_headers "
     "priority data_parallel_rank resumable session_id kv_hints"
+)
+REJECTION_SAMPLE = (
+    "draft_token_ids num_draft_tokens max_spec_len cu_num_draft_tokens draft_probs target_logits bonus_token_ids "
+    "sampling_metadata synthetic_mode synthetic_conditional_rates use_fp64_gumbel"
+)
+SAMPLE_RANDOM = "self processed_logits expanded_idx_mapping idx_mapping_np pos top_k top_p use_fused_sampler"
+VERIFY = (
+    "self logits draft_logits draft_sampled pos cu_num_logits idx_mapping idx_mapping_np expanded_idx_mapping "
+    "expanded_local_pos seq_lens_upper_bound_np verify_draft_sampled"
 )
 COMPUTE_TOPK_SCORES = (
     "logits num_logprobs sampled_token_ids cu_num_logits logprob_token_ids_state expanded_idx_mapping "
@@ -50,6 +63,13 @@ COMPUTE_TOPK_SCORES = (
         (MinPLogitsProcessor, "apply", "self logits"),
         (logprob, "compute_token_logprobs", "logits token_ids"),
         (logprob, "compute_topk_scores", COMPUTE_TOPK_SCORES),
+        (rejection_sampler, "apply_sampling_constraints", "logits cu_num_draft_tokens sampling_metadata"),
+        (rejection_sampler, "rejection_sample", REJECTION_SAMPLE),
+        (rejection_sampler.RejectionSampler, "forward", "self metadata draft_probs logits sampling_metadata"),
+        (v2_sampler.Sampler, "add_request", "self req_idx sampling_params"),
+        (v2_sampler.Sampler, "_sample_random", SAMPLE_RANDOM),
+        (v2_rejection_sampler.RejectionSampler, "_verify", VERIFY),
+        (SamplingStates, "apply_min_p", "self logits expanded_idx_mapping idx_mapping_np"),
         (TopKTopPSampler, "forward_native", "self logits generators k p"),
         (TopKTopPSampler, "forward_cpu", "self logits generators k p"),
         (WorkerWrapperBase, "initialize_from_config", "self kv_cache_configs"),
@@ -134,6 +154,23 @@ def test_what_draws_take_from_the_runner():
     booked = inspect.getsource(GPUModelRunner._bookkeeping_sync)
     assert "start_idx = self.input_batch.num_tokens_no_spec[req_idx]" in booked  # where the drawn token is put
     assert booked.index("sampled_token_ids") < booked.index("num_tokens_no_spec")
+
+
+def test_what_draws_take_from_the_v2_runner():
+    sample = inspect.getsource(v2_sampler.Sampler.sample)
+    assert "skip_top_k_top_p=True" in sample and "self._sample_random(" in sample
+    assert "self.sampling_states.apply_min_p(" in inspect.getsource(v2_sampler.Sampler.apply_sampling_params)
+    warm_up = (FOLDER / "v1/worker/gpu/warmup.py").read_text()
+    assert 'f"_warmup_{i}_"' in warm_up and 'req_id_prefix: str = "_v2_mixed_warmup"' in warm_up
+    call = inspect.getsource(v2_sampler.Sampler.__call__)
+    assert "pos = input_batch.positions[input_batch.logits_indices]" in call  # of the token before what is drawn
+
+
+def test_how_drafts_are_accepted():
+    """By two functions of the module, and from the rows that the plugin takes for drafts' and for bonus tokens'."""
+    source = inspect.getsource(rejection_sampler.RejectionSampler.forward)
+    assert source.count("apply_sampling_constraints(") == source.count("rejection_sample(") == 1
+    assert "logits[bonus_logits_indices]" in source and "logits[target_logits_indices]" in source
 
 
 def test_the_processed_mode_that_the_plugin_asks_for():

@@ -2,6 +2,7 @@
 it was batched, chunked or preempted with."""
 
 import logging
+import types
 
 import expected
 import numpy as np
@@ -160,6 +161,16 @@ def test_wrong_draws_would_be_noticed(engine, recording, mutant):
     finally:
         engine.collective_rpc("repair")
     assert wrong(recording, outputs, params) != []
+
+
+def test_the_warm_up_of_the_sampler(engine, monkeypatch):
+    """As vLLM does it on a GPU, after the plugin has started: rows of no request."""
+    import torch
+
+    runner = engine.llm_engine.model_executor.driver_worker.worker.model_runner
+    monkeypatch.setattr(runner, "input_batch", types.SimpleNamespace(num_reqs=0))
+    with torch.inference_mode():
+        runner._dummy_sampler_run(torch.ones(3, 128, dtype=torch.bfloat16))
 
 
 def test_a_seed_of_more_than_64_bits_is_refused(engine):

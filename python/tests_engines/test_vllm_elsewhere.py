@@ -62,35 +62,85 @@ def logprobs_of_ids(logits, ids):
         _logprobs_v2.take_back()
 
 
-def draws(logits):
-    """As the V1 runner's sampler makes them, with cuts; and the logits that these leave."""
+PARAMS = [{"top_p": 0.9, "top_k": 40 + i, "min_p": 0.001 * i, "seed": i} for i in range(6)]
+
+
+def v1_draws():
+    """In the place of those of a V1 runner of six requests."""
     import numpy as np
     from vllm import SamplingParams
     from vllm.v1.sample.sampler import Sampler
 
-    from isologit.integrations.vllm import _requests
     from isologit.integrations.vllm._draws import ContractDraws
 
-    names = [f"request {i}" for i in range(logits.shape[0])]
-    params = [SamplingParams(top_p=0.9, top_k=40 + i, min_p=0.001 * i, seed=i) for i in range(len(names))]
+    names = [f"request {i}" for i in range(len(PARAMS))]
     batch = types.SimpleNamespace(
         num_reqs=len(names), req_ids=names, num_tokens_no_spec=np.arange(3, 20, dtype=np.int32),
         logitsprocs=types.SimpleNamespace(argmax_invariant=[]),
     )  # fmt: skip
-    requests = {name: types.SimpleNamespace(sampling_params=one) for name, one in zip(names, params, strict=True)}
+    params = [types.SimpleNamespace(sampling_params=SamplingParams(**one)) for one in PARAMS]
+    requests = dict(zip(names, params, strict=True))
     runner = types.SimpleNamespace(sampler=Sampler("processed_logits"), input_batch=batch, requests=requests)
-    drawing = ContractDraws(runner, 0, frozenset({0}))
-    original = _requests.numbers_of
-    _requests.numbers_of = lambda one, name: (one.seed, 5)
+    return runner, ContractDraws(runner, 0, frozenset({0}))
+
+
+def draws(logits):
+    """As the V1 runner's sampler makes them, with cuts; and the logits that these leave."""
+    return v1_draws()[1](logits, {}, None, None)
+
+
+def accepted(logits):
+    """What the V1 runner makes of drafts of two requests, the second greedy; and the logits that cuts leave."""
+    from vllm.v1.sample import rejection_sampler
+
+    from isologit.integrations.vllm import _draws_ahead
+
+    def there(values, dtype=torch.int32):
+        return torch.tensor(values, dtype=dtype).to(logits.device)
+
+    runner, drawing = v1_draws()
+    runner.rejection_sampler = torch.nn.Module.__new__(rejection_sampler.RejectionSampler)
+    torch.nn.Module.__init__(runner.rejection_sampler)
     try:
-        return drawing(logits, {}, None, None)
+        drafting = _draws_ahead.DraftsByDraws(runner, drawing)
+        drafting._requests, drafting._positions = torch.tensor([0, 0, 1, 1]), there([5, 6, 9, 10], torch.int64)
+        metadata = types.SimpleNamespace(all_greedy=False, temperature=there([0.7, 0.0], torch.float32))
+        left = drafting.apply_sampling_constraints(logits[:4].clone(), None, metadata)
+        draft, bonus = drafting._drawn.int(), there([[7], [8]])
+        draft[3] += 1  # is rejected
+        return drafting.rejection_sample(draft, [2, 2], 2, None, None, left, bonus, metadata), left
     finally:
-        _requests.numbers_of = original
+        for name, function in _draws_ahead._vllms.items():
+            setattr(rejection_sampler, name, function)
+
+
+def v2_draws(logits):
+    """As the V2 runner's sampler makes them, the fourth greedy; and the logits that cuts leave."""
+    import numpy as np
+    from vllm import SamplingParams
+    from vllm.v1.worker.gpu.sample.sampler import Sampler
+
+    from isologit.integrations.vllm._draws_v2 import ContractDraws
+
+    sampler = Sampler.__new__(Sampler)
+    temperature = types.SimpleNamespace(np=np.array([1, 1, 1, 0, 1, 1, 1]))
+    sampler.sampling_states = types.SimpleNamespace(max_num_reqs=7, temperature=temperature)
+    states = types.SimpleNamespace(index_to_req_id=dict.fromkeys(range(7), "a request"))
+    runner = types.SimpleNamespace(sampler=sampler, rejection_sampler=None, req_states=states)
+    drawing = ContractDraws(runner, 0, frozenset({0}))
+    drawing._add_request = lambda slot, params: None
+    for slot, one in enumerate(PARAMS):
+        drawing.add_request(slot, SamplingParams(**one))
+    slots, positions = torch.tensor([5, 3, 0, 1, 6, 4], dtype=torch.int32), torch.arange(9, 15)
+    slots, positions = slots.to(logits.device), positions.to(logits.device)
+    return sampler._sample_random(logits, slots, None, positions, None, None, False)
 
 
 def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
     import other_device
+
+    from isologit.integrations.vllm import _requests
 
     elsewhere = other_device.device()
 
@@ -107,11 +157,14 @@ def main() -> None:
         same("head", logits, head(there(hidden), there(weight)))
         same("logprobs", logprobs(logits), logprobs(there(logits)))
         same("logprobs of ids", logprobs_of_ids(logits, ids), logprobs_of_ids(there(logits), there(ids)))
-        drawn, left = draws(logits)
-        found, found_left = draws(there(logits))
-        assert len(set(drawn.tolist())) > 2
-        same("draws", drawn, found)
-        same("what cuts leave", left, found_left)
+        _requests.numbers_of = lambda one, name: (one.seed, 5)
+        for function in (draws, accepted, v2_draws):
+            drawn, left = function(logits)
+            found, found_left = function(there(logits))
+            assert len(set(drawn.flatten().tolist())) > 2
+            same(function.__name__, drawn, found)
+            same(f"what is left of {function.__name__}", left, found_left)
+        assert drawn[1] == logits[1].argmax()
     print("the same")
 
 

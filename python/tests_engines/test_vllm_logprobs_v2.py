@@ -80,3 +80,26 @@ def test_logprobs_of_fixed_ids_of_a_prompt(in_place):
 def test_another_change_is_refused(in_place):
     with pytest.raises(ValueError, match=r"logprob.compute_token_logprobs is isologit\..*; expected vLLM's own"):
         _logprobs_v2.put_in_place(2, _processors.bound())
+
+
+def test_requests_of_the_warm_up_need_no_seed():
+    import types
+
+    from vllm import SamplingParams
+    from vllm.v1.worker.gpu.sample.sampler import Sampler
+
+    from isologit.integrations.vllm._draws_v2 import ContractDraws
+
+    sampler = Sampler.__new__(Sampler)
+    sampler.sampling_states = types.SimpleNamespace(max_num_reqs=2)
+    sampler.add_request = lambda *args: None
+    states = types.SimpleNamespace(index_to_req_id={0: "_warmup_0_", 1: "someone's"})
+    runner = types.SimpleNamespace(sampler=sampler, rejection_sampler=None, req_states=states)
+    with pytest.raises(ValueError, match="expected vLLM's own"):  # but for a sampler that another has changed
+        ContractDraws(runner, 0, frozenset({0}))
+    del sampler.add_request
+    draws = ContractDraws(runner, 0, frozenset({0}))
+    draws._add_request = lambda *args: None
+    draws.add_request(0, SamplingParams.for_sampler_warmup())
+    with pytest.raises(RuntimeError, match="the request someone's reached the sampler without a seed"):
+        draws.add_request(1, SamplingParams())

@@ -88,13 +88,16 @@ def test_where_only_temperature_stands_between_they_are_linear_logprobs(engine, 
 def adapter(folder, scale):
     """Of rank 8, on the head alone."""
     generator = torch.Generator().manual_seed(1)
+    a, b = torch.randn(8, 128, generator=generator), scale * torch.randn(4091, 8, generator=generator)
+    return save_adapter(folder, a.bfloat16(), b.bfloat16())
+
+
+def save_adapter(folder, a, b):
+    """As PEFT keeps it, of a scale of 1."""
     name = "base_model.model.lm_head.lora_{}.weight"
-    tensors = {
-        name.format("A"): torch.randn(8, 128, generator=generator).bfloat16(),
-        name.format("B"): (scale * torch.randn(4091, 8, generator=generator)).bfloat16(),
-    }
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": ["lm_head"], "bias": "none"}
+    save_file({name.format("A"): a, name.format("B"): b}, folder / "adapter_model.safetensors")
+    rank = len(a)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["lm_head"], "bias": "none"}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return str(folder)
 

@@ -1,4 +1,4 @@
-"""The OpenAI server, in processes of its own: the same plugin, found by its entry point alone."""
+"""The OpenAI server, of one rank and of two, in processes of its own: the plugin, found by its entry point alone."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import urllib.request
 import expected
 import pytest
 from recording import Recording
+from safetensors.torch import load_file
 from vllm.logprobs import Logprob
 
 PROMPT = "And the LORD said unto Moses, Speak unto"
@@ -31,8 +32,13 @@ class Server:
             return json.loads(answer.read() or "{}").get("results", [])
 
 
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+def ranks(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def server(model, tmp_path_factory):
+def server(model, ranks, tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -40,14 +46,17 @@ def server(model, tmp_path_factory):
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port)]
     command += ["--enforce-eager", "--max-model-len", "256", "--dtype", "bfloat16", "--served-model-name", "tiny"]
     command += ["--worker-extension-cls", "recorder.Recorder", "--return-tokens-as-token-ids", "--max-logprobs", "5"]
+    command += ["--tensor-parallel-size", str(ranks), "--distributed-executor-backend", "mp"]
     command += ["--additional-config", json.dumps({"isologit": {"arithmetic": "exact", "draws": "contract"}})]
     log = tmp_path_factory.mktemp("server") / "log"
     environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    if ranks > 1:
+        environment["VLLM_CPU_OMP_THREADS_BIND"] = "0|1"
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(480):
+        for _ in range(1200):
             assert process.poll() is None, log.read_text()
             try:
                 urllib.request.urlopen(url + "/health", timeout=5)
@@ -55,7 +64,7 @@ def server(model, tmp_path_factory):
             except OSError:
                 time.sleep(0.5)
         else:
-            pytest.fail(f"no answer in 240 s: {log.read_text()}")
+            pytest.fail(f"no answer in 600 s: {log.read_text()}")
         yield Server(url), log
     finally:
         if process.poll() is None:
@@ -63,15 +72,21 @@ def server(model, tmp_path_factory):
             process.wait(60)
 
 
-def test_the_setting_is_logged_once(server):
+@pytest.fixture
+def recording(server, model, tmp_path):
+    return Recording(server[0], tmp_path, load_file(model / "model.safetensors")["model.embed_tokens.weight"])
+
+
+def test_each_worker_logs_the_setting_once(server, ranks):
     lines = [line for line in server[1].read_text().splitlines() if "isologit" in line and "in vLLM" in line]
-    assert len(lines) == 1
-    assert "arithmetic exact, logprobs exact, draws contract, threads automatic, processors" in lines[0]
+    assert len(lines) == ranks
+    for line in lines:
+        assert "arithmetic exact, logprobs exact, draws contract, threads automatic, processors" in line
 
 
-def test_state(server):
-    answer = server[0].collective_rpc("isologit_state")
-    assert "'on': True" in str(answer) and "'arithmetic': 'exact'" in str(answer)
+def test_state(server, ranks):
+    answer = str(server[0].collective_rpc("isologit_state"))
+    assert answer.count("'on': True") == answer.count("'arithmetic': 'exact'") == ranks
 
 
 def logprobs_of(choice: dict) -> list[dict]:
@@ -83,9 +98,8 @@ def logprobs_of(choice: dict) -> list[dict]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_logprobs(server, tmp_path, stream):
+def test_logprobs(server, recording, stream):
     body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 6, "temperature": 0, "logprobs": 4, "stream": stream}
-    recording = Recording(server[0], tmp_path)
     returned: list[dict] = []
     with recording, server[0].post("/v1/completions", body) as answer:
         if stream:
@@ -105,11 +119,10 @@ def test_logprobs(server, tmp_path, stream):
     assert recording.wrong_logits() == 0
 
 
-def test_draws(server, tmp_path):
+def test_draws(server, recording):
     """Seed and index reach the engine's process with the request."""
     seed = 2**63 - 3
     body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 6, "temperature": 1.2, "logprobs": 0, "seed": seed, "n": 2}
-    recording = Recording(server[0], tmp_path)
     with recording, server[0].post("/v1/completions", body | {"top_p": 0.9}) as answer:
         response = json.loads(answer.read())
     for choice in response["choices"]:

@@ -120,20 +120,16 @@ def test_an_unknown_key_stops_the_engine(start, model):
         start(model, {"isologit": {"draw": "contract"}})
 
 
-@pytest.mark.parametrize(
-    ("worker", "is_v2", "message"),
-    [
-        ({}, True, "V2 model runner draws in Triton"),
-        ({"vllm_config": types.SimpleNamespace(speculative_config=object())}, False, "speculative decoding accepts"),
-    ],
-)
-def test_draws_that_cannot_be_made(start, worker, is_v2, message):
+@pytest.mark.parametrize("is_v2", [False, True])
+def test_drafts_that_are_accepted_whatever_is_drawn(start, model, is_v2, monkeypatch):
     from isologit.integrations.vllm import _start
 
-    right = {"vllm_config": types.SimpleNamespace(speculative_config=None)}
-    _start._check_draws(types.SimpleNamespace(**right), False)
-    with pytest.raises(RuntimeError, match=f'{message}.*set "draws": "engine"'):
-        _start._check_draws(types.SimpleNamespace(**right | worker), is_v2)
+    monkeypatch.setattr(_start, "get_pp_group", lambda: types.SimpleNamespace(is_last_rank=True))
+    speculative = types.SimpleNamespace(rejection_sample_method="synthetic")
+    config = types.SimpleNamespace(speculative_config=speculative)
+    worker = types.SimpleNamespace(vllm_config=config, model_runner=None)
+    with pytest.raises(RuntimeError, match=r'accepted at synthetic rates.*rejection_sample_method to "standard"'):
+        _start._put_draws_in_place(worker, is_v2, 0, frozenset({0}))
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ def engine(start, untied_model):
 
 
 @pytest.fixture
-def recording(engine, tmp_path):
-    return Recording(engine, tmp_path)
+def recording(engine, tmp_path, whole_head):
+    return Recording(engine, tmp_path, whole_head)
 
 
 def test_each_rank_uses_the_processors_that_it_is_bound_to(engine):
@@ -31,11 +31,10 @@ def test_each_rank_uses_the_processors_that_it_is_bound_to(engine):
     assert all(state["on"] and state["threads"] == 1 for state in states)
 
 
-def test_logprobs_are_those_of_one_rank(engine, recording, whole_head):
+def test_logprobs_are_those_of_one_rank(engine, recording):
     params = SamplingParams(max_tokens=6, temperature=0, logprobs=5)
     with recording:
         outputs = engine.generate(PROMPTS, params, use_tqdm=False)
-    recording.weight = whole_head
     assert recording.wrong(outputs) == []
     assert recording.wrong_logits(2) == 0
 
@@ -48,7 +47,7 @@ def test_draws(engine, recording):
     assert wrong(recording, outputs, params) == []
 
 
-def test_a_batch_of_all_kinds(engine, recording, whole_head):
+def test_a_batch_of_all_kinds(engine, recording):
     choice = StructuredOutputsParams(choice=["Moses", "Aaron"])
     kinds = [
         SamplingParams(max_tokens=9, temperature=0.9, top_p=0.8, min_p=0.02, seed=4, n=2, logprobs=3),
@@ -57,7 +56,6 @@ def test_a_batch_of_all_kinds(engine, recording, whole_head):
     ]
     with recording:
         outputs = engine.generate(PROMPTS, kinds, use_tqdm=False)
-    recording.weight = whole_head
     assert recording.wrong(outputs[:2]) == []
     assert recording.wrong(outputs[2:], "given") == []
     assert max(len(step["requests"]) for step in recording.steps) > 2
@@ -85,7 +83,6 @@ def test_prompt_logprobs_in_blocks_of_rows(engine, recording, whole_head):
     params = SamplingParams(max_tokens=2, temperature=0, prompt_logprobs=2)
     with recording:
         outputs = engine.generate(prompts_of(66, 200, 1), params, use_tqdm=False)
-    recording.weight = whole_head
     sizes = [len(part["logits"]) for part in recording.prompts]
     assert sorted(sizes) == [1, 7, 64, 64, 64, 64]
     assert all(part["logits"].shape[1] == 2048 for part in recording.prompts)
@@ -122,10 +119,3 @@ def test_prompt_logprobs_without_gathering_are_those_of_gathered_logits(engine, 
     finally:
         engine.collective_rpc("gather_prompts", args=(False,))
     assert len(own) == 65 + 2 + 129 and own == gathered
-
-
-@pytest.fixture(scope="module")
-def whole_head(untied_model):
-    from safetensors.torch import load_file
-
-    return load_file(untied_model / "model.safetensors")["lm_head.weight"]

@@ -70,6 +70,10 @@ def _numbers(params: SamplingParams) -> list[int] | None:
     return (params.extra_args or {}).get(_KEY)
 
 
+def is_numbered(params: SamplingParams) -> bool:
+    return _numbers(params) is not None
+
+
 def numbers_of(params: SamplingParams, request_id: str) -> tuple[int, int]:
     """The seed, as the same bits of a signed number, and the sequence id."""
     numbers = _numbers(params)

@@ -56,8 +56,7 @@ def start(worker: WorkerBase) -> None:
             _refuse(f'"scope" is "model", and {refused} (or set "scope": "head")')
     is_v2 = getattr(worker, "use_v2_model_runner", False)
     if settings.draws == "contract":
-        _check_draws(worker, is_v2)
-        ContractDraws(worker.model_runner, settings.threads, processors)
+        _put_draws_in_place(worker, is_v2, settings.threads, processors)
     if settings.logprobs == "exact":
         if is_v2:
             from isologit.integrations.vllm import _logprobs_v2
@@ -144,12 +143,25 @@ def _check_call(worker: WorkerBase, model: torch.nn.Module, layers: list[Isologi
         _refuse(f"{type(model).__name__}.compute_logits does not call it ({how})")
 
 
-def _check_draws(worker: WorkerBase, is_v2: bool) -> None:
-    engine = 'set "draws": "engine"'
+def _put_draws_in_place(worker: WorkerBase, is_v2: bool, threads: int, processors: frozenset[int]) -> None:
+    runner, speculative = worker.model_runner, worker.vllm_config.speculative_config
+    if not get_pp_group().is_last_rank:
+        return  # no logits come here
+    if speculative is not None and speculative.rejection_sample_method == "synthetic":
+        _refuse(
+            'drafts are accepted at synthetic rates, whatever is drawn, and "draws" is "contract" (set '
+            'rejection_sample_method to "standard", or "draws" to "engine")'
+        )
     if is_v2:
-        _refuse(f'vLLM\'s V2 model runner draws in Triton, where "draws" of the contract are not made ({engine})')
-    if worker.vllm_config.speculative_config is not None:
-        _refuse(f'speculative decoding accepts tokens by draws of its own, and "draws" is "contract" ({engine})')
+        from isologit.integrations.vllm import _draws_v2
+
+        _draws_v2.ContractDraws(runner, threads, processors)
+        return
+    draws = ContractDraws(runner, threads, processors)
+    if speculative is not None:
+        from isologit.integrations.vllm._draws_ahead import DraftsByDraws
+
+        DraftsByDraws(runner, draws)
 
 
 def state(worker: WorkerBase) -> dict[str, Any]:
