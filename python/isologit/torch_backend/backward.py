@@ -338,10 +338,11 @@ def _make_dhidden(problem: _Problem, dhidden: Tensor) -> None:
         for ids in problem.id_slices():
             weight = products.Rows.of(head.weight[ids])
             dz = problem.block(rows, ids, hidden, weight)
-            dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count))
+            dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count)).contiguous()
+            values = weight.values.contiguous()  # orders of sums are a layout's too
             step = _GROUP if _summed_alike(dz.device, dz.shape[1], size) else 1
             for some in limits.slices(len(dz), step):
-                total[some] += dz[some] @ weight.values
+                total[some] += dz[some] @ values
         places = problem.places[rows].to(dhidden.device)
         dhidden[places] = rounded(total[:count], dhidden.dtype)
 
