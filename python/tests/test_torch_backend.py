@@ -225,6 +225,56 @@ def test_a_device_with_functions_of_f32_is_refused(monkeypatch, untested, name):
         self_test.require(CPU)
 
 
+@pytest.fixture
+def device_like(monkeypatch, untested):
+    """Puts functions of torch in the place of its own."""
+
+    def put(where, name, function):
+        right = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *args, **options: function(right, *args, **options))
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "function", "told"),
+    [
+        (torch.Tensor, "__truediv__", lambda right, x, y: x * right(torch.ones(()).double(), y), "divisions in f64"),
+        (torch.Tensor, "__rtruediv__", lambda right, x, y: right(x, y) * (1 + 2.0**-52), "reciprocals in f64"),
+        (torch.Tensor, "sum", lambda right, x, *a, **k: right(x.float(), *a, **k).double(), "sums of 7 numbers"),
+        (torch.linalg, "vector_norm", lambda right, x, **k: right(x.float(), **k).double(), "the length of 7 numbers"),
+    ],
+    ids=["divisions", "reciprocals", "sums", "lengths"],
+)
+def test_a_device_that_computes_otherwise_is_refused(device_like, where, name, function, told):
+    device_like(where, name, function)
+    with pytest.raises(NotImplementedError, match=f"kernel 'torch' does not run on cpu: {told}"):
+        self_test.require(CPU)
+
+
+@pytest.mark.parametrize(("shape", "told"), [((3, 1), "1 rows"), ((256,), "256 rows")], ids=["batches", "many rows"])
+def test_a_device_whose_products_differ_in_batches_or_of_many_rows_is_refused(device_like, shape, told):
+    def products_of_f32(right, x, y):
+        return right(x.float(), y.float()).double() if x.shape[: len(shape)] == shape else right(x, y)
+
+    device_like(torch.Tensor, "__matmul__", products_of_f32)
+    with pytest.raises(NotImplementedError, match=f"kernel 'torch' does not run on cpu: products of {told}"):
+        self_test.require(CPU)
+
+
+def test_a_device_whose_loops_of_vectors_convert_otherwise_is_refused(device_like):
+    """By way of the nearest f32, but for single numbers and the last of many."""
+
+    def vectors(right, x, dtype):
+        short = right(x, dtype)
+        short[: len(x) // 16 * 16] = x.float().to(dtype)[: len(x) // 16 * 16]
+        return short
+
+    device_like(self_test, "rounded", vectors)
+    with pytest.raises(NotImplementedError, match="in torch.bfloat16 is 1.0 there, expected 1.0078125"):
+        self_test.require(CPU)
+
+
 def test_sums_are_trees_whatever_is_at_hand(monkeypatch):
     z = random(3, 1000) * 5
     whole = folds.sums(z, None)

@@ -1,5 +1,6 @@
 """The forward pass on the torch backend: its own tests, on it; and what is only this backend's."""
 
+import mpmath
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,15 +8,17 @@ import forced_torch  # noqa: E402
 import test_forward  # noqa: E402
 import test_forward_gradients  # noqa: E402
 import test_forward_models  # noqa: E402
+import test_near_ties  # noqa: E402
 from test_forward import normal  # noqa: E402
 
 from isologit import forward  # noqa: E402
 from isologit.torch_backend import limits  # noqa: E402
-from isologit.torch_backend.forward import alike, attention, attention_gradients, gates, rows  # noqa: E402
+from isologit.torch_backend.forward import alike, attention, attention_gradients, gates, rotary, rows  # noqa: E402
 
 for _module, _without in (
     (test_forward, {}),
     (test_forward_gradients, {}),
+    (test_near_ties, {}),
     (
         test_forward_models,
         {
@@ -26,6 +29,12 @@ for _module, _without in (
 ):
     globals().update(forced_torch.tests_of(_module, _without))
 everything_goes_to_the_torch_backend = forced_torch.everything_goes_to_the_torch_backend
+
+
+@pytest.fixture(autouse=True)
+def near_ties_once(monkeypatch):
+    """The core's kernels are tested in test_near_ties; here they are all this backend."""
+    monkeypatch.setattr(test_near_ties, "KERNELS", [""])
 
 
 def operators(dtype=torch.bfloat16, rows=40):
@@ -114,3 +123,46 @@ def test_rows_that_a_vendor_sums_unlike_are_multiplied_alone(monkeypatch):
     finally:
         alike._summed_alike.cache_clear()
     assert attention_gradients._QUERIES < 40  # rows of several tiles were compared
+
+
+def test_angles_of_all_positions_are_within_their_bound():
+    """Also where they are many turns: up to 2^31."""
+    generator = torch.Generator().manual_seed(1)
+    places = torch.cat([2 ** torch.arange(31), torch.randint(0, 2**31, (300,), generator=generator)])
+    frequencies = torch.tensor([1.0, float.fromhex("0x1.921fb6p-1"), 0.3, 2.0**-20])
+    cosine, sine, _ = rotary.turns(places, frequencies)
+    with mpmath.workprec(200):
+        for place, cosines, sines in zip(places.tolist(), cosine[:, 0].tolist(), sine[:, 0].tolist(), strict=True):
+            for frequency, c, s in zip(frequencies.tolist(), cosines, sines, strict=True):
+                angle = place * mpmath.mpf(frequency)
+                error = max(abs(mpmath.cos(angle) - c), abs(mpmath.sin(angle) - s))
+                assert error < 2.0**-49, (place, frequency, error)
+
+
+def test_far_positions_have_the_cores_bits(monkeypatch):
+    places = 2**31 - 1 - torch.arange(2**17)
+    x = normal(len(places), 1, 2, dtype=torch.float32)
+
+    def turned():
+        return forward.rotary(x, places, torch.tensor([1.0]))
+
+    found = turned()
+    monkeypatch.setattr("isologit.torch_backend.takes", lambda arguments: False)
+    assert torch.equal(found, turned())
+
+
+def test_neither_how_many_nor_layouts_show_in_products(monkeypatch):
+    """Of a vendor with other code for operands that lie otherwise."""
+    bmm = torch.bmm
+
+    def unlike(left, right):
+        return bmm(left, right) * (1 + 2.0**-40 * (2 * left.is_contiguous() + right.is_contiguous()))
+
+    monkeypatch.setattr(torch, "bmm", unlike)
+    left, right = (normal(32, *shape, dtype=torch.float64) for shape in ((32, 70), (70, 64)))
+    found = alike.multiply(left, right)
+    apart = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (left, right)]
+    for first in (left, apart[0]):
+        for second in (right, apart[1]):
+            for count in (1, 16, 21, 32):
+                assert torch.equal(alike.multiply(first[:count], second[:count]), found[:count])

@@ -369,10 +369,11 @@ def hidden_sums(problem: _Problem) -> Iterator[tuple[slice, Tensor]]:
         for ids in problem.id_slices():
             weight = products.Rows.of(head.weight[ids])
             dz = problem.block(rows, ids, hidden, weight)
-            dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count))
+            dz = torch.nn.functional.pad(dz, (0, 0, 0, groups * _GROUP - count)).contiguous()
+            values = weight.values.contiguous()  # orders of sums are a layout's too
             step = _GROUP if _summed_alike(dz.device, dz.shape[1], size) else 1
             for some in limits.slices(len(dz), step):
-                total[some] += dz[some] @ weight.values
+                total[some] += dz[some] @ values
         yield rows, total[:count]
 
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 import isologit._torch  # noqa: F401 - so that no function is first called by several threads
 from isologit.torch_backend import products
-from isologit.torch_backend.rounding import rounded, two_sum
+from isologit.torch_backend.rounding import least_of, rounded, two_sum
 from isologit.torch_backend.transforms import FUNCTION_ERROR
 
-FUNCTIONS = ("exp", "log1p", "tanh", "cos", "sin", "sqrt")  # all that the operators take of torch in f64
 _LEAST = 2.0**-149  # of f32
 _GRAIN = 2**15  # elements that torch gives to a thread of the CPU at least
+_FARTHER = "are farther from the real ones than additions can be"
+_COPIES = 67  # of a case, side by side: loops of vectors and what they leave may be different code
 
 
 def require(device: torch.device) -> None:
@@ -36,7 +37,8 @@ def why_not(device: torch.device) -> str:
 def _tested(device: torch.device) -> str:
     """What is wrong with it, or ""."""
     try:
-        return next((wrong for test in (_conversions, _functions, _products) for wrong in test(device)), "")
+        tests = (_conversions, _quotients, _functions, _sums, _products)
+        return next((wrong for test in tests for wrong in test(device)), "")
     except (TypeError, NotImplementedError) as error:  # no f64 at all, or an operation that it lacks
         return str(error).splitlines()[0]
 
@@ -63,13 +65,31 @@ def _conversions(device: torch.device) -> Iterator[str]:
     ]  # fmt: skip
     for value, dtype, expected in cases:
         for sign in (1, -1):
-            got = rounded(torch.tensor([sign * value], dtype=torch.float64, device=device), dtype)
-            if float(got.double().cpu()) != sign * expected:
-                yield f"{sign * value!r} in {dtype} is {float(got.cpu())!r} there, expected {sign * expected!r}"
+            given = torch.full((_COPIES,), sign * value, dtype=torch.float64, device=device)
+            for got in sorted(set(rounded(given, dtype).double().tolist())):
+                if got != sign * expected:
+                    yield f"{sign * value!r} in {dtype} is {got!r} there, expected {sign * expected!r}"
+    for dtype, least in ((torch.float32, _LEAST), (torch.bfloat16, 2.0**-133), (torch.float16, 2.0**-24)):
+        numbers = torch.tensor([[0.0, 1.0] * _COPIES + [least]], dtype=dtype, device=device)
+        if float(least_of(numbers).cpu()) != least:
+            yield f"{least!r} in {dtype} counts as 0 there"
     numbers = torch.tensor([1.0, 2.0**-60], dtype=torch.float64, device=device)
     total, lost = two_sum(numbers[:1], numbers[1:])
     if (float(total.cpu()), float(lost.cpu())) != (1.0, 2.0**-60):
         yield "additions in f64 are not those of IEEE 754"
+
+
+def _quotients(device: torch.device) -> Iterator[str]:
+    """Of tensors: rounding.quotient finds what the nearest number leaves of z."""
+    generator = torch.Generator().manual_seed(1)
+    z, d = torch.randn(2, 4001, generator=generator).double()
+    d = d.abs() * torch.exp2(torch.randint(-20, 20, d.shape, generator=generator))
+    expected = torch.tensor([a / b for a, b in zip(z.tolist(), d.tolist(), strict=True)], dtype=torch.float64)
+    if not torch.equal((z.to(device) / d.to(device)).cpu(), expected):
+        yield "divisions in f64 are not those of IEEE 754"
+    expected = torch.tensor([1 / b for b in d.tolist()], dtype=torch.float64)
+    if not torch.equal((1 / d.to(device)).cpu(), expected):
+        yield "reciprocals in f64 are not those of IEEE 754"
 
 
 def _functions(device: torch.device) -> Iterator[str]:
@@ -99,8 +119,25 @@ def _share(name: str, of_device: Callable, reference: Callable, points: Tensor, 
         yield f"{name}({float(points[error][0])!r}) is {float(got[error][0])!r} there"
 
 
+def _sums(device: torch.device) -> Iterator[str]:
+    """Of rows, over 80 binades; and their lengths, whose squares must neither overflow nor be lost."""
+    generator = torch.Generator().manual_seed(1)
+    for rows, size in ((1, 7), (3, 300), (5, 4099)):
+        x = torch.randn(rows, size, generator=generator).double()
+        x = x * torch.exp2(torch.randint(-40, 40, x.shape, generator=generator))
+        expected = torch.tensor([math.fsum(row) for row in x.tolist()], dtype=torch.float64)
+        if bool(((x.to(device).sum(-1).cpu() - expected).abs() > x.abs().sum(-1) * (size * 2.0**-53)).any()):
+            yield f"sums of {size} numbers in f64 {_FARTHER}"
+        for scale in (1.0, 2.0**-149, 2.0**127):
+            right = scale * math.sqrt(size)
+            got = torch.linalg.vector_norm((x.sign() * scale).to(device), dim=-1).cpu()
+            if bool(((got - right).abs() > right * 2.0**-40).any()):
+                yield f"the length of {size} numbers of {scale!r} is {float(got[0])!r} there"
+
+
 def _products(device: torch.device) -> Iterator[str]:
-    """Terms over 80 binades that cancel, for shapes that vendors have kernels of their own for; and special ones."""
+    """Terms over 80 binades that cancel, for shapes that vendors have kernels of their own for, alone and in batches;
+    and special ones."""
     generator = torch.Generator().manual_seed(1)
     for rows, ids, size in ((1, 1, 300), (1, 40, 96), (5, 9, 257), (40, 7, 128)):
         hidden, weight = (torch.randn(n, size, generator=generator) for n in (rows, ids))
@@ -109,14 +146,36 @@ def _products(device: torch.device) -> Iterator[str]:
         )
         hidden[:, 1::2], weight[:, 1::2] = hidden[:, : size - 1 : 2][:, : size // 2], -weight[:, ::2][:, : size // 2]
         hidden[:, -1] = 2.0**-20
-        got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
         terms = hidden.double()[:, None] * weight.double()
         expected = torch.tensor([[math.fsum(one) for one in row] for row in terms.tolist()], dtype=torch.float64)
-        if bool(((got - expected).abs() > terms.abs().sum(-1) * (size * 2.0**-53)).any()):
-            yield f"products of {rows} rows and {ids} ids in f64 are farther from the real ones than additions can be"
+        for got in _multiplied(hidden, weight, device):
+            if bool(((got - expected).abs() > terms.abs().sum(-1) * (size * 2.0**-53)).any()):
+                yield f"products of {rows} rows and {ids} ids in f64 {_FARTHER}"
         hidden[:, size // 2] = torch.inf
         for factor, told in ((0.0, math.isnan), (1.0, lambda x: x == math.inf), (-1.0, lambda x: x == -math.inf)):
             weight[:, size // 2] = factor
-            got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
-            if not all(map(told, got.reshape(-1).tolist())):
-                yield f"a sum with inf * {factor} is {float(got.reshape(-1)[0])!r} there"
+            for got in _multiplied(hidden, weight, device):
+                if not all(map(told, got.reshape(-1).tolist())):
+                    yield f"a sum with inf * {factor} is {float(got.reshape(-1)[0])!r} there"
+    yield from _large_products(device)
+
+
+def _multiplied(hidden: Tensor, weight: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """[n, v], and in batches [3, n, v], on the CPU."""
+    hidden, weight = hidden.double().to(device), weight.double().to(device)
+    yield products.multiply(hidden, weight).cpu()
+    yield (hidden.expand(3, -1, -1) @ weight.t().expand(3, -1, -1)).cpu()
+
+
+def _large_products(device: torch.device) -> Iterator[str]:
+    """As many as a block of logits has: what is chosen for these may be another algorithm than for few."""
+    rows, ids, size = 256, 512, 1024
+    generator = torch.Generator().manual_seed(1)
+    hidden, weight = (torch.randn(n, size, generator=generator) for n in (rows, ids))
+    hidden, weight = (x * torch.exp2(torch.randint(-20, 20, x.shape, generator=generator)) for x in (hidden, weight))
+    got = products.multiply(hidden.double().to(device), weight.double().to(device)).cpu()
+    n, v = torch.arange(0, rows, 3), torch.arange(0, rows, 3) * 2 % ids
+    terms = hidden[n].double() * weight[v].double()
+    expected = torch.tensor([math.fsum(one) for one in terms.tolist()], dtype=torch.float64)
+    if bool(((got[n, v] - expected).abs() > terms.abs().sum(-1) * (size * 2.0**-53)).any()):
+        yield f"products of {rows} rows and {ids} ids in f64 {_FARTHER}"

@@ -41,9 +41,9 @@ def divided(z: Tensor, divisor: Tensor, dtype: torch.dtype = torch.float32) -> T
 
 
 def _capped(z: Tensor, softcap: float, dtype: torch.dtype) -> tuple[Tensor, int]:
-    # The quotient's rounding changes tanh by no larger share than the quotient.
+    # The quotient's roundings, two where torch multiplies by a reciprocal, change tanh by no larger share than it.
     value = torch.tanh(z.double() / softcap) * softcap
-    error = value.abs() * (FUNCTION_ERROR + 2.0**-51)
+    error = value.abs() * (FUNCTION_ERROR + 2.0**-50)
     result = rounded(value, dtype)
     open_ = (rounded(value - error, dtype) != rounded(value + error, dtype)) & z.isfinite()
     places = open_.nonzero(as_tuple=True)

@@ -1,7 +1,8 @@
 """Products of matrices whose rows are all summed in one order, whatever stands beside them.
 
-A vendor chooses its order of sums by the shape. So products are made of one shape, many at a time, and what is missing
-is filled up with zeros; and each shape is looked at once: equal rows must give equal bits, in every place.
+A vendor chooses its order of sums by the shape, and by the layout in memory. So products are made of one shape, of
+contiguous operands, many at a time, and what is missing is filled up with zeros; and each shape is looked at once:
+equal rows must give equal bits, in every place.
 """
 
 import functools
@@ -16,6 +17,7 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     """[n, r, c] of left [n, r, k] and right [n, k, c], f64. The bits of a row depend on it, on its `right`, on r, k and
     c."""
     count, rows, size = left.shape
+    left, right = left.contiguous(), right.contiguous()  # padding by nothing would keep another layout
     if not _summed_alike(left.device, rows, size, right.shape[2]):
         return torch.stack([torch.cat([row[None] @ b for row in a]) for a, b in zip(left, right, strict=True)])
     missing = -count % _TOGETHER

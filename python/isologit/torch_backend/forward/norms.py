@@ -1,9 +1,10 @@
 """RMSNorm and LayerNorm, y = (x - mean) r w + b with r = 1 / sqrt(mean (x - mean)^2 + epsilon).
 
-In f64, u = 2^-53, H = dim: a sum of squares is within H u of itself in any order; dividing, adding epsilon and the
-reciprocal round once each, the root is within FUNCTION_ERROR = 8 u (oneMKL's is not always the nearest number) and
-halves what came before: H / 2 + 10 in all. The mean is within (H + 2) u of the mean of magnitudes; the deviations' mean
-of squares is the variance, plus the square of the mean's error.
+In f64, u = 2^-53, H = dim: a sum of squares is within H u of itself in any order; a division by H is within 2 u (torch
+may multiply by a reciprocal), adding epsilon and the reciprocal of the root round once each, the root is within
+FUNCTION_ERROR = 8 u (oneMKL's is not always the nearest number) and halves what came before: H / 2 + 11 in all. The
+mean is within (H + 2) u of the mean of magnitudes; the deviations' mean of squares is the variance, plus the square of
+the mean's error.
 """
 
 from collections.abc import Callable
@@ -69,9 +70,9 @@ def _values(x: Tensor, norm: _Norm) -> tuple[Tensor, Tensor]:
     size = x.shape[1]
     shift_error = 0.0
     if norm.centred:
-        shift_error = x.abs().mean(1, keepdim=True) * ((size + 3) * UNIT * 1.001)
-        x = x - x.mean(1, keepdim=True)
-    mean = (x * x).mean(1, keepdim=True) + norm.epsilon
+        shift_error = _mean(x.abs()) * ((size + 3) * UNIT * 1.001)
+        x = x - _mean(x)
+    mean = _mean(x * x) + norm.epsilon
     r = 1 / mean.sqrt()
     share = (size + 16) * UNIT + 1.01 * shift_error * shift_error / mean
     # Zeros and NaN under the root, and a variance that its own error may be, are the core's.
@@ -85,6 +86,10 @@ def _values(x: Tensor, norm: _Norm) -> tuple[Tensor, Tensor]:
         value = value + norm.bias.double()
         error = error + value.abs() * (2 * UNIT)
     return value, error
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.sum(1, keepdim=True) / x.shape[1]
 
 
 def rms_norm_backward(
