@@ -15,25 +15,7 @@ class IdLists(Structure):
     _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
 
 
-class LogitsRequest(Structure):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("device", c_int32),
-        ("stream", c_void_p),
-        ("hidden", Matrix),
-        ("weight", Matrix),
-        ("bias", Vector),
-        ("vocab_size", c_int64),
-        ("logits", c_void_p),
-        ("logits_dtype", c_int32),
-        ("logits_stride", c_int64),
-        ("arithmetic", c_int32),
-        ("workspace", c_void_p),
-        ("workspace_size", c_size_t),
-    ]
-
-
-_HEAD = [
+_OPERANDS = [
     ("struct_size", c_size_t),
     ("device", c_int32),
     ("stream", c_void_p),
@@ -41,6 +23,23 @@ _HEAD = [
     ("weight", Matrix),
     ("bias", Vector),
     ("vocab_size", c_int64),
+]
+_WORKSPACE = [("workspace", c_void_p), ("workspace_size", c_size_t)]
+
+
+class LogitsRequest(Structure):
+    _fields_ = [
+        *_OPERANDS,
+        ("logits", c_void_p),
+        ("logits_dtype", c_int32),
+        ("logits_stride", c_int64),
+        ("arithmetic", c_int32),
+        *_WORKSPACE,
+    ]
+
+
+_HEAD = [
+    *_OPERANDS,
     ("arithmetic", c_int32),
     ("has_softcap", c_int32),
     ("softcap", c_float),
@@ -73,8 +72,7 @@ class ScoreRequest(Structure):
         *_SUPPORT,
         ("summaries", c_void_p),
         ("status", c_void_p),
-        ("workspace", c_void_p),
-        ("workspace_size", c_size_t),
+        *_WORKSPACE,
     ]
 
 
@@ -99,8 +97,7 @@ class SampleRequest(Structure):
         ("cut_logprobs", c_void_p),
         ("log_kept_cut", c_void_p),
         ("status", c_void_p),
-        ("workspace", c_void_p),
-        ("workspace_size", c_size_t),
+        *_WORKSPACE,
     ]
 
 
@@ -112,17 +109,14 @@ class GivenRequest(Structure):
         ("logits", Matrix),
         ("temperatures", c_void_p),
         ("temperature_count", c_int64),
-        ("token_ids", c_void_p),
-        ("ids_per_row", c_int64),
-        ("ignore_index", c_int64),
+        *_IDS,
         ("logprobs", c_void_p),
         ("lse", c_void_p),
         ("entropy", c_void_p),
         ("log_softmax", c_void_p),
         ("log_softmax_stride", c_int64),
         ("status", c_void_p),
-        ("workspace", c_void_p),
-        ("workspace_size", c_size_t),
+        *_WORKSPACE,
     ]
 
 
@@ -143,6 +137,5 @@ class BackwardRequest(Structure):
         ("dweight", Gradient),
         ("dbias", Gradient),
         ("status", c_void_p),
-        ("workspace", c_void_p),
-        ("workspace_size", c_size_t),
+        *_WORKSPACE,
     ]

@@ -1,6 +1,8 @@
 // Parties that share a vocabulary: all have the oracle's score, and what they exchange does not grow with it.
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "isologit/given_logits.hpp"
 #include "isologit/partial.hpp"
 #include "oracle/cases.hpp"
@@ -20,69 +22,61 @@ std::vector<std::string> exact_kernels() {
   return names;
 }
 
+// What the parties of a case have, each told its place, is the oracle's. `part` is called with a party, its first id
+// and the end of its ids, and what it is to ask for.
+using Part = std::function<Result<ScoreReport>(const Case&, std::size_t, std::int64_t, std::int64_t, ScoreRequest&,
+                                               ScoreOptions&)>;
+void expect_parties_are_right(std::uint64_t seed, const Part& part) {
+  std::vector<float> z = oracle::make_row(oracle::row_families[seed % 12], 90, seed);
+  if (seed % 2 == 1) z[7] = z[3] = 0x1.1p20F;  // beyond f64's sums: an exact round
+  const Case tested(z, seed);
+  const auto split = test::splits_of(90)[seed % 5];
+  Meeting meeting(split.size() - 1);
+  std::vector<Everything> results(split.size() - 1, Everything(tested));
+  meeting.hold([&](std::size_t p) {
+    ScoreRequest request = tested.request();
+    results[p].ask(request, Everything::kAll - (1U << 11));  // but for the logits
+    ScoreOptions options;
+    options.threads = static_cast<int>(p % 3) + 1;
+    options.peers = meeting.peers(p, split[p], 90);
+    const auto report = part(tested, p, split[p], split[p + 1], request, options);
+    EXPECT_TRUE(report.has_value()) << report.error().message;
+    return report.has_value();
+  });
+  for (Everything& result : results) {
+    for (std::size_t i = 0; i < result.logits.size(); ++i) {
+      result.logits[i] = oracle::temperature(z[i % z.size()], tested.temperatures[i / z.size()]);
+    }
+    expect_rows_are_right(tested, result);
+  }
+  ASSERT_FALSE(testing::Test::HasFailure()) << "seed " << seed << " parties " << results.size();
+}
+
 // The parties' kernels and numbers of threads differ, and so do the roundings of their f64 sums.
 TEST(Parties, EveryOutputIsTheOracles) {
   const std::vector<std::string> kernels = exact_kernels();
   for (std::uint64_t seed = 0; seed < 12; ++seed) {
-    std::vector<float> z = oracle::make_row(oracle::row_families[seed], 90, seed);
-    if (seed % 2 == 1) z[7] = z[3] = 0x1.1p20F;  // beyond f64's sums: an exact round
-    const Case tested(z, seed);
-    const auto split = test::splits_of(90)[seed % 5];
-    Meeting meeting(split.size() - 1);
-    std::vector<Everything> results(split.size() - 1, Everything(tested));
-    meeting.hold([&](std::size_t p) {
-      ScoreRequest request = tested.request();
-      results[p].ask(request, Everything::kAll - (1U << 11));  // but for the logits
-      ScoreOptions options;
-      options.kernel = kernels[p % kernels.size()];
-      options.threads = static_cast<int>(p % 3) + 1;
-      options.peers = meeting.peers(p, split[p], 90);
-      const auto report = score(test::part_of(tested.given.head(), split[p], split[p + 1]), request, options);
-      EXPECT_TRUE(report.has_value()) << report.error().message;
-      return report.has_value();
-    });
-    for (Everything& result : results) {
-      for (std::size_t i = 0; i < result.logits.size(); ++i) {
-        result.logits[i] = oracle::temperature(z[i % z.size()], tested.temperatures[i / z.size()]);
-      }
-      expect_rows_are_right(tested, result);
-    }
-    ASSERT_FALSE(HasFailure()) << "seed " << seed << " parties " << results.size();
+    ASSERT_NO_FATAL_FAILURE(
+        expect_parties_are_right(seed, [&](const Case& tested, std::size_t p, std::int64_t first, std::int64_t last,
+                                           ScoreRequest& request, ScoreOptions& options) {
+          options.kernel = kernels[p % kernels.size()];
+          return score(test::part_of(tested.given.head(), first, last), request, options);
+        }));
   }
 }
 
 // Parties whose logits are given have the oracle's results, beside ones that make theirs and alone.
 TEST(Parties, GivenLogitsOfAHead) {
   for (std::uint64_t seed = 0; seed < 15; ++seed) {
-    std::vector<float> z = oracle::make_row(oracle::row_families[seed % 12], 90, seed);
-    if (seed % 2 == 1) z[7] = z[3] = 0x1.1p20F;  // an exact round
-    const Case tested(z, seed);
-    const auto split = test::splits_of(90)[seed % 5];
-    Meeting meeting(split.size() - 1);
-    std::vector<Everything> results(split.size() - 1, Everything(tested));
-    meeting.hold([&](std::size_t p) {
-      const bool given = p % 2 == 0 || seed % 3 == 0;
-      ScoreRequest request = tested.request();
-      results[p].ask(request, Everything::kAll - (1U << 11));  // but for the logits
-      ScoreOptions options;
-      options.threads = static_cast<int>(p % 3) + 1;
-      options.peers = meeting.peers(p, split[p], 90);
-      if (!given) {
-        return score(test::part_of(tested.given.head(), split[p], split[p + 1]), request, options).has_value();
-      }
-      request.hidden = test::given_rows_of(tested.given.z(), split[p], split[p + 1], tested.rows);
-      const Head part = test::given_part_of(tested.given.head(), split[p], split[p + 1]);
-      const auto report = score_given(part, request, options);
-      EXPECT_TRUE(report.has_value()) << report.error().message;
-      return report.has_value();
-    });
-    for (Everything& result : results) {
-      for (std::size_t i = 0; i < result.logits.size(); ++i) {
-        result.logits[i] = oracle::temperature(z[i % z.size()], tested.temperatures[i / z.size()]);
-      }
-      expect_rows_are_right(tested, result);
-    }
-    ASSERT_FALSE(HasFailure()) << "seed " << seed << " parties " << results.size();
+    ASSERT_NO_FATAL_FAILURE(
+        expect_parties_are_right(seed, [&](const Case& tested, std::size_t p, std::int64_t first, std::int64_t last,
+                                           ScoreRequest& request, ScoreOptions& options) {
+          if (p % 2 == 1 && seed % 3 != 0) {
+            return score(test::part_of(tested.given.head(), first, last), request, options);
+          }
+          request.hidden = test::given_rows_of(tested.given.z(), first, last, tested.rows);
+          return score_given(test::given_part_of(tested.given.head(), first, last), request, options);
+        }));
   }
 }
 

@@ -78,34 +78,21 @@ def of_logits(
     ignore_index: int,
     output: str,
     running: _native.Running,
+    g: Tensor | None = None,
 ) -> Tensor:
-    """What run_of_logits gives, likewise."""
+    """What run_of_logits gives, or run_of_logits_backward of an upstream g, likewise."""
     core.check_kernel(running.kernel, logits.device)
-    result = _of_logits_torch.output_of(logits, token_ids, output)
+    rest = (ignore_index, output, running._replace(kernel=""))
+    if g is None:
+        result = _of_logits_torch.output_of(logits, token_ids, output)
+    else:
+        result = torch.empty_like(logits, dtype=torch.float32, memory_format=torch.contiguous_format)
     for rows in limits.slices(logits.shape[0], step):
         operands = _operands(logits, temperatures, token_ids, rows)
-        found = _of_logits_torch.run_of_logits(*operands, ignore_index, output, running._replace(kernel=""))
-        result[rows] = found.to(result.device)
-    return result
-
-
-def of_logits_backward(
-    step: int,
-    g: Tensor,
-    logits: Tensor,
-    temperatures: Tensor,
-    token_ids: Tensor | None,
-    ignore_index: int,
-    output: str,
-    running: _native.Running,
-) -> Tensor:
-    """What run_of_logits_backward gives, likewise."""
-    result = torch.empty_like(logits, dtype=torch.float32, memory_format=torch.contiguous_format)
-    for rows in limits.slices(logits.shape[0], step):
-        operands = _operands(logits, temperatures, token_ids, rows)
-        found = _of_logits_torch.run_of_logits_backward(
-            g[rows].cpu(), *operands, ignore_index, output, running._replace(kernel="")
-        )
+        if g is None:
+            found = _of_logits_torch.run_of_logits(*operands, *rest)
+        else:
+            found = _of_logits_torch.run_of_logits_backward(g[rows].cpu(), *operands, *rest)
         result[rows] = found.to(result.device)
     return result
 

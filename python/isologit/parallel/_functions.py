@@ -286,9 +286,9 @@ class OfLogits(torch.autograd.Function):
         with Exchange(f"{what}, backward", group, logits.device) as exchange:
             exchange.agree(**checksums(**{f"d_{output}": g}))
             own = running._replace(peers=exchange.peers(shard.first_id, shard.vocab_size))
-            operands = (g, logits, temperatures, token_ids, ignore_index, output, own)
+            operands = (logits, temperatures, token_ids, ignore_index, output, own)
             if logits.is_cpu:
-                dlogits = _of_logits_torch.run_of_logits_backward(*operands)
+                dlogits = _of_logits_torch.run_of_logits_backward(g, *operands)
             else:
-                dlogits = _elsewhere.of_logits_backward(step, *operands)
+                dlogits = _elsewhere.of_logits(step, *operands, g=g)
         return dlogits.to(logits.dtype), *(None,) * 8
