@@ -12,6 +12,7 @@
 #include "base/cpu.hpp"
 #include "cli/bench_crossovers.hpp"
 #include "cli/bench_data.hpp"
+#include "cli/bench_forward.hpp"
 #include "cli/bench_run.hpp"
 #include "cli/row_options.hpp"
 #include "cli/run_with_progress.hpp"
@@ -32,6 +33,7 @@ struct Arguments {
   std::int64_t threads = 0;
   double seconds = 2;
   bool crossovers = false;
+  bool forward = false;
   bool json = false;
 };
 
@@ -186,7 +188,8 @@ struct Report {
   const Ceilings& ceilings;
   const std::vector<Measured>& lines;
   const std::vector<Timed>& calls;
-  const std::vector<ByRows>& by_rows;  // empty: not asked for
+  const std::vector<ByRows>& by_rows;         // empty: not asked for
+  const std::vector<OperatorTimes>& forward;  // likewise
 
   double floor_seconds(const Measured& line) const {
     const double peak = ceilings.operations_per_second[line.kernel];
@@ -196,6 +199,20 @@ struct Report {
 };
 
 std::string machine_text(const Bench& bench) { return fmt::format("{}, threads {}", processor_name(), bench.threads); }
+
+nlohmann::ordered_json forward_json(const Report& of) {
+  nlohmann::ordered_json lines;
+  for (const OperatorTimes& one : of.forward) {
+    lines.push_back({{"rows", one.rows},
+                     {"kernel", one.kernel->name()},
+                     {"threads", of.bench.threads},
+                     {"operator", one.name},
+                     {"ms", one.timed.median() * 1e3},
+                     {"ms_min", one.timed.seconds.front() * 1e3},
+                     {"ms_max", one.timed.seconds.back() * 1e3}});
+  }
+  return lines;
+}
 
 std::string as_json(const Report& of) {
   const Bench& bench = of.bench;
@@ -238,7 +255,20 @@ std::string as_json(const Report& of) {
     if (k + 1 == of.by_rows.size()) continue;
     if (const auto from = crossover(one.seconds, of.by_rows[k + 1].seconds)) last["faster_than_next_from"] = *from;
   }
+  if (!of.forward.empty()) json["forward"] = forward_json(of);
   return json.dump(2) + "\n";
+}
+
+std::string forward_text(const std::vector<OperatorTimes>& forward) {
+  std::vector<std::vector<std::string>> table = {{"rows", "kernel", "operator", "ms", "spread", "us a row"}};
+  for (const OperatorTimes& one : forward) {
+    const double seconds = one.timed.median();
+    table.push_back({fmt::format("{}", one.rows), std::string(one.kernel->name()), one.name,
+                     fmt::format("{:.3f}", seconds * 1e3),
+                     fmt::format("{:.3f} to {:.3f}", one.timed.seconds.front() * 1e3, one.timed.seconds.back() * 1e3),
+                     fmt::format("{:.1f}", seconds * 1e6 / static_cast<double>(one.rows))});
+  }
+  return "\n" + column_table(table);
 }
 
 // The least ms by rows, and where they cross.
@@ -325,10 +355,16 @@ Outcome<Ending> run(const Arguments& arguments) {
   if (arguments.crossovers) {
     by_rows = measure_by_rows(bench.head, bench.rows(kMostCrossoverRows), threads, arguments.seconds, told);
   }
+  std::vector<OperatorTimes> forward;
+  if (arguments.forward) {
+    forward = measure_forward(bench.shape.hidden_size, arguments.rows, bench.kernels, threads, arguments.seconds, told);
+  }
   std::fputs(progress.clear().c_str(), stderr);
-  const Report report{bench, ceilings, lines, calls, by_rows};
+  const Report report{bench, ceilings, lines, calls, by_rows, forward};
   if (arguments.json) return Ending{as_json(report), {}};
-  return Ending{as_table(report) + (arguments.crossovers ? crossovers_text(by_rows) : ""), {}};
+  return Ending{as_table(report) + (arguments.crossovers ? crossovers_text(by_rows) : "") +
+                    (arguments.forward ? forward_text(forward) : ""),
+                {}};
 }
 
 constexpr const char* kFooter =
@@ -356,6 +392,8 @@ VerbRun bench_verb(Options& options) {
                    "No further repeats of what took so long in all; 2 by default");
   options.flag("--crossovers", arguments->crossovers,
                "Also: from how many rows on each exact kernel is faster than the next");
+  options.flag("--forward", arguments->forward,
+               "Also: the operators of a layer before such a head, by the exact kernels");
   declare_json(options, arguments->json);
   options.footer(kFooter);
   return [arguments] { return run(*arguments); };

@@ -144,4 +144,16 @@ std::optional<int> cgroup_cpu_quota(const std::string& root) {
   return least;
 }
 
+std::optional<int> CgroupCpuQuota::at(Time now) {
+  constexpr std::int64_t kSecond = Time::duration(std::chrono::seconds(1)).count();
+  const std::int64_t ticks = now.time_since_epoch().count();
+  int quota = quota_;
+  if (quota == kUnread || ticks - read_at_ >= kSecond) {
+    quota = cgroup_cpu_quota(root_).value_or(kNone);
+    quota_ = quota;
+    read_at_ = ticks;
+  }
+  return quota == kNone ? std::nullopt : std::optional(quota);
+}
+
 }  // namespace isologit::detail::base

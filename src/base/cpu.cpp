@@ -1,6 +1,7 @@
 #include "base/cpu.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <thread>
 
@@ -104,7 +105,8 @@ int available_processors() {
 
 int available_threads() {
   int threads = available_processors();
-  if (const auto quota = cgroup_cpu_quota()) threads = std::min(threads, *quota);
+  static CgroupCpuQuota quota_of_process;
+  if (const auto quota = quota_of_process.at(std::chrono::steady_clock::now())) threads = std::min(threads, *quota);
   return std::max(threads, 1);
 }
 

@@ -23,8 +23,8 @@ bool request_amx();
 // The processors in the calling thread's affinity mask; where the system does not say, all.
 int available_processors();
 
-// The lesser of these and the cgroup's cpu quota rounded up; at least 1. Read anew at each call, since both may change
-// while a process runs.
+// The lesser of these and the cgroup's cpu quota rounded up; at least 1. Both may change while a process runs: the
+// mask is read at each call, the quota once a second.
 int available_threads();
 
 }  // namespace isologit::detail::base

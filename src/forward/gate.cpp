@@ -93,6 +93,9 @@ class Rows {
         loops_(loops),
         g_(padded()),
         u_(padded(), 1.0F),
+        open_g_(padded()),
+        open_u_(padded()),
+        open_(request.gate.dim),
         row_(request.gate.dim) {}
 
   std::int64_t run(std::int64_t token, std::int64_t head) {
@@ -100,11 +103,22 @@ class Rows {
     load_row(request_.gate, token, head, g_.data());
     if (gate_.has_up) load_row(request_.up, token, head, u_.data());
     if (request_.kind == GateKind::clamped_swish) clamp();
-    if (loops_ != nullptr) compute(dim);
-    return row_.finish(loops_, dim, gate_.dtype, row_of(request_.y, gate_.dtype, token, head), [&](std::int64_t i) {
+    void* to = row_of(request_.y, gate_.dtype, token, head);
+    const auto settle = [&](std::int64_t i) {
       const auto at = static_cast<std::size_t>(i);
       return gate_.result(static_cast<double>(g_[at]), static_cast<double>(u_[at]));
-    });
+    };
+    if (loops_ != nullptr && gate_.kind == GateKind::silu && gate_.dtype == DType::bf16) {
+      const float* up = gate_.has_up ? u_.data() : nullptr;
+      const std::int64_t opened = loops_->silu_bf16(g_.data(), up, dim, to, open_.list());
+      if (opened == 0) return 0;
+      open_.gather(g_.data(), opened, open_g_.data());
+      open_.gather(u_.data(), opened, open_u_.data());
+      compute(open_g_, open_u_, opened);
+      return row_.finish_open(loops_, open_, opened, to, settle);
+    }
+    if (loops_ != nullptr) compute(g_, u_, dim);
+    return row_.finish(loops_, dim, gate_.dtype, to, settle);
   }
 
  private:
@@ -118,24 +132,25 @@ class Rows {
     for (float& u : u_) u = u > limit ? limit : u < -limit ? -limit : u;
   }
 
-  void compute(std::int64_t dim) {
+  // Values of `count` elements g and u, and their errors.
+  void compute(const std::vector<float>& g, const std::vector<float>& u, std::int64_t count) {
     using kernels::GateFunction;
-    const float* up = gate_.has_up ? u_.data() : nullptr;
+    const float* up = gate_.has_up ? u.data() : nullptr;
     switch (request_.kind) {
       case GateKind::silu:
-        return loops_->gate(GateFunction::silu, 1, 0, g_.data(), up, 0, dim, row_.values(), row_.errors());
+        return loops_->gate(GateFunction::silu, 1, 0, g.data(), up, 0, count, row_.values(), row_.errors());
       case GateKind::clamped_swish:
-        return loops_->gate(GateFunction::silu, gate_.alpha, 0, g_.data(), up, gate_.shift(), dim, row_.values(),
+        return loops_->gate(GateFunction::silu, gate_.alpha, 0, g.data(), up, gate_.shift(), count, row_.values(),
                             row_.errors());
       case GateKind::gelu_tanh:
-        return loops_->gate(GateFunction::gelu_tanh, kTwoRootTwoOverPi, kCubic, g_.data(), up, 0, dim, row_.values(),
+        return loops_->gate(GateFunction::gelu_tanh, kTwoRootTwoOverPi, kCubic, g.data(), up, 0, count, row_.values(),
                             row_.errors());
       case GateKind::relu_squared: break;
     }
-    for (std::int64_t i = 0; i < dim; ++i) {
+    for (std::int64_t i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(i);
-      const double g = g_[at] < 0 ? 0.0 : static_cast<double>(g_[at]);
-      row_.values()[i] = g * g * static_cast<double>(u_[at]);
+      const double open = g[at] < 0 ? 0.0 : static_cast<double>(g[at]);
+      row_.values()[i] = open * open * static_cast<double>(u[at]);
       row_.errors()[i] = std::fabs(row_.values()[i]) * 0x1p-53;
     }
   }
@@ -143,7 +158,8 @@ class Rows {
   const GateRequest& request_;
   const Gate gate_;
   const kernels::ForwardLoops* loops_;
-  std::vector<float> g_, u_;
+  std::vector<float> g_, u_, open_g_, open_u_;
+  OpenElements open_;
   Row row_;
 };
 

@@ -133,33 +133,70 @@ kernels::NormRow statistics(const Norm& norm, const kernels::ForwardLoops& loops
   return row;
 }
 
+// One thread's memory, and what it does to a row.
+class Rows {
+ public:
+  Rows(const Norm& norm, const kernels::ForwardLoops* loops)
+      : norm_(norm),
+        loops_(loops),
+        ones_(padded()),
+        x_(padded()),
+        scratch_(padded()),
+        open_weight_(padded()),
+        open_(norm.x.dim),
+        row_(norm.x.dim) {
+    std::fill(ones_.begin(), ones_.begin() + norm.x.dim, 1.0F);
+  }
+
+  std::int64_t run(std::int64_t token, std::int64_t head) {
+    load_row(norm_.x, token, head, x_.data());
+    void* to = row_of(norm_.y, norm_.x.dtype, token, head);
+    std::optional<ExactRow> exact_row;
+    const auto settle = [&](std::int64_t i) {
+      if (!exact_row) exact_row.emplace(norm_, x_.data());
+      return exact_row->result(i);
+    };
+    if (loops_ == nullptr) return row_.finish(loops_, norm_.x.dim, norm_.x.dtype, to, settle);
+    const kernels::NormRow row = statistics(norm_, *loops_, x_.data(), ones_.data(), scratch_);
+    if (!in_f32(row)) {
+      loops_->norm(row, x_.data(), weight(), bias(), norm_.x.dim, row_.values(), row_.errors());
+      return row_.finish(loops_, norm_.x.dim, norm_.x.dtype, to, settle);
+    }
+    const std::int64_t opened = loops_->norm_bf16(static_cast<float>(row.factor), row.one_plus_weight, x_.data(),
+                                                  weight(), norm_.x.dim, to, open_.list());
+    if (opened == 0) return 0;
+    open_.gather(x_.data(), opened, scratch_.data());
+    if (weight() != nullptr) open_.gather(weight(), opened, open_weight_.data());
+    loops_->norm(row, scratch_.data(), weight() != nullptr ? open_weight_.data() : nullptr, nullptr, opened,
+                 row_.values(), row_.errors());
+    return row_.finish_open(loops_, open_, opened, to, settle);
+  }
+
+ private:
+  std::size_t padded() const { return static_cast<std::size_t>(kernels::padded(norm_.x.dim)); }
+  const float* weight() const { return norm_.weight.empty() ? nullptr : norm_.weight.data(); }
+  const float* bias() const { return norm_.bias.empty() ? nullptr : norm_.bias.data(); }
+
+  // Whether the loop of bf16 takes it.
+  bool in_f32(const kernels::NormRow& row) const {
+    return norm_.x.dtype == DType::bf16 && !norm_.centred && bias() == nullptr && row.factor >= 0x1p-60 &&
+           row.factor <= 0x1p60 && row.factor_error <= 0x1p-30;
+  }
+
+  const Norm& norm_;
+  const kernels::ForwardLoops* loops_;
+  std::vector<float> ones_, x_, scratch_, open_weight_;
+  OpenElements open_;
+  Row row_;
+};
+
 Result<Report> run_norm(const Norm& norm, const Options& options) {
   const auto setting = setting_of(options);
   if (!setting) return tl::unexpected(setting.error());
-  const auto padded = static_cast<std::size_t>(kernels::padded(norm.x.dim));
-  std::vector<float> ones(padded);
-  std::fill(ones.begin(), ones.begin() + norm.x.dim, 1.0F);
-  const float* weight = norm.weight.empty() ? nullptr : norm.weight.data();
-  const float* bias = norm.bias.empty() ? nullptr : norm.bias.data();
   const auto piece = [&](int, std::int64_t begin, std::int64_t end) {
-    std::vector<float> x(padded), magnitudes(padded);
-    Row row(norm.x.dim);
+    Rows rows(norm, setting->loops);
     std::int64_t settled = 0;
-    for (std::int64_t r = begin; r < end; ++r) {
-      const std::int64_t token = r / norm.x.heads;
-      const std::int64_t head = r % norm.x.heads;
-      load_row(norm.x, token, head, x.data());
-      if (setting->loops != nullptr) {
-        const auto statistic = statistics(norm, *setting->loops, x.data(), ones.data(), magnitudes);
-        setting->loops->norm(statistic, x.data(), weight, bias, norm.x.dim, row.values(), row.errors());
-      }
-      std::optional<ExactRow> exact_row;
-      settled += row.finish(setting->loops, norm.x.dim, norm.x.dtype, row_of(norm.y, norm.x.dtype, token, head),
-                            [&](std::int64_t i) {
-                              if (!exact_row) exact_row.emplace(norm, x.data());
-                              return exact_row->result(i);
-                            });
-    }
+    for (std::int64_t r = begin; r < end; ++r) settled += rows.run(r / norm.x.heads, r % norm.x.heads);
     return settled;
   };
   return run(*setting, norm.x.tokens * norm.x.heads, std::max<std::int64_t>(kElementsAPiece / norm.x.dim, 1), piece);

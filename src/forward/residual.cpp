@@ -27,7 +27,16 @@ class Residual {
     load_row(x, token, head, x_.data());
     load_row(request_.a, token, head, a_.data());
     if (request_.b.data != nullptr) load_row(request_.b, token, head, b_.data());
+    void* to = row_of(request_.y, x.dtype, token, head);
     std::int64_t settled = 0;
+    if (loops_ != nullptr && request_.b.data == nullptr && x.dtype == DType::bf16 && request_.multiplier == 1) {
+      settled = loops_->add_bf16(x_.data(), a_.data(), x.dim, to, open_.data());
+      for (std::int64_t k = 0; k < settled; ++k) {
+        const auto i = static_cast<std::size_t>(open_[static_cast<std::size_t>(k)]);
+        exact::store_element(static_cast<char*>(to) + 2 * i, DType::bf16, static_cast<double>(sum(i)));
+      }
+      return settled;
+    }
     if (loops_ == nullptr || request_.b.data != nullptr) {
       for (std::int64_t i = 0; i < x.dim; ++i) y_[static_cast<std::size_t>(i)] = sum(static_cast<std::size_t>(i));
     } else {
@@ -38,7 +47,7 @@ class Residual {
         y_[i] = sum(i);
       }
     }
-    exact::narrow_row(y_.data(), x.dtype, x.dim, row_of(request_.y, x.dtype, token, head));
+    exact::narrow_row(y_.data(), x.dtype, x.dim, to);
     return settled;
   }
 

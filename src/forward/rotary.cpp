@@ -61,7 +61,10 @@ class Rotary {
         errors_(padded()),
         left_(padded()),
         right_(padded()),
-        x_(static_cast<std::size_t>(kernels::padded(request.x.dim))),
+        short_cosine_(padded()),
+        short_sine_(padded()),
+        x_(static_cast<std::size_t>(kernels::padded(request.x.dim) + kernels::kLaneGroup)),
+        open_(request.x.dim),
         row_(request.x.dim) {
     std::copy(request.frequencies.begin(), request.frequencies.end(), frequencies_.begin());
   }
@@ -69,6 +72,9 @@ class Rotary {
   std::int64_t turn(std::int64_t token) {
     const std::int64_t position = request_.positions[static_cast<std::size_t>(token)];
     if (loops_ != nullptr) loops_->turns(position, frequencies_.data(), pairs_, cosine_.data(), sine_.data());
+    const auto to_f32 = [](double x) { return static_cast<float>(x); };
+    std::transform(cosine_.begin(), cosine_.end(), short_cosine_.begin(), to_f32);
+    std::transform(sine_.begin(), sine_.end(), short_sine_.begin(), to_f32);
     std::int64_t settled = 0;
     for (std::int64_t head = 0; head < request_.x.heads; ++head) settled += turn_head(token, head, position);
     return settled;
@@ -88,35 +94,56 @@ class Rotary {
   std::int64_t turn_head(std::int64_t token, std::int64_t head, std::int64_t position) {
     const TensorView& x = request_.x;
     load_row(x, token, head, x_.data());
-    const auto factor = static_cast<double>(request_.factor);
-    if (loops_ != nullptr) {
-      for (std::int64_t j = 0; j < pairs_; ++j) {
-        left_[static_cast<std::size_t>(j)] = x_[static_cast<std::size_t>(first_of(j))];
-        right_[static_cast<std::size_t>(j)] = x_[static_cast<std::size_t>(second_of(j))];
-      }
-      loops_->rotate(left_.data(), right_.data(), cosine_.data(), sine_.data(), factor, pairs_, first_.data(),
-                     second_.data(), errors_.data());
-      for (std::int64_t j = 0; j < pairs_; ++j) {
-        const auto at = static_cast<std::size_t>(j);
-        place(first_of(j), first_[at], errors_[at]);
-        place(second_of(j), second_[at], errors_[at]);
-      }
-    }
     void* to = row_of(request_.y, x.dtype, token, head);
-    const std::int64_t settled = row_.finish(loops_, 2 * pairs_, x.dtype, to, [&](std::int64_t i) {
-      const bool halves = request_.layout == RotaryLayout::halves;
-      const std::int64_t j = halves ? i % pairs_ : i / 2;
-      const double a = static_cast<double>(x_[static_cast<std::size_t>(first_of(j))]);
-      const double b = static_cast<double>(x_[static_cast<std::size_t>(second_of(j))]);
-      const float frequency = request_.frequencies[static_cast<std::size_t>(j)];
-      const bool first = i == first_of(j);
-      return first ? settle(factor, a, -b, position, frequency, x.dtype)
-                   : settle(factor, b, a, position, frequency, x.dtype);
-    });
+    const auto settle = [&](std::int64_t i) { return settled_element(i, position); };
+    std::int64_t settled = 0;
+    if (loops_ != nullptr && x.dtype == DType::bf16 && request_.layout == RotaryLayout::halves) {
+      settled = turn_halves(to, settle);
+    } else {
+      if (loops_ != nullptr) compute();
+      settled = row_.finish(loops_, 2 * pairs_, x.dtype, to, settle);
+    }
     const std::int64_t rest = x.dim - 2 * pairs_;
     char* after = static_cast<char*>(to) + 2 * pairs_ * static_cast<std::int64_t>(dtype_size(x.dtype));
     exact::narrow_row(x_.data() + 2 * pairs_, x.dtype, rest, after);
     return settled;
+  }
+
+  float settled_element(std::int64_t i, std::int64_t position) const {
+    const bool halves = request_.layout == RotaryLayout::halves;
+    const std::int64_t j = halves ? i % pairs_ : i / 2;
+    const double a = static_cast<double>(x_[static_cast<std::size_t>(first_of(j))]);
+    const double b = static_cast<double>(x_[static_cast<std::size_t>(second_of(j))]);
+    const float frequency = request_.frequencies[static_cast<std::size_t>(j)];
+    const auto factor = static_cast<double>(request_.factor);
+    return i == first_of(j) ? settle(factor, a, -b, position, frequency, request_.x.dtype)
+                            : settle(factor, b, a, position, frequency, request_.x.dtype);
+  }
+
+  // The values of a head and their errors.
+  void compute() {
+    for (std::int64_t j = 0; j < pairs_; ++j) {
+      left_[static_cast<std::size_t>(j)] = x_[static_cast<std::size_t>(first_of(j))];
+      right_[static_cast<std::size_t>(j)] = x_[static_cast<std::size_t>(second_of(j))];
+    }
+    loops_->rotate(left_.data(), right_.data(), cosine_.data(), sine_.data(), static_cast<double>(request_.factor),
+                   pairs_, first_.data(), second_.data(), errors_.data());
+    for (std::int64_t j = 0; j < pairs_; ++j) {
+      const auto at = static_cast<std::size_t>(j);
+      place(first_of(j), first_[at], errors_[at]);
+      place(second_of(j), second_[at], errors_[at]);
+    }
+  }
+
+  // The same of bf16 in f32; what that leaves open in f64, of its whole head: that is rare.
+  template <class Settle>
+  std::int64_t turn_halves(void* to, const Settle& settle) {
+    const std::int64_t opened =
+        loops_->rotate_bf16(x_.data(), x_.data() + pairs_, short_cosine_.data(), short_sine_.data(), request_.factor,
+                            pairs_, to, static_cast<char*>(to) + 2 * pairs_, open_.list());
+    if (opened == 0) return 0;
+    compute();
+    return row_.finish(loops_, 2 * pairs_, DType::bf16, to, settle);
   }
 
   void place(std::int64_t i, double value, double error) {
@@ -129,7 +156,8 @@ class Rotary {
   std::int64_t pairs_;
   std::vector<float> frequencies_;
   std::vector<double> cosine_, sine_, first_, second_, errors_;
-  std::vector<float> left_, right_, x_;
+  std::vector<float> left_, right_, short_cosine_, short_sine_, x_;
+  OpenElements open_;
   Row row_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "base/asking.hpp"
 #include "base/cpu.hpp"
@@ -46,11 +47,18 @@ std::optional<float> proven(double value, double error, DType dtype) {
   return static_cast<float>(low);
 }
 
+OpenElements::OpenElements(std::int64_t dim) : list_(static_cast<std::size_t>(kernels::padded(dim))) {}
+
+void OpenElements::gather(const float* row, std::int64_t opened, float* to) const {
+  for (std::int64_t k = 0; k < opened; ++k) to[k] = row[(*this)[k]];
+}
+
 Row::Row(std::int64_t dim)
     : values_(static_cast<std::size_t>(kernels::padded(dim))),
       errors_(values_.size()),
       rounded_(values_.size()),
-      open_(values_.size()) {}
+      open_(values_.size()),
+      short_(values_.size()) {}
 
 std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count, DType dtype, void* to,
                          const std::function<float(std::int64_t)>& settle) {
@@ -76,6 +84,16 @@ std::int64_t Row::finish(const kernels::ForwardLoops* loops, std::int64_t count,
     }
   }
   exact::narrow_row(rounded_.data(), dtype, count, to);
+  return settled;
+}
+
+std::int64_t Row::finish_open(const kernels::ForwardLoops* loops, const OpenElements& open, std::int64_t opened,
+                              void* to, const std::function<float(std::int64_t)>& settle) {
+  const std::int64_t settled =
+      finish(loops, opened, DType::bf16, short_.data(), [&](std::int64_t k) { return settle(open[k]); });
+  for (std::int64_t k = 0; k < opened; ++k) {
+    std::memcpy(static_cast<char*>(to) + 2 * open[k], &short_[static_cast<std::size_t>(k)], 2);
+  }
   return settled;
 }
 

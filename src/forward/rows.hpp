@@ -30,6 +30,20 @@ std::vector<float> load_vector(const VectorView& vector);
 // What lies within `error` of `value`, rounded to dtype, if that is one number.
 std::optional<float> proven(double value, double error, DType dtype);
 
+// The elements of a row of bf16 that a first pass in f32 has left open (kernels/forward_loops.hpp). They become a short
+// row of their own, are finished as any other, and are put in their places.
+class OpenElements {
+ public:
+  explicit OpenElements(std::int64_t dim);
+  std::int32_t* list() { return list_.data(); }
+  std::int64_t operator[](std::int64_t k) const { return list_[static_cast<std::size_t>(k)]; }
+  // Those of a row; `to` holds as many as a whole row.
+  void gather(const float* row, std::int64_t opened, float* to) const;
+
+ private:
+  std::vector<std::int32_t> list_;
+};
+
 // One thread's memory for a row of results.
 class Row {
  public:
@@ -42,6 +56,11 @@ class Row {
   std::int64_t finish(const kernels::ForwardLoops* loops, std::int64_t count, DType dtype, void* to,
                       const std::function<float(std::int64_t)>& settle);
 
+  // The same of results in bf16 of elements that are open, whose values were made for them alone; settle(i) is of an
+  // element of the row.
+  std::int64_t finish_open(const kernels::ForwardLoops* loops, const OpenElements& open, std::int64_t opened, void* to,
+                           const std::function<float(std::int64_t)>& settle);
+
   // Rounds the values as they are, whatever their errors, and stores them.
   void store(const kernels::ForwardLoops& loops, std::int64_t count, DType dtype, void* to);
 
@@ -50,6 +69,7 @@ class Row {
   std::vector<double> errors_;
   std::vector<float> rounded_;
   std::vector<std::int32_t> open_;
+  std::vector<std::uint16_t> short_;
 };
 
 // The sums of the columns of `terms`, rows of `dim` numbers, in the order of the rows, each rounded once.

@@ -40,6 +40,19 @@ struct ForwardLoops {
   void (*norm)(const NormRow& row, const float* x, const float* weight, const float* bias, std::int64_t count,
                double* values, double* errors);
 
+  // Of rows of bf16 the results as elements of bf16, computed in f32; of those listed in `open`, whose number is
+  // returned, nothing is said (kernels/bf16_rows_impl.hpp). x factor w, or x factor (1 + w); the factor before it was
+  // rounded was within 2^-30 of itself, and is from 2^-60 to 2^60. weight may be null: 1.
+  std::int64_t (*norm_bf16)(float factor, bool one_plus_weight, const float* x, const float* weight, std::int64_t count,
+                            void* to, std::int32_t* open);
+  // x + a.
+  std::int64_t (*add_bf16)(const float* x, const float* a, std::int64_t count, void* to, std::int32_t* open);
+  // g u / (1 + e^-g). up may be null: 1.
+  std::int64_t (*silu_bf16)(const float* gate, const float* up, std::int64_t count, void* to, std::int32_t* open);
+  // As rotate, of cosines and sines that were within 2^-50 before they were rounded. `open` holds for both.
+  std::int64_t (*rotate_bf16)(const float* a, const float* b, const float* cosine, const float* sine, float factor,
+                              std::int64_t count, void* first, void* second, std::int32_t* open);
+
   // The cosines and sines of position * frequencies[i], each within 2^-50 (kernels/angle.hpp).
   void (*turns)(std::int64_t position, const float* frequencies, std::int64_t count, double* cosine, double* sine);
 

@@ -9,6 +9,7 @@
 
 #include "kernels/angle.hpp"
 #include "kernels/backward_loops_impl.hpp"
+#include "kernels/bf16_rows_impl.hpp"
 #include "kernels/forward_loops.hpp"
 
 namespace isologit::detail::kernels::loops {
@@ -385,8 +386,9 @@ inline void accumulate(const double* p, std::int64_t rows, std::int64_t stride, 
   for (; r < rows; ++r) accumulate_rows<1, 8>(p + r * stride, stride, values, dim, count, sums + r * dim);
 }
 
-constexpr ForwardLoops kForwardLoops{dot,  round,         add_rounded, norm,   turns, rotate,
-                                     gate, widen_squares, products,    scores, weigh, accumulate};
+constexpr ForwardLoops kForwardLoops{dot,       round,       add_rounded, norm,      norm_bf16, add_bf16,
+                                     silu_bf16, rotate_bf16, turns,       rotate,    gate,      widen_squares,
+                                     products,  scores,      weigh,       accumulate};
 
 }  // namespace
 }  // namespace isologit::detail::kernels::loops

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -93,7 +94,8 @@ class CgroupQuota : public testing::Test {
     std::ofstream(file) << text;
   }
 
-  std::optional<int> quota() { return cgroup_cpu_quota(root_.string()); }
+  std::string root() const { return root_.string(); }
+  std::optional<int> quota() { return cgroup_cpu_quota(root()); }
 
  private:
   std::filesystem::path root_;
@@ -123,6 +125,21 @@ TEST_F(CgroupQuota, IsReadFromV1BesideAnEmptyV2) {
   write("cg/cpu/job/cpu.cfs_quota_us", "700000\n");
   write("cg/cpu/job/cpu.cfs_period_us", "100000\n");
   EXPECT_EQ(quota(), 7);
+}
+
+TEST_F(CgroupQuota, IsReadAgainAfterASecond) {
+  using std::chrono::milliseconds;
+  write("proc/self/cgroup", "0::/\n");
+  write("proc/self/mountinfo", "35 24 0:30 / /cg rw - cgroup2 cgroup2 rw\n");
+  CgroupCpuQuota recent(root());
+  const CgroupCpuQuota::Time begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(recent.at(begin), std::nullopt);
+  write("cg/cpu.max", "300000 100000\n");
+  EXPECT_EQ(recent.at(begin + milliseconds(999)), std::nullopt);
+  EXPECT_EQ(recent.at(begin + milliseconds(1000)), 3);
+  write("cg/cpu.max", "200000 100000\n");
+  EXPECT_EQ(recent.at(begin + milliseconds(1900)), 3);
+  EXPECT_EQ(recent.at(begin + milliseconds(2000)), 2);
 }
 
 TEST_F(CgroupQuota, IsNothingWhereThereAreNoControlGroups) { EXPECT_EQ(quota(), std::nullopt); }

@@ -77,6 +77,40 @@ TEST(Bench, CrossoversAreThoseOfTheTimesTold) {
   }
 }
 
+TEST(Bench, ForwardHasALineForEachOperatorOfAnExactKernel) {
+  std::vector<std::string> arguments = {"bench",     "--shape",  "300,256",
+                                        "--rows",    "1,5",      "--what",
+                                        "logits",    "--kernel", "portable,portable_fast,reference",
+                                        "--seconds", "0.001",    "--forward"};
+  const Finished table = run_command(arguments);
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  arguments.emplace_back("--json");
+  const Finished finished = run_command(arguments);
+  ASSERT_EQ(finished.exit_code, 0) << finished.err;
+  const json told = json::parse(finished.out)["forward"];
+  const char* operators[] = {"rms_norm of 256", "rotary, 2 heads of 128",
+                             nullptr,  // by rows
+                             "residual of 256", "linear, 256 to 768",     "gate silu of 768", "linear, 768 to 256"};
+  ASSERT_EQ(told.size(), 2 * 2 * std::size(operators));
+  std::size_t i = 0;
+  for (const int rows : {1, 5}) {
+    for (const char* kernel : {"portable", "reference"}) {
+      for (const char* name : operators) {
+        const json& line = told[i++];
+        const std::string expected =
+            name != nullptr ? name : "attention, 2 heads of 128, 2 of keys, " + std::to_string(512 + rows) + " keys";
+        EXPECT_EQ(line["operator"], expected);
+        EXPECT_EQ(line["rows"], rows);
+        EXPECT_EQ(line["kernel"], kernel);
+        EXPECT_GT(line["ms_min"].get<double>(), 0);
+        EXPECT_LE(line["ms_min"].get<double>(), line["ms"].get<double>());
+        EXPECT_GE(line["ms_max"].get<double>(), line["ms"].get<double>());
+        EXPECT_NE(table.out.find(expected), std::string::npos) << expected;
+      }
+    }
+  }
+}
+
 TEST(Bench, ACrossoverIsWhereTheFasterKernelStaysFaster) {
   std::vector<double> first(std::size(detail::cli::kCrossoverRows), 2.0);
   std::vector<double> second = first;
