@@ -16,6 +16,7 @@ _ELEMENTS = {
 
 @dataclass(frozen=True)
 class Head:
+    name: str  # of its tensor
     weight: np.ndarray  # [V, H]; of bf16 the bits
     bias: np.ndarray | None
     softcap: float | None
@@ -48,5 +49,5 @@ def read_head(path: str | Path) -> Head:
         )
     softcap = reader.get_field(f"{architecture}.final_logit_softcapping")
     bias = tensors["output.bias"].data if "output.bias" in tensors else None
-    return Head(weight, bias, softcap.contents() if softcap is not None else None)
+    return Head(name, weight, bias, softcap.contents() if softcap is not None else None)
     # snippet]
