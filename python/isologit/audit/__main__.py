@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="isologit audit", description="Where the difference of a rollout's and a trainer's logprobs comes from."
     )
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or an id in the cache")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or a cached id")
     parser.add_argument("--rollouts", metavar="FILE", required=True, help="JSON lines, JSON or Parquet")
     parser.add_argument("--captured", metavar="FILE", help="hidden states of the same rollouts, by isologit capture")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
