@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <sstream>
 
+#include "base/text.hpp"
+#include "cli/python_verbs.hpp"
 #include "isologit/version.hpp"
 
 namespace isologit::detail::cli {
@@ -25,7 +27,16 @@ Outcome<Ending> end_parsing(const CLI::App& app, const CLI::ParseError& end) {
   }
   std::string command = "isologit";
   for (const CLI::App* verb : app.get_subcommands()) command += " " + verb->get_name();
-  return usage_error(fmt::format("{}\nRun '{} --help' for how it is used.", end.what(), command));
+  std::string what = end.what();
+  if (app.get_subcommands().empty()) {
+    std::vector<std::string> verbs;
+    for (const CLI::App* verb : app.get_subcommands(nullptr)) verbs.push_back(verb->get_name());
+    verbs.insert(verbs.end(), kPythonVerbs.begin(), kPythonVerbs.end());
+    const std::vector<std::string> words = app.remaining();
+    what = fmt::format("{}; expected one of {}", words.empty() ? "no verb" : "verb '" + words.front() + "' is unknown",
+                       base::join(verbs, ", "));
+  }
+  return usage_error(fmt::format("{}\nRun '{} --help' for how it is used.", what, command));
 }
 
 }  // namespace
@@ -86,7 +97,8 @@ Outcome<Ending> run_command_line(std::span<const Verb> verbs, int argc, char** a
       "isologit");
   app.set_version_flag("--version", "isologit " ISOLOGIT_VERSION);
   app.require_subcommand(1);
-  app.footer("In the Python package, to which these are handed over: audit, capture, integrations, verify --head");
+  app.footer(fmt::format("In the Python package, to which these are handed over: {}, verify --head",
+                         base::join(kPythonVerbs, ", ")));
   std::vector<std::pair<const CLI::App*, VerbRun>> runs;
   for (const Verb& verb : verbs) {
     CLI::App* command = app.add_subcommand(verb.name);

@@ -58,10 +58,13 @@ Outcome<Memory> memory_of(const Head& head) {
 }
 
 nlohmann::ordered_json transforms_json(const Transforms& transforms) {
-  nlohmann::ordered_json json = {{"softcap", nullptr}, {"scale", nullptr}, {"divisor", nullptr}};
+  nlohmann::ordered_json json = {{"softcap", nullptr}, {"scale", nullptr}, {"divisor", nullptr}, {"order", nullptr}};
   if (transforms.has_softcap) json["softcap"] = transforms.softcap;
   if (transforms.scale_kind == ScaleKind::multiply) json["scale"] = transforms.scale;
   if (transforms.scale_kind == ScaleKind::divide) json["divisor"] = transforms.scale;
+  if (transforms.has_softcap && transforms.scale_kind != ScaleKind::none) {
+    json["order"] = transforms.order == TransformOrder::softcap_first ? "softcap_first" : "scale_first";
+  }
   return json;
 }
 

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
-#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -39,7 +39,7 @@ std::string chosen_python() {
 
 bool is_python_verb(int argc, char** argv) {
   const std::string_view verb = argc > 1 ? argv[1] : "";
-  if (verb == "audit" || verb == "capture" || verb == "integrations") return true;
+  if (std::find(kPythonVerbs.begin(), kPythonVerbs.end(), verb) != kPythonVerbs.end()) return true;
   for (int i = 2; i < argc && verb == "verify"; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--head" || argument.starts_with("--head=")) return true;

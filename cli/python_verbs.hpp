@@ -1,13 +1,17 @@
 // Verbs that are in the Python package.
 #pragma once
 
+#include <array>
 #include <string>
+#include <string_view>
 
 #include "cli/outcome.hpp"
 
 namespace isologit::detail::cli {
 
-// Whether the command line asks for one: audit, capture, integrations, verify --head.
+inline constexpr std::array<std::string_view, 3> kPythonVerbs = {"audit", "capture", "integrations"};
+
+// Whether the command line asks for one of them, or for verify --head.
 bool is_python_verb(int argc, char** argv);
 
 // ISOLOGIT_PYTHON, the python3 beside this command, or that of PATH.

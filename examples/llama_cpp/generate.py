@@ -1,7 +1,7 @@
 """usage: generate.py MODEL.gguf PROMPT [--tokens N] [--temperature T] [--top-p P] [--seed S]
 
 Text from a model that llama.cpp runs up to its last hidden state: the head, the logprobs and the draws are isologit's.
-Prints the mean logprob of the prompt's tokens, then each new token with its logprob.
+Prints the mean logprob of the prompt's tokens, each new token with its logprob, and what made these numbers.
 """
 
 import argparse
@@ -57,19 +57,26 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()
 
-    head = read_head(given.model).arguments()
+    of_file = read_head(given.model)
+    head = of_file.arguments()
     body = Body(given.model)
     prompt = body.vocab.tokenize(given.prompt, add_special=True, parse_special=False)
     hidden = body.hidden_states(prompt)
+    report = None  # of what made the last numbers
     if len(prompt) > 1:
-        logprobs = isologit.linear_logprobs(hidden[:-1], token_ids=np.array(prompt[1:]), **head).logprobs
-        print(f"prompt: {len(prompt)} tokens, mean logprob {logprobs.astype(np.float64).mean():.9g}")
+        scores = isologit.linear_logprobs(hidden[:-1], token_ids=np.array(prompt[1:]), **head)
+        print(f"prompt: {len(prompt)} tokens, mean logprob {scores.logprobs.astype(np.float64).mean():.9g}")
+        report = scores.report
     draws = {"seed": given.seed, "temperature": given.temperature, "top_p": given.top_p}
     for _ in range(given.tokens):
         drawn = isologit.sample(hidden[-1:], sequence_id=0, position=body.position, **draws, **head)
         token = int(drawn.ids[0])
         print(f"{token:6} {drawn.logprobs[0]:.9g} {body.vocab.token_to_piece(token, lstrip=0, special=True)!r}")
+        report = drawn.report
         hidden = body.hidden_states([token])
+    if report is not None:
+        made = f"{report.arithmetic} arithmetic, kernel {report.kernel}"
+        print(f"isologit {isologit.__version__}: {made}, of {of_file.name}")
 
 
 if __name__ == "__main__":

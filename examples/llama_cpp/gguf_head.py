@@ -1,52 +1,44 @@
 """The head of a GGUF file, read in place: the last product of a llama.cpp model, and what follows it."""
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGUFReader
 
-_ELEMENTS = {
-    GGMLQuantizationType.F32: np.float32,
-    GGMLQuantizationType.F16: np.float16,
-    GGMLQuantizationType.BF16: np.uint16,  # its bits, as numpy has no bfloat16
-}
+_ELEMENTS = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "f64": np.float64}  # of bf16 the bits
 
 
 @dataclass(frozen=True)
 class Head:
+    name: str  # of its tensor
     weight: np.ndarray  # [V, H]; of bf16 the bits
     bias: np.ndarray | None
-    softcap: float | None
+    steps: dict[str, Any]  # what follows it, and how many of its rows are ids
 
     def arguments(self) -> dict[str, Any]:
         """What isologit's functions take after hidden; dtype says what uint16 holds."""
-        return {"weight": self.weight, "bias": self.bias, "softcap": self.softcap, "dtype": "bf16"}
+        return {"weight": self.weight, "bias": self.bias, "dtype": "bf16", **self.steps}
 
 
 # [snippet: head
 def read_head(path: str | Path) -> Head:
-    reader = GGUFReader(path)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    name = next((name for name in ("output.weight", "token_embd.weight") if name in tensors), None)
-    if name is None:
-        raise ValueError(f"{path}: no output.weight and, for a tied head, no token_embd.weight; expected one of them")
-    kind = tensors[name].tensor_type
-    if kind not in _ELEMENTS:
-        raise ValueError(
-            f"{path}: {name} is {kind.name}; expected F32, F16 or BF16. Quantise the file with the head left out: "
-            "llama-quantize --output-tensor-type BF16 (tied: --token-embedding-type BF16)"
-        )
-    weight = tensors[name].data
-    weight = weight.reshape(weight.shape[0], -1).view(_ELEMENTS[kind])
-    architecture = reader.get_field("general.architecture").contents()
-    if (scale := reader.get_field(f"{architecture}.logit_scale")) is not None:
-        raise ValueError(
-            f"{path}: {architecture}.logit_scale is {scale.contents()}; expected none. Some models multiply by it and "
-            "others divide: pass isologit `scale` or `divide` as yours does"
-        )
-    softcap = reader.get_field(f"{architecture}.final_logit_softcapping")
-    bias = tensors["output.bias"].data if "output.bias" in tensors else None
-    return Head(weight, bias, softcap.contents() if softcap is not None else None)
+    """As isologit's command finds it, which knows what each architecture does to its logits and refuses others."""
+    command = [sys.executable, "-m", "isologit", "info", str(path), "--json"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        raise ValueError(found.stderr.strip().removeprefix("isologit: "))
+    head = json.loads(found.stdout)
+    tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+    weight = tensors[head["tensor"]].data
+    weight = weight.reshape(weight.shape[0], -1).view(_ELEMENTS[head["dtype"]])
+    bias = tensors[head["bias"]].data.view(_ELEMENTS[head["bias_dtype"]]) if head["bias"] else None
+    after = head["transforms"]
+    steps = {"softcap": after["softcap"], "scale": after["scale"], "divide": after["divisor"]}
+    steps["transform_order"] = after["order"] or "softcap_first"
+    return Head(head["tensor"], weight, bias, steps | {"vocab_size": head["vocab_size"]})
     # snippet]

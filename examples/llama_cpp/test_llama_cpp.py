@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_logits_and_logprobs_are_exact(files, name):
     from generate import Body
 
     head = read_head(files / f"{name}.gguf")
-    assert head.weight.shape == (4096, 128) and head.bias is None and head.softcap is None
+    assert head.weight.shape == (4096, 128) and head.bias is None and head.steps["softcap"] is None
     body = Body(str(files / f"{name}.gguf"))
     hidden = body.hidden_states(body.vocab.tokenize("In the beginning", add_special=True, parse_special=False))
     scores = isologit.score(hidden[-1:], token_ids=[269], outputs=("logprobs",), top_k=1024, **head.arguments())
@@ -82,15 +83,17 @@ def test_generate(files):
     model = files / "tied-BF16.gguf"
     greedy = generate(model, "In the beginning", "--tokens", 4, "--temperature", 0)
     assert greedy[0].startswith("prompt: 3 tokens, mean logprob -2.7")
-    assert [int(line.split()[0]) for line in greedy[1:]] == TOKENS
+    assert [int(line.split()[0]) for line in greedy[1:-1]] == TOKENS
+    told = rf"isologit {re.escape(isologit.__version__)}: exact arithmetic, kernel \w+, of token_embd\.weight"
+    assert re.fullmatch(told, greedy[-1])
     drawn = generate(model, "In the beginning", "--seed", 7)
-    assert len(drawn) == 9 and drawn == generate(model, "In the beginning", "--seed", 7)
+    assert len(drawn) == 10 and drawn == generate(model, "In the beginning", "--seed", 7)
     assert drawn != generate(model, "In the beginning", "--seed", 8)
 
 
 @pytest.mark.parametrize(("name", "tensor"), [("tied-Q8_0", "token_embd.weight"), ("own-Q8_0", "output.weight")])
 def test_a_quantised_head_is_refused(files, name, tensor):
-    with pytest.raises(ValueError, match=f"{tensor} is Q8_0; expected F32, F16 or BF16. Quantise the file with"):
+    with pytest.raises(ValueError, match=f"{tensor} is Q8_0; isologit takes F16, BF16, F32 and F64"):
         read_head(files / f"{name}.gguf")
 
 
@@ -112,17 +115,16 @@ def test_the_command_reads_the_head(files, tmp_path, name, tensor):
     assert results[0] == results[1]
 
 
-def test_the_command_names_a_quantised_head(files):
-    refused = command("info", files / "own-Q8_0.gguf")
-    assert refused.returncode == 1 and "output.weight is Q8_0; isologit takes F16, BF16, F32 and F64" in refused.stderr
-
-
-def small(path: Path, **fields) -> Path:
-    writer = gguf.GGUFWriter(path, "any")
+def small(path: Path, architecture: str, bias: bool = False, parts: int = 1, ids: int = 4, **fields) -> Path:
+    writer = gguf.GGUFWriter(path, architecture)
     for name, value in fields.items():
-        writer.add_float32(f"any.{name}", value)
-    writer.add_tensor("output.weight", np.arange(12, dtype=np.float32).reshape(4, 3))
-    writer.add_tensor("output.bias", np.arange(4, dtype=np.float32))
+        writer.add_float32(f"{architecture}.{name}", value)
+    writer.add_vocab_size(ids)
+    writer.add_uint16("split.count", parts)
+    writer.add_tensor("output.weight", np.arange(12, dtype=np.float32).reshape(4, 3) / 8)
+    writer.add_tensor("token_embd.weight", np.zeros((4, 3), np.float32))
+    if bias:
+        writer.add_tensor("output.bias", np.arange(4, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -130,15 +132,36 @@ def small(path: Path, **fields) -> Path:
     return path
 
 
-def test_bias_and_softcap(tmp_path):
-    head = read_head(small(tmp_path / "a.gguf", final_logit_softcapping=30.0))
-    assert head.softcap == 30 and head.bias.tolist() == [0, 1, 2, 3] and head.weight[1].tolist() == [3, 4, 5]
-    logits = isologit.score(np.ones((1, 3), np.float32), outputs=(), top_k=4, **head.arguments())
-    z = 30 * np.tanh((head.weight.sum(-1) + head.bias) / 30.0)
-    assert logits.top_k_ids[0].tolist() == [3, 2, 1, 0]
-    assert np.abs(logits.top_k_logprobs[0][::-1] - (z - np.log(np.exp(z - z.max()).sum()) - z.max())).max() < 1e-5
+@pytest.mark.parametrize(
+    ("architecture", "fields", "after"),
+    [
+        ("llama", {}, lambda z: z),
+        ("qwen2", {"bias": True}, lambda z: z + np.arange(4)),
+        ("llama", {"ids": 3}, lambda z: z[:3]),  # a row of padding
+        ("gemma2", {"final_logit_softcapping": 2.0}, lambda z: 2 * np.tanh(z / 2)),
+        ("gemma2", {}, lambda z: 30 * np.tanh(z / 30)),  # llama.cpp's own default
+        ("command-r", {"logit_scale": 0.25}, lambda z: z * 0.25),
+        ("granite", {"logit_scale": 4.0}, lambda z: z / 4),
+        ("grok", {"logit_scale": 0.5, "final_logit_softcapping": 3.0}, lambda z: 3 * np.tanh(z / 2 / 3)),
+    ],
+)
+def test_what_llama_cpp_does_after_the_head(tmp_path, architecture, fields, after):
+    head = read_head(small(tmp_path / "a.gguf", architecture, **fields))
+    z = after(np.arange(12).reshape(4, 3).sum(-1) / 8)
+    found = isologit.score(np.ones((1, 3), np.float32), outputs=(), top_k=len(z), **head.arguments())
+    assert found.top_k_ids[0].tolist() == list(range(len(z)))[::-1]
+    assert np.abs(found.top_k_logprobs[0][::-1] - (z - np.log(np.exp(z).sum()))).max() < 1e-6
 
 
-def test_a_scale_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="any.logit_scale is 2.0; expected none. Some models multiply"):
-        read_head(small(tmp_path / "a.gguf", logit_scale=2.0))
+@pytest.mark.parametrize(
+    ("architecture", "fields", "message"),
+    [
+        ("llama", {"parts": 2}, "is one of 2 parts of a model; put them together: llama-gguf-split --merge"),
+        ("granite", {}, "logit_scale"),
+        ("llama", {"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ("any", {}, "any"),
+    ],
+)
+def test_what_is_not_known_is_refused(tmp_path, architecture, fields, message):
+    with pytest.raises(ValueError, match=message):
+        read_head(small(tmp_path / "a.gguf", architecture, **fields))

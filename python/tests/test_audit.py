@@ -345,6 +345,38 @@ def test_the_measures_are_told(model, run, tmp_path, capsys):
     assert "greedy flips" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["no-such-model", "no/such-model", "no/such/model"])
+def test_a_model_that_is_not_here_is_not_looked_for_elsewhere(run, tmp_path, name):
+    from isologit.audit.__main__ import main
+
+    rollouts = write(tmp_path, run[0], columns(run, "logprobs"))
+    with pytest.raises(SystemExit, match=f'no directory "{name}", and no such model in the .*: hf download {name}$'):
+        main([name, "--rollouts", str(rollouts)])
+
+
+def test_a_model_in_the_cache(run, tmp_path, monkeypatch, capsys):
+    """By its id, as `hf download` leaves it, and without a network."""
+    import socket
+
+    from huggingface_hub import constants
+
+    from isologit.audit.__main__ import main
+
+    def no_network(*args, **kwargs):
+        raise AssertionError(f"{args} was looked for")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    folder = tmp_path / "models--an--example"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots").mkdir()
+    (folder / "snapshots" / ("0" * 40)).symlink_to(EXAMPLE)
+    main(["an/example", "--rollouts", str(write(tmp_path, run[0], columns(run, "logprobs"))), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["model"] == "an/example" and result["worst"][0]["token"]
+
+
 def test_logprobs_that_are_not_finite_are_refused(model, run, tmp_path):
     reported = columns(run, "logprobs").clone()
     reported[1, 4] = -torch.inf

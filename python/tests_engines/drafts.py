@@ -18,7 +18,12 @@ PROMPTS = [
 CASES = {
     "temperature": {"temperature": 0.7, "n": 2},
     "cuts": {"temperature": 0.9, "top_k": 40, "top_p": 0.8},
-    "penalties": {"temperature": 0.5, "repetition_penalty": 1.1, "presence_penalty": 0.2},
+    "penalties": {
+        "temperature": 0.5,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.1,
+    },
     "greedy": {"temperature": 0},
 }
 MUTANT = "every draft accepted"

@@ -90,9 +90,9 @@ def test_they_are_those_without_drafts(recorded, alone):
 
 
 def test_so_they_are_in_the_v2_runner(model, alone, tmp_path):
-    """But for penalties, which that runner computes in its own way."""
+    """Penalties, too, by which each drafted token counts in the rows after it."""
     recorded = recorded_of(model, 3, tmp_path, "v2")
-    for name in drafts.CASES.keys() - {"penalties"}:
+    for name in drafts.CASES:
         assert any(count > 1 for step in recorded["runs"][name]["steps"] for count in step["taken"])
         assert told(recorded, name) == told(alone, name)
     assert told(recorded, drafts.MUTANT) != told(alone, "temperature")

@@ -40,8 +40,11 @@ class Errors : public Workspace {
 };
 
 TEST_F(Errors, Usage) {
-  expect(run_command({}), 2, "subcommand");
-  expect(run_command({"divine"}), 2, "isologit --help");
+  const std::string verbs =
+      "expected one of score, sample, logits, info, kernels, bench, verify, audit, capture, integrations\n";
+  expect(run_command({}), 2, "no verb; " + verbs);
+  expect(run_command({"divine"}), 2, "verb 'divine' is unknown; " + verbs + "Run 'isologit --help'");
+  expect(run_command({"divine", "--sideways", model_}), 2, "verb 'divine' is unknown");
   expect(run_command({"score"}), 2, "MODEL is required");
   expect(run_command({"score", model_}), 2, "--input is required");
   expect(run_command({"info"}), 2, "isologit info --help");

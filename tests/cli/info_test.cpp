@@ -84,8 +84,11 @@ TEST_F(Info, TellsAHeadThatIsGiven) {
   EXPECT_EQ(told["padded_rows"], kVocab - 40);
   EXPECT_EQ(told["transforms"]["softcap"], 30.0);
   EXPECT_EQ(told["transforms"]["scale"], 0.5);
+  EXPECT_EQ(told["transforms"]["order"], "softcap_first");
   EXPECT_EQ(json::parse(with({"--divide", "4"}).out)["transforms"]["divisor"], 4.0);
-  EXPECT_TRUE(json::parse(with({"--assume-plain-head"}).out)["transforms"]["softcap"].is_null());
+  for (const char* none : {"softcap", "order"}) {
+    EXPECT_TRUE(json::parse(with({"--assume-plain-head"}).out)["transforms"][none].is_null());
+  }
 }
 
 // Of rank 8, a the identity and b minus the weight: all logits are 0.

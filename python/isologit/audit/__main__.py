@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import math
+import os
 import sys
 from typing import Any
 
@@ -14,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="isologit audit", description="Where the difference of a rollout's and a trainer's logprobs comes from."
     )
-    parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or an id")
+    parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or a cached id")
     parser.add_argument("--rollouts", metavar="FILE", required=True, help="JSON lines, JSON or Parquet")
     parser.add_argument("--captured", metavar="FILE", help="hidden states of the same rollouts, by isologit capture")
     parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
@@ -55,17 +56,38 @@ def _run(asked: argparse.Namespace) -> None:
 
 
 def _load(asked: argparse.Namespace) -> tuple[Any, Any]:
-    """The model and its tokenizer; None for one that cannot be loaded: words are a convenience."""
+    """The model and its tokenizer; None for one that cannot be loaded: words are a convenience. An id is looked up
+    in the local cache alone, as by the command's other verbs."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = _folder(asked.model)
     try:
-        model = AutoModelForCausalLM.from_pretrained(asked.model, dtype=asked.dtype or "auto").to(asked.device).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=asked.dtype or "auto").to(asked.device).eval()
     except Exception as error:  # whatever is wrong with the checkpoint
         raise ValueError(f"{asked.model}: Transformers does not load it: {type(error).__name__}: {error}") from None
+    model.config.name_or_path = asked.model
     try:
-        return model, AutoTokenizer.from_pretrained(asked.model)
+        return model, AutoTokenizer.from_pretrained(folder)
     except Exception:
         return model, None
+
+
+def _folder(model: str) -> str:
+    """(Of an id Transformers asks the network even where it is told to load local files only.)"""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if os.path.isdir(model):
+        return model
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except ValueError:  # no id
+        found = None
+    if isinstance(found, str):
+        return os.path.dirname(found)
+    raise ValueError(
+        f'there is no directory "{model}", and no such model in the Hugging Face cache "{constants.HF_HUB_CACHE}"; to '
+        f"download it: hf download {model}"
+    )
 
 
 def _text(result: dict) -> str:
