@@ -57,25 +57,26 @@ struct Doubles {
     return _mm256_castsi256_pd(_mm256_and_si256(_mm256_srai_epi32(lanes, 3), sign_and_rest));
   }
   template <DType kDType>
-  static void widen(const char* from, V (&to)[4]) {
+  static V part(const char* from, std::size_t p) {
     if constexpr (kDType == DType::bf16) {
       const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-      to[0] = from_bf16(_mm256_slli_epi64(lanes, 48));
-      to[1] = from_bf16(_mm256_slli_epi64(lanes, 32));
-      to[2] = from_bf16(_mm256_slli_epi64(lanes, 16));
-      to[3] = from_bf16(lanes);
+      return from_bf16(_mm256_slli_epi64(lanes, static_cast<int>(48 - 16 * p)));
     } else {
       const __m256 first = load_floats<kDType>(from);
       const __m256 second = load_floats<kDType>(from + 8 * dtype_size(kDType));
       const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-      const __m256 low = _mm256_permutevar8x32_ps(_mm256_unpacklo_ps(first, second), order);
-      const __m256 high = _mm256_permutevar8x32_ps(_mm256_unpackhi_ps(first, second), order);
-      const __m256d scale = _mm256_set1_pd(1 / kUnscale);
-      to[0] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(low)), scale);
-      to[1] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(low, 1)), scale);
-      to[2] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(high)), scale);
-      to[3] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(high, 1)), scale);
+      const __m256 both = p < 2 ? _mm256_unpacklo_ps(first, second) : _mm256_unpackhi_ps(first, second);
+      const __m256 parts = _mm256_permutevar8x32_ps(both, order);
+      const __m128 floats = p % 2 == 0 ? _mm256_castps256_ps128(parts) : _mm256_extractf128_ps(parts, 1);
+      return _mm256_mul_pd(_mm256_cvtps_pd(floats), _mm256_set1_pd(1 / kUnscale));
     }
+  }
+  template <DType kDType>
+  static void widen(const char* from, V (&to)[4]) {
+    to[0] = part<kDType>(from, 0);
+    to[1] = part<kDType>(from, 1);
+    to[2] = part<kDType>(from, 2);
+    to[3] = part<kDType>(from, 3);
   }
 };
 

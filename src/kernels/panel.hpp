@@ -228,15 +228,34 @@ struct Panel {
           widen_chunk<kDType>(from, count, panel + i * kStride);
           if (j + i < tile.count) see.template operator()<kDType>(j + i, from, count);
         }
+        NextRows next = after(tile, k, j, kSize);
+        const std::int64_t lines = lines_each(kPanel * kLength * kSize, (rows + kH - 1) / kH * 2);
         std::int64_t r = 0;
         for (; r + kH <= rows; r += kH) {
           for (std::int64_t i = 0; i < kPanel; i += 4) {
+            next.fetch(lines);
             multiply_4<Vector::kHiddenRows>(panel + i * kStride, block + r * kStride, padded, sums + r * kTile + j + i);
           }
         }
+        next.fetch(2 * lines);
         multiply_rest<Vector::kHiddenRows - 1>(panel, block + r * kStride, padded, rows - r, sums + r * kTile + j);
       }
     }
+  }
+
+  // What sums_many reads after the panel of row j at element k.
+  static NextRows after(const WeightTile& tile, std::int64_t k, std::int64_t j, std::int64_t element) {
+    const bool last_panel = j + kPanel >= tile.count;
+    const bool last_chunk = k + kLength >= tile.weight->cols;
+    const std::int64_t row = !last_panel ? j + kPanel : last_chunk ? tile.count : 0;
+    const std::int64_t at = !last_panel ? k : last_chunk ? 0 : k + kLength;
+    const std::int64_t stride = tile.weight->row_stride * element;
+    const auto* first = static_cast<const char*>(exact::row_data(*tile.weight, tile.first));
+    return {first + row * stride + at * element, stride, kPanel, kLength * element};
+  }
+
+  static std::int64_t lines_each(std::int64_t bytes, std::int64_t calls) {
+    return (bytes / kLine + calls - 1) / calls;
   }
 
   // sums[r * kTile + j] += the sum of v[r][j].
@@ -259,21 +278,39 @@ struct Panel {
 
   // One chunk, of whole groups, of kW weight rows, widened as they are read, and kH hidden rows.
   template <DType kDType, std::size_t kW, std::size_t kH>
-  static void multiply_narrow(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums) {
+  static void multiply_narrow(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums,
+                              std::int64_t ahead) {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     V sum[kH][kW];
     for (auto& row : sum) {
       for (V& v : row) v = Vector::zero();
     }
     for (std::int64_t k = 0; k < count; k += kGroup) {
-      for (std::size_t j = 0; j < kW; ++j) {
-        V w[kParts];
-        if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize);
-        Vector::template widen<kDType>(weight[j] + k * kSize, w);
+      if constexpr (requires { Vector::template part<kDType>(weight[0], 0); }) {
+        for (std::size_t j = 0; j < kW; ++j) {
+          if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize, ahead);
+        }
+#pragma GCC unroll 4
         for (std::size_t p = 0; p < kParts; ++p) {
+          V w[kW];
+          for (std::size_t j = 0; j < kW; ++j) w[j] = Vector::template part<kDType>(weight[j] + k * kSize, p);
           for (std::size_t r = 0; r < kH; ++r) {
             const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
-            sum[r][j] = Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+            const V h = Vector::load(at + static_cast<std::int64_t>(p) * kWidth);
+            for (std::size_t j = 0; j < kW; ++j) sum[r][j] = Vector::multiply_add(w[j], h, sum[r][j]);
+          }
+        }
+      } else {
+        for (std::size_t j = 0; j < kW; ++j) {
+          V w[kParts];
+          if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize, ahead);
+          Vector::template widen<kDType>(weight[j] + k * kSize, w);
+          for (std::size_t p = 0; p < kParts; ++p) {
+            for (std::size_t r = 0; r < kH; ++r) {
+              const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
+              sum[r][j] =
+                  Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+            }
           }
         }
       }
@@ -309,10 +346,14 @@ struct Panel {
         const std::int64_t count = count_at(k, size);
         if (count % kGroup != 0) fill_groups<kDType>(weight, count, reinterpret_cast<char*>(scratch));
         const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+        // What is read next: the rows' next chunk, or the next rows' first.
+        const std::int64_t ahead = (k + kLength < size ? kLength : kPanel * tile.weight->row_stride - k) *
+                                   static_cast<std::int64_t>(dtype_size(kDType));
         for (std::int64_t r = 0; r < rows; r += most) {
           const std::int64_t these = rows - r < most ? rows - r : most;
           for (std::int64_t i = 0; i < kPanel; i += static_cast<std::int64_t>(kW)) {
-            multiply_chunk<kDType, kW, kH>(weight + i, hidden + r * kStride, these, padded, sums + r * kTile + j + i);
+            multiply_chunk<kDType, kW, kH>(weight + i, hidden + r * kStride, these, padded, sums + r * kTile + j + i,
+                                           ahead);
           }
         }
         for (std::int64_t i = 0; i < kPanel; ++i) {
@@ -338,13 +379,13 @@ struct Panel {
   // One chunk of kW weight rows and `rows` hidden rows, at most kH.
   template <DType kDType, std::size_t kW, std::size_t kH>
   static void multiply_chunk(const char* const* weight, const Element* hidden, std::int64_t rows, std::int64_t count,
-                             Element* sums) {
+                             Element* sums, std::int64_t ahead) {
     if constexpr (kH > 1) {
       if (rows < static_cast<std::int64_t>(kH)) {
-        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums);
+        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums, ahead);
       }
     }
-    multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
+    multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums, ahead);
   }
 };
 

@@ -21,6 +21,31 @@ inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
       reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)));
 }
 
+// The same bytes of some rows, which are needed next: a line at a time.
+class NextRows {
+ public:
+  NextRows(const char* first, std::int64_t stride, std::int64_t rows, std::int64_t bytes)
+      : at_(reinterpret_cast<std::uintptr_t>(first)), stride_(stride), bytes_(bytes), left_(rows) {}
+
+  void fetch(std::int64_t lines) {
+    for (; lines > 0 && left_ > 0; --lines) {
+      __builtin_prefetch(reinterpret_cast<const char*>(at_ + static_cast<std::uintptr_t>(next_)));
+      next_ += kLine;
+      if (next_ < bytes_) continue;
+      next_ = 0;
+      at_ += static_cast<std::uintptr_t>(stride_);
+      --left_;
+    }
+  }
+
+ private:
+  std::uintptr_t at_;  // may lie past the matrix: it is not read
+  std::int64_t stride_;
+  std::int64_t bytes_;
+  std::int64_t left_;
+  std::int64_t next_ = 0;
+};
+
 // Memory that is needed after some work, fetched into L2 little by little while it is done and memory would be idle.
 class Ahead {
  public:
