@@ -254,9 +254,7 @@ struct Panel {
     return {first + row * stride + at * element, stride, kPanel, kLength * element};
   }
 
-  static std::int64_t lines_each(std::int64_t bytes, std::int64_t calls) {
-    return (bytes / kLine + calls - 1) / calls;
-  }
+  static std::int64_t lines_each(std::int64_t bytes, std::int64_t calls) { return (bytes / kLine + calls - 1) / calls; }
 
   // sums[r * kTile + j] += the sum of v[r][j].
   template <std::size_t kW, std::size_t kH>

@@ -156,11 +156,11 @@ TEST_P(Logits, NearTiesReachTheFallback) {
   }
 }
 
-// Eight rows of hidden, all the same, and the rows of the weight.
+// Sixteen rows of hidden, all the same, and the rows of the weight.
 DotData of_values(DType dtype, const std::vector<float>& hidden, const std::vector<std::vector<float>>& weight) {
   const std::size_t cols = hidden.size();
   const DotShape shape{
-      8, static_cast<std::int64_t>(weight.size()), static_cast<std::int64_t>(cols), dtype, dtype, std::nullopt};
+      16, static_cast<std::int64_t>(weight.size()), static_cast<std::int64_t>(cols), dtype, dtype, std::nullopt};
   DotData data = make_dot(shape, DotFamily::constant, 1);
   for (std::size_t i = 0; i < data.hidden_values.size(); ++i) {
     oracle::encode(dtype, data.hidden.data(), i, hidden[i % cols]);
@@ -203,6 +203,24 @@ TEST_P(Logits, MidpointsThatTheLeastElementsDecide) {
     if (!is_reference()) {
       EXPECT_GT(logits.fallbacks, 0);
     }
+  }
+}
+
+// Sums of integers are never greater than where all elements are as great as the greatest, or `great` of each eight.
+TEST_P(Logits, OfTheGreatestElements) {
+  constexpr std::size_t kCols = 1100;
+  std::vector<float> same(kCols, 0x1.FEp0F);
+  std::vector<float> turns = same;
+  for (std::size_t i = 0; i < kCols; i += 2) turns[i] = -turns[i];
+  std::vector<float> negative(kCols, -0x1.FEp0F);
+  for (const std::size_t great : {1U, 2U, 3U, 4U, 8U}) {
+    std::vector<float> hidden(kCols, 0x1p-20F);
+    for (std::size_t i = 0; i < kCols; ++i) {
+      if (i % 8 < great) hidden[i] = 0x1.FEp0F;
+    }
+    const DotData data = of_values(DType::bf16, hidden, {same, turns, negative, hidden});
+    const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+    ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << great << " of eight";
   }
 }
 
