@@ -1,14 +1,22 @@
-// AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
+// AVX2 and FMA: twelve accumulators of four doubles (avx2; its blocks of ten rows or more are multiplied as integers of
+// 16 bits where they can be, kernels/word_sums.hpp) or eight floats (avx2_fast).
 //
-// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16; docs/performance.md). Floor of one row: 52 ms. By conversions
-// (load, shift, two conversions for 8 elements) 0.18 ns an element and thread with the weight in a cache, 81 ms in all;
-// by shifts (11 operations for 16 elements, none of them a shuffle) 0.13 ns and 66 ms, no more bound by the core alone.
-// The greatest magnitudes cost a sixth when they were read again from L2 row by row, and little chunk by chunk.
-// Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms; measured 1175, 85 % of it in the loop of multiply_4.
-// Tried: a lambda in the loop of multiply_narrow, or its tail in the same function, put the accumulators into memory
-// (GCC 12). Lowest set bits by scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a
-// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower. Prefetching
-// the next chunk by hand: a tenth slower.
+// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16). Floor of one row: 52 ms. By conversions (load, shift, two
+// conversions for 8 elements) 0.18 ns an element and thread with the weight in a cache, 81 ms in all; by shifts (11
+// operations for 16 elements, none of them a shuffle) 0.13 ns and 66 ms, no more bound by the core alone. The greatest
+// magnitudes cost a sixth when they were read again from L2 row by row, and little chunk by chunk. Lowest set bits by
+// scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a midpoint. Chunks of 128: no faster
+// for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower.
+//
+// Where 4 and 16 rows lost their time (a thread of a busy Xeon, CPU time, ns for an element of the weight, H = 4096;
+// reading alone 0.16, multiply-adds alone 0.14 and 0.56): from memory 0.34 and 1.15, from L2 0.24 and 0.67. So 16 rows
+// waited for memory 0.48, which is all of reading and more: chunks of 512 bytes are too short for the processor's
+// prefetcher, and 8 KB ahead is, of rows of 8 KB, the next row of the panel that is being read. Reading ahead of what
+// is really next (the rows' next chunk, then the next rows) makes 16 rows 0.80 and one row 0.15 instead of 0.17. And of
+// 3 to 12 rows GCC 12 kept half of the accumulators in memory, since it first loaded the hidden rows of all four
+// registers that a group widens to: register by register (`part`) it does not; 4 rows are 0.26 with both. What is left
+// of 16 rows, predicted from 32 cycles of multiply-adds, 7 of shifts and 2 of sums for 16 elements (0.71 ns), is that.
+// Tried: passes of 3 and 2 rows in place of 3 and 1: no difference; two chunks ahead: a twentieth slower.
 #define ISOLOGIT_LANES 4  // doubles in a register
 #include "kernels/avx2_vectors.hpp"
 #include "kernels/backward_loops_impl.hpp"

@@ -12,6 +12,7 @@
 //   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
 //   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers, in any
 //                           order that is the same for all dtypes
+//   part<dtype>(from, p)    optional: register p of what widen makes, where all of them at once are too many
 //   kChunk           optional: elements of a chunk, else 256
 //   kUnscale         optional: what hidden rows are multiplied by, twice, after widen, whose values are scaled by its
 //                    inverse. An inf or NaN of a weight row may come out as any number
@@ -22,10 +23,10 @@
 // accumulator adds up the products of elements i, i + kWidth, ... in turn; the lanes are added by add_sums; the chunks'
 // sums are added in turn. So no term passes through more than depth(size) roundings.
 //
-// Two ways through the same order. Few hidden rows: weight rows are widened in registers as they are read, whole rows
-// in turn, which the memory prefetcher follows (bound by reading the weight). Many: a panel of weight rows is widened
-// to memory, one chunk of the hidden block at a time, so that it stays in L2 while all panels of the tile pass (bound
-// by multiply-adds: 4 + kHiddenRows loads for 4 * kHiddenRows of them).
+// Two ways through the same order, which both fetch what they read next. Few hidden rows: weight rows are widened in
+// registers as they are read, panel by panel (bound by reading the weight). Many: a panel of weight rows is widened to
+// memory, one chunk of the hidden block at a time, so that it stays in L2 while all panels of the tile pass (bound by
+// multiply-adds: 4 + kHiddenRows loads for 4 * kHiddenRows of them).
 #pragma once
 
 #include <cstddef>

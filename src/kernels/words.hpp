@@ -1,9 +1,10 @@
 // Rows of elements as rows of integers of 16 bits ("words"), for integer products (kernels/word_sums.hpp); for files
 // compiled for AVX2.
 //
-// A row has a unit U, a power of two. An element x is x' U + rest, x' = trunc(x / U) of at most 15 bits: the unit is
-// chosen by the greatest element, which in normal data of bf16 leaves one element in a hundred with a rest. Those are
-// listed.
+// A row has a unit U, a power of two. An element x is x' U + rest, x' = trunc(x / U) where that has at most 15 bits and
+// 0 where it has more, and those with a rest are listed. The unit chosen by the greatest element leaves one element of
+// bf16 in a hundred with a rest where data are normal. Where a few elements tower over the others it is chosen to leave
+// the fewest.
 #pragma once
 
 #include <immintrin.h>
@@ -27,6 +28,7 @@ struct WordRow {
   };
   double unit;
   std::int64_t count;
+  bool cut;   // some elements are 2^15 units or more
   bool fits;  // false: nothing else holds
 
   // Behind it, with room for eight more than are allowed.
@@ -41,12 +43,42 @@ struct WordRow {
 
 constexpr std::int64_t kWordStep = 16;  // elements whose words are made together
 
+constexpr int kWordBits = 15;
+
+// Begins a row in units of 2^unit. False where that, or its inverse, is near the ends of f32's range.
+inline bool begin_words(WordRow& row, int unit, double greatest) {
+  if (greatest != 0 && !(greatest >= 0x1p-60 && greatest <= 0x1p60)) return false;
+  if (unit < -75 || unit > 60) return false;
+  row.unit = std::ldexp(1.0, unit);
+  row.count = 0;
+  row.cut = greatest >= row.unit * 0x1p15;
+  return true;
+}
+
+inline int greatest_unit(double greatest) { return greatest == 0 ? 0 : std::ilogb(greatest) + 1 - kWordBits; }
+
+// The integers of eight elements, and what of each is left.
+struct Words {
+  __m256i integers;
+  __m256 rests;
+};
+template <bool kCut>
+Words words_of(__m256 x, __m256 units, __m256 scale) {
+  __m256 scaled = _mm256_mul_ps(x, scale);
+  if constexpr (kCut) {
+    const __m256 magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0F), scaled);
+    scaled = _mm256_and_ps(scaled, _mm256_cmp_ps(magnitude, _mm256_set1_ps(0x1p15F), _CMP_LT_OQ));
+  }
+  const __m256i integers = _mm256_cvttps_epi32(scaled);
+  return {integers, _mm256_fnmadd_ps(_mm256_cvtepi32_ps(integers), units, x)};
+}
+
 // Makes the words of a row's elements [begin, end), `begin` a multiple of kWordStep, in units of row.unit: store(k,
 // words) gets sixteen, in the order of the row, and zeros past its end; lists those that have a rest. False where the
-// list is too long. No element may be 2^15 row.unit or more.
-template <DType kDType, class Store>
-bool make_words(const char* from, std::int64_t begin, std::int64_t end, std::int64_t most, WordRow& row,
-                Store&& store) {
+// list is too long. kCut as row.cut.
+template <DType kDType, bool kCut, class Store>
+bool make_some_words(const char* from, std::int64_t begin, std::int64_t end, std::int64_t most, WordRow& row,
+                     Store& store) {
   constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
   const __m256 units = _mm256_set1_ps(static_cast<float>(row.unit));
   const __m256 scale = _mm256_set1_ps(static_cast<float>(1 / row.unit));
@@ -79,16 +111,14 @@ bool make_words(const char* from, std::int64_t begin, std::int64_t end, std::int
         x[0] = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0x88)), 0xD8));
         x[1] = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(low, high, 0xDD)), 0xD8));
       }
-      const __m256i even = _mm256_cvttps_epi32(_mm256_mul_ps(x[0], scale));
-      const __m256i odd = _mm256_cvttps_epi32(_mm256_mul_ps(x[1], scale));
-      store(k, _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xAA));
-      const __m256 rests[2] = {_mm256_fnmadd_ps(_mm256_cvtepi32_ps(even), units, x[0]),
-                               _mm256_fnmadd_ps(_mm256_cvtepi32_ps(odd), units, x[1])};
+      const Words even = words_of<kCut>(x[0], units, scale);
+      const Words odd = words_of<kCut>(x[1], units, scale);
+      store(k, _mm256_blend_epi16(even.integers, _mm256_slli_epi32(odd.integers, 16), 0xAA));
       Step& step = steps[count];
-      _mm256_store_ps(step.rests[0], rests[0]);
-      _mm256_store_ps(step.rests[1], rests[1]);
-      const __m256i some = _mm256_packs_epi32(_mm256_castps_si256(_mm256_cmp_ps(rests[0], zero, _CMP_NEQ_UQ)),
-                                              _mm256_castps_si256(_mm256_cmp_ps(rests[1], zero, _CMP_NEQ_UQ)));
+      _mm256_store_ps(step.rests[0], even.rests);
+      _mm256_store_ps(step.rests[1], odd.rests);
+      const __m256i some = _mm256_packs_epi32(_mm256_castps_si256(_mm256_cmp_ps(even.rests, zero, _CMP_NEQ_UQ)),
+                                              _mm256_castps_si256(_mm256_cmp_ps(odd.rests, zero, _CMP_NEQ_UQ)));
       step.which = static_cast<unsigned>(_mm256_movemask_epi8(some)) & 0x55555555;
       step.at = k;
       count += step.which != 0 ? 1 : 0;
@@ -107,8 +137,12 @@ bool make_words(const char* from, std::int64_t begin, std::int64_t end, std::int
   return true;
 }
 
-// Units whose inverse, and whose 2^15, are far from the ends of f32's range.
-inline bool usual(double greatest) { return greatest >= 0x1p-60 && greatest <= 0x1p60; }
+template <DType kDType, class Store>
+bool make_words(const char* from, std::int64_t begin, std::int64_t end, std::int64_t most, WordRow& row,
+                Store&& store) {
+  return row.cut ? make_some_words<kDType, true>(from, begin, end, most, row, store)
+                 : make_some_words<kDType, false>(from, begin, end, most, row, store);
+}
 
 }  // namespace
 }  // namespace isologit::detail::kernels

@@ -224,6 +224,25 @@ TEST_P(Logits, OfTheGreatestElements) {
   }
 }
 
+// One element towers over the others, and of 60 small ones each is less than half a unit in its last place, and lost
+// when they are added to it in turn: the sum comes out above a midpoint, which the real one is below.
+TEST_P(Logits, SumsThatLoseWhatDecides) {
+  constexpr std::size_t kCols = 1100;
+  std::vector<float> hidden(kCols);
+  std::vector<float> weight(kCols, 1);
+  const auto set = [&](std::size_t i, float h, float w) {
+    hidden[i] = h;
+    weight[i] = w;
+  };
+  set(0, 1, 0x1p30F);
+  set(1, 1, 0x1p6F);
+  set(2, 0x1p-3F, 0x1p-16F);
+  for (std::size_t i = 3; i < 63; ++i) set(i, 0x1p-3F, -0x1.FCp-21F);
+  const DotData data = of_values(DType::bf16, hidden, {weight, hidden, weight});
+  const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+  ASSERT_TRUE(all_same(logits.values, oracle_logits(data)));
+}
+
 TEST_P(Logits, NearTiesReachTheFallbackOfScore) {
   if (is_reference()) GTEST_SKIP() << "the reference is the fallback";
   const DotShape shape{3, 70, 64, DType::bf16, DType::bf16, std::nullopt};
