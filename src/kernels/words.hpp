@@ -49,13 +49,16 @@ constexpr int kWordBits = 15;
 inline bool begin_words(WordRow& row, int unit, double greatest) {
   if (greatest != 0 && !(greatest >= 0x1p-60 && greatest <= 0x1p60)) return false;
   if (unit < -75 || unit > 60) return false;
-  row.unit = std::ldexp(1.0, unit);
+  row.unit = std::bit_cast<double>(static_cast<std::uint64_t>(unit + 1023) << 52);
   row.count = 0;
   row.cut = greatest >= row.unit * 0x1p15;
   return true;
 }
 
-inline int greatest_unit(double greatest) { return greatest == 0 ? 0 : std::ilogb(greatest) + 1 - kWordBits; }
+inline int greatest_unit(double greatest) {
+  if (greatest == 0) return 0;
+  return static_cast<int>(std::bit_cast<std::uint64_t>(greatest) >> 52) - 1023 + 1 - kWordBits;
+}
 
 // The integers of eight elements, and what of each is left.
 struct Words {
