@@ -29,8 +29,8 @@
 // seven runs in turn beside others, CPU ns for an element of the weight, 16 rows 0.387 and 0.354 (H=1024), 0.328 and
 // 0.324 (H=4096), 256 rows 1.92 and 1.85, 1.93 and 1.84. Tried there: asking sixteen logits at a time whether one is
 // open, greatest magnitudes by 64 bytes in place of 32, the constants of short_digits held in registers, the weight
-// fetched two parts ahead or by one prefetch alone: all the same. What is left of 16 rows at H=1024 (from L2; from memory
-// 0.08 more): digits 0.11, products and their loads 0.08, magnitudes 0.02, the rest with its rounding 0.06.
+// fetched two parts ahead or by one prefetch alone: all the same. What is left of 16 rows at H=1024 (from L2; from
+// memory 0.08 more): digits 0.11, products and their loads 0.08, magnitudes 0.02, the rest with its rounding 0.06.
 //
 // Why not four products, the lowest digits apart as avx512_vnni.cpp has them: five products that are saved are 20
 // cycles a logit of 4096 elements (64 steps of 80 for 256 logits). What takes their place are some 45 places on either
