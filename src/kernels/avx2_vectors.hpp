@@ -82,6 +82,7 @@ struct Floats {
   static constexpr std::int64_t kGroup = 8;
   static constexpr std::size_t kHiddenRows = 3;
   static constexpr std::int64_t kFewRows = 12;
+  static constexpr std::int64_t kRowsInTurn = 6;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return _mm256_setzero_ps(); }
   static V load(const float* from) { return _mm256_loadu_ps(from); }

@@ -23,6 +23,12 @@ inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
       reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)));
 }
 
+// The same into L2, where it waits for its turn.
+inline void prefetch_far(const char* from, std::int64_t bytes) {
+  __builtin_prefetch(
+      reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)), 0, 2);
+}
+
 // The same bytes of some rows, which are needed next: a line at a time.
 class NextRows {
  public:
