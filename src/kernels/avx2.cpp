@@ -1,111 +1,36 @@
-// AVX2 and FMA: twelve accumulators of four doubles (avx2) or eight floats (avx2_fast).
+// AVX2 and FMA: twelve accumulators of four doubles (avx2; its blocks of ten rows or more are multiplied as integers of
+// 16 bits where they can be, kernels/word_sums.hpp) or eight floats (avx2_fast).
 //
-// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16; docs/performance.md). Floor of one row: 52 ms. By conversions
-// (load, shift, two conversions for 8 elements) 0.18 ns an element and thread with the weight in a cache, 81 ms in all;
-// by shifts (11 operations for 16 elements, none of them a shuffle) 0.13 ns and 66 ms, no more bound by the core alone.
-// The greatest magnitudes cost a sixth when they were read again from L2 row by row, and little chunk by chunk.
-// Predicted for 64 rows: 8 multiply-adds a cycle, 800 ms; measured 1175, 85 % of it in the loop of multiply_4.
-// Tried: a lambda in the loop of multiply_narrow, or its tail in the same function, put the accumulators into memory
-// (GCC 12). Lowest set bits by scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a
-// midpoint. Chunks of 128: no faster for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower. Prefetching
-// the next chunk by hand: a tenth slower.
-#include <immintrin.h>
-
+// Notes (Zen 3, 2 threads, V = 151936, H = 4096 bf16). Floor of one row: 52 ms. By conversions (load, shift, two
+// conversions for 8 elements) 0.18 ns an element and thread with the weight in a cache, 81 ms in all; by shifts (11
+// operations for 16 elements, none of them a shuffle) 0.13 ns and 66 ms, no more bound by the core alone. The greatest
+// magnitudes cost a sixth when they were read again from L2 row by row, and little chunk by chunk. Lowest set bits by
+// scalar code took 15 % at 120 rows: some logits of nearly every weight row lie on a midpoint. Chunks of 128: no faster
+// for many rows, 10 % for 16; panels of 4 weight rows: a tenth slower.
+//
+// Where 4 and 16 rows lost their time (a thread of a busy Xeon, CPU time, ns for an element of the weight, H = 4096;
+// reading alone 0.16, multiply-adds alone 0.14 and 0.56): from memory 0.34 and 1.15, from L2 0.24 and 0.67. So 16 rows
+// waited for memory 0.48, which is all of reading and more: chunks of 512 bytes are too short for the processor's
+// prefetcher, and 8 KB ahead is, of rows of 8 KB, the next row of the panel that is being read. Reading ahead of what
+// is really next (the rows' next chunk, then the next rows) makes 16 rows 0.80 and one row 0.15 instead of 0.17. And of
+// 3 to 12 rows GCC 12 kept half of the accumulators in memory, since it first loaded the hidden rows of all four
+// registers that a group widens to: register by register (`part`) it does not; 4 rows are 0.26 with both. What is left
+// of 16 rows, predicted from 32 cycles of multiply-adds, 7 of shifts and 2 of sums for 16 elements (0.71 ns), is that.
+// Tried: passes of 3 and 2 rows in place of 3 and 1: no difference; two chunks ahead: a twentieth slower.
 #define ISOLOGIT_LANES 4  // doubles in a register
+#include "kernels/avx2_vectors.hpp"
 #include "kernels/backward_loops_impl.hpp"
 #include "kernels/f32_tile.hpp"
 #include "kernels/f64_tile.hpp"
 #include "kernels/forward_loops_impl.hpp"
 #include "kernels/registry.hpp"
+#include "kernels/word_sums.hpp"
 
 namespace isologit::detail::kernels {
-namespace {
-
-template <DType kDType>
-__m256 load_floats(const char* from) {
-  if constexpr (kDType == DType::f32) return _mm256_loadu_ps(reinterpret_cast<const float*>(from));
-  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  if constexpr (kDType == DType::f16) return _mm256_cvtph_ps(bits);
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-}
-
-// Elements of a weight widen to 2^-896 times themselves: the bits of a bf16, three places further right in a double,
-// are that number, subnormal or not, without a conversion. Neither that (whose last bit is 2^-1045 or more) nor 2^896
-// times a hidden element (below 2^1024) is rounded. Register p of a group of 16 holds elements p, p + 4, p + 8 and p +
-// 12, so that a shift of 64-bit lanes brings them into place.
-struct Doubles {
-  using Element = double;
-  using V = __m256d;
-  static constexpr std::int64_t kWidth = 4;
-  static constexpr std::int64_t kGroup = 16;
-  static constexpr double kUnscale = 0x1p896;
-  static constexpr std::size_t kHiddenRows = 3;
-  static constexpr std::int64_t kFewRows = 12;
-  static constexpr std::size_t kWeightRows = 2;
-  static V zero() { return _mm256_setzero_pd(); }
-  static V load(const double* from) { return _mm256_loadu_pd(from); }
-  static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
-  static void add_sums(double* to, const V (&v)[4]) {
-    const V low = _mm256_hadd_pd(v[0], v[1]);
-    const V high = _mm256_hadd_pd(v[2], v[3]);
-    const V sums = _mm256_add_pd(_mm256_permute2f128_pd(low, high, 0x21), _mm256_blend_pd(low, high, 0b1100));
-    _mm256_storeu_pd(to, _mm256_add_pd(_mm256_loadu_pd(to), sums));
-  }
-  // Of a bf16 in the upper bits of each lane.
-  static V from_bf16(__m256i lanes) {
-    const __m256i sign_and_rest = _mm256_set1_epi64x(static_cast<std::int64_t>(0x8FFFE00000000000));
-    return _mm256_castsi256_pd(_mm256_and_si256(_mm256_srai_epi32(lanes, 3), sign_and_rest));
-  }
-  template <DType kDType>
-  static void widen(const char* from, V (&to)[4]) {
-    if constexpr (kDType == DType::bf16) {
-      const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-      to[0] = from_bf16(_mm256_slli_epi64(lanes, 48));
-      to[1] = from_bf16(_mm256_slli_epi64(lanes, 32));
-      to[2] = from_bf16(_mm256_slli_epi64(lanes, 16));
-      to[3] = from_bf16(lanes);
-    } else {
-      const __m256 first = load_floats<kDType>(from);
-      const __m256 second = load_floats<kDType>(from + 8 * dtype_size(kDType));
-      const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-      const __m256 low = _mm256_permutevar8x32_ps(_mm256_unpacklo_ps(first, second), order);
-      const __m256 high = _mm256_permutevar8x32_ps(_mm256_unpackhi_ps(first, second), order);
-      const __m256d scale = _mm256_set1_pd(1 / kUnscale);
-      to[0] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(low)), scale);
-      to[1] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(low, 1)), scale);
-      to[2] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_castps256_ps128(high)), scale);
-      to[3] = _mm256_mul_pd(_mm256_cvtps_pd(_mm256_extractf128_ps(high, 1)), scale);
-    }
-  }
-};
-
-struct Floats {
-  using Element = float;
-  using V = __m256;
-  static constexpr std::int64_t kWidth = 8;
-  static constexpr std::int64_t kGroup = 8;
-  static constexpr std::size_t kHiddenRows = 3;
-  static constexpr std::int64_t kFewRows = 12;
-  static constexpr std::size_t kWeightRows = 4;
-  static V zero() { return _mm256_setzero_ps(); }
-  static V load(const float* from) { return _mm256_loadu_ps(from); }
-  static V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
-  static void add_sums(float* to, const V (&v)[4]) {
-    const V sums = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1));
-    _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), four));
-  }
-  template <DType kDType>
-  static void widen(const char* from, V (&to)[1]) {
-    to[0] = load_floats<kDType>(from);
-  }
-};
-
-}  // namespace
 
 const Target& avx2_target(const Entry& entry) {
-  return only<F64Target<Panel<Doubles>>, k_avx2_shape>(
-      entry, {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops});
+  return only<F64Target<WordSums>, k_avx2_shape>(entry,
+                                                 {loops::kFoldLoops, &loops::kBackwardLoops, &loops::kForwardLoops});
 }
 
 const Target& avx2_fast_target(const Entry& entry) {

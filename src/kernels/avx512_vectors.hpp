@@ -85,6 +85,7 @@ struct Doubles {
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
   static constexpr std::int64_t kFewRows = 12;
+  static constexpr std::int64_t kRowsInTurn = 2;
   static constexpr std::size_t kWeightRows = 2;
   static V zero() { return _mm512_setzero_pd(); }
   static V load(const double* from) { return _mm512_loadu_pd(from); }
@@ -114,6 +115,7 @@ struct Floats {
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
   static constexpr std::int64_t kFewRows = 12;
+  static constexpr std::int64_t kRowsInTurn = 6;
   static constexpr std::size_t kWeightRows = 4;
   static V zero() { return _mm512_setzero_ps(); }
   static V load(const float* from) { return _mm512_loadu_ps(from); }

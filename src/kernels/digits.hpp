@@ -18,6 +18,7 @@
 #include "kernels/avx512_vectors.hpp"
 #include "kernels/magnitude.hpp"
 #include "kernels/prefetch.hpp"
+#include "kernels/window.hpp"
 
 namespace isologit::detail::kernels {
 namespace {
@@ -164,38 +165,6 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
   return true;
 }
 
-// The unit that leaves the fewest finite elements that are outside or have one of the `low` lowest digits. Where these
-// are counted many rows may want it, and an eighth of the elements tells well enough.
-inline int best_unit(const void* row, DType dtype, std::int64_t size, int low) {
-  // starts[e] counts the elements that are held from the unit 2^(e - kLeast) on, less those that are up to there.
-  constexpr int kLeast = 175;
-  std::int32_t starts[kLeast + 130] = {};
-  const std::int64_t every = low > 0 && size >= 1024 ? 8 : 1;
-  for (std::int64_t k = 0; k < size; k += every) {
-    const auto bits = std::bit_cast<std::uint32_t>(exact::load_element(row, dtype, k));
-    const auto exponent = static_cast<int>(bits >> 23 & 0xFF);
-    const std::uint32_t significand = (bits & 0x7FFFFF) | (exponent != 0 ? 0x800000U : 0);
-    if (exponent == 0xFF || significand == 0) continue;
-    const int last_bit = (exponent != 0 ? exponent : 1) - 150;
-    const int lowest = last_bit + std::countr_zero(significand) - 8 * low;
-    const int highest = last_bit + 31 - std::countl_zero(significand);
-    if (lowest < highest - 22) continue;
-    ++starts[highest - 22 + kLeast];
-    --starts[lowest + 1 + kLeast];
-  }
-  std::int32_t held = 0;
-  std::int32_t most = 0;
-  int best = 0;
-  for (int i = 0; i < static_cast<int>(std::size(starts)); ++i) {
-    held += starts[i];
-    if (held > most) {
-      most = held;
-      best = i - kLeast;
-    }
-  }
-  return best;
-}
-
 // `greatest` is the greatest magnitude of the row's elements; `low` of the lowest digits should be 0.
 template <class Store>
 void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, int low, DigitRow& row,
@@ -206,7 +175,10 @@ void pack_row(const void* from, DType dtype, std::int64_t size, double greatest,
                              [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
   };
   const bool usual = std::isfinite(greatest) && greatest > 0;
-  row.fits = (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size, low));
+  // Where lowest digits are counted many rows may want it.
+  const std::int64_t every = low > 0 && size >= 1024 ? 8 : 1;
+  row.fits =
+      (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size, 8 * low, 23 - 8 * low, every));
 }
 
 }  // namespace

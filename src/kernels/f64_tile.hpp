@@ -6,14 +6,13 @@
 // through more than D additions satisfies |computed - s| <= gamma_D * sum |p_i|, gamma_D = D u / (1 - D u), u = 2^-53
 // (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2), and sum |p_i| <= (sum |h_i|) max
 // |w_i|. If computed - E and computed + E round to the same f32, where E exceeds that bound and the errors of computing
-// the two ends, then s rounds to it too, rounding being monotone. If not, the sum may still be exact: with u_h and u_w
-// the lowest set bits of the two rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|;
-// where that spans no more than 53 bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as
-// happens in one of some hundred logits of bf16.) Otherwise the logit is settled by exact accumulation, of fewer terms
-// where `Sums` holds exact shares of the sum (exact_terms), by two-sums where two doubles hold it (whole_sum), else in
-// fixed point. If any product
-// is infinite or NaN, so is the bound of the error, and the rounding test leaves the logit to `settle`; no sum of
-// finite products overflows f64.
+// the two ends, then s rounds to it too, rounding being monotone. If not, the few exact shares of the sum that `Sums`
+// may hold are added up (exact_terms). Else the sum may still be exact: with u_h and u_w the lowest set bits of the two
+// rows, every partial sum is a multiple of u_h u_w and at most (sum |h_i|) max |w_i|; where that spans no more than 53
+// bits nothing was ever rounded. (So a sum of short numbers may lie on a midpoint, as happens in one of some hundred
+// logits of bf16.) Otherwise the logit is settled by exact accumulation, by two-sums where two doubles hold it
+// (whole_sum), else in fixed point. If any product is infinite or NaN, so is the bound of the error, and the rounding
+// test leaves the logit to `settle`; no sum of finite products overflows f64.
 //
 // A low-rank addition (kernels/low_rank.hpp) brings terms b u, and RN64(u) in u's place: a rounding more on their way,
 // and another for the product, which is not exact here. So D grows by the number of factors and two, and the reach by
@@ -177,6 +176,15 @@ class F64Target : public Target {
     // What is not finite in a weight row the sums may not know, nor hidden NaN from inf.
     if (std::isinf(x.greatest)) return exact_logit(block, r, tile, j);
     if (std::isinf(x.sum)) return static_cast<float>(x.sum);
+    // What `Sums` kept is added up sooner than the lowest bit of a weight row is found.
+    double terms[Sums::kMostTerms + 1];
+    const auto* prepared = static_cast<const double*>(block.prepared) + header(block.rows);
+    const std::int64_t count =
+        block.low_rank != nullptr ? 0 : Sums::exact_terms(prepared, block.rows, tile, r, j, x.scratch, terms);
+    if (count > 0) {
+      terms[count] = x.bias;
+      return sum_of(terms, count + 1, counts);
+    }
     if (weight_unit == 0) {
       weight_unit = lowest_bit(exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols);
     }
@@ -190,18 +198,23 @@ class F64Target : public Target {
     }
     if (x.reach <= 0x1p53 * unit) return static_cast<float>(x.sum) + 0.0F;
     ++counts.fallbacks;
-    double terms[Sums::kMostTerms + 1];
-    const auto* prepared = static_cast<const double*>(block.prepared) + header(block.rows);
-    const std::int64_t count =
-        block.low_rank != nullptr ? 0 : Sums::exact_terms(prepared, block.rows, tile, r, j, x.scratch, terms);
-    if (count > 0) {
-      terms[count] = x.bias;
-      return exact_sum(terms, count + 1);
-    }
     const bool whole = x.reach * static_cast<double>(tile.weight->cols + 2 * kLanes) <= 0x1p105 * unit;
     if (block.low_rank != nullptr || !whole) return exact_logit(block, r, tile, j);
     return whole_sum(exact::row_data(*block.hidden, block.row_ids[r]), block.hidden->dtype,
                      exact::row_data(*tile.weight, tile.first + j), tile.weight->dtype, tile.weight->cols, x.bias);
+  }
+
+  static float sum_of(const double* terms, std::int64_t count, Counts& counts) {
+    double sum = terms[0];
+    for (std::int64_t i = 1; i < count; ++i) {
+      const exact::TwoSum next = exact::two_sum(sum, terms[i]);
+      if (next.low != 0) {
+        ++counts.fallbacks;
+        return exact_sum(terms, count);
+      }
+      sum = next.high;
+    }
+    return static_cast<float>(sum) + 0.0F;
   }
 
   static constexpr std::int64_t kLanes = 8;

@@ -12,6 +12,8 @@
 //   add_sums(to, v)  to[i] += the sum of v[i], for 4 registers
 //   widen<dtype>(from, v)   kGroup elements at `from`, which need not be aligned, as kGroup / kWidth registers, in any
 //                           order that is the same for all dtypes
+//   part<dtype>(from, p)    optional: register p of what widen makes, where all of them at once are too many
+//   kRowsInTurn      optional: up to so many hidden rows meet weight rows one after the other
 //   kChunk           optional: elements of a chunk, else 256
 //   kUnscale         optional: what hidden rows are multiplied by, twice, after widen, whose values are scaled by its
 //                    inverse. An inf or NaN of a weight row may come out as any number
@@ -22,10 +24,10 @@
 // accumulator adds up the products of elements i, i + kWidth, ... in turn; the lanes are added by add_sums; the chunks'
 // sums are added in turn. So no term passes through more than depth(size) roundings.
 //
-// Two ways through the same order. Few hidden rows: weight rows are widened in registers as they are read, whole rows
-// in turn, which the memory prefetcher follows (bound by reading the weight). Many: a panel of weight rows is widened
-// to memory, one chunk of the hidden block at a time, so that it stays in L2 while all panels of the tile pass (bound
-// by multiply-adds: 4 + kHiddenRows loads for 4 * kHiddenRows of them).
+// Two ways through the same order, which both fetch what they read next. Few hidden rows: weight rows are widened in
+// registers as they are read, panel by panel (bound by reading the weight). Many: a panel of weight rows is widened to
+// memory, one chunk of the hidden block at a time, so that it stays in L2 while all panels of the tile pass (bound by
+// multiply-adds: 4 + kHiddenRows loads for 4 * kHiddenRows of them).
 #pragma once
 
 #include <cstddef>
@@ -42,6 +44,7 @@ namespace {
 constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kPanel = 8;  // weight rows widened together: 17 KB of doubles, stays in L1
 constexpr std::int64_t kTile = 64;
+constexpr std::int64_t kInTurn = 4;  // weight rows that very few hidden rows meet one after the other
 
 constexpr std::int64_t chunks_of(std::int64_t size, std::int64_t length) { return (size + length - 1) / length; }
 
@@ -228,16 +231,33 @@ struct Panel {
           widen_chunk<kDType>(from, count, panel + i * kStride);
           if (j + i < tile.count) see.template operator()<kDType>(j + i, from, count);
         }
+        NextRows next = after(tile, k, j, kSize);
+        const std::int64_t lines = lines_each(kPanel * kLength * kSize, (rows + kH - 1) / kH * 2);
         std::int64_t r = 0;
         for (; r + kH <= rows; r += kH) {
           for (std::int64_t i = 0; i < kPanel; i += 4) {
+            next.fetch(lines);
             multiply_4<Vector::kHiddenRows>(panel + i * kStride, block + r * kStride, padded, sums + r * kTile + j + i);
           }
         }
+        next.fetch(2 * lines);
         multiply_rest<Vector::kHiddenRows - 1>(panel, block + r * kStride, padded, rows - r, sums + r * kTile + j);
       }
     }
   }
+
+  // What sums_many reads after the panel of row j at element k.
+  static NextRows after(const WeightTile& tile, std::int64_t k, std::int64_t j, std::int64_t element) {
+    const bool last_panel = j + kPanel >= tile.count;
+    const bool last_chunk = k + kLength >= tile.weight->cols;
+    const std::int64_t row = !last_panel ? j + kPanel : last_chunk ? tile.count : 0;
+    const std::int64_t at = !last_panel ? k : last_chunk ? 0 : k + kLength;
+    const std::int64_t stride = tile.weight->row_stride * element;
+    const auto* first = static_cast<const char*>(exact::row_data(*tile.weight, tile.first));
+    return {first + row * stride + at * element, stride, kPanel, kLength * element};
+  }
+
+  static std::int64_t lines_each(std::int64_t bytes, std::int64_t calls) { return (bytes / kLine + calls - 1) / calls; }
 
   // sums[r * kTile + j] += the sum of v[r][j].
   template <std::size_t kW, std::size_t kH>
@@ -259,21 +279,39 @@ struct Panel {
 
   // One chunk, of whole groups, of kW weight rows, widened as they are read, and kH hidden rows.
   template <DType kDType, std::size_t kW, std::size_t kH>
-  static void multiply_narrow(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums) {
+  static void multiply_narrow(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums,
+                              std::int64_t ahead) {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     V sum[kH][kW];
     for (auto& row : sum) {
       for (V& v : row) v = Vector::zero();
     }
     for (std::int64_t k = 0; k < count; k += kGroup) {
-      for (std::size_t j = 0; j < kW; ++j) {
-        V w[kParts];
-        if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize);
-        Vector::template widen<kDType>(weight[j] + k * kSize, w);
+      if constexpr (requires { Vector::template part<kDType>(weight[0], 0); }) {
+        for (std::size_t j = 0; j < kW; ++j) {
+          if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize, ahead);
+        }
+#pragma GCC unroll 4
         for (std::size_t p = 0; p < kParts; ++p) {
+          V w[kW];
+          for (std::size_t j = 0; j < kW; ++j) w[j] = Vector::template part<kDType>(weight[j] + k * kSize, p);
           for (std::size_t r = 0; r < kH; ++r) {
             const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
-            sum[r][j] = Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+            const V h = Vector::load(at + static_cast<std::int64_t>(p) * kWidth);
+            for (std::size_t j = 0; j < kW; ++j) sum[r][j] = Vector::multiply_add(w[j], h, sum[r][j]);
+          }
+        }
+      } else {
+        for (std::size_t j = 0; j < kW; ++j) {
+          V w[kParts];
+          if (k * kSize % kLine == 0) prefetch(weight[j] + k * kSize, ahead);
+          Vector::template widen<kDType>(weight[j] + k * kSize, w);
+          for (std::size_t p = 0; p < kParts; ++p) {
+            for (std::size_t r = 0; r < kH; ++r) {
+              const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
+              sum[r][j] =
+                  Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+            }
           }
         }
       }
@@ -284,10 +322,85 @@ struct Panel {
   template <DType kDType, class See>
   static void sums_few(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums, Element* scratch,
                        See& see) {
+    if constexpr (requires { Vector::kRowsInTurn; }) {
+      if (rows <= Vector::kRowsInTurn) return sums_in_turn<kDType>(block, rows, tile, sums, scratch, see);
+    }
     // With one or two hidden rows enough accumulators to hide the latency of one another.
     if (rows <= 2) return sums_narrow<kDType, 4, 2>(block, rows, tile, sums, scratch, see);
     constexpr std::size_t kW = Vector::kWeightRows;
     sums_narrow<kDType, kW, 4 * Vector::kHiddenRows / kW>(block, rows, tile, sums, scratch, see);
+  }
+
+  // Up to Vector::kRowsInTurn hidden rows: kInTurn weight rows one after the other, chunk by chunk, which memory
+  // follows better than rows side by side; what comes next is fetched into L1, and what comes after all of them into
+  // L2.
+  template <DType kDType, class See>
+  static void sums_in_turn(const Element* block, std::int64_t rows, const WeightTile& tile, Element* sums,
+                           Element* scratch, See& see) {
+    constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+    const std::int64_t size = tile.weight->cols;
+    const std::int64_t stride = tile.weight->row_stride * kSize;
+    for (std::int64_t j = 0; j < tile.count; j += kInTurn) {
+      const char* weight[kInTurn];
+      for (std::int64_t i = 0; i < kInTurn; ++i) {
+        const std::int64_t row = tile.first + (j + i < tile.count ? j + i : tile.count - 1);
+        weight[i] = static_cast<const char*>(exact::row_data(*tile.weight, row));
+      }
+      const Element* hidden = block;
+      for (std::int64_t k = 0; k < size; k += kLength, hidden += rows * kStride) {
+        const std::int64_t count = count_at(k, size);
+        if (count % kGroup != 0) fill_groups<kDType, kInTurn>(weight, count, reinterpret_cast<char*>(scratch));
+        const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+        const std::int64_t back = k + kLength < size ? kLength * kSize - (kInTurn - 1) * stride : stride - k * kSize;
+        in_turn<kDType, Vector::kRowsInTurn>(rows, weight, hidden, padded, sums + j, stride, back);
+        for (std::int64_t i = 0; i < kInTurn; ++i) {
+          if (j + i < tile.count) see.template operator()<kDType>(j + i, weight[i], count);
+          weight[i] += count * kSize;
+        }
+      }
+    }
+  }
+
+  template <DType kDType, std::size_t kH, class... Rest>
+  static void in_turn(std::int64_t rows, Rest... rest) {
+    if constexpr (kH > 1) {
+      if (rows < static_cast<std::int64_t>(kH)) return in_turn<kDType, kH - 1>(rows, rest...);
+    }
+    multiply_in_turn<kDType, kH>(rest...);
+  }
+
+  // One chunk of whole groups. `stride` is from one weight row to the next, `back` from the last to what comes next.
+  template <DType kDType, std::size_t kH>
+  static void multiply_in_turn(const char* const* weight, const Element* hidden, std::int64_t count, Element* sums,
+                               std::int64_t stride, std::int64_t back) {
+    constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
+    V sum[kH][kInTurn];
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < kInTurn; ++j) {
+      const std::int64_t near = j + 1 < kInTurn ? stride : back;
+      for (std::size_t r = 0; r < kH; ++r) sum[r][j] = Vector::zero();
+      const auto group = [&](std::int64_t k) {
+        V w[kParts];
+        Vector::template widen<kDType>(weight[j] + k * kSize, w);
+#pragma GCC unroll 4
+        for (std::size_t p = 0; p < kParts; ++p) {
+          for (std::size_t r = 0; r < kH; ++r) {
+            const Element* at = hidden + static_cast<std::int64_t>(r) * kStride + k;
+            sum[r][j] = Vector::multiply_add(w[p], Vector::load(at + static_cast<std::int64_t>(p) * kWidth), sum[r][j]);
+          }
+        }
+      };
+      constexpr std::int64_t kLineGroups = kGroup * kSize < kLine ? kLine / (kGroup * kSize) : 1;
+      std::int64_t k = 0;
+      for (; k + kLineGroups * kGroup <= count; k += kLineGroups * kGroup) {
+        prefetch(weight[j] + k * kSize, near);
+        prefetch_far(weight[j] + k * kSize, kInTurn * stride);
+#pragma GCC unroll 4
+        for (std::int64_t g = 0; g < kLineGroups; ++g) group(k + g * kGroup);
+      }
+      for (; k < count; k += kGroup) group(k);
+    }
+    add_all(sum, sums);
   }
 
   // kPanel weight rows in turn, chunk by chunk, so that a chunk of hidden rows is in L1 for all of them; kW of them
@@ -307,12 +420,16 @@ struct Panel {
       const Element* hidden = block;
       for (std::int64_t k = 0; k < size; k += kLength, hidden += rows * kStride) {
         const std::int64_t count = count_at(k, size);
-        if (count % kGroup != 0) fill_groups<kDType>(weight, count, reinterpret_cast<char*>(scratch));
+        if (count % kGroup != 0) fill_groups<kDType, kPanel>(weight, count, reinterpret_cast<char*>(scratch));
         const std::int64_t padded = (count + kGroup - 1) / kGroup * kGroup;
+        // What is read next: the rows' next chunk, or the next rows' first.
+        const std::int64_t ahead = (k + kLength < size ? kLength : kPanel * tile.weight->row_stride - k) *
+                                   static_cast<std::int64_t>(dtype_size(kDType));
         for (std::int64_t r = 0; r < rows; r += most) {
           const std::int64_t these = rows - r < most ? rows - r : most;
           for (std::int64_t i = 0; i < kPanel; i += static_cast<std::int64_t>(kW)) {
-            multiply_chunk<kDType, kW, kH>(weight + i, hidden + r * kStride, these, padded, sums + r * kTile + j + i);
+            multiply_chunk<kDType, kW, kH>(weight + i, hidden + r * kStride, these, padded, sums + r * kTile + j + i,
+                                           ahead);
           }
         }
         for (std::int64_t i = 0; i < kPanel; ++i) {
@@ -324,8 +441,8 @@ struct Panel {
   }
 
   // Moves the last chunk of the rows to `buffer`, where zeros follow to the end of the group.
-  template <DType kDType>
-  static void fill_groups(const char* (&weight)[kPanel], std::int64_t count, char* buffer) {
+  template <DType kDType, std::size_t kRows>
+  static void fill_groups(const char* (&weight)[kRows], std::int64_t count, char* buffer) {
     constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
     for (const char*& row : weight) {
       std::memcpy(buffer, row, static_cast<std::size_t>(count * kSize));
@@ -338,13 +455,13 @@ struct Panel {
   // One chunk of kW weight rows and `rows` hidden rows, at most kH.
   template <DType kDType, std::size_t kW, std::size_t kH>
   static void multiply_chunk(const char* const* weight, const Element* hidden, std::int64_t rows, std::int64_t count,
-                             Element* sums) {
+                             Element* sums, std::int64_t ahead) {
     if constexpr (kH > 1) {
       if (rows < static_cast<std::int64_t>(kH)) {
-        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums);
+        return multiply_chunk<kDType, kW, kH - 1>(weight, hidden, rows, count, sums, ahead);
       }
     }
-    multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums);
+    multiply_narrow<kDType, kW, kH>(weight, hidden, count, sums, ahead);
   }
 };
 

@@ -1,6 +1,8 @@
 // Reading ahead. Kernels read rows a part at a time, too short for the processor's own prefetcher to get ahead. With
 // this one row took 35 ms instead of 52 in f64 (avx512, avx2), 27 instead of 39 in f32 (V=151936, H=1024, a thread of a
-// Xeon with AMX). 8 KB and 16 KB ahead do the same, 32 KB less.
+// Xeon with AMX). 8 KB and 16 KB ahead do the same, 32 KB less. Where rows are read a part at a time, several in turn,
+// what is so many bytes ahead may be a row that is read already: there it must be told what is next
+// (kernels/panel.hpp).
 #pragma once
 
 #include <algorithm>
@@ -20,6 +22,37 @@ inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
   __builtin_prefetch(
       reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)));
 }
+
+// The same into L2, where it waits for its turn.
+inline void prefetch_far(const char* from, std::int64_t bytes) {
+  __builtin_prefetch(
+      reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)), 0, 2);
+}
+
+// The same bytes of some rows, which are needed next: a line at a time.
+class NextRows {
+ public:
+  NextRows(const char* first, std::int64_t stride, std::int64_t rows, std::int64_t bytes)
+      : at_(reinterpret_cast<std::uintptr_t>(first)), stride_(stride), bytes_(bytes), left_(rows) {}
+
+  void fetch(std::int64_t lines) {
+    for (; lines > 0 && left_ > 0; --lines) {
+      __builtin_prefetch(reinterpret_cast<const char*>(at_ + static_cast<std::uintptr_t>(next_)));
+      next_ += kLine;
+      if (next_ < bytes_) continue;
+      next_ = 0;
+      at_ += static_cast<std::uintptr_t>(stride_);
+      --left_;
+    }
+  }
+
+ private:
+  std::uintptr_t at_;  // may lie past the matrix: it is not read
+  std::int64_t stride_;
+  std::int64_t bytes_;
+  std::int64_t left_;
+  std::int64_t next_ = 0;
+};
 
 // Memory that is needed after some work, fetched into L2 little by little while it is done and memory would be idle.
 class Ahead {

@@ -20,7 +20,7 @@ extern "C" __attribute__((noinline)) void counted_call(const std::function<void(
 namespace isologit {
 namespace {
 
-constexpr std::int64_t kSize = 512;
+constexpr std::int64_t kSize = 768;
 constexpr std::int64_t kVocab = 256;
 
 void count(const std::string& name, const std::function<void()>& call) {
@@ -40,9 +40,9 @@ struct Matrix {
     for (std::int64_t i = 0; i < rows * kSize; ++i) {
       const auto bits = static_cast<std::uint32_t>(random());
       floats.push_back(static_cast<float>(static_cast<std::int32_t>(bits)) * 0x1p-31F);
-      // Of bf16 and f16 alike: any sign, some exponent between 2^-8 and 2^-1, any mantissa.
+      // Of bf16 and f16 alike: any sign, some exponent between 2^-6 and 2^-1, any mantissa.
       const std::uint32_t mantissa = dtype == DType::bf16 ? 7 : 10;
-      const std::uint32_t exponent = (dtype == DType::bf16 ? 119 : 7) + (bits >> 16) % 8;
+      const std::uint32_t exponent = (dtype == DType::bf16 ? 121 : 9) + (bits >> 16) % 6;
       const std::uint32_t fraction = bits & ((1U << mantissa) - 1);
       halves.push_back(static_cast<std::uint16_t>((bits >> 31) << 15 | exponent << mantissa | fraction));
     }

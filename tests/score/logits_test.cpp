@@ -156,11 +156,11 @@ TEST_P(Logits, NearTiesReachTheFallback) {
   }
 }
 
-// Eight rows of hidden, all the same, and the rows of the weight.
+// Sixteen rows of hidden, all the same, and the rows of the weight.
 DotData of_values(DType dtype, const std::vector<float>& hidden, const std::vector<std::vector<float>>& weight) {
   const std::size_t cols = hidden.size();
   const DotShape shape{
-      8, static_cast<std::int64_t>(weight.size()), static_cast<std::int64_t>(cols), dtype, dtype, std::nullopt};
+      16, static_cast<std::int64_t>(weight.size()), static_cast<std::int64_t>(cols), dtype, dtype, std::nullopt};
   DotData data = make_dot(shape, DotFamily::constant, 1);
   for (std::size_t i = 0; i < data.hidden_values.size(); ++i) {
     oracle::encode(dtype, data.hidden.data(), i, hidden[i % cols]);
@@ -204,6 +204,43 @@ TEST_P(Logits, MidpointsThatTheLeastElementsDecide) {
       EXPECT_GT(logits.fallbacks, 0);
     }
   }
+}
+
+// Sums of integers are never greater than where all elements are as great as the greatest, or `great` of each eight.
+TEST_P(Logits, OfTheGreatestElements) {
+  constexpr std::size_t kCols = 1100;
+  std::vector<float> same(kCols, 0x1.FEp0F);
+  std::vector<float> turns = same;
+  for (std::size_t i = 0; i < kCols; i += 2) turns[i] = -turns[i];
+  std::vector<float> negative(kCols, -0x1.FEp0F);
+  for (const std::size_t great : {1U, 2U, 3U, 4U, 8U}) {
+    std::vector<float> hidden(kCols, 0x1p-20F);
+    for (std::size_t i = 0; i < kCols; ++i) {
+      if (i % 8 < great) hidden[i] = 0x1.FEp0F;
+    }
+    const DotData data = of_values(DType::bf16, hidden, {same, turns, negative, hidden});
+    const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+    ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << great << " of eight";
+  }
+}
+
+// One element towers over the others, and of 60 small ones each is less than half a unit in its last place, and lost
+// when they are added to it in turn: the sum comes out above a midpoint, which the real one is below.
+TEST_P(Logits, SumsThatLoseWhatDecides) {
+  constexpr std::size_t kCols = 1100;
+  std::vector<float> hidden(kCols);
+  std::vector<float> weight(kCols, 1);
+  const auto set = [&](std::size_t i, float h, float w) {
+    hidden[i] = h;
+    weight[i] = w;
+  };
+  set(0, 1, 0x1p30F);
+  set(1, 1, 0x1p6F);
+  set(2, 0x1p-3F, 0x1p-16F);
+  for (std::size_t i = 3; i < 63; ++i) set(i, 0x1p-3F, -0x1.FCp-21F);
+  const DotData data = of_values(DType::bf16, hidden, {weight, hidden, weight});
+  const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+  ASSERT_TRUE(all_same(logits.values, oracle_logits(data)));
 }
 
 TEST_P(Logits, NearTiesReachTheFallbackOfScore) {

@@ -53,6 +53,23 @@ TEST_P(Pairwise, EveryHiddenSize) {
   }
 }
 
+// Rows, as long and as many as the sums of integers want them, that end anywhere in their groups, parts and panels.
+TEST_P(Pairwise, LongRowsToEveryEnd) {
+  std::uint64_t seed = 0;
+  for (const std::int64_t cols : {768, 769, 783, 1016, 1024, 1025, 1033, 2061}) {
+    for (const DotFamily family : {DotFamily::normal, DotFamily::outliers, DotFamily::near_tie}) {
+      ++seed;
+      const DotShape shape{static_cast<std::int64_t>(10 + seed % 9),
+                           static_cast<std::int64_t>(1 + seed * 5 % 23),
+                           cols,
+                           seed % 2 == 0 ? DType::bf16 : DType::f16,
+                           DType::bf16,
+                           DType::f32};
+      ASSERT_TRUE(equals_the_reference(make_dot(shape, family, seed))) << name_of(family) << " cols " << cols;
+    }
+  }
+}
+
 // Enough rows for every way through a kernel.
 TEST_P(Pairwise, EveryFamilyOfManyRows) {
   for (const DotFamily family : oracle::dot_families) {
