@@ -20,15 +20,19 @@ double seconds_of(const std::function<void()>& call) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-std::uint64_t sum_of(const std::byte* from, std::size_t bytes) {
-  constexpr std::size_t kLanes = 16;  // independent sums, which the compiler makes vectors of
-  std::uint64_t sums[kLanes] = {};
-  for (std::size_t i = 0; i + sizeof sums <= bytes; i += sizeof sums) {
-    std::uint64_t words[kLanes];
-    std::memcpy(words, from + i, sizeof words);
-    for (std::size_t lane = 0; lane < kLanes; ++lane) sums[lane] += words[lane];
+// Brings every line of the memory to the processor and looks at a word of each: loads of all of it, in the widest
+// registers too, took a third longer on a Xeon than memory did.
+std::uint64_t sum_of_lines(const std::byte* from, std::size_t bytes) {
+  constexpr std::size_t kLine = 64;
+  constexpr std::size_t kAhead = 8192;  // bytes; without it, as the processor sees fit, half the rate there
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i + kLine <= bytes; i += kLine) {
+    __builtin_prefetch(from + std::min(i + kAhead, bytes - kLine));
+    std::uint64_t word = 0;
+    std::memcpy(&word, from + i, sizeof word);
+    sum += word;
   }
-  return std::accumulate(std::begin(sums), std::end(sums), std::uint64_t{0});
+  return sum;
 }
 
 }  // namespace
@@ -44,7 +48,7 @@ double read_rate(std::span<const std::byte> memory, int threads) {
       base::parallel(threads, [&](int) {
         std::uint64_t sum = 0;
         for (std::size_t at = next.fetch_add(kPiece); at < memory.size(); at = next.fetch_add(kPiece)) {
-          sum += sum_of(memory.data() + at, std::min(kPiece, memory.size() - at));
+          sum += sum_of_lines(memory.data() + at, std::min(kPiece, memory.size() - at));
         }
         sink += sum;
       });
