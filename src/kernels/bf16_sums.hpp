@@ -51,6 +51,9 @@ inline bool has_subnormals(const void* row, std::int64_t count) {
 // A prepared block: that of Panel<Floats>, that of Products, and for each row whether it is usual (1) or not (0).
 template <class Products>
 struct Bf16Sums : Panel<Floats> {
+  // What takes the weight apart, or waits for it, does so once for 256 rows.
+  static constexpr std::int64_t kBlockRows = 256;
+
   static std::int64_t block_size(std::int64_t rows, std::int64_t size) { return marks_at(rows, size) + rows; }
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
     return kTile * rows + std::max(Products::scratch_size(rows, size), Panel::scratch_size(rows, size));

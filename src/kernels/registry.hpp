@@ -13,8 +13,8 @@
   X(avx512_vnni, "AVX512-VNNI", exact, 256, 64, 12, needs_avx512_vnni)    \
   X(avx512, "AVX-512", exact, 120, 64, 1, needs_avx512)                   \
   X(avx2, "AVX2 FMA", exact, 120, 64, 1, needs_avx2)                      \
-  X(amx_fast, "AMX-BF16", fast, 240, 64, 1, needs_amx_bf16)               \
-  X(avx512_bf16_fast, "AVX512-BF16", fast, 240, 64, 1, needs_avx512_bf16) \
+  X(amx_fast, "AMX-BF16", fast, 256, 64, 1, needs_amx_bf16)               \
+  X(avx512_bf16_fast, "AVX512-BF16", fast, 256, 64, 1, needs_avx512_bf16) \
   X(avx512_fast, "AVX-512", fast, 240, 64, 1, needs_avx512)               \
   X(avx2_fast, "AVX2 FMA", fast, 240, 64, 1, needs_avx2)
 #elif defined(__aarch64__)
