@@ -4,11 +4,11 @@
 // what is so many bytes ahead may be a row that is read already: there it must be told what is next
 // (kernels/panel.hpp).
 //
-// Very few rows (Vector::kRowsInTurn) meet weight rows one after the other; the next row's part is fetched into L1, that
-// of the row four on into L2. One row, before and after, V=151936, ms of a thread of that Xeon: H=1024 avx512 33.9 and
-// 28.5, avx512_fast 27.6 and 24.6, avx2_fast 29.1 and 25.2; H=4096 27.6 and 25.6, 25.7 and 22.0, 26.0 and 24.3. Memory
-// alone, a word of each line, takes 21.5. By turns of two or eight rows, without one of the two fetches, or with both
-// twice as far ahead it was 1.02 to 1.3 times as long; four and six rows in f64 gain nothing, avx2 in f64 loses.
+// Very few rows (Vector::kRowsInTurn) meet weight rows one after the other; the next row's part is fetched into L1,
+// that of the row four on into L2. One row, before and after, V=151936, ms of a thread of that Xeon: H=1024 avx512 33.9
+// and 28.5, avx512_fast 27.6 and 24.6, avx2_fast 29.1 and 25.2; H=4096 27.6 and 25.6, 25.7 and 22.0, 26.0 and 24.3.
+// Memory alone, a word of each line, takes 21.5. By turns of two or eight rows, without one of the two fetches, or with
+// both twice as far ahead it was 1.02 to 1.3 times as long; four and six rows in f64 gain nothing, avx2 in f64 loses.
 #pragma once
 
 #include <algorithm>
