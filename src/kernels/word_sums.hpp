@@ -153,27 +153,27 @@ struct WordSums : Panel<Doubles> {
 
   // What `multiply` does to registers, in its proportions.
   static std::int64_t multiply_adds(std::int64_t steps) {
-    constexpr std::int64_t kSums = 4;
+    const auto unknown = [](__m256i& factor) { asm volatile("" : "+x"(factor)); };  // so that it is multiplied anew
     __m256i factor = _mm256_set1_epi16(1);
-    asm volatile("" : "+x"(factor));  // so that nothing is known of it
-    __m256i sum[kSums] = {factor, factor, factor, factor};
-    __m256i of_high[kSums] = {factor, factor, factor, factor};
+    __m256i sum[kHidden] = {};
+    __m256i of_high[kHidden] = {};
     for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 4
-      for (std::int64_t r = 0; r < kSums; ++r) {
-        __m256i t = _mm256_madd_epi16(sum[r], factor);
+      for (std::int64_t r = 0; r < kHidden; ++r) {
+        unknown(factor);
+        __m256i t = _mm256_madd_epi16(factor, factor);
 #pragma GCC unroll 4
         for (std::int64_t i = 1; i < 4; ++i) {
-          t = _mm256_add_epi32(t, _mm256_madd_epi16(of_high[i], factor));
-          asm("" : "+x"(t));
+          unknown(factor);
+          t = _mm256_add_epi32(t, _mm256_madd_epi16(factor, factor));
         }
         sum[r] = _mm256_add_epi32(sum[r], t);
         of_high[r] = _mm256_add_epi32(of_high[r], _mm256_srai_epi32(t, 16));
       }
     }
-    for (std::int64_t r = 0; r < kSums; ++r) factor = _mm256_add_epi32(factor, _mm256_add_epi32(sum[r], of_high[r]));
-    asm volatile("" : "+x"(factor));  // so that the sums are needed
-    return steps * kSums * 4 * kWordStep;
+    for (std::int64_t r = 0; r < kHidden; ++r) factor = _mm256_add_epi32(factor, _mm256_add_epi32(sum[r], of_high[r]));
+    unknown(factor);  // so that the sums are needed
+    return steps * kHidden * 4 * kWordStep;
   }
 
  private:
