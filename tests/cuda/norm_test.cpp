@@ -1,6 +1,8 @@
 // RMSNorm and residual sums by the CUDA kernels, compiled for the host, against the oracle: bits.
 #include "cuda/norm.cuh"
 
+#include <gmpxx.h>
+
 #include "activations.hpp"
 
 namespace isologit::detail::cuda {
@@ -62,6 +64,26 @@ TEST(CudaNorm, EveryFamilyAndType) {
     }
   }
   check_norm(Family::normal, DType::f32, DType::bf16, 64, true, true, 1e-5F, 100);
+}
+
+// Rows whose smaller squares each addition of f64 loses: what a factor is then off by is within what is said of it.
+TEST(CudaNorm, FactorsAreWithinTheirBound) {
+  Random random(6);
+  double most = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const int count = static_cast<int>(random.between(1, 4000));
+    const double small = std::ldexp(1 + random.uniform(), i % 2 == 0 ? -28 : -static_cast<int>(random.below(40)));
+    const auto x = static_cast<double>(static_cast<float>(small));
+    double squares = 1.0;
+    for (int k = 1; k < count; ++k) squares += x * x;
+    const RowRoot root = root_of(squares, count, 1e-6F, count);
+    mpq_class exact = 1 + (count - 1) * mpq_class(x) * mpq_class(x);
+    exact = exact / count + mpq_class(static_cast<double>(1e-6F));
+    const double off = mpq_class(mpq_class(root.factor) * mpq_class(root.factor) * exact - 1).get_d() / 2;
+    ASSERT_LT(std::fabs(off), root.error) << count << ' ' << x;
+    most = std::max(most, std::fabs(off));
+  }
+  EXPECT_GT(most, 0x1p-46);
 }
 
 // What f64 leaves open is told by squares: of two neighbours, the right one and another, it tells the right one.

@@ -82,6 +82,28 @@ TEST(CudaRotary, EveryFamilyAndType) {
   }
 }
 
+// b next to -a cos / sin, whose sum f64 cannot know.
+TEST(CudaRotary, SumsThatNearlyCancel) {
+  Random random(5);
+  for (const DType type : dtypes) {
+    Asked asked;
+    constexpr int kPairs = 20;
+    const Laid given = Laid::random(random, Family::normal, type, 12, 2, 2 * kPairs);
+    Laid x = given;
+    for (std::int64_t t = 0; t < 12; ++t) asked.positions.push_back(random.between(1, t % 2 == 0 ? 4096 : 2147483647));
+    for (int j = 0; j < kPairs; ++j) {
+      asked.frequencies.push_back(static_cast<float>(std::ldexp(0.5 + 0.5 * random.uniform(), -j / 2)));
+      for (std::int64_t t = 0; t < 12; ++t) {
+        const Turn<double> turn =
+            turn_near(asked.positions[static_cast<std::size_t>(t)], static_cast<double>(asked.frequencies.back()));
+        x.set(t, 0, j + kPairs, x.at(t, 0, j) * turn.cosine / turn.sine);
+        x.set(t, 1, j + kPairs, -x.at(t, 1, j) * turn.sine / turn.cosine);
+      }
+    }
+    check_rotary(x, type, 2 * kPairs, asked, "cancelled");
+  }
+}
+
 TEST(CudaRotary, ZeroFactorsAndFrequenciesAndTies) {
   for (const DType type : dtypes) {
     Random random(3);
