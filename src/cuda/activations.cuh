@@ -37,7 +37,10 @@ struct Results3 {
   Rows3 rows;
   int type;
 
-  ISOLOGIT_DEVICE void store(std::int64_t offset, float x) const { store_result(data, type, offset, x); }
+  // Of NaN the one that results may hold.
+  ISOLOGIT_DEVICE void store(std::int64_t offset, float x) const {
+    store_result(data, type, offset, x == x ? x : quiet_nan());
+  }
 };
 
 ISOLOGIT_DEVICE bool is_finite(double x) { return fabs(x) < bit_cast<double>(std::uint64_t{0x7FF0000000000000U}); }

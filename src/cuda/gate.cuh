@@ -41,16 +41,19 @@ ISOLOGIT_DEVICE Pair gate_exponent(const GateNumbers& n, double g) {
   return multiply(add({g, 0.0}, cube), {0x1.9884533d43651p+0, -0x1.cbc0d30ebfd15p-54});  // 2 sqrt(2 / pi)
 }
 
+struct NearGate {
+  double value, error;
+};
 // In f64. x is within |x| 2^-50 of itself, e^-x so within |x| 2^-50 and 2^-50, 1 + e^-x no worse; the rest is six
 // roundings. Where x is past 700, e^-x is below half a last place of 1; where it is before -700, the value is below
 // 2^-700 and the bound is the value.
-ISOLOGIT_DEVICE Ends gate_ends(const GateNumbers& n, double g, double u) {
+ISOLOGIT_DEVICE NearGate gate_near(const GateNumbers& n, double g, double u) {
   double x = n.kind == kClampedSwish ? n.alpha * g : g;
   if (n.kind == kGeluTanh) x = 0x1.9884533d43651p+0 * (g + 0x1.6e4e26p-5 * (g * g * g));
   const double size = fabs(x);
   const double held = size < 700.0 ? size : 700.0;
   const double value = (u + n.shift) * g / (1.0 + exponential_near(x < 0 ? held : -held));
-  return ends_of(value, fabs(value) * (x > -700.0 ? 0x1p-49 + held * 0x1p-49 : 1.0), n.type);
+  return {value, fabs(value) * (x > -700.0 ? 0x1p-49 + held * 0x1p-49 : 1.0)};
 }
 
 // In pairs, or the mark of an open one. Of g not 0 and P not 0, both finite. x is within 2^-102 of itself, E = e^-|x|
@@ -106,7 +109,8 @@ ISOLOGIT_DEVICE float gated(const GateNumbers& n, double g, double u) {
     return round_sum(product.hi, product.lo, n.type);
   }
   if (u + n.shift == 0) return 0.0F;
-  const Ends ends = gate_ends(n, g, u);
+  const NearGate near = gate_near(n, g, u);
+  const Ends ends = ends_of(near.value, near.error, n.type);
   return ends.agree() ? ends.low : settled_gate(n, g, u);
 }
 
@@ -124,12 +128,9 @@ ISOLOGIT_DEVICE void GateRequest::one(Block& block, std::int64_t row, int i) con
     if (has_up) u = held_within(u, -most, most);
   }
   const GateNumbers n = {kind, static_cast<double>(alpha), kind == kClampedSwish && has_up ? 1.0 : 0.0, y.type};
-  float found = gated(n, g, u);
-  if (is_open(found)) {
-    if (status != nullptr) block.count(status->open);
-    found = quiet_nan();
-  }
-  y.store(y.rows.offset_of(row) + i, found);
+  const float found = gated(n, g, u);
+  if (is_open(found) && status != nullptr) block.count(status->open);
+  y.store(y.rows.offset_of(row) + i, found);  // an open one as NaN
 }
 
 template <class Launcher>

@@ -42,9 +42,7 @@ class Laid {
     return {first(), tokens_, heads_, dim_, token_stride(), head_stride_, static_cast<std::int32_t>(type_)};
   }
   isologit_tensor_output output() const { return {const_cast<std::uint8_t*>(first()), token_stride(), head_stride_}; }
-  double at(std::int64_t t, std::int64_t h, std::int64_t d) const {
-    return oracle::decode(type_, first(), static_cast<std::size_t>(place(t, h, d)));
-  }
+  double at(std::int64_t t, std::int64_t h, std::int64_t d) const { return at_place(place(t, h, d)); }
   void set(std::int64_t t, std::int64_t h, std::int64_t d, double x) {
     oracle::encode(type_, const_cast<std::uint8_t*>(first()), static_cast<std::size_t>(place(t, h, d)),
                    static_cast<float>(x));
@@ -65,12 +63,26 @@ class Laid {
     }
     return std::all_of(rest.begin(), rest.end(), [](std::uint8_t byte) { return byte == 0xFF; });
   }
+  // Whether what is NaN has the bits that results may have.
+  bool nans_are_the_one() const {
+    for (std::int64_t t = 0; t < tokens_; ++t) {
+      for (std::int64_t i = 0; i < heads_ * dim_; ++i) {
+        const std::int64_t at = place(t, i / dim_, i % dim_);
+        std::uint32_t bits = 0;
+        std::memcpy(&bits, first() + at * static_cast<std::int64_t>(dtype_size(type_)), dtype_size(type_));
+        const std::uint32_t one = type_ == DType::f32 ? 0x7FC00000U : type_ == DType::bf16 ? 0x7FC0U : 0x7E00U;
+        if (std::isnan(at_place(at)) && bits != one) return false;
+      }
+    }
+    return true;
+  }
   bool operator==(const Laid& other) const { return bytes_ == other.bytes_; }
 
  private:
   // One element past a multiple of 16.
   const std::uint8_t* first() const { return bytes_.data() + dtype_size(type_); }
   std::int64_t token_stride() const { return heads_ * head_stride_ + (head_stride_ - dim_); }
+  double at_place(std::int64_t at) const { return oracle::decode(type_, first(), static_cast<std::size_t>(at)); }
   std::int64_t place(std::int64_t t, std::int64_t h, std::int64_t d) const {
     return t * token_stride() + h * head_stride_ + d;
   }
@@ -80,7 +92,7 @@ class Laid {
   std::vector<std::uint8_t> bytes_;
 };
 
-// The same bits, and of NaN those of the one NaN of results.
+// The same bits; of NaN see nans_are_the_one.
 inline testing::AssertionResult same(double found, double right) { return test::same(found, right); }
 
 // Has the kernels make a request, as the library does.

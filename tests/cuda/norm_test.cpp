@@ -34,7 +34,7 @@ void check_norm(Family family, DType type, DType weight_type, std::int64_t dim, 
   const Vector weight = random_vector(random, family, weight_type, dim);
   const Laid y(type, 3, 2, dim, 3);
   norm(x, weighted ? &weight : nullptr, epsilon, one_plus_weight, y);
-  ASSERT_TRUE(y.gaps_untouched());
+  ASSERT_TRUE(y.gaps_untouched() && y.nans_are_the_one());
   const std::int64_t step = std::max<std::int64_t>(dim / times, 1);
   for (std::int64_t t = 0; t < 3; ++t) {
     for (std::int64_t h = 0; h < 2; ++h) {
@@ -198,7 +198,7 @@ TEST(CudaResidual, EveryFamilyAndType) {
         const float multiplier = random.below(2) == 0 ? 1.0F : 0.22F;
         const Laid y(type, 2, 2, dim, 5);
         add(x, a, terms == 3 ? &b : nullptr, multiplier, y);
-        ASSERT_TRUE(y.gaps_untouched());
+        ASSERT_TRUE(y.gaps_untouched() && y.nans_are_the_one());
         for (std::int64_t row = 0; row < 4; ++row) {
           for (std::int64_t d = 0; d < dim; ++d) {
             const std::int64_t t = row / 2, h = row % 2;

@@ -38,7 +38,7 @@ void check_rotary(const Laid& x, DType type, std::int64_t dim, const Asked& aske
   const Laid y(type, tokens, 2, dim, 2);
   const Status status = turn(x, asked, y);
   EXPECT_EQ(status.open + status.wrong, 0U) << what;
-  ASSERT_TRUE(y.gaps_untouched());
+  ASSERT_TRUE(y.gaps_untouched() && y.nans_are_the_one());
   const auto m = static_cast<double>(asked.factor);
   for (std::int64_t row = 0; row < 2 * tokens; ++row) {
     const std::int64_t t = row / 2, h = row % 2;
