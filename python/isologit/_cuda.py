@@ -1,8 +1,9 @@
 """isologit/cuda.h by ctypes, for torch tensors on CUDA devices.
 
-Needs nothing else of the package but its structures, so that scripts/gpu_check runs it where only the CUDA library is.
-Work goes to the current stream of the tensors' device and memory comes from torch's allocator, so that calls can be
-captured into CUDA graphs; the first call on each device runs the self-test, which waits for the device.
+Needs nothing else of the package but the files beside it that begin likewise, so that scripts/gpu_check runs it where
+only the CUDA library is. Work goes to the current stream of the tensors' device and memory comes from torch's
+allocator, so that calls can be captured into CUDA graphs; the first call on each device runs the self-test, which waits
+for the device.
 """
 
 import ctypes
@@ -418,4 +419,5 @@ def _lists(offsets_and_ids: tuple[Tensor, Tensor] | None) -> IdLists:
 def _gradient(name: str, tensor: Tensor | None, accumulate: bool = False) -> Gradient:
     if tensor is None:
         return Gradient()
-    return Gradient(tensor.data_ptr(), tensor.stride(0) if tensor.dim() > 1 else 0, dtype_code(name, tensor), accumulate)
+    row_stride = tensor.stride(0) if tensor.dim() > 1 else 0
+    return Gradient(tensor.data_ptr(), row_stride, dtype_code(name, tensor), accumulate)

@@ -1,5 +1,5 @@
-"""The operators of a forward pass of isologit/cuda.h. Operands are [tokens, heads, dim] on one CUDA device, the elements
-of each row adjacent, and y is of the operand's shape and dtype."""
+"""The operators of a forward pass of isologit/cuda.h. Operands are [tokens, heads, dim] on one CUDA device, the
+elements of each row adjacent, and y is of the operand's shape and dtype."""
 
 import ctypes
 from typing import Any
@@ -38,8 +38,8 @@ class Operators:
     def rotary(
         self, x: Tensor, positions: Tensor, frequencies: Tensor, layout: int, factor: float, y: Tensor
     ) -> Tensor:
-        """Of positions int64 [tokens] and frequencies f32 [pairs]; layout as forward.h numbers them. Returns the status [2]: what is not proven, and what
-        is out of range; both 0, or y is of no use."""
+        """Of positions int64 [tokens] and frequencies f32 [pairs]; layout as forward.h numbers them. Returns the status
+        [2]: what is not proven, and what is out of range; both 0, or y is of no use."""
         status = _status(x)
         positions, frequencies = positions.contiguous(), frequencies.contiguous()
         self._make(
