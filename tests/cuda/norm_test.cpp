@@ -131,26 +131,29 @@ TEST(CudaNorm, SquaresTellTheRightNeighbour) {
   }
 }
 
-// Rows of one number, a power of two: without epsilon results are the weights, and weights of f32 between two numbers
-// of bf16 are ties; next to them, by the last bit of f32, they are none.
+// Rows of 4 and -4: with an epsilon of 0 or 48 results are the weights times a power of two, and weights of f32 between
+// two numbers of bf16 are ties; next to them, by the last bit of f32, they are none.
 TEST(CudaNorm, ExactTiesGoToEven) {
   for (const std::int64_t dim : {16, 2048}) {
-    Laid x(DType::bf16, 1, 1, dim);
-    const Laid y(DType::bf16, 1, 1, dim);
-    Random random(7);
-    Vector weight = random_vector(random, Family::normal, DType::f32, dim);
-    for (std::int64_t d = 0; d < dim; ++d) {
-      x.set(0, 0, d, d % 2 == 0 ? 4.0 : -4.0);
-      const float tie = 1.0F + static_cast<float>(2 * (d % 64) + 1) * 0x1p-8F;
-      const float w = d % 3 == 0 ? tie : std::nextafterf(tie, d % 3 == 1 ? 0.0F : 2.0F);
-      weight.values[static_cast<std::size_t>(d)] = static_cast<double>(w);
-      std::memcpy(weight.bytes.data() + 4 * d, &w, sizeof w);
-    }
-    norm(x, &weight, 0, false, y);
-    for (std::int64_t d = 0; d < dim; d += dim / 1000 * 10 + 1) {  // each third kind, far into the row
-      const double right = oracle::rms_norm(x.row(0, 0), static_cast<std::size_t>(d),
-                                            weight.values[static_cast<std::size_t>(d)], 0, false, oracle::format_bf16);
-      ASSERT_TRUE(same(y.at(0, 0, d), right)) << d;
+    for (const float epsilon : {0.0F, 48.0F}) {
+      Laid x(DType::bf16, 1, 1, dim);
+      const Laid y(DType::bf16, 1, 1, dim);
+      Random random(7);
+      Vector weight = random_vector(random, Family::normal, DType::f32, dim);
+      for (std::int64_t d = 0; d < dim; ++d) {
+        x.set(0, 0, d, d % 2 == 0 ? 4.0 : -4.0);
+        const float tie = 1.0F + static_cast<float>(2 * (d % 64) + 1) * 0x1p-8F;
+        const float w = d % 3 == 0 ? tie : std::nextafterf(tie, d % 3 == 1 ? 0.0F : 2.0F);
+        weight.values[static_cast<std::size_t>(d)] = static_cast<double>(w);
+        std::memcpy(weight.bytes.data() + 4 * d, &w, sizeof w);
+      }
+      norm(x, &weight, epsilon, false, y);
+      for (std::int64_t d = 0; d < dim; d += dim / 1000 * 10 + 1) {  // each third kind, far into the row
+        const double right =
+            oracle::rms_norm(x.row(0, 0), static_cast<std::size_t>(d), weight.values[static_cast<std::size_t>(d)],
+                             static_cast<double>(epsilon), false, oracle::format_bf16);
+        ASSERT_TRUE(same(y.at(0, 0, d), right)) << d << ' ' << epsilon;
+      }
     }
   }
 }
