@@ -213,11 +213,21 @@ def test_operators_that_the_library_does_not_make(library):
     assert not hasattr(library, "given")
 
 
-def test_norms_by_the_torch_backends_name_do_not_use_the_library(library, monkeypatch):
-    monkeypatch.setattr(norms.calls, "rms_norm", lambda *_: None)
-    monkeypatch.setattr(norms, "_run", lambda x, *_: x)
-    x = tensors()[0]
-    assert norms.rms_norm(x, None, 1e-6, False, 0, [], "torch") is x and not hasattr(library, "given")
+def test_operators_by_the_torch_backends_name_do_not_use_the_library(monkeypatch):
+    recorder, x = cuda_stand_ins.Recorder(), torch.ones(2, 3, 8)
+    monkeypatch.setattr(cuda, "library", lambda: recorder)
+    monkeypatch.setattr(cuda, "_makes_rows", lambda x: True)
+    operators = {
+        norms.rms_norm: (x, None, 1e-6, False),
+        linears.residual: (x, x, None, 1.0),
+        gates.gate: (x, x, "silu", 1.0, 1.0),
+        rotary.rotary: (x, torch.arange(2), torch.ones(4), "halves", 1.0),
+    }
+    for operator, arguments in operators.items():
+        assert operator(*arguments, 0, [], "torch").shape == x.shape and not hasattr(recorder, "given")
+        operator(*arguments, *RUNNING)
+        assert hasattr(recorder, "given")
+        del recorder.given
 
 
 @pytest.mark.parametrize("status", [[0, 0], [1, 0], [0, 2]])
