@@ -16,7 +16,7 @@ struct Rows3 {
   std::int64_t token_stride, head_stride;  // in elements
   int heads;
 
-  ISOLOGIT_DEVICE std::int64_t offset_of(std::int64_t row) const {
+  ISOLOGIT_DEVICE std::int64_t offset_of(int row) const {
     if (heads == 1) return row * token_stride;
     return row / heads * token_stride + row % heads * head_stride;
   }

@@ -24,7 +24,7 @@ struct GateRequest {
   int dim;
 
   template <class Block>
-  ISOLOGIT_DEVICE void one(Block& block, std::int64_t row, int i) const;
+  ISOLOGIT_DEVICE void one(Block& block, int row, int i) const;
 };
 
 struct GateNumbers {
@@ -118,7 +118,7 @@ ISOLOGIT_DEVICE float gated(const GateNumbers& n, double g, double u) {
 ISOLOGIT_DEVICE double held_within(double x, double low, double high) { return x > high ? high : x < low ? low : x; }
 
 template <class Block>
-ISOLOGIT_DEVICE void GateRequest::one(Block& block, std::int64_t row, int i) const {
+ISOLOGIT_DEVICE void GateRequest::one(Block& block, int row, int i) const {
   double g = gate.at(gate.rows.offset_of(row) + i);
   const bool has_up = up.data != nullptr;
   double u = has_up ? up.at(up.rows.offset_of(row) + i) : 1.0;

@@ -15,7 +15,7 @@ struct ResidualRequest {
   int dim;
 
   template <class Block>
-  ISOLOGIT_DEVICE void one(Block&, std::int64_t row, int i) const {
+  ISOLOGIT_DEVICE void one(Block&, int row, int i) const {
     const double first = x.at(x.rows.offset_of(row) + i);
     const double second = static_cast<double>(multiplier) * a.at(a.rows.offset_of(row) + i);
     const double third = b.data != nullptr ? b.at(b.rows.offset_of(row) + i) : 0.0;

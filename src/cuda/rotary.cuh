@@ -65,15 +65,16 @@ struct Rotary {
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared&, const RotaryRequest& p, int index, int) {
     block.each_warp([&](int warp) {
-      const std::int64_t row = static_cast<std::int64_t>(index) * Block::kWarps + warp;
-      if (row >= p.count) return;
+      const std::int64_t place = static_cast<std::int64_t>(index) * Block::kWarps + warp;
+      if (place >= p.count) return;
+      const auto row = static_cast<int>(place);
+      const std::int64_t from = p.x.rows.offset_of(row), to = p.y.rows.offset_of(row);
       const std::int64_t position = p.positions[row / p.x.rows.heads];
       const bool is_position = position >= 0 && position < std::int64_t{1} << 31;
       block.each_lane([&](int lane) {
         if (!is_position && lane == 0) block.count(p.status->wrong);
         ISOLOGIT_ROLLED
-        for (int j = lane; j < p.pairs; j += 32) turn_pair(block, p, row, j, is_position ? position : 0);
-        const std::int64_t from = p.x.rows.offset_of(row), to = p.y.rows.offset_of(row);
+        for (int j = lane; j < p.pairs; j += 32) turn_pair(block, p, from, to, j, is_position ? position : 0);
         for (int i = 2 * p.pairs + lane; i < p.dim; i += 32) {
           p.y.store(to + i, round_once(p.x.at(from + i), p.y.type));
         }
@@ -82,7 +83,7 @@ struct Rotary {
   }
 
  private:
-  ISOLOGIT_DEVICE static void turn_pair(Block& block, const RotaryRequest& p, std::int64_t row, int j,
+  ISOLOGIT_DEVICE static void turn_pair(Block& block, const RotaryRequest& p, std::int64_t from, std::int64_t to, int j,
                                         std::int64_t position) {
     const float frequency = p.frequencies[j];
     if (!(frequency >= 0 && frequency <= 1)) {
@@ -91,7 +92,6 @@ struct Rotary {
     }
     const int one = p.interleaved ? 2 * j : j;
     const int two = p.interleaved ? 2 * j + 1 : j + p.pairs;
-    const std::int64_t from = p.x.rows.offset_of(row), to = p.y.rows.offset_of(row);
     const double a = p.x.at(from + one), b = p.x.at(from + two);
     const auto factor = static_cast<double>(p.factor);
     const Turn<double> turn = turn_near(position, static_cast<double>(frequency));
