@@ -207,3 +207,25 @@ def linears(library, say: Callable) -> list[dict]:
         rows.append(row)
         say("linears of a layer, ms", {k: round(v, 4) for k, v in row.items()})
     return rows
+
+
+def operators(library, say: Callable) -> list[dict]:
+    """Those of a layer of an 8B model, in bf16, in a CUDA graph; beside a copy of as many elements as a norm has."""
+    rows = []
+    for count in (1, 8, 64, 2048):
+        x, a = (matrix(count, 4096, seed, "cuda", BF16, "normal").view(count, 1, 4096) for seed in (1, 2))
+        gate, up = (matrix(count, 12288, seed, "cuda", BF16, "normal").view(count, 1, 12288) for seed in (3, 4))
+        y, wide, weight = torch.empty_like(x), torch.empty_like(gate), matrix(1, 4096, 5, "cuda", BF16, "normal")[0]
+        heads = x.view(count, 32, 128)
+        positions, halves = torch.arange(count, device="cuda") * 1021, 2.0 ** -torch.arange(64.0, device="cuda")
+        works = {
+            "rms_norm": lambda x=x, y=y, w=weight: library.rms_norm(x, w, 1e-6, False, y),
+            "rms_norm of heads": lambda x=heads, y=y, w=weight[:128]: library.rms_norm(x, w, 1e-6, False, y.view_as(x)),
+            "residual": lambda x=x, a=a, y=y: library.residual(x, a, None, 1.0, y),
+            "silu": lambda g=gate, u=up, y=wide: library.gate(g, u, 0, 1.0, 1.0, y),
+            "rotary": lambda x=heads, y=y, p=positions, f=halves: library.rotary(x, p, f, 0, 1.0, y.view_as(x)),
+            "copy": lambda x=x, y=y: y.copy_(x),
+        }
+        rows.append({"rows": count} | {name: replayed(work) for name, work in works.items()})
+        say("row operators, ms", {k: round(v, 5) for k, v in rows[-1].items()})
+    return rows

@@ -9,7 +9,7 @@
 #ifndef ISOLOGIT_CUDA_H_
 #define ISOLOGIT_CUDA_H_
 
-#include "isologit/isologit.h"
+#include "isologit/forward.h"
 
 #if defined(__GNUC__)
 #define ISOLOGIT_CUDA_API __attribute__((visibility("default")))
@@ -239,6 +239,76 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_given_workspace(int64_t rows, in
 
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message,
                                                       size_t message_size);
+
+/* Operators of a forward pass: CONTRACT.md 10. Tensors are those of forward.h, with up to 2^20 elements a row and 2^31
+ * - 1 rows, each 1024 elements beginning one being counted as a row; y is of the operand's type and shape, and may be
+ * an operand itself in the same strides, but no other memory of one. They need no workspace. */
+typedef struct isologit_cuda_rms_norm_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_tensor x;
+  isologit_vector weight; /* [dim], or none */
+  float epsilon;
+  int32_t one_plus_weight;
+  isologit_tensor_output y;
+} isologit_cuda_rms_norm_request;
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_rms_norm(const isologit_cuda_rms_norm_request* request, char* message,
+                                                         size_t message_size);
+
+/* y = x + multiplier * a + b */
+typedef struct isologit_cuda_residual_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_tensor x;
+  isologit_tensor a;
+  isologit_tensor b; /* data NULL: none */
+  float multiplier;
+  isologit_tensor_output y;
+} isologit_cuda_residual_request;
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_residual(const isologit_cuda_residual_request* request, char* message,
+                                                         size_t message_size);
+
+typedef struct isologit_cuda_gate_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  int32_t kind; /* as in isologit_gate_request */
+  isologit_tensor gate;
+  isologit_tensor up; /* data NULL: none */
+  float alpha;        /* of ISOLOGIT_CLAMPED_SWISH, like limit */
+  float limit;
+  isologit_tensor_output y;
+  /* [2]: how many results the kernels could not prove, which are NaN (one in 2^60 or fewer); the second is 0. May be
+   * NULL where there are none: of ISOLOGIT_RELU_SQUARED, and of ISOLOGIT_SILU and ISOLOGIT_GELU_TANH in bf16 and f16.
+   */
+  uint32_t* status;
+} isologit_cuda_gate_request;
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_gate(const isologit_cuda_gate_request* request, char* message,
+                                                     size_t message_size);
+
+typedef struct isologit_cuda_rotary_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_tensor x;
+  const int64_t* positions; /* [tokens], 0 to 2^31 - 1; like the frequencies in memory of the device */
+  const float* frequencies; /* [frequency_count], 0 to 1 */
+  int64_t frequency_count;
+  int32_t layout; /* as in isologit_rotary_request */
+  float factor;
+  isologit_tensor_output y;
+  /* [2]: how many results the kernels could not prove, which are NaN (one in 2^60 or fewer), and how many times a
+   * position or frequency was met that is out of range. Where it is not 0 the results are of no use. */
+  uint32_t* status;
+} isologit_cuda_rotary_request;
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_rotary(const isologit_cuda_rotary_request* request, char* message,
+                                                       size_t message_size);
 
 /* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
  * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */

@@ -1,8 +1,9 @@
 """isologit/cuda.h by ctypes, for torch tensors on CUDA devices.
 
-Needs nothing else of the package but its structures, so that scripts/gpu_check runs it where only the CUDA library is.
-Work goes to the current stream of the tensors' device and memory comes from torch's allocator, so that calls can be
-captured into CUDA graphs; the first call on each device runs the self-test, which waits for the device.
+Needs nothing else of the package but the files beside it that begin likewise, so that scripts/gpu_check runs it where
+only the CUDA library is. Work goes to the current stream of the tensors' device and memory comes from torch's
+allocator, so that calls can be captured into CUDA graphs; the first call on each device runs the self-test, which waits
+for the device.
 """
 
 import ctypes
@@ -14,27 +15,32 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._cuda_structures import (  # by its place: gpu_check has the two files alone
+# By their places: gpu_check has these files alone.
+from ._cuda_forward import Operators
+from ._cuda_operands import adjacent, dtype_code, matrix, pointer, vector
+from ._cuda_structures import (
     BackwardRequest,
+    GateRequest,
     GivenRequest,
     Gradient,
     IdLists,
     LogitsRequest,
-    Matrix,
+    ResidualRequest,
+    RmsNormRequest,
+    RotaryRequest,
     SampleRequest,
     ScoreRequest,
-    Vector,
 )
 
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
 MOST_FEATURES = 65535 * 64  # rows of a weight
+PIECE = 1024  # elements of a row that count as a row, of which there may be 2^31 - 1
 OF_IDS = ("logprobs", "chosen_logits", "rank")
 SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
 SAMPLES = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")
 _INTEGERS = ("argmax", "rank", "top_k_ids")
 _ARITHMETICS = ("exact", "fast")
-_DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 
 
 class Head(NamedTuple):
@@ -72,7 +78,7 @@ class Head(NamedTuple):
         bias, temperatures = (None if x is None else x.contiguous() for x in (self.bias, self.temperatures))
         vocab_size = self.weight.shape[0] if self.vocab_size is None else self.vocab_size
         given = {"bias": bias, "temperatures": temperatures, "vocab_size": vocab_size}
-        return self._replace(hidden=_adjacent(self.hidden), weight=_adjacent(self.weight), **given)
+        return self._replace(hidden=adjacent(self.hidden), weight=adjacent(self.weight), **given)
 
     def fields(self) -> dict[str, Any]:
         """Of a request; this Head must outlive its call."""
@@ -80,9 +86,9 @@ class Head(NamedTuple):
         return {
             "device": device,
             "stream": torch.cuda.current_stream(device).cuda_stream,
-            "hidden": _matrix("hidden", self.hidden),
-            "weight": _matrix("weight", self.weight),
-            "bias": _vector("bias", bias),
+            "hidden": matrix("hidden", self.hidden),
+            "weight": matrix("weight", self.weight),
+            "bias": vector("bias", bias),
             "vocab_size": self.vocab_size,
             "arithmetic": _ARITHMETICS.index(self.arithmetic),
             "has_softcap": self.softcap is not None,
@@ -90,7 +96,7 @@ class Head(NamedTuple):
             "scale_kind": 1 if self.scale is not None else 2 if self.divide is not None else 0,
             "scale": self.scale if self.scale is not None else self.divide if self.divide is not None else 1.0,
             "transform_order": int(self.scale_first),
-            "temperatures": _pointer(temperatures),
+            "temperatures": pointer(temperatures),
             "temperature_count": 0 if temperatures is None else temperatures.numel(),
         }
 
@@ -117,13 +123,13 @@ class Support(NamedTuple):
             return self
         if tuple(self.mask.shape) not in ((1, columns), (rows, columns)):
             raise ValueError(f"mask has shape {list(self.mask.shape)}; expected [1, {columns}] or [{rows}, {columns}]")
-        return self._replace(mask=_adjacent(self.mask))
+        return self._replace(mask=adjacent(self.mask))
 
     def fields(self) -> dict[str, Any]:
         """Of a request; this Support must outlive its call."""
         shared = self.mask is None or self.mask.shape[0] == 1
         return {
-            "mask": _pointer(self.mask),
+            "mask": pointer(self.mask),
             "mask_row_stride": 0 if shared else self.mask.stride(0),
             "kept": _lists(self.kept),
             "banned": _lists(self.banned),
@@ -154,10 +160,10 @@ class Draws(NamedTuple):
         """Of a request; these Draws must outlive its call."""
         named = self._asdict().items()
         counts = {f"{name.removesuffix('s')}_count": 0 if x is None else x.numel() for name, x in named}
-        return {name: _pointer(x) for name, x in named} | counts
+        return {name: pointer(x) for name, x in named} | counts
 
 
-class Library:
+class Library(Operators):
     """libisologit_cuda at a path."""
 
     def __init__(self, path: str | Path) -> None:
@@ -175,6 +181,10 @@ class Library:
             "isologit_cuda_backward_workspace": [c_int64, c_int64, c_int32, c_int64, c_int32, POINTER(c_size_t), *text],
             "isologit_cuda_given": [POINTER(GivenRequest), *text],
             "isologit_cuda_given_workspace": [c_int64, c_int64, c_int64, POINTER(c_size_t), *text],
+            "isologit_cuda_rms_norm": [POINTER(RmsNormRequest), *text],
+            "isologit_cuda_residual": [POINTER(ResidualRequest), *text],
+            "isologit_cuda_gate": [POINTER(GateRequest), *text],
+            "isologit_cuda_rotary": [POINTER(RotaryRequest), *text],
             "isologit_cuda_self_test": [c_int32, c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments
@@ -211,23 +221,23 @@ class Library:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
         device = hidden.get_device()
         self.self_test(device, arithmetic)
-        hidden, weight = _adjacent(hidden), _adjacent(weight)
+        hidden, weight = adjacent(hidden), adjacent(weight)
         if bias is not None:
             bias = bias.contiguous()
         vocab_size = weight.shape[0] if vocab_size is None else vocab_size
         if out is None:
             out = torch.empty(hidden.shape[0], vocab_size, dtype=dtype, device=hidden.device)
-        workspace = self._workspace("logits", (*hidden.shape, _dtype("hidden", hidden)), hidden.device)
+        workspace = self._workspace("logits", (*hidden.shape, dtype_code("hidden", hidden)), hidden.device)
         request = LogitsRequest(
             struct_size=ctypes.sizeof(LogitsRequest),
             device=device,
             stream=torch.cuda.current_stream(device).cuda_stream,
-            hidden=_matrix("hidden", hidden),
-            weight=_matrix("weight", weight),
-            bias=_vector("bias", bias),
+            hidden=matrix("hidden", hidden),
+            weight=matrix("weight", weight),
+            bias=vector("bias", bias),
             vocab_size=vocab_size,
             logits=out.data_ptr(),
-            logits_dtype=_dtype("out", out),
+            logits_dtype=dtype_code("out", out),
             logits_stride=out.stride(0),
             arithmetic=_ARITHMETICS.index(arithmetic),
             workspace=workspace.data_ptr(),
@@ -271,7 +281,7 @@ class Library:
             **_ids(token_ids, ignore_index),
             **within.fields(),
             ignores_rows=ignores_rows,
-            summaries=_pointer(summaries),
+            summaries=pointer(summaries),
             top_k=top_k,
             **{name: tensor.data_ptr() for name, tensor in found.items()},
         )
@@ -328,21 +338,21 @@ class Library:
         token_ids = None if token_ids is None else token_ids.contiguous()
         upstreams = {"d_logprobs": d_logprobs, "d_lse": d_lse, "d_entropy": d_entropy, "d_mean_logits": d_mean_logits}
         upstreams = {name: None if x is None else x.float().contiguous() for name, x in upstreams.items()}
-        shape = (*hidden.shape, _dtype("hidden", hidden), head.vocab_size, int(summaries is not None))
+        shape = (*hidden.shape, dtype_code("hidden", hidden), head.vocab_size, int(summaries is not None))
         workspace = self._workspace("backward", shape, device)
         status = torch.zeros(2, dtype=torch.int32, device=device)
         request = BackwardRequest(
             struct_size=ctypes.sizeof(BackwardRequest),
             **head.fields(),
             **_ids(token_ids, ignore_index),
-            summaries=_pointer(summaries),
+            summaries=pointer(summaries),
             dhidden=_gradient("dhidden", dhidden),
             dweight=_gradient("dweight", dweight, accumulate),
             dbias=_gradient("dbias", dbias),
             status=status.data_ptr(),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),
-            **{name: _pointer(x) for name, x in upstreams.items()},
+            **{name: pointer(x) for name, x in upstreams.items()},
         )
         self._call("isologit_cuda_backward", ctypes.byref(request))
         return status
@@ -364,7 +374,7 @@ class Library:
                 raise ValueError(f"{name}: {tensor.dtype} on {tensor.device}; expected {dtype} on {logits.device}")
         device = logits.get_device()
         self.self_test(device)
-        logits = _adjacent(logits)
+        logits = adjacent(logits)
         token_ids, temperatures = (None if x is None else x.contiguous() for x in (token_ids, temperatures))
         ids = 0 if token_ids is None else token_ids.shape[1]
         shapes = {"log_softmax": tuple(logits.shape), "logprobs": (logits.shape[0], ids)}
@@ -376,10 +386,10 @@ class Library:
             struct_size=ctypes.sizeof(GivenRequest),
             device=device,
             stream=torch.cuda.current_stream(device).cuda_stream,
-            logits=_matrix("logits", logits),
-            temperatures=_pointer(temperatures),
+            logits=matrix("logits", logits),
+            temperatures=pointer(temperatures),
             temperature_count=0 if temperatures is None else temperatures.numel(),
-            token_ids=_pointer(token_ids),
+            token_ids=pointer(token_ids),
             ids_per_row=ids,
             ignore_index=ignore_index,
             log_softmax_stride=logits.shape[1],
@@ -397,41 +407,17 @@ class Library:
         return torch.empty(size.value, dtype=torch.uint8, device=device)
 
 
-def _dtype(name: str, tensor: Tensor) -> int:
-    if tensor.dtype not in _DTYPES:
-        raise ValueError(f"{name} is of {tensor.dtype}; expected bfloat16, float16 or float32")
-    return _DTYPES[tensor.dtype]
-
-
 def _ids(token_ids: Tensor | None, ignore_index: int) -> dict[str, Any]:
     ids_per_row = 0 if token_ids is None else token_ids.shape[1]
-    return {"token_ids": _pointer(token_ids), "ids_per_row": ids_per_row, "ignore_index": ignore_index}
+    return {"token_ids": pointer(token_ids), "ids_per_row": ids_per_row, "ignore_index": ignore_index}
 
 
 def _lists(offsets_and_ids: tuple[Tensor, Tensor] | None) -> IdLists:
     return IdLists() if offsets_and_ids is None else IdLists(*(x.data_ptr() for x in offsets_and_ids))
 
 
-def _adjacent(tensor: Tensor) -> Tensor:
-    """The tensor itself when the elements of a row are adjacent, else a copy."""
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _vector(name: str, tensor: Tensor | None) -> Vector:
-    return Vector() if tensor is None else Vector(tensor.data_ptr(), tensor.numel(), _dtype(name, tensor))
-
-
 def _gradient(name: str, tensor: Tensor | None, accumulate: bool = False) -> Gradient:
     if tensor is None:
         return Gradient()
-    return Gradient(tensor.data_ptr(), tensor.stride(0) if tensor.dim() > 1 else 0, _dtype(name, tensor), accumulate)
-
-
-def _matrix(name: str, tensor: Tensor) -> Matrix:
-    if tensor.dim() != 2:
-        raise ValueError(f"{name} has shape {list(tensor.shape)}; expected two dimensions")
-    return Matrix(tensor.data_ptr(), *tensor.shape, tensor.stride(0), _dtype(name, tensor))
+    row_stride = tensor.stride(0) if tensor.dim() > 1 else 0
+    return Gradient(tensor.data_ptr(), row_stride, dtype_code(name, tensor), accumulate)

@@ -11,14 +11,29 @@ class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
 
 
+class Tensor(Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("tokens", c_int64),
+        ("heads", c_int64),
+        ("dim", c_int64),
+        ("token_stride", c_int64),
+        ("head_stride", c_int64),
+        ("dtype", c_int32),
+    ]
+
+
+class Output(Structure):
+    _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
+
+
 class IdLists(Structure):
     _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
 
 
+_CALL = [("struct_size", c_size_t), ("device", c_int32), ("stream", c_void_p)]
 _OPERANDS = [
-    ("struct_size", c_size_t),
-    ("device", c_int32),
-    ("stream", c_void_p),
+    *_CALL,
     ("hidden", Matrix),
     ("weight", Matrix),
     ("bias", Vector),
@@ -103,9 +118,7 @@ class SampleRequest(Structure):
 
 class GivenRequest(Structure):
     _fields_ = [
-        ("struct_size", c_size_t),
-        ("device", c_int32),
-        ("stream", c_void_p),
+        *_CALL,
         ("logits", Matrix),
         ("temperatures", c_void_p),
         ("temperature_count", c_int64),
@@ -138,4 +151,46 @@ class BackwardRequest(Structure):
         ("dbias", Gradient),
         ("status", c_void_p),
         *_WORKSPACE,
+    ]
+
+
+class RmsNormRequest(Structure):
+    _fields_ = [
+        *_CALL,
+        ("x", Tensor),
+        ("weight", Vector),
+        ("epsilon", c_float),
+        ("one_plus_weight", c_int32),
+        ("y", Output),
+    ]
+
+
+class ResidualRequest(Structure):
+    _fields_ = [*_CALL, ("x", Tensor), ("a", Tensor), ("b", Tensor), ("multiplier", c_float), ("y", Output)]
+
+
+class GateRequest(Structure):
+    _fields_ = [
+        *_CALL,
+        ("kind", c_int32),
+        ("gate", Tensor),
+        ("up", Tensor),
+        ("alpha", c_float),
+        ("limit", c_float),
+        ("y", Output),
+        ("status", c_void_p),
+    ]
+
+
+class RotaryRequest(Structure):
+    _fields_ = [
+        *_CALL,
+        ("x", Tensor),
+        ("positions", c_void_p),
+        ("frequencies", c_void_p),
+        ("frequency_count", c_int64),
+        ("layout", c_int32),
+        ("factor", c_float),
+        ("y", Output),
+        ("status", c_void_p),
     ]

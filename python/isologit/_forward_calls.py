@@ -85,7 +85,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: 
     y = torch.empty(x.shape, dtype=x.dtype)
     if y.numel() == 0:
         return y
-    (x,) = _rows(x)
+    (x,) = rows_of(x)
     vector = _vector(weight, "weight")
     request = native.RmsNorm(x=_tensor(x), weight=vector, epsilon=epsilon, one_plus_weight=one_plus_weight)
     request.y = _output(y, x.shape[1])
@@ -105,7 +105,7 @@ def rms_norm_backward(
     dx, dweight = _like(x, wanted[0]), _like(weight, wanted[1])
     if x.numel() == 0:
         return dx, dweight.zero_()
-    x, dy = _rows(x, dy)
+    x, dy = rows_of(x, dy)
     vector = _vector(weight, "weight")
     request = native.RmsNormBackward(x=_tensor(x), weight=vector, epsilon=epsilon, one_plus_weight=one_plus_weight)
     request.dy, request.dx, request.dweight = _tensor(dy), _output(dx, x.shape[1]), _pointer(dweight)
@@ -117,7 +117,7 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: f
     y = torch.empty(x.shape, dtype=x.dtype)
     if y.numel() == 0:
         return y
-    (x,) = _rows(x)
+    (x,) = rows_of(x)
     vectors = {"weight": _vector(weight, "weight"), "bias": _vector(bias, "bias")}
     _run(native.LayerNorm(x=_tensor(x), epsilon=epsilon, y=_output(y, x.shape[1]), **vectors), running)
     return y
@@ -135,7 +135,7 @@ def layer_norm_backward(
     dx, dweight, dbias = _like(x, wanted[0]), _like(weight, wanted[1]), _like(bias, wanted[2])
     if x.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_()
-    x, dy = _rows(x, dy)
+    x, dy = rows_of(x, dy)
     vector = _vector(weight, "weight")
     request = native.LayerNormBackward(x=_tensor(x), weight=vector, epsilon=epsilon, dy=_tensor(dy))
     request.dx, request.dweight, request.dbias = _output(dx, x.shape[1]), _pointer(dweight), _pointer(dbias)
@@ -148,7 +148,7 @@ def residual(x: Tensor, a: Tensor, b: Tensor | None, multiplier: float, *running
     y = torch.empty(x.shape, dtype=x.dtype)
     if y.numel() == 0:
         return y
-    rows = _rows(x, a) if b is None else _rows(x, a, b)
+    rows = rows_of(x, a) if b is None else rows_of(x, a, b)
     request = native.Residual(multiplier=multiplier, y=_output(y, rows[0].shape[1]))
     for name, operand in zip("xab", rows, strict=False):
         setattr(request, name, _tensor(operand))
@@ -160,7 +160,7 @@ def combine(x: Tensor, weights: Tensor, *running: Any) -> Tensor:
     y = x.new_empty((*x.shape[:-2], x.shape[-1]))
     if y.numel() == 0:
         return y
-    _run(_combine_request(_heads(x), weights.contiguous(), _output(y, 1)), running)
+    _run(_combine_request(heads_of(x), weights.contiguous(), _output(y, 1)), running)
     return y
 
 
@@ -170,7 +170,7 @@ def combine_backward(
     dx, dweights = _like(x, wanted[0]), _like(weights, wanted[1])
     if dy.numel() == 0:
         return dx.zero_(), dweights.zero_()
-    heads, weights, (dy,) = _heads(x), weights.contiguous(), _rows(dy.contiguous())
+    heads, weights, (dy,) = heads_of(x), weights.contiguous(), rows_of(dy.contiguous())
     of = _combine_request(heads, weights, native.Output())
     request = native.CombineBackward(combine=native.pointer_to(of), dy=_tensor(dy))
     request.dx, request.dweights = _output(dx, heads.shape[1]), _pointer(dweights)
@@ -190,7 +190,7 @@ def gate(g: Tensor, up: Tensor | None, kind: str, alpha: float, limit: float, *r
     y = torch.empty(g.shape, dtype=g.dtype)
     if y.numel() == 0:
         return y
-    rows = _rows(g) if up is None else _rows(g, up)
+    rows = rows_of(g) if up is None else rows_of(g, up)
     request = native.Gate(kind=GATES.index(kind), alpha=alpha, limit=limit, y=_output(y, rows[0].shape[1]))
     for name, operand in zip(("gate", "up"), rows, strict=False):
         setattr(request, name, _tensor(operand))
@@ -204,7 +204,7 @@ def gate_backward(
     dgate, dup = _like(g, wanted[0]), _like(up, wanted[1])
     if g.numel() == 0:
         return dgate, dup
-    rows = _rows(g, dy) if up is None else _rows(g, dy, up)
+    rows = rows_of(g, dy) if up is None else rows_of(g, dy, up)
     heads = rows[0].shape[1]
     request = native.GateBackward(kind=GATES.index(kind), alpha=alpha, limit=limit)
     for name, operand in zip(("gate", "dy", "up"), rows, strict=False):
@@ -218,7 +218,7 @@ def rotary(x: Tensor, positions: Tensor, frequencies: Tensor, layout: str, facto
     y = torch.empty(x.shape, dtype=x.dtype)
     if y.numel() == 0:
         return y
-    x = _heads(x)
+    x = heads_of(x)
     positions = positions.to(torch.int64).reshape(-1).contiguous()
     frequencies = frequencies.contiguous()
     request = native.Rotary(x=_tensor(x), layout=LAYOUTS.index(layout), factor=factor, y=_output(y, x.shape[1]))
@@ -323,18 +323,18 @@ def _adjacent(x: Tensor) -> Tensor:
     return x if _inputs.rows_are_adjacent(x) else x.contiguous()
 
 
-def _heads(x: Tensor) -> Tensor:
+def heads_of(x: Tensor) -> Tensor:
     """[..., heads, dim] as [tokens, heads, dim], without a copy where the layout allows it."""
     return _adjacent(x).reshape(-1, *x.shape[-2:])
 
 
-def _rows(*tensors: Tensor) -> list[Tensor]:
+def rows_of(*tensors: Tensor) -> list[Tensor]:
     """Tensors of one shape as [tokens, heads, dim]: of one head, where the rows of each lie at equal distances."""
     adjacent = [_adjacent(x) for x in tensors]
     try:
         return [x.view(-1, 1, x.shape[-1]) for x in adjacent]
     except RuntimeError:
-        return [_heads(x) for x in adjacent]
+        return [heads_of(x) for x in adjacent]
 
 
 def _tensor(x: Tensor) -> native.Tensor:

@@ -25,6 +25,18 @@ class Recorder:
         shapes |= dict.fromkeys(("top_k_ids", "top_k_logprobs"), top_k) if options["top_k"] else {}
         return {name: torch.empty(shape, device="cuda") for name, shape in shapes.items()}
 
+    def rms_norm(self, *given):
+        self.made, self.given = "rms_norm", given
+
+    def residual(self, *given):
+        self.made, self.given = "residual", given
+
+    def gate(self, *given):
+        self.made, self.given = "gate", given
+
+    def rotary(self, *given):
+        self.made, self.given = "rotary", given
+
     def sample(self, head, draws, **support):
         self.given, self.options = (head, draws), support
         return {}

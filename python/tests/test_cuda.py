@@ -12,7 +12,7 @@ import isologit.forward  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 from isologit.torch_backend import given  # noqa: E402
 from isologit.torch_backend import score as torch_backend_score  # noqa: E402
-from isologit.torch_backend.forward import linears  # noqa: E402
+from isologit.torch_backend.forward import gates, linears, norms, rotary  # noqa: E402
 
 library = cuda_stand_ins.library
 
@@ -152,6 +152,97 @@ def test_linears_that_it_does_not_make(library):
     assert not cuda.linear(x, weight, None, out) and not hasattr(library, "given")  # on the CPU
     wide = torch.empty(1, 1 << 21, device="cuda")
     assert not cuda.linear(wide, wide, None, out)
+
+
+RUNNING = 0, [], ""
+
+
+def heads(dtype=torch.bfloat16):
+    """[3, 2, 4, 8], whose tokens do not lie one after another."""
+    return torch.empty(2, 3, 4, 8, device="cuda", dtype=dtype).transpose(0, 1)
+
+
+def test_norms_go_to_the_library(library):
+    x, weight = tensors()[0], torch.empty(8, device="cuda")
+    y = norms.rms_norm(x, weight, 0.1, True, *RUNNING)
+    rows, given_weight, epsilon, one_plus_weight, to = library.given
+    assert (y.shape, y.dtype, rows.shape, to.shape) == (x.shape, x.dtype, (6, 1, 8), (6, 1, 8))
+    assert given_weight is weight and one_plus_weight and epsilon == pytest.approx(0.1) and epsilon != 0.1  # f32's
+    assert norms.rms_norm(x, None, 1e-6, False, *RUNNING).shape == x.shape and library.given[1] is None
+
+
+def test_residuals_go_to_the_library(library):
+    x, y = tensors()[0], tensors()[0]
+    for b in (None, y):
+        assert linears.residual(x, y, b, 0.5, *RUNNING).shape == x.shape
+        shapes = [None if z is None else z.shape for z in library.given[:3]]
+        assert shapes == [(6, 1, 8), (6, 1, 8), None if b is None else (6, 1, 8)]
+        assert library.given[3] == 0.5 and library.given[4].shape == (6, 1, 8)
+
+
+def test_gates_go_to_the_library(library):
+    g = tensors()[0]
+    for code, kind in enumerate(("silu", "gelu_tanh", "relu_squared", "clamped_swish")):
+        for up in (None, g):
+            assert gates.gate(g, up, kind, 1.5, 7.0, *RUNNING).shape == g.shape
+            assert library.given[2:5] == (code, 1.5, 7.0) and (library.given[1] is None) == (up is None)
+
+
+def test_rotary_embeddings_go_to_the_library(library):
+    x, positions = heads(), torch.empty(3, 2, dtype=torch.int32, device="cuda")
+    y = rotary.rotary(x, positions, torch.empty(3, device="cuda"), "pairs", 1.25, *RUNNING)
+    given, places, frequencies, layout, factor, to = library.given
+    assert (y.shape, given.shape, to.shape, layout, factor) == (x.shape, (6, 4, 8), (6, 4, 8), 1, 1.25)
+    assert (places.shape, places.dtype, frequencies.shape) == ((6,), torch.int64, (3,))
+
+
+def test_operators_that_the_library_does_not_make(library):
+    x, y = tensors()[0], tensors()[0]
+    positions, frequencies = torch.empty(2, dtype=torch.int64, device="cuda"), torch.empty(3, device="cuda")
+    wide = torch.empty(1, (1 << 20) + 1, device="cuda")
+    for other in (torch.ones(2, 8), torch.empty(0, 8, device="cuda")):
+        assert not cuda.rms_norm(other, None, 1e-6, False, y)
+    assert not cuda.rms_norm(wide, None, 1e-6, False, wide)
+    assert not cuda.residual(torch.empty(1, 1, device="cuda").expand(1 << 31, 1), y, None, 1.0, y)
+    for epsilon in (-1.0, float("inf"), float("nan")):  # the core says what is wrong
+        assert not cuda.rms_norm(x, None, epsilon, False, y)
+    assert not cuda.residual(x, x, None, float("nan"), y)
+    assert not cuda.gate(x, None, "silu", 0.0, 7.0, y) and not cuda.gate(x, None, "silu", 1.0, 0.0, y)
+    assert not cuda.rotary(x, positions, frequencies, "halves", float("inf"), y)
+    assert not cuda.rotary(x, positions, torch.empty(5, device="cuda"), "halves", 1.0, y)
+    assert not hasattr(library, "given")
+
+
+def test_operators_by_the_torch_backends_name_do_not_use_the_library(monkeypatch):
+    recorder, x = cuda_stand_ins.Recorder(), torch.ones(2, 3, 8)
+    monkeypatch.setattr(cuda, "library", lambda: recorder)
+    monkeypatch.setattr(cuda, "_makes_rows", lambda x: True)
+    operators = {
+        norms.rms_norm: (x, None, 1e-6, False),
+        linears.residual: (x, x, None, 1.0),
+        gates.gate: (x, x, "silu", 1.0, 1.0),
+        rotary.rotary: (x, torch.arange(2), torch.ones(4), "halves", 1.0),
+    }
+    for operator, arguments in operators.items():
+        assert operator(*arguments, 0, [], "torch").shape == x.shape and not hasattr(recorder, "given")
+        operator(*arguments, *RUNNING)
+        assert hasattr(recorder, "given")
+        del recorder.given
+
+
+@pytest.mark.parametrize("status", [[0, 0], [1, 0], [0, 2]])
+def test_what_is_left_open_or_wrong_is_not_the_librarys(monkeypatch, status):
+    class Library:
+        def rotary(self, *_):
+            return torch.tensor(status, dtype=torch.int32)
+
+        gate = rotary
+
+    monkeypatch.setattr(cuda, "library", Library)
+    monkeypatch.setattr(cuda, "_makes_rows", lambda x: True)
+    x, made = torch.ones(2, 8), status == [0, 0]
+    assert cuda.gate(x, None, "silu", 1.0, 1.0, torch.empty(2, 8)) == made
+    assert cuda.rotary(x.view(2, 1, 8), torch.arange(2), torch.ones(4), "halves", 1.0, torch.empty(2, 1, 8)) == made
 
 
 @pytest.mark.parametrize("output", ["log_softmax", "logprobs", "entropy", "lse"])

@@ -1,5 +1,8 @@
 """The CUDA library by ctypes: what it is told, and what its errors become."""
 
+import ctypes
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -65,3 +68,49 @@ def test_out_of_memory_is_torchs_own_before_anything_is_launched(monkeypatch):
     with pytest.raises(torch.OutOfMemoryError, match="full"):
         native.logits(*operands)
     assert launched in ([], ["isologit_cuda_logits_workspace"])
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What the library is called with, and by which name."""
+    calls = []
+    native = object.__new__(_cuda.Library)
+    native._tested = {(-1, "exact")}
+    monkeypatch.setattr(_cuda.Library, "_call", lambda self, name, request: calls.append((name, request._obj)))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=7))
+    return native, calls
+
+
+def members(structure):
+    return [getattr(structure, name) for name, _ in structure._fields_]
+
+
+def test_what_the_library_is_told_of_operators(told):
+    native, calls = told
+    x, a = torch.ones(6, 4, 8).bfloat16(), torch.ones(6, 4, 16).bfloat16()[:, :, :8]
+    y, weight = torch.empty(6, 4, 8).bfloat16(), torch.ones(8)
+    native.rms_norm(x, weight, 0.5, True, y)
+    native.residual(x, a, None, 2.0, y)
+    assert native.gate(a, x, 1, 3.0, 4.0, y) is None
+    positions, frequencies = torch.arange(12)[::2], torch.ones(3)
+    assert native.rotary(x, positions, frequencies, 1, 5.0, y).shape == (2,)
+    assert [name.removeprefix("isologit_cuda_") for name, _ in calls] == ["rms_norm", "residual", "gate", "rotary"]
+    norm, sum_, gate, rotary = (request for _, request in calls)
+    for _, request in calls:
+        assert request.struct_size == ctypes.sizeof(request) and (request.device, request.stream) == (-1, 7)
+        assert members(request.y) == [y.data_ptr(), 32, 8]
+    assert members(norm.x) == [x.data_ptr(), 6, 4, 8, 32, 8, 0]
+    assert members(norm.weight) == [weight.data_ptr(), 8, 2] and (norm.epsilon, norm.one_plus_weight) == (0.5, 1)
+    assert members(sum_.a) == [a.data_ptr(), 6, 4, 8, 64, 16, 0] and sum_.b.data is None and sum_.multiplier == 2.0
+    assert (gate.gate.data, gate.up.data) == (a.data_ptr(), x.data_ptr())
+    assert (gate.kind, gate.alpha, gate.limit, gate.status) == (1, 3.0, 4.0, None)
+    assert (rotary.frequencies, rotary.frequency_count) == (frequencies.data_ptr(), 3)
+    assert (rotary.layout, rotary.factor) == (1, 5.0) and rotary.status
+
+
+def test_which_gates_have_a_status(told):
+    native, _ = told
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        g = torch.ones(1, 1, 8, dtype=dtype)
+        has = [native.gate(g, None, kind, 1.0, 1.0, g.clone()) is not None for kind in range(4)]
+        assert has == [dtype == torch.float32, dtype == torch.float32, False, True]

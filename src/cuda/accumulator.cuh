@@ -13,16 +13,24 @@ struct Accumulator {
   unsigned long long digit[kDigits];    // two's complement; value = sum of digit[i] 2^(32 i + kLowest)
 };
 
-// Adds a finite double that is a multiple of 2^-298 and at most 2^256. `add` adds a number to a digit, atomically where
-// several lanes add at once: integers, so that their order cannot be seen.
-template <class Add>
+// The same for terms that are products of two such sums' terms: multiples of 2^-620, at most 2^620. Of what is small in
+// the squares of two sides of an equation (norm.cuh) nothing is lost.
+struct WideAccumulator {
+  static constexpr int kDigits = 41;
+  static constexpr int kLowest = -640;
+  unsigned long long digit[kDigits];
+};
+
+// Adds a finite double that is a multiple of 2^-298 and at most 2^256, or what a wide one takes. `add` adds a number to
+// a digit, atomically where several lanes add at once: integers, so that their order cannot be seen.
+template <class Sum = Accumulator, class Add>
 ISOLOGIT_DEVICE void accumulate(double term, Add add) {
   const auto bits = bit_cast<std::uint64_t>(term);
   if ((bits << 1) == 0) return;
   const std::uint64_t significand = (bits & 0xFFFFFFFFFFFFFU) | std::uint64_t{1} << 52;
-  int place = static_cast<int>((bits >> 52) & 0x7FFU) - 1075 - Accumulator::kLowest;
+  int place = static_cast<int>((bits >> 52) & 0x7FFU) - 1075 - Sum::kLowest;
   std::uint64_t kept = significand;
-  if (place < 0) {  // what falls off is zero: the term is a multiple of 2^-298
+  if (place < 0) {  // what falls off is zero, as the term is a multiple of what it is
     kept >>= -place;
     place = 0;
   }
@@ -40,8 +48,9 @@ ISOLOGIT_DEVICE void accumulate(double term, Add add) {
 }
 
 // Brings every digit but the highest into [0, 2^32); the highest carries the sign.
-ISOLOGIT_DEVICE void carry(Accumulator& sum) {
-  for (int i = 0; i + 1 < Accumulator::kDigits; ++i) {
+template <class Sum>
+ISOLOGIT_DEVICE void carry(Sum& sum) {
+  for (int i = 0; i + 1 < Sum::kDigits; ++i) {
     const auto up = static_cast<std::uint64_t>(static_cast<std::int64_t>(sum.digit[i]) >> 32);
     sum.digit[i] &= 0xFFFFFFFFU;
     sum.digit[i + 1] += up;

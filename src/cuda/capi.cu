@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "cuda/check_forward.hpp"
 #include "cuda/check_request.hpp"
 #include "cuda/device.cuh"
 #include "cuda/device_guard.hpp"
@@ -76,6 +77,10 @@ std::int64_t rows_of(const Request& r) {
   return r.hidden.rows;
 }
 std::int64_t rows_of(const isologit_cuda_given_request& r) { return r.logits.rows; }
+std::int64_t rows_of(const isologit_cuda_rms_norm_request& r) { return r.x.tokens; }
+std::int64_t rows_of(const isologit_cuda_residual_request& r) { return r.x.tokens; }
+std::int64_t rows_of(const isologit_cuda_gate_request& r) { return r.gate.tokens; }
+std::int64_t rows_of(const isologit_cuda_rotary_request& r) { return r.x.tokens; }
 
 // Has `launch` put the kernels of a request on its stream.
 template <class Request>
@@ -158,6 +163,24 @@ isologit_status isologit_cuda_given_workspace(int64_t rows, int64_t vocab_size, 
 
 isologit_status isologit_cuda_given(const isologit_cuda_given_request* request, char* message, size_t message_size) {
   return call(request, cuda::launch_given, "launching the kernels of given logits", {message, message_size});
+}
+
+isologit_status isologit_cuda_rms_norm(const isologit_cuda_rms_norm_request* request, char* message,
+                                       size_t message_size) {
+  return call(request, cuda::launch_rms_norm, "launching the kernel of rms_norm", {message, message_size});
+}
+
+isologit_status isologit_cuda_residual(const isologit_cuda_residual_request* request, char* message,
+                                       size_t message_size) {
+  return call(request, cuda::launch_residual, "launching the kernel of residual", {message, message_size});
+}
+
+isologit_status isologit_cuda_gate(const isologit_cuda_gate_request* request, char* message, size_t message_size) {
+  return call(request, cuda::launch_gate, "launching the kernel of gate", {message, message_size});
+}
+
+isologit_status isologit_cuda_rotary(const isologit_cuda_rotary_request* request, char* message, size_t message_size) {
+  return call(request, cuda::launch_rotary, "launching the kernel of rotary", {message, message_size});
 }
 
 isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message, size_t message_size) {

@@ -3,21 +3,10 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/checks.hpp"
+
 namespace isologit::detail::cuda {
 namespace {
-
-std::string number(std::int64_t x) { return std::to_string(x); }
-
-std::string check_dtype(const std::string& name, std::int32_t dtype) {
-  if (dtype >= ISOLOGIT_BF16 && dtype <= ISOLOGIT_F32) return {};
-  return name + " is " + number(dtype) + ", which is none of ISOLOGIT_BF16 (0), ISOLOGIT_F16 (1) and ISOLOGIT_F32 (2)";
-}
-
-std::string check_address(const std::string& name, const void* data, std::int64_t multiple) {
-  if (data == nullptr) return name + " is NULL";
-  if (reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(multiple) == 0) return {};
-  return name + " does not lie at a multiple of " + number(multiple) + " bytes, as a GPU needs it";
-}
 
 std::string check_matrix(const std::string& name, const isologit_matrix& matrix) {
   if (auto wrong = check_dtype(name + ".dtype", matrix.dtype); !wrong.empty()) return wrong;
@@ -89,8 +78,6 @@ std::string check_status_and_workspace(const Request& r, std::int64_t need, cons
   if (auto wrong = check_address("status", r.status, 4); !wrong.empty()) return wrong;
   return check_workspace(r, need, said_by);
 }
-
-bool is_positive(float x) { return x > 0 && std::isfinite(x); }
 
 // A number for all rows or one a row, of so many bytes; `name` is what its count is called after.
 std::string check_per_row(const std::string& name, const std::string& plural, const void* data, std::int64_t count,

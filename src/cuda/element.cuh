@@ -59,6 +59,7 @@ struct F32 {
 
 // A type of elements that is known only when a kernel runs; the values are isologit_matrix's.
 enum : int { kBf16 = 0, kF16 = 1, kF32 = 2 };
+inline std::int64_t element_size(int type) { return type == kF32 ? 4 : 2; }
 ISOLOGIT_DEVICE float element_value(const void* data, int type, std::int64_t index) {
   if (type == kF32) return static_cast<const float*>(data)[index];
   const std::uint16_t bits = static_cast<const std::uint16_t*>(data)[index];

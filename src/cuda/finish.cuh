@@ -156,7 +156,7 @@ struct Finish {
       return;
     }
     if (id < 0 || id >= p.vocab) {
-      block.count(p.status->wrong_ids);
+      block.count(p.status->wrong);
       write(block, p, p.logprobs, at, quiet_nan());
       write(block, p, p.chosen_logits, at, quiet_nan());
       if (p.rank != nullptr) p.rank[at] = -1;

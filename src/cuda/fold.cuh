@@ -14,11 +14,6 @@
 
 namespace isologit::detail::cuda {
 
-// What a call is told at its end: results that were left open, and ids that are neither of the vocabulary nor ignored.
-struct Status {
-  std::uint32_t open, wrong_ids;
-};
-
 inline constexpr int kPerThread = 8;
 inline constexpr int kStretch = 256 * kPerThread;  // of the vocabulary, in one block
 

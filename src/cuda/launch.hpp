@@ -4,7 +4,11 @@
 #include <cuda_runtime.h>
 
 #include "cuda/backward.cuh"
+#include "cuda/gate.cuh"
 #include "cuda/given.cuh"
+#include "cuda/norm.cuh"
+#include "cuda/residual.cuh"
+#include "cuda/rotary.cuh"
 #include "cuda/sample.cuh"
 
 namespace isologit::detail::cuda {
@@ -26,5 +30,10 @@ cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
 cudaError_t launch_backward(const BackwardRequest& request, cudaStream_t stream);
 cudaError_t launch_sample(const SampleRequest& request, cudaStream_t stream);
 cudaError_t launch_given(const GivenRequest& request, cudaStream_t stream);
+
+cudaError_t launch_rms_norm(const RmsNormRequest& request, cudaStream_t stream);
+cudaError_t launch_residual(const ResidualRequest& request, cudaStream_t stream);
+cudaError_t launch_gate(const GateRequest& request, cudaStream_t stream);
+cudaError_t launch_rotary(const RotaryRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

@@ -64,8 +64,6 @@ inline Workspace workspace_of(std::int64_t rows, std::int64_t size, int hidden_t
   return w;
 }
 
-inline std::int64_t element_size(int type) { return type == kF32 ? 4 : 2; }
-
 // Whether every chunk of eight elements can be loaded in 16-byte pieces.
 inline bool is_aligned(const Operand& weight, int size) {
   const auto address = reinterpret_cast<std::uintptr_t>(weight.data);

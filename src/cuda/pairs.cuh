@@ -133,7 +133,7 @@ ISOLOGIT_DEVICE float round_sum(double a, double b, int type = kF32) {
 // The same of (a + b) + (c + d), whatever their sizes. First the sum as four numbers of which none overlaps the next
 // (Shewchuk's Grow-Expansion); the first two of what these are from above decide: what follows is smaller than the
 // second's last bit, and so does not change on which side of the first the sum lies.
-ISOLOGIT_DEVICE float round_sum(const Pair& ab, const Pair& cd) {
+ISOLOGIT_DEVICE float round_sum(const Pair& ab, const Pair& cd, int type = kF32) {
   double first = ab.hi;
   double second = two_sum(first, ab.lo);
   double third = second;
@@ -150,7 +150,7 @@ ISOLOGIT_DEVICE float round_sum(const Pair& ab, const Pair& cd) {
   double rest = two_sum(first, second);
   if (rest == 0) rest = two_sum(first, third);
   if (rest == 0) rest = fourth;
-  return round_sum(first, rest);
+  return round_sum(first, rest, type);
 }
 
 }  // namespace isologit::detail::cuda

@@ -6,6 +6,12 @@
 
 namespace isologit::detail::cuda {
 
+// What a call is told at its end: results that were left open, and what was given but is out of range: ids that are
+// neither of the vocabulary nor ignored, positions and frequencies.
+struct Status {
+  std::uint32_t open, wrong;
+};
+
 ISOLOGIT_DEVICE float nearest(double x) {
 #ifdef __CUDACC__
   return __double2float_rn(x);

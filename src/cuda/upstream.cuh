@@ -103,7 +103,7 @@ struct Gather {
       if (id == p.upstream.ignored) continue;
       part.counts = 1;
       if (id < 0 || id >= p.vocab) {
-        block.count(p.status->wrong_ids);
+        block.count(p.status->wrong);
         continue;
       }
       const double a = p.upstream.a(at);

@@ -132,7 +132,7 @@ void expect_bounds(const Problem& problem, const std::string& what, const Asked&
   test::expect_within({dweight, v, n, h, 1, v, hidden, kPart}, expected.dz, what + " dweight");
   test::expect_within({dbias, v, n, 1, 1, v, ones, kPart}, expected.dz, what + " dbias");
   EXPECT_EQ(found.status.open, 0U) << what;
-  EXPECT_EQ(found.status.wrong_ids, 0U) << what;
+  EXPECT_EQ(found.status.wrong, 0U) << what;
 }
 
 void expect_same(const Found& a, const Found& b, const std::string& what) {
@@ -288,7 +288,7 @@ TEST(CudaBackward, WhatIsNotProvenIsSaid) {
   problem.d_entropy.clear();
   EXPECT_GT(gradients_by_kernels(problem).status.open, 0U);
   problem.ids = {0, 7};
-  EXPECT_EQ(gradients_by_kernels(problem).status.wrong_ids, 1U);
+  EXPECT_EQ(gradients_by_kernels(problem).status.wrong, 1U);
 }
 
 // Through fast logits: dz is that of these very logits.

@@ -87,7 +87,7 @@ void expect_right(const std::vector<float>& z, const AskedOfGiven& asked, const 
   EXPECT_EQ(count_different(found.lse, want.lse), 0) << what;
   EXPECT_EQ(count_different(found.entropy, want.entropy), 0) << what;
   EXPECT_EQ(status.open, 0U) << what;
-  EXPECT_EQ(status.wrong_ids, 0U) << what;
+  EXPECT_EQ(status.wrong, 0U) << what;
 }
 
 TEST(CudaGiven, EveryFamilyAndType) {

@@ -153,7 +153,7 @@ TEST(CudaScore, IdsOutsideTheVocabularyAreCounted) {
   asked.ids = {0, -1, 3, kIgnored};
   HostLauncher<PlainProducts> launcher;
   const Scores found = scores_by(launcher, head_of({1.0F, 2.0F, 3.0F}), asked);
-  EXPECT_EQ(found.status.wrong_ids, 2U);
+  EXPECT_EQ(found.status.wrong, 2U);
   EXPECT_EQ(found.logprobs[3], 0.0F);
   EXPECT_TRUE(std::isnan(found.logprobs[1]) && std::isnan(found.logprobs[2]) && !std::isnan(found.logprobs[0]));
 }

@@ -201,7 +201,7 @@ inline void expect_same(const Scores& found, const Scores& want, const std::stri
   EXPECT_EQ(found.top_k_ids, want.top_k_ids) << what;
   EXPECT_EQ(count_different(found.top_k_logprobs, want.top_k_logprobs), 0) << what;
   EXPECT_EQ(found.status.open, 0U) << what;
-  EXPECT_EQ(found.status.wrong_ids, 0U) << what;
+  EXPECT_EQ(found.status.wrong, 0U) << what;
 }
 
 inline void expect_right(const oracle::DotData& data, const Asked& asked, const std::string& what) {

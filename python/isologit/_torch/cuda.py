@@ -1,5 +1,5 @@
-"""Logits, scores, samples, results of given logits and linears of CUDA tensors, where libisologit_cuda.so lies beside
-the package; what it does not make, the torch backend does."""
+"""Logits, scores, samples, results of given logits and operators of the forward pass of CUDA tensors, where
+libisologit_cuda.so lies beside the package; what it does not make, the torch backend does."""
 
 import functools
 import math
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isologit import _cuda, _inputs, _native
+from isologit import _forward_calls as calls
 from isologit._inputs import HeadArgs
 from isologit._sample import SampleArgs
 from isologit._score import ScoreArgs
@@ -67,6 +68,54 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
         return False
     library().logits(x, weight, bias, out=out)
     return True
+
+
+# Of the next four: y is new, of x's shape and contiguous, numbers are those of f32. They return False where the library
+# is not there, does not take this, or leaves a result open, which it tells of rotary embeddings and of gates that may.
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, y: Tensor) -> bool:
+    if not _makes_rows(x) or not 0 <= epsilon < math.inf:
+        return False
+    (rows,) = calls.rows_of(x)
+    library().rms_norm(rows, weight, epsilon, one_plus_weight, y.view(rows.shape))
+    return True
+
+
+def residual(x: Tensor, a: Tensor, b: Tensor | None, multiplier: float, y: Tensor) -> bool:
+    if not _makes_rows(x) or not math.isfinite(multiplier):
+        return False
+    rows = calls.rows_of(x, a) if b is None else calls.rows_of(x, a, b)
+    library().residual(*rows[:2], None if b is None else rows[2], multiplier, y.view(rows[0].shape))
+    return True
+
+
+def gate(g: Tensor, up: Tensor | None, kind: str, alpha: float, limit: float, y: Tensor) -> bool:
+    if not _makes_rows(g) or not (0 < alpha < math.inf and limit > 0):
+        return False
+    rows = calls.rows_of(g) if up is None else calls.rows_of(g, up)
+    ups = None if up is None else rows[1]
+    return _proven(library().gate(rows[0], ups, calls.GATES.index(kind), alpha, limit, y.view(rows[0].shape)))
+
+
+def rotary(x: Tensor, positions: Tensor, frequencies: Tensor, layout: str, factor: float, y: Tensor) -> bool:
+    if not _makes_rows(x) or not math.isfinite(factor) or not 0 < 2 * len(frequencies) <= x.shape[-1]:
+        return False
+    heads, places = calls.heads_of(x), positions.to(torch.int64).reshape(-1)
+    layout_code = calls.LAYOUTS.index(layout)
+    return _proven(library().rotary(heads, places, frequencies, layout_code, factor, y.view(heads.shape)))
+
+
+def _makes_rows(x: Tensor) -> bool:
+    """Whether the library is there and takes rows of this shape."""
+    if library() is None or not x.is_cuda or x.numel() == 0 or x.shape[-1] > _cuda.MOST_COLUMNS:
+        return False
+    return x.numel() // x.shape[-1] * -(-x.shape[-1] // _cuda.PIECE) < 2**31
+
+
+def _proven(status: Tensor | None) -> bool:
+    """Waits for the device, where there is something to be told."""
+    return status is None or int(status.sum()) == 0
 
 
 _SCORES = frozenset(_cuda.SCORES)
@@ -152,7 +201,7 @@ def backward(
         **upstreams,
         **gradients,
     )
-    return int(status.sum()) == 0
+    return _proven(status)
 
 
 def _head_of(head: HeadArgs) -> _cuda.Head:

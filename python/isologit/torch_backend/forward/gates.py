@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from isologit import _forward_calls as calls
+from isologit import _native
+from isologit._torch import cuda
 from isologit.torch_backend.forward import rows
 from isologit.torch_backend.forward.rows import UNIT
 from isologit.torch_backend.rounding import rounded
@@ -20,8 +22,10 @@ _FACTOR = 2 * math.sqrt(2 / math.pi)
 def gate(g: Tensor, up: Tensor | None, kind: str, alpha: float, limit: float, *running: Any) -> Tensor:
     rows.check(g, running)
     alpha, limit = rows.f32(alpha), rows.f32(limit)
-    _by_core(torch.zeros(1, 1), None, kind, alpha, limit)  # says what is wrong with the numbers
     y = torch.empty(g.shape, dtype=g.dtype, device=g.device)
+    if running[-1] != _native.TORCH and cuda.gate(g, up, kind, alpha, limit, y):
+        return y
+    _by_core(torch.zeros(1, 1), None, kind, alpha, limit)  # says what is wrong with the numbers
     size = g.shape[-1]
     flat, ups, to = g.reshape(-1, size), None if up is None else up.reshape(-1, size), y.view(-1, size)
     for part in rows.slices(len(flat), size):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from isologit import _forward_calls as calls
+from isologit import _native
+from isologit._torch import cuda
 from isologit.torch_backend import folds
 from isologit.torch_backend.forward import rows
 from isologit.torch_backend.forward.rows import UNIT
@@ -35,27 +37,30 @@ class _Norm(NamedTuple):
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, *running: Any) -> Tensor:
     norm = _Norm(weight, None, rows.f32(epsilon), one_plus_weight, False)
+    rows.check(x, running)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if running[-1] != _native.TORCH and cuda.rms_norm(x, weight, norm.epsilon, one_plus_weight, y):
+        return y
     calls.rms_norm(torch.zeros(1, 1), None, epsilon, False, 0, [], "")  # says what is wrong with epsilon
 
     def by_core(some: Tensor) -> Tensor:
         return calls.rms_norm(some, rows.on_cpu(weight), epsilon, one_plus_weight, 0, [], "")
 
-    return _run(x, norm, running, by_core)
+    return _run(x, norm, y, by_core)
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float, *running: Any) -> Tensor:
     norm = _Norm(weight, bias, rows.f32(epsilon), False, True)
+    rows.check(x, running)
     calls.layer_norm(torch.zeros(1, 1), None, None, epsilon, 0, [], "")  # says what is wrong with epsilon
 
     def by_core(some: Tensor) -> Tensor:
         return calls.layer_norm(some, rows.on_cpu(weight), rows.on_cpu(bias), epsilon, 0, [], "")
 
-    return _run(x, norm, running, by_core)
+    return _run(x, norm, torch.empty(x.shape, dtype=x.dtype, device=x.device), by_core)
 
 
-def _run(x: Tensor, norm: _Norm, running: tuple[Any, ...], by_core: Callable[[Tensor], Tensor]) -> Tensor:
-    rows.check(x, running)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+def _run(x: Tensor, norm: _Norm, y: Tensor, by_core: Callable[[Tensor], Tensor]) -> Tensor:
     flat, to = x.reshape(-1, x.shape[-1]), y.view(-1, x.shape[-1])
     for part in rows.slices(len(flat), x.shape[-1]):
         given = flat[part]

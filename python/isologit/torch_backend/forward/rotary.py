@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from isologit import _forward_calls as calls
+from isologit import _native
+from isologit._torch import cuda
 from isologit.torch_backend import limits
 from isologit.torch_backend.forward import rows
 from isologit.torch_backend.rounding import two_sum
@@ -25,6 +27,8 @@ _ERROR = 2.0**-48  # of a cosine or sine, and of the roundings after it, as a sh
 def rotary(x: Tensor, positions: Tensor, frequencies: Tensor, layout: str, factor: float, *running: Any) -> Tensor:
     rows.check(x, running)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if running[-1] != _native.TORCH and cuda.rotary(x, positions, frequencies, layout, rows.f32(factor), y):
+        return y
     heads, pairs = x.reshape(-1, *x.shape[-2:]), frequencies.shape[0]
     to, places = y.view(heads.shape), positions.reshape(-1)
     _check(heads, places, frequencies, factor)
