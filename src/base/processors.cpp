@@ -57,6 +57,18 @@ bool ProcessorSet::has(int processor) const {
   return word_of(processor) < words_.size() && (words_[word_of(processor)] & bit_of(processor)) != 0;
 }
 
+bool ProcessorSet::holds(const ProcessorSet& others) const {
+  for (std::size_t i = 0; i < others.words_.size(); ++i) {
+    if ((others.words_[i] & ~(i < words_.size() ? words_[i] : 0)) != 0) return false;
+  }
+  return true;
+}
+
+void ProcessorSet::add(const ProcessorSet& others) {
+  words_.resize(std::max(words_.size(), others.words_.size()));
+  for (std::size_t i = 0; i < others.words_.size(); ++i) words_[i] |= others.words_[i];
+}
+
 bool ProcessorSet::apply() const {
 #if defined(__linux__)
   const std::size_t bytes = words_.size() * sizeof(unsigned long);

@@ -18,14 +18,17 @@ class ProcessorSet {
 
   int count() const;
   bool has(int processor) const;
+  bool holds(const ProcessorSet& others) const;
+  void add(const ProcessorSet& others);
   // Lets the calling thread run on these alone; false, and nothing has changed, where the system refuses.
   bool apply() const;
   bool operator==(const ProcessorSet&) const = default;
 
   static constexpr int kMost = 1 << 20;
 
- private:
   ProcessorSet() = default;
+
+ private:
   std::vector<unsigned long> words_;  // as in a cpu_set_t, without zeros at the end
 };
 

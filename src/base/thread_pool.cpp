@@ -243,6 +243,62 @@ class Team {
   std::atomic<int> left_;  // indices that are not done; goes to 0 under the mutex
 };
 
+// Where OpenMP's threads run, as they say themselves.
+class Places {
+ public:
+  Places(OpenMp team, int threads) : caller_(std::this_thread::get_id()) {
+    team(&Places::enter, this, static_cast<unsigned>(threads), 0);
+  }
+
+  // Whether these are so many processors of the set, but for the caller's.
+  bool are(const ProcessorSet& set, int threads) const {
+    return !unknown_ && all_.count() >= threads - 1 && set.holds(all_);
+  }
+
+ private:
+  static void enter(void* places) { static_cast<Places*>(places)->look(); }
+
+  void look() {
+    if (std::this_thread::get_id() == caller_) return;
+    const std::lock_guard lock(mutex_);
+    try {
+      const auto own = ProcessorSet::of_thread();
+      if (own == nullptr) throw std::bad_alloc();
+      all_.add(*own);
+    } catch (const std::bad_alloc&) {
+      unknown_ = true;
+    }
+  }
+
+  std::thread::id caller_;
+  std::mutex mutex_;
+  ProcessorSet all_;
+  bool unknown_ = false;
+};
+
+// Whether OpenMP's threads are on processors that the calling thread was told to run on. Looked at once for each set.
+bool is_on(const ProcessorSet& set, OpenMp team, int threads) {
+  struct Answer {
+    ProcessorSet set;
+    OpenMp team = nullptr;
+    int threads = 0;
+    bool is_on = false;
+  };
+  thread_local Answer last;
+  if (last.team != team || last.threads != threads || last.set != set) {
+    last = {set, team, threads, Places(team, threads).are(set, threads)};
+  }
+  return last.is_on;
+}
+
+// Whether a job is for the threads of OpenMP.
+bool is_for(OpenMp team, int threads) {
+  if (team == nullptr) return false;
+  if (!ProcessorScope::is_in_force()) return true;
+  const auto set = ProcessorSet::of_thread();
+  return set != nullptr && is_on(*set, team, threads);
+}
+
 }  // namespace
 
 void use_openmp(OpenMp parallel) { openmp = parallel; }
@@ -252,7 +308,7 @@ void parallel(int threads, const std::function<void(int)>& work) {
   const OpenMp team = openmp;
   if (threads <= 1 || inside_work) {
     for (int index = 0; index < threads; ++index) keep_lowest(job, index, run_index(work, index));
-  } else if (team != nullptr && !ProcessorScope::is_in_force()) {
+  } else if (is_for(team, threads)) {
     Team(job).run(team);
   } else {
     Pool& shared = pool();

@@ -23,7 +23,8 @@ void parallel(int threads, const std::function<void(int)>& work);
 // What `#pragma omp parallel` calls in programs that GCC compiled: work(data) on so many threads (libgomp's
 // GOMP_parallel). Where a program uses it as well, its threads wait for their next work by spinning, and would take
 // processors away from threads of the library's own. From this call on, parallel() runs on OpenMP's threads, but for
-// calls that ask for processors, and in children of fork(). Null: on the library's again.
+// calls that ask for processors where these are not (engines bind them, one to a processor, and ask for all of these),
+// and in children of fork(). Null: on the library's again.
 using OpenMp = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 void use_openmp(OpenMp parallel);
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -85,21 +86,6 @@ TEST_P(OpenMpTest, AThreadOfItsTeamMayCallAfterwards) {
   EXPECT_EQ(regions, 2);
 }
 
-TEST_P(OpenMpTest, CallsThatAskForProcessorsRunOnTheLibrarysThreads) {
-  const auto own = ProcessorSet::of_thread();
-  if (own == nullptr || own->count() < 2) GTEST_SKIP() << "the thread may run on one processor alone";
-  int first = 0;
-  while (!own->has(first)) ++first;
-  {
-    const auto scope = ProcessorScope::enter(std::vector<int>{first});
-    ASSERT_TRUE(scope);
-    parallel(2, [](int) {});
-    EXPECT_EQ(regions, 0);
-  }
-  parallel(2, [](int) {});
-  EXPECT_EQ(regions, 1);
-}
-
 TEST_P(OpenMpTest, ChildrenRunOnTheLibrarysThreads) {
   if (std::string_view(SANITIZERS).find("thread") != std::string_view::npos) {
     GTEST_SKIP() << "the thread sanitizer does not support threads in such a child";
@@ -115,6 +101,77 @@ TEST_P(OpenMpTest, ChildrenRunOnTheLibrarysThreads) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
+}
+
+// A team as an engine binds it: where its threads but the caller run.
+std::unique_ptr<const ProcessorSet> bound_to;
+
+void bound_threads(void (*work)(void*), void* data, unsigned threads, unsigned) {
+  ++regions;
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) {
+    others.emplace_back([work, data] {
+      EXPECT_TRUE(bound_to->apply());
+      work(data);
+    });
+  }
+  work(data);
+  for (std::thread& other : others) other.join();
+}
+
+class BoundOpenMp : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto own = ProcessorSet::of_thread();
+    if (own == nullptr || own->count() < 2) GTEST_SKIP() << "the thread may run on one processor alone";
+    while (!own->has(first_)) ++first_;
+    second_ = first_ + 1;
+    while (!own->has(second_)) ++second_;
+    own_ = std::make_unique<const ProcessorSet>(*own);
+    regions = 0;
+    use_openmp(&bound_threads);
+  }
+  void TearDown() override {
+    use_openmp(nullptr);
+    if (own_ != nullptr) own_->apply();
+  }
+
+  int first_ = 0, second_ = 0;
+  std::unique_ptr<const ProcessorSet> own_;
+};
+
+TEST_F(BoundOpenMp, CallsThatAskForItsProcessorsRunOnIt) {
+  ASSERT_TRUE(ProcessorSet({first_}).apply());  // as an engine binds the calling thread
+  bound_to = std::make_unique<const ProcessorSet>(std::vector<int>{second_});
+  const auto scope = ProcessorScope::enter(std::vector<int>{first_, second_});
+  ASSERT_TRUE(scope);
+  for (int call = 0; call < 3; ++call) {
+    std::atomic<int> runs = 0;
+    parallel(2, [&runs](int) { ++runs; });
+    EXPECT_EQ(runs, 2);
+    EXPECT_EQ(regions, 2 + call);  // one to look where the threads are
+  }
+}
+
+TEST_F(BoundOpenMp, CallsThatAskForOtherProcessorsRunOnTheLibrarysThreads) {
+  bound_to = std::make_unique<const ProcessorSet>(*own_);
+  const auto scope = ProcessorScope::enter(std::vector<int>{first_});
+  ASSERT_TRUE(scope);
+  for (int call = 0; call < 3; ++call) {
+    parallel(2, [](int) {});
+    EXPECT_EQ(regions, 1);
+  }
+}
+
+TEST_F(BoundOpenMp, NorOnThreadsThatShareOneOfTheProcessors) {
+  bound_to = std::make_unique<const ProcessorSet>(std::vector<int>{second_});
+  ASSERT_TRUE(ProcessorSet({first_}).apply());
+  const auto scope = ProcessorScope::enter(std::vector<int>{first_, second_});
+  ASSERT_TRUE(scope);
+  for (int call = 0; call < 3; ++call) {
+    parallel(3, [](int) {});
+    EXPECT_EQ(regions, 1);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Teams, OpenMpTest, testing::Values(&all_threads, &the_caller_alone));
