@@ -18,8 +18,8 @@
 // rows is multiplied. One thread, V=151936, H=1024, before and after in turns, ms: one row 49 and 34, 16 rows 62 and
 // 42, 64 rows 122 and 82, 256 rows 434 and 287; avx512_fast does one row in 30.
 //
-// Blocks of 256 rows: with 240, which kernels/panel.hpp wants, 256 rows were two blocks of 128, of CPU ns for an element
-// of the weight (H=4096) 0.505 each, where one of 256 takes 0.784.
+// Blocks of 256 rows: with 240, which kernels/panel.hpp wants, 256 rows were two blocks of 128, of CPU ns for an
+// element of the weight (H=4096) 0.505 each, where one of 256 takes 0.784.
 #include <immintrin.h>
 
 #include <algorithm>
