@@ -112,7 +112,9 @@ def _told_of(device: Any) -> list[str]:
 def capture(arguments: list[str]) -> None:
     """Runs a command in whose vLLM engines the plugin writes what passes the head."""
     if len(arguments) < 3 or arguments[1] != "--":
-        sys.exit("usage: isologit capture FILE -- COMMAND...\n\nRuns COMMAND; vLLM engines in it write captured rows.")
+        usage = "usage: isologit capture FILE -- COMMAND...\n\nRuns COMMAND; vLLM engines in it write captured rows."
+        print(usage, file=sys.stderr)
+        sys.exit(2)
     file, command = Path(arguments[0]).absolute(), arguments[2:]
     try:
         _outputs.check_captured(file)

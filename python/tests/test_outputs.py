@@ -140,8 +140,6 @@ def audit():
         (["--report", "nowhere/x.html"], "--report: cannot write to folder "),
         (["--captured", "rollouts.jsonl"], "rollouts.jsonl: Error while deserializing header"),
         (["--captured", "nowhere"], "nowhere: no such file; expected one that isologit.capture wrote"),
-        (["--temperature", "nan"], "--temperature: nan; expected a finite number above 0"),
-        (["--temperature", "0"], "--temperature: 0.0; expected a finite number above 0"),
         (["--device", "abacus"], "--device: 'abacus' is not usable: "),
         (["--rollouts", "nowhere"], "nowhere: No such file or directory"),
         ([], "model: Transformers does not load it: "),
@@ -156,6 +154,13 @@ def test_an_audit_that_cannot_be_is_told_before_the_model_is_loaded(place, audit
         audit(["model", "--rollouts", "rollouts.jsonl", *options])
     assert str(told.value).startswith(f"isologit: {words}") and "\n" not in str(told.value).rstrip()
     assert state(place) == before
+
+
+@pytest.mark.parametrize("temperature", ["nan", "0", "inf", "-1", "warm"])
+def test_a_wrong_temperature_is_a_wrong_command_line(place, audit, temperature, capsys):
+    with pytest.raises(SystemExit) as told:
+        audit(["model", "--rollouts", "nowhere", f"--temperature={temperature}"])
+    assert told.value.code == 2 and "argument --temperature: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -206,5 +211,7 @@ def test_where_rows_are_not_captured(place):
         command = [sys.executable, "-c", "import sys; from isologit._command import main; main()", "capture", path]
         done = subprocess.run([*command, "--", "touch", "ran"], cwd=place, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and words in done.stderr and not Path("ran").exists()
+    without = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert without.returncode == 2 and without.stderr.startswith("usage: isologit capture FILE -- COMMAND")
     _outputs.check_captured("a/b/c.safetensors")
     assert not Path("a").exists()

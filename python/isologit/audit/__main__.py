@@ -18,7 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", metavar="MODEL", help="a checkpoint of Transformers: a directory, or a cached id")
     parser.add_argument("--rollouts", metavar="FILE", required=True, help="JSON lines, JSON or Parquet")
     parser.add_argument("--captured", metavar="FILE", help="hidden states of the same rollouts, by isologit capture")
-    parser.add_argument("--temperature", type=float, metavar="T", help="of the reported logprobs (default: the file's)")
+    parser.add_argument(
+        "--temperature", type=_temperature, metavar="T", help="of the reported logprobs (default: the file's)"
+    )
     dtypes = ("bfloat16", "float16", "float32")
     parser.add_argument("--dtype", choices=dtypes, help="the trainer's (default: as stored)")
     parser.add_argument("--device", default="cpu", help="the trainer's (default: cpu)")
@@ -36,13 +38,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"isologit: {told(error)}")
 
 
+def _temperature(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{number}; expected a finite number above 0")
+    return number
+
+
 def _run(asked: argparse.Namespace) -> None:
     """All that can be told without the model is told before it is loaded."""
     from isologit import _captured, _devices
     from isologit.audit import _report, _rollouts, of_rollouts
 
-    if asked.temperature is not None and not 0 < asked.temperature < math.inf:
-        raise ValueError(f"--temperature: {asked.temperature}; expected a finite number above 0")
     inputs = [asked.rollouts, *([] if asked.captured is None else _captured.shards(asked.captured))]
     report = None if asked.report is None else check_destination("--report", asked.report, inputs, asked.model)
     read = _rollouts.read(asked.rollouts)
