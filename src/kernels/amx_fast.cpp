@@ -17,6 +17,9 @@
 // through for subnormals before it is multiplied: it is read ahead there; of up to 16 rows no second tile of hidden
 // rows is multiplied. One thread, V=151936, H=1024, before and after in turns, ms: one row 49 and 34, 16 rows 62 and
 // 42, 64 rows 122 and 82, 256 rows 434 and 287; avx512_fast does one row in 30.
+// Few rows take 1.3 times as long as memory does. Tried without gain: to look through the rows of a step where it is
+// multiplied (H=1024 0.93, H=4096 1.2 times as long), to fetch 16 or 32 lines of the next tile a step instead of 8
+// (1.05 to 1.35), or 1 or 3 (the same).
 //
 // Blocks of 256 rows: with 240, which kernels/panel.hpp wants, 256 rows were two blocks of 128, of CPU ns for an
 // element of the weight (H=4096) 0.505 each, where one of 256 takes 0.784.
