@@ -2,34 +2,7 @@
 
 from ctypes import Structure, c_float, c_int32, c_int64, c_size_t, c_void_p
 
-
-class Matrix(Structure):
-    _fields_ = [("data", c_void_p), ("rows", c_int64), ("cols", c_int64), ("row_stride", c_int64), ("dtype", c_int32)]
-
-
-class Vector(Structure):
-    _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
-
-
-class Tensor(Structure):
-    _fields_ = [
-        ("data", c_void_p),
-        ("tokens", c_int64),
-        ("heads", c_int64),
-        ("dim", c_int64),
-        ("token_stride", c_int64),
-        ("head_stride", c_int64),
-        ("dtype", c_int32),
-    ]
-
-
-class Output(Structure):
-    _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
-
-
-class IdLists(Structure):
-    _fields_ = [("offsets", c_void_p), ("ids", c_void_p)]
-
+from ._native_structures import IdLists, Matrix, Output, Tensor, Vector
 
 _CALL = [("struct_size", c_size_t), ("device", c_int32), ("stream", c_void_p)]
 _OPERANDS = [

@@ -11,26 +11,12 @@ from isologit._native_structures import (
     SIZE,
     THREADS_AND_KERNEL,
     Matrix,
+    Output,
     Sized,
+    Tensor,
     Vector,
     pointers,
 )
-
-
-class Tensor(ctypes.Structure):
-    _fields_ = [
-        ("data", c_void_p),
-        ("tokens", c_int64),
-        ("heads", c_int64),
-        ("dim", c_int64),
-        ("token_stride", c_int64),
-        ("head_stride", c_int64),
-        ("dtype", c_int32),
-    ]
-
-
-class Output(ctypes.Structure):
-    _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
 
 
 class _Options(Sized):

@@ -1,4 +1,5 @@
-"""The structures of isologit.h for ctypes, and the runs of members that others share with them."""
+"""The structures of isologit.h for ctypes, those of forward.h that cuda.h shares, and the runs of members that others
+share with them."""
 
 import ctypes
 from ctypes import (
@@ -32,6 +33,22 @@ class Matrix(Structure):
 
 class Vector(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64), ("dtype", c_int32)]
+
+
+class Tensor(Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("tokens", c_int64),
+        ("heads", c_int64),
+        ("dim", c_int64),
+        ("token_stride", c_int64),
+        ("head_stride", c_int64),
+        ("dtype", c_int32),
+    ]
+
+
+class Output(Structure):
+    _fields_ = [("data", c_void_p), ("token_stride", c_int64), ("head_stride", c_int64)]
 
 
 class Lora(Structure):

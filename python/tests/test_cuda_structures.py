@@ -18,7 +18,7 @@ C_NAMES = {"IdLists": "isologit_id_lists", "Output": "isologit_tensor_output"}
 CLASSES = {
     name: of
     for name, of in inspect.getmembers(_cuda_structures, inspect.isclass)
-    if of.__module__ == _cuda_structures.__name__
+    if issubclass(of, ctypes.Structure) and of is not ctypes.Structure
 }
 
 
