@@ -72,9 +72,11 @@ class Rotary {
   std::int64_t turn(std::int64_t token) {
     const std::int64_t position = request_.positions[static_cast<std::size_t>(token)];
     if (loops_ != nullptr) loops_->turns(position, frequencies_.data(), pairs_, cosine_.data(), sine_.data());
-    const auto to_f32 = [](double x) { return static_cast<float>(x); };
-    std::transform(cosine_.begin(), cosine_.end(), short_cosine_.begin(), to_f32);
-    std::transform(sine_.begin(), sine_.end(), short_sine_.begin(), to_f32);
+    if (in_f32()) {
+      const auto to_f32 = [](double x) { return static_cast<float>(x); };
+      std::transform(cosine_.begin(), cosine_.end(), short_cosine_.begin(), to_f32);
+      std::transform(sine_.begin(), sine_.end(), short_sine_.begin(), to_f32);
+    }
     std::int64_t settled = 0;
     for (std::int64_t head = 0; head < request_.x.heads; ++head) settled += turn_head(token, head, position);
     return settled;
@@ -97,7 +99,7 @@ class Rotary {
     void* to = row_of(request_.y, x.dtype, token, head);
     const auto settle = [&](std::int64_t i) { return settled_element(i, position); };
     std::int64_t settled = 0;
-    if (loops_ != nullptr && x.dtype == DType::bf16 && request_.layout == RotaryLayout::halves) {
+    if (in_f32()) {
       settled = turn_halves(to, settle);
     } else {
       if (loops_ != nullptr) compute();
@@ -107,6 +109,11 @@ class Rotary {
     char* after = static_cast<char*>(to) + 2 * pairs_ * static_cast<std::int64_t>(dtype_size(x.dtype));
     exact::narrow_row(x_.data() + 2 * pairs_, x.dtype, rest, after);
     return settled;
+  }
+
+  // Whether the loop of bf16 takes it.
+  bool in_f32() const {
+    return loops_ != nullptr && request_.x.dtype == DType::bf16 && request_.layout == RotaryLayout::halves;
   }
 
   float settled_element(std::int64_t i, std::int64_t position) const {

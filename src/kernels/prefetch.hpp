@@ -24,16 +24,12 @@ constexpr std::int64_t kLine = 64;     // bytes
 constexpr std::int64_t kAhead = 8192;  // bytes
 
 // The line so many bytes after `from`, which may lie past the matrix: it is not read then.
-inline void prefetch(const char* from, std::int64_t bytes = kAhead) {
-  __builtin_prefetch(
-      reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)));
+inline const void* line_after(const char* from, std::int64_t bytes) {
+  return reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes));
 }
-
-// The same into L2, where it waits for its turn.
-inline void prefetch_far(const char* from, std::int64_t bytes) {
-  __builtin_prefetch(
-      reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(from) + static_cast<std::uintptr_t>(bytes)), 0, 2);
-}
+inline void prefetch(const char* from, std::int64_t bytes = kAhead) { __builtin_prefetch(line_after(from, bytes)); }
+// Into L2, where it waits for its turn.
+inline void prefetch_far(const char* from, std::int64_t bytes) { __builtin_prefetch(line_after(from, bytes), 0, 2); }
 
 // The same bytes of some rows, which are needed next: a line at a time.
 class NextRows {
