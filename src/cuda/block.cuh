@@ -12,6 +12,17 @@
 
 namespace isologit::detail::cuda {
 
+// A kernel that may begin while the one launched before it runs, if that lets it: it does until after_previous() what
+// needs nothing of that one. To let the next begin costs nothing where the next does not begin early.
+template <class Kernel>
+concept BeginsEarly = requires {
+  Kernel::kBeginsEarly;
+};
+template <class Kernel>
+concept LetsNextBegin = requires {
+  Kernel::kLetsNextBegin;
+};
+
 #ifdef __CUDACC__
 
 template <int WARPS>
@@ -154,14 +165,25 @@ class DeviceBlock {
   __device__ __forceinline__ void wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N));
   }
+
+  // Begins to bring the line to the second-level cache.
+  __device__ __forceinline__ void fetch_line(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+  // In a kernel that begins early (device.cuh): all that launches before this one wrote is there, and nothing of it is
+  // read before.
+  __device__ __forceinline__ void after_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
 };
 
 #endif
 
-// Sixteen bytes that many threads read.
+// Sixteen bytes that many threads read. Not by __ldg: what is never written may be read before after_previous().
 ISOLOGIT_DEVICE Sixteen load_sixteen(const std::uint32_t* at) {
 #ifdef __CUDACC__
-  const uint4 x = __ldg(reinterpret_cast<const uint4*>(at));
+  const uint4 x = *reinterpret_cast<const uint4*>(at);
   return {{x.x, x.y, x.z, x.w}};
 #else
   Sixteen x;

@@ -8,7 +8,7 @@
 #include "cuda/device_guard.hpp"
 #include "cuda/fast_self_test.cuh"
 #include "cuda/launch.hpp"
-#include "cuda/self_test.cuh"
+#include "cuda/quotient_self_test.cuh"
 #include "isologit/cuda.h"
 
 namespace cuda = isologit::detail::cuda;
@@ -45,6 +45,7 @@ cudaError_t launch_self_test(std::int32_t arithmetic, std::uint32_t* count) {
   if (arithmetic == ISOLOGIT_EXACT) {
     using Kernel = cuda::SelfTest<cuda::DeviceBlock<4>>;
     launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
+    launcher.launch<cuda::QuotientSelfTest<cuda::DeviceBlock<4>>>(1, 1, {count});
   } else {
     using OfBf16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::Bf16>;
     using OfF16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::F16>;

@@ -13,9 +13,22 @@ template <class Kernel>
 __global__ void __launch_bounds__(Kernel::Block::kThreads, Kernel::kBlocksPerProcessor)
     enter(const __grid_constant__ typename Kernel::Args args) {
   extern __shared__ Sixteen shared[];
+#if __CUDA_ARCH__ >= 900
+  if constexpr (LetsNextBegin<Kernel>) asm volatile("griddepcontrol.launch_dependents;");
+#endif
   typename Kernel::Block block;
   Kernel::run(block, *reinterpret_cast<typename Kernel::Shared*>(shared), args, static_cast<int>(blockIdx.x),
               static_cast<int>(blockIdx.y));
+}
+
+// Whether the stream's device can begin a kernel early (sm_90), and its driver capture that into a graph (12.3).
+inline bool can_begin_early() {
+  int device = 0;
+  int major = 0;
+  int driver = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9 &&
+         cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
 }
 
 // Keeps the first error; later launches do nothing.
@@ -35,9 +48,17 @@ class DeviceLauncher {
       error_ = cudaFuncSetAttribute(enter<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
       if (error_ != cudaSuccess) return;
     }
-    enter<Kernel>
-        <<<dim3(static_cast<unsigned>(x), static_cast<unsigned>(y)), Kernel::Block::kThreads, kBytes, stream_>>>(args);
-    error_ = cudaGetLastError();
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
+    config.blockDim = dim3(Kernel::Block::kThreads);
+    config.dynamicSmemBytes = kBytes;
+    config.stream = stream_;
+    config.attrs = &early;
+    config.numAttrs = BeginsEarly<Kernel> && can_begin_early() ? 1 : 0;
+    error_ = cudaLaunchKernelEx(&config, enter<Kernel>, args);
   }
 
   // Of what else was put on the stream.

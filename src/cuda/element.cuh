@@ -79,12 +79,13 @@ struct alignas(16) Sixteen {  // bytes, one load or copy
 };
 
 #ifdef __CUDACC__
-// Of what passes once: not kept in the first-level cache.
+// Of what passes once: not kept in the first-level cache. Volatile: what stands before a wait for another kernel stays
+// there.
 ISOLOGIT_DEVICE Sixteen load_once(const uint4* at) {
   Sixteen x;
-  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
-      : "=r"(x.word[0]), "=r"(x.word[1]), "=r"(x.word[2]), "=r"(x.word[3])
-      : "l"(at));
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(x.word[0]), "=r"(x.word[1]), "=r"(x.word[2]), "=r"(x.word[3])
+               : "l"(at));
   return x;
 }
 #endif

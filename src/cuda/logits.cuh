@@ -109,6 +109,7 @@ void launch_digits(Launcher& launcher, Product p) {
 template <class Launcher, class E, bool LOW>
 void launch_aligned(Launcher& launcher, const Product& p) {
   using Four = typename Launcher::template Block<4>;
+  using Eight = typename Launcher::template Block<8>;
   // Where elements take more registers, tiles of fewer weight rows.
   constexpr bool kWide = sizeof(typename E::Bits) == 4;
   if constexpr (std::is_same_v<E, Bf16> && !LOW) {
@@ -118,11 +119,11 @@ void launch_aligned(Launcher& launcher, const Product& p) {
     }
   }
   if (p.rows <= 8 && p.vocab < kManyWeightRows) {
-    launch_tiles<Split<Four, E, LOW, 1, 1>>(launcher, p, false);
+    launch_tiles<Split<Eight, E, LOW, 1, 1>>(launcher, p, false);
   } else if (p.rows <= 8) {
     launch_tiles<Split<Four, E, LOW, kWide ? 2 : 4, 1>>(launcher, p, false);
   } else if (p.rows <= 16 && p.vocab < kManyWeightRows) {
-    launch_tiles<Split<Four, E, LOW, 1, 2>>(launcher, p, false);
+    launch_tiles<Split<Eight, E, LOW, 1, 2>>(launcher, p, false);
   } else if (p.rows <= 16) {
     launch_tiles<Split<Four, E, LOW, 2, 2>>(launcher, p, false);
   } else if (p.rows <= kSplitRows) {

@@ -23,6 +23,7 @@ struct Prepare {
   using Block = BlockType;
   using Args = Preparation;
   static constexpr int kBlocksPerProcessor = 1;
+  static constexpr bool kLetsNextBegin = true;
 
   struct Found {
     double squares;

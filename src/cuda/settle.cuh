@@ -18,6 +18,7 @@ struct Settle {
   using Block = BlockType;
   using Args = Product;
   static constexpr int kBlocksPerProcessor = 2;
+  static constexpr bool kBeginsEarly = true;
   static constexpr int kPerLane = 4;  // logits a lane looks at
   static constexpr int kStretch = 32 * kPerLane;
   static constexpr int kPerBlock = Block::kWarps * kStretch;
@@ -27,6 +28,7 @@ struct Settle {
   };
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const Product& p, int tile, int row) {
+    block.after_previous();
     block.each_warp([&](int warp) {
       struct Seen {
         bool open[kPerLane];

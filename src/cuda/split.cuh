@@ -10,6 +10,11 @@
 // With 16 weight rows a block the words of 8 hidden rows are as many bytes as the weight (0.44 ms at best), with 64 a
 // quarter (0.40); for 16 and 32 rows 32 weight rows were best, and the words are as many bytes as the weight, and twice
 // as many. More steps ahead, 8 warps, and the hidden rows by way of shared memory (Staged) were slower.
+// Small weights, of fewer than 16384 rows, are few blocks, which all run at once: two a processor for 4096 rows. With 4
+// warps these have 8 KB of the weight under way on a processor, and it takes 18 to keep the memory busy (132
+// processors, 3.3 TB/s, 0.7 us); so they have 8 warps. And while Prepare ran and launches began, some 8 of 27 us for
+// 4096 rows of H=4096, the memory stood still; so the first blocks begin beside Prepare and fetch what they read first.
+// Predicted: 14 us there, and linears of an 8B layer 1.2 times torch's for 1.75. Not measured.
 #pragma once
 
 #include "cuda/product.cuh"
@@ -23,7 +28,12 @@ struct Split {
   static constexpr int kWarps = Block::kWarps;
   static constexpr int kWeightRows = 16 * MT;
   static constexpr int kHiddenRows = 8 * NT;
+  static constexpr int kFirstBlocks = 512;  // as many as run at once, or more
+  static constexpr int kAhead =
+      64 * 1024;  // bytes: of 256 blocks what memory reads in 5 us, of all two thirds of an L2
   static constexpr int kBlocksPerProcessor = 1;
+  static constexpr bool kBeginsEarly = true;  // with the read of the weight
+  static constexpr bool kLetsNextBegin = true;
 
   struct Shared {
     double c[kWarps][MT][NT][4][32];
@@ -45,11 +55,15 @@ struct Split {
     const int steps = (p.size + kStep - 1) / kStep;
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, warp, lane); });
+      if (tile < kFirstBlocks) fetch_ahead(block, p, v0, warp);
+      block.after_previous();
+      block.each_lane([&](int lane) { load_hidden(state(warp, lane), p, warp, lane); });
       for (int step = warp; step < steps; step += kWarps) {
         typename Block::template PerLane<Step> now;
         block.each_lane([&](int lane) {
           now(lane) = state(warp, lane).ahead;
-          load(state(warp, lane), p, step + kWarps, lane);
+          load_weight(state(warp, lane), p, step + kWarps, lane);
+          load_hidden(state(warp, lane), p, step + kWarps, lane);
         });
         accumulate_step<E, LOW, MT, NT>(
             block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
@@ -74,23 +88,44 @@ struct Split {
         own.row[m][s] = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
       }
     }
-    load(own, p, warp, lane);
+    load_weight(own, p, warp, lane);
   }
 
-  ISOLOGIT_DEVICE static void load(Lane& own, const Product& p, int step, int lane) {
+  // What the block reads first of its weight rows.
+  ISOLOGIT_DEVICE static void fetch_ahead(Block& block, const Product& p, int v0, int warp) {
+    constexpr int kLine = 128 / static_cast<int>(sizeof(typename E::Bits));
+    constexpr int kLines = kAhead / 128 / kWeightRows;  // of a row
+    block.each_lane([&](int lane) {
+      for (int i = 32 * warp + lane; i < kWeightRows * kLines; i += Block::kThreads) {
+        const auto* row =
+            static_cast<const typename E::Bits*>(p.weight) + p.row_or_last(v0 + i / kLines) * p.weight_stride;
+        const int k = i % kLines * kLine;
+        if (k < p.size) block.fetch_line(row + k);
+      }
+    });
+  }
+
+  ISOLOGIT_DEVICE static void load_weight(Lane& own, const Product& p, int step, int lane) {
     const int k = step * kStep + 8 * (lane & 3);
     ISOLOGIT_UNROLL
     for (int m = 0; m < MT; ++m) {
       ISOLOGIT_UNROLL
       for (int s = 0; s < 2; ++s) own.ahead.weight.row[m][s] = load_chunk<E, true, true>(own.row[m][s], k, p.size);
     }
+  }
+
+  // Zeros for rows that are none: their words are as many bytes as others'.
+  ISOLOGIT_DEVICE static void load_hidden(Lane& own, const Product& p, int step, int lane) {
     if (step * kStep >= p.size) return;
+    const int k = step * kStep + 8 * (lane & 3);
     ISOLOGIT_UNROLL
     for (int n = 0; n < NT; ++n) {
+      const int row = 8 * n + (lane >> 2);
       ISOLOGIT_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const std::uint32_t* at =
-            p.words + static_cast<std::int64_t>(8 * n + (lane >> 2)) * p.depth + place_of(k + 4 * half, true);
+        own.ahead.hidden[n][half] = {};
+        if (row >= p.rows) continue;
+        const std::uint32_t* at = p.words + static_cast<std::int64_t>(row) * p.depth + place_of(k + 4 * half, true);
         own.ahead.hidden[n][half] = {load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
       }
     }

@@ -132,6 +132,7 @@ struct Counting : HostLauncher<PlainProducts> {
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
     if constexpr (requires { Kernel::kStretch; }) {
+      finish();
       for (int n = 0; n < y; ++n) {
         for (int v = 0; v < args.vocab; ++v)
           open += is_open_result(args.logits, args.logits_type, n * args.logits_stride + v) ? 1 : 0;

@@ -1,8 +1,9 @@
 """usage: check_build.py registers|disassembly FOLDER
 
 What nvcc and ptxas made of the CUDA kernels. registers: no kernel spills, on any architecture; prints registers by
-kernel. disassembly: the f64 MMAs and 16-byte loads that the design counts on are there, and nothing goes to local
-memory. Exit status 77 when cuobjdump is not here (PyPI's nvidia-cuda-cuobjdump has it).
+kernel. disassembly: the f64 MMAs and 16-byte loads that the design counts on are there, nothing goes to local memory,
+and kernels that begin early read the weight before they wait. Exit status 77 when cuobjdump is not here (PyPI's
+nvidia-cuda-cuobjdump has it).
 """
 
 import importlib.util
@@ -20,6 +21,11 @@ KERNELS = {
     "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
+# From sm_90 on: kernels that begin while the one before runs, with what they do until they wait for it, and those that
+# let the next begin.
+WAITS = "ACQBULK"
+BEFORE_IT = {"Split": ["CCTL.E.PF2", "LDG.E.128"], "Settle": []}
+LETS_NEXT_BEGIN = {"Prepare": "PREEXIT", "Split": "PREEXIT"}
 OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.S8"}  # than DMMA
 
 
@@ -67,6 +73,16 @@ def find_cuobjdump() -> str | None:
     return found
 
 
+def early_missing(kernel: str, function: str) -> list[str]:
+    """What a kernel that begins early, or lets one begin, should hold and does not."""
+    missing = [mark for mark in (LETS_NEXT_BEGIN.get(kernel),) if mark and mark not in function]
+    if kernel in BEFORE_IT:
+        before, wait, _ = function.partition(WAITS)
+        missing += [] if wait else [WAITS]
+        missing += [f"{what} before {WAITS}" for what in BEFORE_IT[kernel] if what not in before]
+    return missing
+
+
 def check_disassembly(folder: Path) -> int:
     tool = find_cuobjdump()
     if tool is None:
@@ -87,6 +103,8 @@ def check_disassembly(folder: Path) -> int:
                 if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
                     wanted.append("LDG.E.128")
                 missing = [what for what in wanted if what not in function]
+                if architecture != "sm_80":
+                    missing += early_missing(kernel, function)
                 local = [what for what in ("LDL", "STL") if re.search(rf"\b{what}\b", function)]
                 if missing or local:
                     wrong += 1

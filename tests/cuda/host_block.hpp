@@ -2,13 +2,17 @@
 // of a warp are a plain loop of fused multiply-adds, or whatever a test puts in their place.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 #include "cuda/block.cuh"
 
@@ -179,25 +183,56 @@ class HostBlock {
   void end_group() {}
   template <int N>
   void wait() {}
+
+  // What is fetched must be there.
+  void fetch_line(const void* at) { static_cast<void>(*static_cast<const volatile char*>(at)); }
+
+  // Runs the kernel before, if it has not run yet (HostLauncher).
+  void after_previous() {
+    if (previous != nullptr && *previous) std::exchange(*previous, nullptr)();
+  }
+  std::function<void()>* previous = nullptr;
 };
 
+// A kernel that lets the next begin runs as late as it may: when the first block of one that begins early waits for it,
+// or before any other. What is read too early is so seen in the bits.
 template <class Products>
 class HostLauncher {
  public:
   template <int WARPS>
   using Block = HostBlock<WARPS, Products>;
 
+  ~HostLauncher() { EXPECT_FALSE(waiting_) << "a kernel is left that no other has waited for: finish()"; }
+
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
-    auto shared = std::make_unique<typename Kernel::Shared>();
-    for (int j = 0; j < y; ++j) {
-      for (int i = 0; i < x; ++i) {
-        std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
-        typename Kernel::Block block;
-        Kernel::run(block, *shared, args, i, j);
+    if constexpr (!BeginsEarly<Kernel>) finish();
+    auto kernel = [x, y, args, before = std::exchange(waiting_, nullptr)]() mutable {
+      auto shared = std::make_unique<typename Kernel::Shared>();
+      for (int j = 0; j < y; ++j) {
+        for (int i = 0; i < x; ++i) {
+          std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
+          typename Kernel::Block block;
+          block.previous = &before;
+          Kernel::run(block, *shared, args, i, j);
+        }
       }
+      EXPECT_FALSE(before) << "a kernel that begins early has not waited for the one before";
+    };
+    if constexpr (LetsNextBegin<Kernel>) {
+      waiting_ = std::move(kernel);
+    } else {
+      kernel();
     }
   }
+
+  // Runs what waits for a next kernel.
+  void finish() {
+    if (waiting_) std::exchange(waiting_, nullptr)();
+  }
+
+ private:
+  std::function<void()> waiting_;
 };
 
 }  // namespace isologit::detail::cuda

@@ -2,7 +2,7 @@
 // stays inside the bound, and past it the self-test refuses them.
 #include <gtest/gtest.h>
 
-#include "cuda/self_test.cuh"
+#include "cuda/quotient_self_test.cuh"
 #include "problem.hpp"
 
 namespace isologit::detail::cuda {
@@ -47,6 +47,27 @@ TEST(CudaProducts, WrongOnesAreRefused) {
   EXPECT_GT(broken_sums<WrongNeighbourProducts>(), 0U);  // what is only not to nearest is refused too
   EXPECT_GT(broken_sums<SinglePrecision>(), 0U);
   EXPECT_GT(broken_sums<FlushingProducts>(), 0U);
+}
+
+TEST(CudaQuotients, RightOnesPassTheSelfTest) {
+  using Kernel = QuotientSelfTest<HostLauncher<PlainProducts>::Block<4>>;
+  HostLauncher<PlainProducts> launcher;
+  std::uint32_t broken = 0;
+  launcher.launch<Kernel>(1, 1, SelfTesting{&broken});
+  EXPECT_EQ(broken, 0U);
+}
+
+TEST(CudaQuotients, NeighboursAreRefused) {
+  for (int i = 1; i < 20000; ++i) {
+    const double a = std::ldexp(1.0 + i * 0x1p-17, i % 31);
+    const double b = std::ldexp(3.0 - i * 0x1p-20 - (i % 7) * 0x1p-50, i % 17);
+    ASSERT_TRUE(is_quotient(a / b, a, b)) << i;
+    ASSERT_TRUE(is_root(std::sqrt(a), a)) << i;
+    for (const double towards : {0.0, HUGE_VAL}) {
+      ASSERT_FALSE(is_quotient(std::nextafter(a / b, towards), a, b)) << i;
+      ASSERT_FALSE(is_root(std::nextafter(std::sqrt(a), towards), a)) << i;
+    }
+  }
 }
 
 TEST(CudaProducts, BadOnesInsideTheBoundKeepTheBits) {
