@@ -192,14 +192,14 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
   const int depth = static_cast<int>(space.depth);
   const int all_rows = (rows + kRowGroup - 1) / kRowGroup * kRowGroup;
   const bool by_digits = takes_digits(hidden, weight, rows, vocab, size, fast);
-  const bool by_halves = !by_digits && rows <= kSplitRows && is_aligned(weight, size);
+  const bool packed = !by_digits && rows <= kSplitRows && is_aligned(weight, size) && hidden.type != kF32;
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
   if (fast) {
     launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, words});
   } else {
     launcher.template launch<Prepare<Eight>>(
         all_rows, 1,
-        Preparation{data, hidden.stride, hidden.type, rows, size, depth, by_halves, words, space.plane, facts});
+        Preparation{data, hidden.stride, hidden.type, rows, size, depth, packed, words, space.plane, facts});
   }
   Product p = {};
   if (by_digits) {
@@ -218,7 +218,8 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
   p.size = size;
   p.words = words;
   p.depth = depth;
-  p.by_halves = by_halves;
+  p.hidden_type = hidden.type;
+  p.packed = packed;
   p.plane = space.plane;
   p.fast = fast;
   p.facts = facts;

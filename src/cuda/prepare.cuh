@@ -1,6 +1,6 @@
 // Hidden rows made ready once for all weight rows: scaled by 2^kHiddenBias into f64, whose high words (and, of f32
-// elements, low words) are stored, padded with zeros; and their facts. One block a row. Measured: 0.009 ms for up to 64
-// rows of H=4096, 0.018 for 1024 (H200, 2026-11-26).
+// elements, low words) are stored, or packed, as they are, and padded with zeros; and their facts. One block a row.
+// Measured: 0.009 ms for up to 64 rows of H=4096, 0.018 for 1024 (H200, 2026-11-26).
 #pragma once
 
 #include "cuda/product.cuh"
@@ -12,7 +12,7 @@ struct Preparation {
   std::int64_t hidden_stride;  // in elements
   int type;
   int rows, size, depth;
-  bool by_halves;  // the order of the words (place_of)
+  bool packed;  // elements of 16 bits
   std::uint32_t* words;
   std::int64_t plane;
   RowFacts* facts;
@@ -64,22 +64,25 @@ struct Prepare {
 
   ISOLOGIT_DEVICE static Found fill(const Preparation& p, int row, int thread) {
     Found found = {0.0, kNoBit, 0};
-    std::uint32_t* words = p.words + static_cast<std::int64_t>(row) * p.depth;
+    const std::int64_t first = static_cast<std::int64_t>(row) * p.depth;
 #ifdef __CUDACC__
 #pragma unroll 4
 #endif
     for (int k = thread; k < p.depth; k += Block::kThreads) {
-      double value = 0.0;
-      if (row < p.rows && k < p.size) {
-        value = static_cast<double>(element_value(p.hidden, p.type, row * p.hidden_stride + k));
-      }
+      const bool is_there = row < p.rows && k < p.size;
+      const std::int64_t from = row * p.hidden_stride + k;
+      const double value = is_there ? static_cast<double>(element_value(p.hidden, p.type, from)) : 0.0;
       found.squares += value * value;  // below 2^257
       const int lowest = lowest_bit(value);
       found.lowest = lowest < found.lowest ? lowest : found.lowest;
+      if (p.packed) {
+        auto* packed = reinterpret_cast<std::uint16_t*>(p.words);
+        packed[first + k] = is_there ? static_cast<const std::uint16_t*>(p.hidden)[from] : std::uint16_t{0};
+        continue;
+      }
       const auto bits = bit_cast<std::uint64_t>(value * power_of_two(kHiddenBias));
-      const int at = place_of(k, p.by_halves);
-      words[at] = static_cast<std::uint32_t>(bits >> 32);
-      if (p.type == kF32) words[p.plane + at] = static_cast<std::uint32_t>(bits);
+      p.words[first + k] = static_cast<std::uint32_t>(bits >> 32);
+      if (p.type == kF32) p.words[p.plane + first + k] = static_cast<std::uint32_t>(bits);
     }
     return found;
   }

@@ -10,13 +10,6 @@ inline constexpr int kStep = 32;        // of the depth, in one accumulation
 inline constexpr int kDepthGroup = 64;  // the depth of prepared hidden rows is a multiple
 inline constexpr int kRowGroup = 64;    // and so is their number
 
-// Where the word of element k lies in a prepared row. By halves (split.cuh): of every 32, first those of `half` 0 of
-// all lanes, then those of half 1 (accumulate_step), so that the lanes of a row read 64 bytes that lie together. Four
-// from a multiple of four on stay together.
-ISOLOGIT_DEVICE int place_of(int k, bool by_halves) {
-  return by_halves ? (k & ~31) | (k & 4) << 2 | (k & 24) >> 1 | (k & 3) : k;
-}
-
 struct DigitFacts;
 // Rows as whole numbers (digits.cuh).
 struct DigitRows {
@@ -30,11 +23,12 @@ struct Product {
   const void* bias;            // or null
   int bias_type;
   int rows, vocab, size;
-  // Prepared hidden rows (prepare.cuh): the high words of h 2^kHiddenBias, [rows up to kRowGroup][depth] in the order
-  // of place_of; the low words lie `plane` words further.
+  // Prepared hidden rows (prepare.cuh): the high words of h 2^kHiddenBias, [rows up to kRowGroup][depth]; the low words
+  // lie `plane` words further. Packed: elements of 16 bits as they were, two a word.
   const std::uint32_t* words;
   int depth;
-  bool by_halves;
+  int hidden_type;
+  bool packed;
   std::int64_t plane;
   DigitRows hidden_digits;  // or null
   bool leading;             // the leading products of digits where they are enough (digit_products.cuh)
@@ -52,10 +46,18 @@ struct Product {
   ISOLOGIT_DEVICE int row_or_last(int v) const { return v < vocab ? v : vocab - 1; }
 };
 
-// Four elements of a hidden row: high words, and low ones where the elements have more than 20 bits after the point.
-struct HiddenChunk {
-  Sixteen high, low;
+// Four elements of a hidden row, scaled.
+struct HiddenFour {
+  double value[4];
 };
+// Of high words, and of low ones where the elements have more than 20 bits after the point.
+template <bool LOW>
+ISOLOGIT_DEVICE HiddenFour from_words(const Sixteen& high, const Sixteen& low) {
+  HiddenFour four;
+  ISOLOGIT_UNROLL
+  for (int i = 0; i < 4; ++i) four.value[i] = from_words(high.word[i], LOW ? low.word[i] : 0);
+  return four;
+}
 
 // The accumulators of a lane: MT tiles of 16 weight rows by NT tiles of 8 hidden rows (block.cuh says which), and what
 // it has gathered of the weight rows g and g + 8 of each.
@@ -86,14 +88,11 @@ struct Rows {
 
 // One step of a warp: 32 of the depth. Within it lane (g, t) holds elements 8t to 8t + 7 of its rows; four of them,
 // 8t + 4 half + i, are place t + 4i of one mma: the order within the depth is free as long as both sides have the same.
-// weight_of(lane) is Rows<E, MT>&, hidden_of(lane, n, half) the same elements of hidden row 8n + g.
-template <class E, bool LOW, int MT, int NT, class Block, class SumsOf, class WeightOf, class HiddenOf>
+// weight_of(lane) is Rows<E, MT>&, hidden_of(lane, n, half) the same elements of hidden row 8n + g, scaled.
+template <class E, int MT, int NT, class Block, class SumsOf, class WeightOf, class HiddenOf>
 ISOLOGIT_DEVICE void accumulate_step(Block& block, SumsOf sums_of, WeightOf weight_of, HiddenOf hidden_of) {
   struct A {
     double m[MT][8];
-  };
-  struct B {
-    double b[4];
   };
   block.each_lane([&](int lane) {
     const Rows<E, MT>& rows = weight_of(lane);
@@ -122,17 +121,13 @@ ISOLOGIT_DEVICE void accumulate_step(Block& block, SumsOf sums_of, WeightOf weig
     });
     ISOLOGIT_UNROLL
     for (int n = 0; n < NT; ++n) {
-      typename Block::template PerLane<B> b;
-      block.each_lane([&](int lane) {
-        const HiddenChunk chunk = hidden_of(lane, n, half);
-        ISOLOGIT_UNROLL
-        for (int i = 0; i < 4; ++i) b(lane).b[i] = from_words(chunk.high.word[i], LOW ? chunk.low.word[i] : 0);
-      });
+      typename Block::template PerLane<HiddenFour> b;
+      block.each_lane([&](int lane) { b(lane) = hidden_of(lane, n, half); });
       ISOLOGIT_UNROLL
       for (int m = 0; m < MT; ++m) {
         block.mma([&](int lane) -> double* { return sums_of(lane).c[m][n]; },
                   [&](int lane) -> const double* { return a(lane).m[m]; },
-                  [&](int lane) -> const double* { return b(lane).b; });
+                  [&](int lane) -> const double* { return b(lane).value; });
       }
     }
   }

@@ -1,9 +1,10 @@
 // Proves on the device what the certificate takes for granted: products of f64 whose sums are rounded to nearest, with
-// subnormal operands counted in full.
+// subnormal operands and sums counted in full.
 //
 // Rows of hashed numbers pass through the same step as logits. In the kinds kNear, kWide and kSubnormal, of terms that
 // nearly cancel, each sum is compared with one in pairs of doubles, against the bound. In kSparse only one term of each
-// mma is not zero, so that no order is free: the sum must be that of fused multiply-adds, bit for bit.
+// mma is not zero, so that no order is free: the sum must be that of fused multiply-adds, bit for bit. In kLeast
+// most products and sums are subnormal, which rounds none of them, as those of the least elements in Split are.
 #pragma once
 
 #include "cuda/pair_sum.cuh"
@@ -21,7 +22,7 @@ struct SelfTest {
   using Args = SelfTesting;
   static constexpr int kBlocksPerProcessor = 1;
   static constexpr int kSteps = 8;
-  enum Kind : int { kNear, kWide, kSubnormal, kSparse, kKinds };
+  enum Kind : int { kNear, kWide, kSubnormal, kSparse, kLeast, kKinds };
   struct Shared {};
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared&, const SelfTesting& args, int kind, int) {
@@ -32,10 +33,10 @@ struct SelfTest {
       for (int step = 0; step < kSteps; ++step) {
         typename Block::template PerLane<Rows<Bf16, 1>> rows;
         block.each_lane([&](int lane) { rows(lane) = weight_rows(first_row, step, kind, lane); });
-        accumulate_step<Bf16, false, 1, 1>(
+        accumulate_step<Bf16, 1, 1>(
             block, [&](int lane) -> Sums<1, 1>& { return sums(lane); },
             [&](int lane) -> const Rows<Bf16, 1>& { return rows(lane); },
-            [&](int lane, int, int half) { return hidden_chunk(step, kind, lane, half); });
+            [&](int lane, int, int half) { return hidden_four(step, kind, lane, half); });
       }
       block.each_lane([&](int lane) {
         for (int i = 0; i < 4; ++i) {
@@ -53,10 +54,10 @@ struct SelfTest {
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
     x ^= x >> 27;
     const auto bits = static_cast<std::uint32_t>(x >> 20);
-    const std::uint32_t exponent = kind == kNear        ? 120 + bits % 16
-                                   : kind == kSubnormal ? bits % 3
-                                   : kind == kSparse    ? 100 + bits % 40
-                                                        : 87 + bits % 80;
+    const std::uint32_t exponent = kind == kNear                          ? 120 + bits % 16
+                                   : kind == kSubnormal || kind == kLeast ? bits % 3
+                                   : kind == kSparse                      ? 100 + bits % 40
+                                                                          : 87 + bits % 80;
     const std::uint32_t off = (k & 1) != 0 && (bits >> 24 & 7U) == 0 ? 1 : 0;
     return ((bits >> 8 & 0x7FU) ^ off) | exponent << 7 | (bits >> 15 & 1U) << 15;
   }
@@ -85,13 +86,14 @@ struct SelfTest {
     }
     return rows;
   }
-  ISOLOGIT_DEVICE static HiddenChunk hidden_chunk(int step, int kind, int lane, int half) {
-    HiddenChunk chunk = {};
+  static constexpr int kLeastScale = 127;  // Split's of bf16
+  ISOLOGIT_DEVICE static HiddenFour hidden_four(int step, int kind, int lane, int half) {
+    HiddenFour four;
     for (int i = 0; i < 4; ++i) {
       const double h = hidden_value(lane >> 2, step * kStep + 8 * (lane & 3) + 4 * half + i, kind);
-      chunk.high.word[i] = static_cast<std::uint32_t>(bit_cast<std::uint64_t>(h * power_of_two(kHiddenBias)) >> 32);
+      four.value[i] = h * power_of_two(kind == kLeast ? kLeastScale : kHiddenBias);
     }
-    return chunk;
+    return four;
   }
 
   ISOLOGIT_DEVICE static bool is_wrong(double sum, int row, int v, int kind) {
@@ -101,6 +103,7 @@ struct SelfTest {
       add_product(exact, product(row, v, k, kind));
       chain += product(row, v, k, kind);  // exact products: as a fused multiply-add
     }
+    if (kind == kLeast) return sum * power_of_two(kHiddenBias - kLeastScale) != chain || exact.m == 0.0;
     if (kind == kSparse) return sum != chain || exact.m == 0.0;
     return !(fabs((sum - exact.s) - exact.e) <= kSteps * kStep * 0x1.01p-53 * exact.m);
   }

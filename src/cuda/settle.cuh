@@ -59,23 +59,33 @@ struct Settle {
   }
 
  private:
+  ISOLOGIT_DEVICE static HiddenFour hidden_at(const Product& p, int row, int k) {
+    const std::int64_t at = static_cast<std::int64_t>(row) * p.depth + k;
+    HiddenFour hidden;
+    if (!LOW && p.packed) {
+      ISOLOGIT_UNROLL
+      for (int j = 0; j < 4; ++j) hidden.value[j] = static_cast<double>(element_value(p.words, p.hidden_type, at + j));
+      return hidden;
+    }
+    hidden = from_words<LOW>(load_sixteen(p.words + at), LOW ? load_sixteen(p.words + at + p.plane) : Sixteen{});
+    ISOLOGIT_UNROLL
+    for (double& h : hidden.value) h *= power_of_two(-kHiddenBias);
+    return hidden;
+  }
+
   // Calls use(product) for every product of the lane, all exact.
   template <class Use>
   ISOLOGIT_DEVICE static void each_product(const Product& p, int row, int v, int lane, Use use) {
     const auto* weight = static_cast<const typename E::Bits*>(p.weight) + v * p.weight_stride;
-    const std::uint32_t* words = p.words + static_cast<std::int64_t>(row) * p.depth;
     for (int k = 8 * lane; k < p.size; k += 256) {
       const Chunk<E> chunk = load_chunk<E, ALIGNED>(weight, k, p.size);
       ISOLOGIT_UNROLL
       for (int half = 0; half < 2; ++half) {
-        const std::uint32_t* at = words + place_of(k + 4 * half, p.by_halves);
-        const Sixteen high = load_sixteen(at);
-        const Sixteen low = LOW ? load_sixteen(at + p.plane) : Sixteen{};
+        const HiddenFour hidden = hidden_at(p, row, k + 4 * half);
         ISOLOGIT_UNROLL
         for (int j = 0; j < 4; ++j) {
           if (k + 4 * half + j >= p.size) continue;  // an infinity has no zero to meet there
-          const double h = from_words(high.word[j], low.word[j]) * power_of_two(-kHiddenBias);
-          use(h * static_cast<double>(chunk.value(4 * half + j)));
+          use(hidden.value[j] * static_cast<double>(chunk.value(4 * half + j)));
         }
       }
     }

@@ -2,7 +2,7 @@
 //
 // A block owns 16 MT weight rows and all (up to 8 NT) hidden rows; warp w takes the steps w, w + kWarps, ... of the
 // depth, so that a block reads whole stretches of its weight rows together and weights of few rows still fill the
-// device. The hidden rows, at most 32 of them, stay in the caches, in the order in which lanes read them (place_of);
+// device. The hidden rows, at most 32 of them, stay in the caches, in bf16 and f16 as they are;
 // the weight passes by the first-level cache. Each warp loads one step ahead of both.
 // Predicted: the read of the weight, for up to 16 rows: 0.29 ms at V=151936, H=4096, bf16; then the rate of f64
 // products: 0.6 ms for 32 rows. Measured (H200, 2026-11-26): 0.40 ms for 1 to 8 rows, 0.58 for 16, 0.88 for 32. Not
@@ -15,6 +15,9 @@
 // processors, 3.3 TB/s, 0.7 us); so they have 8 warps. And while Prepare ran and launches began, some 8 of 27 us for
 // 4096 rows of H=4096, the memory stood still; so the first blocks begin beside Prepare and fetch what they read first.
 // Predicted: 14 us there, and linears of an 8B layer 1.2 times torch's for 1.75. Not measured.
+// The measurements are of hidden rows in words of 32 bits. Those of 16 are half the bytes, for two or three
+// instructions an element: 16 rows read 1.9 GB from the caches for 2.5. Predicted: 0.45 to 0.5 ms for 16 rows, 0.7 for
+// 32, where the products take 0.6.
 #pragma once
 
 #include "cuda/product.cuh"
@@ -39,9 +42,13 @@ struct Split {
     double c[kWarps][MT][NT][4][32];
     Gathered gathered[kWarps][MT][2][8];
   };
+  // Eight elements of a hidden row: as they are, of 16 bits, or in high words and low words.
+  struct HiddenEight {
+    Sixteen part[LOW ? 4 : 1];
+  };
   struct Step {
     Rows<E, MT> weight;
-    HiddenChunk hidden[NT][2];
+    HiddenEight hidden[NT];
   };
   struct Lane {
     Sums<MT, NT> sums;
@@ -53,6 +60,7 @@ struct Split {
     typename Block::template PerThread<Lane> state;
     const int v0 = tile * kWeightRows;
     const int steps = (p.size + kStep - 1) / kStep;
+    const bool is_bf16 = p.hidden_type == kBf16;
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) { begin(state(warp, lane), p, v0, warp, lane); });
       if (tile < kFirstBlocks) fetch_ahead(block, p, v0, warp);
@@ -65,10 +73,10 @@ struct Split {
           load_weight(state(warp, lane), p, step + kWarps, lane);
           load_hidden(state(warp, lane), p, step + kWarps, lane);
         });
-        accumulate_step<E, LOW, MT, NT>(
+        accumulate_step<E, MT, NT>(
             block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
             [&](int lane) -> const Rows<E, MT>& { return now(lane).weight; },
-            [&](int lane, int n, int half) { return now(lane).hidden[n][half]; });
+            [&](int lane, int n, int half) { return scaled(now(lane).hidden[n], half, is_bf16); });
       }
       block.each_lane([&](int lane) { store(shared, state(warp, lane).sums, warp, lane); });
       merge_rows(block, shared, state, warp);
@@ -120,15 +128,41 @@ struct Split {
     const int k = step * kStep + 8 * (lane & 3);
     ISOLOGIT_UNROLL
     for (int n = 0; n < NT; ++n) {
+      own.ahead.hidden[n] = {};
       const int row = 8 * n + (lane >> 2);
-      ISOLOGIT_UNROLL
-      for (int half = 0; half < 2; ++half) {
-        own.ahead.hidden[n][half] = {};
-        if (row >= p.rows) continue;
-        const std::uint32_t* at = p.words + static_cast<std::int64_t>(row) * p.depth + place_of(k + 4 * half, true);
-        own.ahead.hidden[n][half] = {load_sixteen(at), LOW ? load_sixteen(at + p.plane) : Sixteen{}};
+      if (row >= p.rows) continue;
+      const std::int64_t at = static_cast<std::int64_t>(row) * p.depth + k;
+      if (LOW) {
+        ISOLOGIT_UNROLL
+        for (int i = 0; i < 4; ++i)
+          own.ahead.hidden[n].part[i] = load_sixteen(p.words + at + i / 2 * p.plane + i % 2 * 4);
+      } else {
+        own.ahead.hidden[n].part[0] = load_sixteen(p.words + at / 2);
       }
     }
+  }
+
+  // Elements of 16 bits are widened as the weight's are, to h 2^-kBias, and then scaled by 2^kPackedScale: the product
+  // with an element of the weight, itself scaled by 2^-kBias, is still a multiple of the least f64.
+  static constexpr int kPackedScale = 1023;
+  template <class H>
+  static constexpr bool kIsExact = H::kLowest - H::kBias + kPackedScale + E::kLowest - E::kBias >= -1074;
+  static_assert(kIsExact<Bf16> && kIsExact<F16>);
+
+  ISOLOGIT_DEVICE static HiddenFour scaled(const HiddenEight& eight, int half, bool is_bf16) {
+    if (LOW) return from_words<true>(eight.part[half], eight.part[LOW ? 2 + half : 0]);
+    HiddenFour four;
+    ISOLOGIT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const std::uint32_t word = eight.part[0].word[2 * half + i / 2];
+      const std::uint32_t bits = i % 2 == 0 ? word & 0xFFFFU : word >> 16;
+      four.value[i] = (is_bf16 ? Bf16::widen(bits) : F16::widen(bits)) * power_of_two(kPackedScale);
+    }
+    return four;
+  }
+  ISOLOGIT_DEVICE static double unscaled(double sum, bool is_bf16) {
+    if (LOW) return unscale<E>(sum);
+    return sum * power_of_two(E::kBias + (is_bf16 ? Bf16::kBias : F16::kBias) - kPackedScale);
   }
 
   ISOLOGIT_DEVICE static void store(Shared& shared, const Sums<MT, NT>& sums, int warp, int lane) {
@@ -176,8 +210,8 @@ struct Split {
         merge(gathered, shared.gathered[w][m][i >> 1][lane >> 2]);
       }
       p.store(row, v,
-              certified(unscale<E>(sum), p.facts[row], facts_of<E>(gathered, p.size), p.bias_of(v), p.size + kWarps + 2,
-                        p.logits_type));
+              certified(unscaled(sum, p.hidden_type == kBf16), p.facts[row], facts_of<E>(gathered, p.size),
+                        p.bias_of(v), p.size + kWarps + 2, p.logits_type));
     }
   }
 };

@@ -67,14 +67,14 @@ struct Staged {
             now(lane) = state(warp, lane).ahead;
             load(state(warp, lane), p, stage * kSteps + d + 1, lane);
           });
-          accumulate_step<E, LOW, MT, NT>(
+          accumulate_step<E, MT, NT>(
               block, [&](int lane) -> Sums<MT, NT>& { return state(warp, lane).sums; },
               [&](int lane) -> const Rows<E, MT>& { return now(lane); },
               [&](int lane, int n, int half) {
                 const int row = 8 * n + (lane >> 2);
                 const int at = d * kStep + 8 * (lane & 3) + 4 * half;
-                return HiddenChunk{*reinterpret_cast<const Sixteen*>(&words[0][row][at]),
-                                   *reinterpret_cast<const Sixteen*>(&words[kPlanes - 1][row][at])};
+                return from_words<LOW>(*reinterpret_cast<const Sixteen*>(&words[0][row][at]),
+                                       *reinterpret_cast<const Sixteen*>(&words[kPlanes - 1][row][at]));
               });
         }
       });

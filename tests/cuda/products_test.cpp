@@ -32,6 +32,14 @@ struct FlushingProducts {
   }
 };
 
+// Subnormal sums taken for zero.
+struct FlushingSums {
+  static double fma(double a, double b, double c) {
+    const double sum = std::fma(a, b, c);
+    return std::fabs(sum) < 0x1p-1022 ? 0.0 : sum;
+  }
+};
+
 template <class Products>
 std::uint32_t broken_sums() {
   using Kernel = SelfTest<typename HostLauncher<Products>::template Block<4>>;
@@ -47,6 +55,7 @@ TEST(CudaProducts, WrongOnesAreRefused) {
   EXPECT_GT(broken_sums<WrongNeighbourProducts>(), 0U);  // what is only not to nearest is refused too
   EXPECT_GT(broken_sums<SinglePrecision>(), 0U);
   EXPECT_GT(broken_sums<FlushingProducts>(), 0U);
+  EXPECT_GT(broken_sums<FlushingSums>(), 0U);
 }
 
 TEST(CudaQuotients, RightOnesPassTheSelfTest) {
