@@ -3,8 +3,8 @@
 // widen() costs two or three integer instructions instead of a conversion (a sixteenth of the rate of other arithmetic
 // on sm_90): the exponent and fraction fields are moved to where f64 has them and the exponent's bias is left as it is,
 // so the result is the element times 2^-kBias. Subnormal elements become subnormal or small f64 of the same scale. The
-// hidden side carries the opposite factor (hidden.cuh). Infinity and NaN become finite numbers here: rows that hold any
-// are found by their sum of squares (row_facts.cuh), and their logits settled apart.
+// hidden side carries the opposite factor (prepare.cuh, split.cuh). Infinity and NaN become finite numbers here: rows
+// that hold any are found by their sum of squares (certificate.cuh), and their logits settled apart.
 #pragma once
 
 #ifdef __CUDACC__

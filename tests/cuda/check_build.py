@@ -24,7 +24,7 @@ KERNELS = {
 # From sm_90 on: kernels that begin while the one before runs, with what they do until they wait for it, and those that
 # let the next begin.
 WAITS = "ACQBULK"
-BEFORE_IT = {"Split": ["CCTL.E.PF2", "LDG.E.128"], "Settle": []}
+BEFORE_IT = {"Split": ["CCTL.E.PF2", "LDG.E.NA.LTC128B.128"], "Settle": []}
 LETS_NEXT_BEGIN = {"Prepare": "PREEXIT", "Split": "PREEXIT"}
 OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.S8"}  # than DMMA
 
