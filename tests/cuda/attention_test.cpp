@@ -1,0 +1,423 @@
+// Attention by the CUDA kernels, compiled for the host, against the oracle: bits.
+#include "cuda/attention.cuh"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "attention.hpp"
+#include "oracle/interval.hpp"
+
+namespace isologit::detail::cuda {
+namespace {
+
+using oracle::Random;
+
+constexpr DType kTypes[] = {DType::bf16, DType::f16};
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// What pairs leave open is a mean of values whose weights differ by less than they tell: of tiny scores, and of scores
+// that a softcap makes one.
+TEST(CudaAttention, EveryFamilyAndType) {
+  std::uint64_t seed = 1;
+  for (const Family family : families) {
+    for (const DType dtype : kTypes) {
+      Problem p;
+      p.dtype = dtype;
+      p.queries = {3, 1};
+      p.keys = {3, 9};
+      const std::uint32_t plain = check(p, random_operands(p, family, seed++), name_of(family));
+      p.softcap = 2;
+      p.window = 3;
+      p.sinks = {0.5F, -3, 20, -kInfinity};
+      const std::uint32_t capped = check(p, random_operands(p, family, seed++), name_of(family));
+      const bool is_tiny = family == Family::tiny && dtype == DType::bf16;
+      EXPECT_LE(plain, is_tiny ? 40U : 0U) << name_of(family) << ' ' << dtype_name(dtype);
+      EXPECT_LE(capped, is_tiny ? 40U : 4U) << name_of(family) << ' ' << dtype_name(dtype);
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+// Heads of every number of elements that models have and some that none has; by copies of 16 bytes and without.
+TEST(CudaAttention, Heads) {
+  std::uint64_t seed = 100;
+  for (const auto& [dim, value_dim] :
+       {std::pair{64, 64}, {80, 80}, {128, 128}, {192, 128}, {256, 256}, {1, 1}, {33, 17}, {129, 5}}) {
+    for (const bool aligned : {false, true}) {
+      if (aligned && (dim % 8 != 0 || value_dim % 8 != 0)) continue;
+      Problem p;
+      p.dtype = seed % 2 == 0 ? DType::bf16 : DType::f16;
+      p.dim = dim;
+      p.value_dim = value_dim;
+      p.heads = 5;
+      p.kv_heads = 1;
+      p.queries = {9, 1};
+      p.keys = {9, 70};
+      p.scale = 1 / std::sqrt(static_cast<float>(dim));
+      p.aligned = aligned;
+      EXPECT_EQ(check(p, random_operands(p, Family::normal, seed++), "heads", 37), 0U) << dim;
+      ASSERT_FALSE(HasFailure());
+    }
+  }
+}
+
+// Against the library on the CPU, itself held to the oracle: prefill and decode over many tiles, groups of heads that a
+// tile does not hold, splits; by copies and without.
+TEST(CudaAttention, ManyTiles) {
+  struct Shape {
+    std::int64_t heads, kv_heads, dim;
+    std::vector<std::int64_t> queries, keys;
+    int splits;
+  };
+  const Shape shapes[] = {
+      {4, 2, 64, {130}, {130}, 1},        {8, 1, 128, {1, 3, 0, 20}, {400, 3, 7, 150}, 0}, {48, 1, 16, {3}, {80}, 3},
+      {6, 3, 256, {40, 1}, {40, 200}, 2}, {4, 4, 80, {1, 1, 1}, {1, 65, 129}, 5},          {2, 1, 128, {1}, {2000}, 0},
+  };
+  std::uint64_t seed = 200;
+  for (const Shape& shape : shapes) {
+    for (const std::int64_t window : {0, 70}) {
+      Problem p;
+      p.dtype = seed % 2 == 0 ? DType::bf16 : DType::f16;
+      p.heads = shape.heads;
+      p.kv_heads = shape.kv_heads;
+      p.dim = p.value_dim = shape.dim;
+      p.queries = shape.queries;
+      p.keys = shape.keys;
+      p.splits = shape.splits;
+      p.scale = 1 / std::sqrt(static_cast<float>(shape.dim));
+      p.window = window;
+      p.causal = seed % 3 != 0;
+      p.aligned = seed % 4 < 2;
+      if (seed % 5 == 0) p.sinks.assign(static_cast<std::size_t>(p.heads), 2.5F);
+      if (seed % 7 == 0) p.softcap = 5;
+      const bool is_normal = seed % 2 == 0 || p.softcap != 0;  // a softcap makes one of outliers' scores
+      check_by_library(p, random_operands(p, is_normal ? Family::normal : Family::outliers, seed), "tiles");
+      ASSERT_FALSE(HasFailure()) << shape.dim << ' ' << window;
+      ++seed;
+    }
+  }
+}
+
+// Each row sees another part of the tiles; and of NaN in a key or value only those that see it.
+TEST(CudaAttention, RowsThatSeePartsOfATile) {
+  for (const std::int64_t window : {0, 1, 5, 40}) {
+    Problem p;
+    p.queries = {41};
+    p.keys = {75};
+    p.dim = 7;
+    p.value_dim = 3;
+    p.window = window;
+    p.splits = window == 5 ? 2 : 1;
+    Operands o = random_operands(p, Family::normal, 3);
+    EXPECT_EQ(check(p, o, "parts"), 0U);
+    o.k.set(50, 0, 2, std::nan(""));
+    o.v.set(66, 1, 1, std::numeric_limits<double>::infinity());
+    EXPECT_EQ(check(p, o, "parts, NaN"), 0U);
+    ASSERT_FALSE(HasFailure()) << window;
+  }
+}
+
+TEST(CudaAttention, AHundredThousandKeys) {
+  Problem p;
+  p.heads = p.kv_heads = 1;
+  p.queries = {1};
+  p.keys = {100000};
+  p.dim = 5;
+  p.value_dim = 2;
+  EXPECT_EQ(check(p, random_operands(p, Family::normal, 4), "100,000 keys"), 0U);
+}
+
+// Of one key, or of equal values, or of zeros, the result is a number of the type.
+TEST(CudaAttention, EqualValuesAndZeros) {
+  for (const double value : {0.0, -0.0, 1.0, -0x1.84p5, 0x1p-20}) {
+    for (const int splits : {1, 2}) {
+      Problem p;
+      p.queries = {70};
+      p.keys = {70};
+      p.splits = splits;
+      Operands o = random_operands(p, Family::normal, 5);
+      for (std::int64_t j = 0; j < 70; ++j) {
+        for (std::int64_t d = 0; d < p.value_dim; d += 2) o.v.set(j, d % 4 / 2, d, value);
+      }
+      const Attended found = attend(p, o);
+      for (std::int64_t i = 0; i < 70; ++i) {
+        for (std::int64_t d = 0; d < p.value_dim; d += 2) {
+          for (std::int64_t h = 0; h < 2; ++h) ASSERT_TRUE(same(found.y.at(i, d % 4 / 2 * 2 + h, d), value + 0.0));
+        }
+      }
+      EXPECT_EQ(found.status.open, 0U);
+    }
+  }
+}
+
+// Keys that are equal in pairs, and values whose mean is a boundary: exact ties are left open. One more key tells the
+// side: far below by less than pairs know, or by more.
+TEST(CudaAttention, TiesAndNearTies) {
+  for (const DType dtype : kTypes) {
+    for (const int far : {0, -2, -6, -30}) {
+      for (const int side : {1, -1}) {
+        Problem p;
+        p.dtype = dtype;
+        p.heads = p.kv_heads = 1;
+        p.value_dim = 16;
+        p.queries = {1};
+        p.keys = {far == 0 ? 2 : 3};
+        p.scale = 0.5F;
+        Operands o{Laid(dtype, 1, 1, p.dim), Laid(dtype, p.keys[0], 1, p.dim), Laid(dtype, p.keys[0], 1, 16)};
+        const int bits = dtype == DType::bf16 ? 8 : 11;
+        for (std::int64_t d = 0; d < p.dim; ++d) o.q.set(0, 0, d, 1);
+        for (std::int64_t j = 0; j < p.keys[0]; ++j) {
+          for (std::int64_t d = 0; d < p.dim; ++d) o.k.set(j, 0, d, j == 2 ? far : 1);
+          for (std::int64_t d = 0; d < 16; ++d) {
+            const double one = 1 + static_cast<double>(d) * std::ldexp(1, 1 - bits);
+            o.v.set(j, 0, d, j == 0 ? one : j == 1 ? one + std::ldexp(1, 1 - bits) : one + side);
+          }
+        }
+        // A distance of 30, of 70 (2^-101 of the weight), of 310.
+        EXPECT_EQ(check(p, o, "tie"), far == -2 ? 0U : 16U) << far;
+      }
+    }
+  }
+}
+
+// Values that cancel, but for what another key adds.
+TEST(CudaAttention, ValuesThatCancel) {
+  for (const DType dtype : kTypes) {
+    Problem p;
+    p.dtype = dtype;
+    p.heads = p.kv_heads = 2;
+    p.value_dim = 24;
+    p.queries = {2};
+    p.keys = {41};
+    Operands o = random_operands(p, Family::normal, 6);
+    for (std::int64_t j = 0; j < 40; j += 2) {
+      for (std::int64_t h = 0; h < 2; ++h) {
+        for (std::int64_t d = 0; d < p.dim; ++d) o.k.set(j + 1, h, d, o.k.at(j, h, d));
+        for (std::int64_t d = 0; d < p.value_dim; ++d) o.v.set(j + 1, h, d, -o.v.at(j, h, d));
+      }
+    }
+    for (std::int64_t h = 0; h < 2; ++h) {
+      for (std::int64_t d = 0; d < p.value_dim; ++d) {
+        o.v.set(40, h, d,
+                std::ldexp(1 + static_cast<double>(d) / 128, dtype == DType::bf16 ? -static_cast<int>(2 * d) : -12));
+      }
+    }
+    p.causal = false;
+    EXPECT_EQ(check(p, o, "cancelled"), 0U);
+  }
+}
+
+TEST(CudaAttention, HugeScores) {
+  for (const float softcap : {0.0F, 30.0F}) {
+    Problem p;
+    p.queries = {2};
+    p.keys = {6};
+    p.softcap = softcap;
+    p.scale = 1e6F;
+    // What is open are ties, of equal scores and of those past the cap.
+    EXPECT_LE(check(p, random_operands(p, Family::few_values, 5), "huge"), 14U);
+    EXPECT_LE(check(p, random_operands(p, Family::outliers, 6), "huge"), softcap == 0 ? 0U : 5U);
+    p.sinks = {1e30F, -1e30F, 0, kInfinity};
+    EXPECT_LE(check(p, random_operands(p, Family::few_values, 7), "huge sinks"), softcap == 0 ? 6U : 14U);
+    p.sinks = {std::nanf(""), 700000, -700000, -kInfinity};
+    EXPECT_LE(check(p, random_operands(p, Family::normal, 8), "sinks"), softcap == 0 ? 0U : 10U);
+  }
+}
+
+// Scores far apart, in both orders, so that sums are taken to other units, and past all that f64 holds; ascending and
+// descending over tiles and splits.
+TEST(CudaAttention, ScoresFarApart) {
+  for (const double step : {0.25, 3.0, 40.0, 2000.0}) {
+    for (const int direction : {1, -1}) {
+      for (const int splits : {1, 3}) {
+        Problem p;
+        p.heads = p.kv_heads = 1;
+        p.dim = 2;
+        p.value_dim = 5;
+        p.queries = {2};
+        p.keys = {300};
+        p.scale = static_cast<float>(step);
+        p.causal = false;
+        p.splits = splits;
+        p.sinks = {direction > 0 ? 17.25F : -kInfinity};
+        Operands o = random_operands(p, Family::normal, 9);
+        for (std::int64_t j = 0; j < 300; ++j) {
+          o.k.set(j, 0, 0, static_cast<double>(j / 2));  // which bf16 has all of
+          o.k.set(j, 0, 1, 0);
+        }
+        o.q.set(0, 0, 0, direction);
+        o.q.set(1, 0, 0, direction * 0.5);
+        check(p, o, "far apart");
+        ASSERT_FALSE(HasFailure()) << step << ' ' << direction << ' ' << splits;
+      }
+    }
+  }
+}
+
+TEST(CudaAttention, SeesNothing) {
+  for (const int splits : {1, 2}) {
+    Problem p;
+    p.queries = {3, 2};
+    p.keys = {1, 0};
+    p.splits = splits;
+    const Operands o = random_operands(p, Family::normal, 11);
+    EXPECT_EQ(check(p, o, "nothing"), 0U);
+    p.sinks = {0, -kInfinity, kInfinity, std::nanf("")};
+    EXPECT_EQ(check(p, o, "nothing but a sink"), 0U);
+  }
+}
+
+// Pages of any size in any order, of which others' slots hold NaN; the same bits by every way of cutting the keys.
+TEST(CudaAttention, PagesSplitsAndNeighboursDoNotShow) {
+  Problem p;
+  p.queries = {70, 5, 1};
+  p.keys = {70, 40, 130};
+  p.dim = p.value_dim = 24;
+  const Operands o = random_operands(p, Family::normal, 9);
+  p.splits = 1;
+  const Attended whole = attend(p, o);
+  EXPECT_EQ(whole.status.open, 0U);
+  for (const int splits : {2, 3, 7}) {
+    p.splits = splits;
+    EXPECT_TRUE(attend(p, o).y == whole.y) << splits;
+  }
+  for (const std::int64_t block_size : {1, 16, 48}) {
+    Random random(10);
+    const std::int64_t per_sequence = (130 + block_size - 1) / block_size + 1;
+    const std::int64_t blocks = 3 * per_sequence + 2;
+    std::vector<std::int32_t> order(static_cast<std::size_t>(blocks));
+    std::iota(order.begin(), order.end(), 0);
+    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+    order.resize(static_cast<std::size_t>(3 * per_sequence));
+    Laid k(p.dtype, blocks * block_size, p.kv_heads, p.dim, 0, true);
+    Laid v(p.dtype, blocks * block_size, p.kv_heads, p.value_dim, 8, true);
+    for (std::int64_t s = 0; s < 3; ++s) {
+      for (std::int64_t j = 0; j < p.keys[static_cast<std::size_t>(s)]; ++j) {
+        const std::int64_t slot =
+            order[static_cast<std::size_t>(s * per_sequence + j / block_size)] * block_size + j % block_size;
+        const std::int64_t from = starts_of(p.keys)[static_cast<std::size_t>(s)] + j;
+        for (std::int64_t h = 0; h < p.kv_heads; ++h) {
+          for (std::int64_t d = 0; d < p.dim; ++d) k.set(slot, h, d, o.k.at(from, h, d));
+          for (std::int64_t d = 0; d < p.value_dim; ++d) v.set(slot, h, d, o.v.at(from, h, d));
+        }
+      }
+    }
+    for (std::size_t s = 0; s < 3; ++s) {  // past the last page of a sequence is none
+      for (std::int64_t b = (p.keys[s] + block_size - 1) / block_size; b < per_sequence; ++b) {
+        order[static_cast<std::size_t>(static_cast<std::int64_t>(s) * per_sequence + b)] = -5;
+      }
+    }
+    Lists lists;
+    const Laid y(p.dtype, 76, p.heads, p.value_dim, 3);
+    auto request = request_of(p, o, lists, y);
+    request.keys = k.view();
+    request.values = v.view();
+    request.first_keys = nullptr;
+    request.block_table = order.data();
+    request.blocks_per_sequence = per_sequence;
+    request.block_size = block_size;
+    request.key_block_stride = block_size * k.view().token_stride;
+    request.value_block_stride = block_size * v.view().token_stride;
+    const Status status = make(request, block_size == 16 ? 2 : 1);
+    EXPECT_EQ(status.open + status.wrong, 0U) << block_size;
+    EXPECT_TRUE(y == whole.y) << block_size;
+    order[0] = static_cast<std::int32_t>(blocks);
+    EXPECT_GT(make(request, 1).wrong, 0U);
+    order[0] = -1;
+    EXPECT_GT(make(request, 1).wrong, 0U);
+  }
+}
+
+// Lists that are out of range: counted, and nothing past an operand is read (as AddressSanitizer sees).
+TEST(CudaAttention, WhatIsOutOfRangeIsCounted) {
+  Problem p;
+  p.queries = {3, 4};
+  p.keys = {3, 6};
+  const Operands o = random_operands(p, Family::normal, 12);
+  const Laid y(p.dtype, 7, p.heads, p.value_dim, 3);
+  const auto wrong = [&](auto change) {
+    Lists lists;
+    std::vector<std::int64_t> counts = p.keys;
+    auto request = request_of(p, o, lists, y);
+    request.key_counts = counts.data();
+    change(lists, counts);
+    return make(request, 1).wrong;
+  };
+  EXPECT_EQ(wrong([](auto&, auto&) {}), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.query_starts[0] = 1; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.query_starts[1] = 8; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.query_starts[1] = -1; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.query_starts[2] = 6; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.query_starts[2] = 1LL << 40; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.first_keys[1] = 4; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.first_keys[0] = -1; }), 0U);
+  EXPECT_GT(wrong([](auto& lists, auto&) { lists.first_keys[1] = 10; }), 0U);
+  EXPECT_GT(wrong([](auto&, auto& counts) { counts[0] = -1; }), 0U);
+  EXPECT_GT(wrong([](auto&, auto& counts) { counts[1] = 7; }), 0U);
+}
+
+// Pairs alone: with a NaN in a key of the tile that only the last query sees, f64 proves nothing of the tile.
+TEST(CudaAttention, PairsDecideAllFamilies) {
+  std::uint64_t seed = 300;
+  for (const Family family : families) {
+    for (const DType dtype : kTypes) {
+      for (const float softcap : {0.0F, 3.0F}) {
+        Problem p;
+        p.dtype = dtype;
+        p.queries = {5};
+        p.keys = {12};
+        p.softcap = softcap;
+        if (seed % 2 == 0) p.sinks = {0.5F, -3, 20, -kInfinity};
+        Operands o = random_operands(p, family, seed++);
+        for (std::int64_t h = 0; h < 2; ++h) o.k.set(11, h, 0, std::nan(""));
+        const std::uint32_t open = check(p, o, name_of(family));
+        const bool is_tiny = family == Family::tiny && dtype == DType::bf16;
+        EXPECT_LE(open, is_tiny ? 60U : softcap == 0 ? 0U : 10U) << name_of(family) << ' ' << dtype_name(dtype);
+        ASSERT_FALSE(HasFailure());
+      }
+    }
+  }
+}
+
+// log2 of how far e^z is from what it was taken for, of itself, and of softcaps by f64 and by pairs, of the cap.
+TEST(CudaAttention, FunctionsAreWithinTheirBounds) {
+  Random random(13);
+  double of_exponentials = -1000, of_caps = -1000, of_pairs = -1000;
+  for (int i = 0; i < 40000; ++i) {
+    const double size = std::ldexp(1.0 + random.uniform(), static_cast<int>(random.between(-30, 19)));
+    const double z = i % 2 == 0 ? size : -size;
+    oracle::Real right(300), off(300);
+    mpfr_set_d(right.get(), z, MPFR_RNDN);
+    mpfr_exp(right.get(), right.get(), MPFR_RNDN);
+    const NearExponential e = exponential_parts(z);
+    mpfr_set_d(off.get(), e.m, MPFR_RNDN);
+    mpfr_mul_2si(off.get(), off.get(), e.k, MPFR_RNDN);
+    mpfr_sub(off.get(), off.get(), right.get(), MPFR_RNDN);
+    mpfr_div(off.get(), off.get(), right.get(), MPFR_RNDN);
+    of_exponentials = std::max(of_exponentials, std::log2(std::fabs(mpfr_get_d(off.get(), MPFR_RNDA)) + 0x1p-200));
+    const double cap = i % 3 == 0 ? 50.0 : static_cast<double>(0.3F);
+    mpfr_set_d(right.get(), z, MPFR_RNDN);
+    mpfr_div_d(right.get(), right.get(), cap, MPFR_RNDN);
+    mpfr_tanh(right.get(), right.get(), MPFR_RNDN);
+    mpfr_sub_d(off.get(), right.get(), capped_near(z, cap) / cap, MPFR_RNDN);
+    of_caps = std::max(of_caps, std::log2(std::fabs(mpfr_get_d(off.get(), MPFR_RNDA)) + 0x1p-200));
+    const Pair pair = capped({z, z * 0x1.1p-54}, cap);
+    mpfr_set_d(right.get(), z, MPFR_RNDN);
+    mpfr_add_d(right.get(), right.get(), z * 0x1.1p-54, MPFR_RNDN);
+    mpfr_div_d(right.get(), right.get(), cap, MPFR_RNDN);
+    mpfr_tanh(right.get(), right.get(), MPFR_RNDN);
+    mpfr_mul_d(right.get(), right.get(), cap, MPFR_RNDN);
+    mpfr_sub_d(off.get(), right.get(), pair.hi, MPFR_RNDN);
+    mpfr_sub_d(off.get(), off.get(), pair.lo, MPFR_RNDN);
+    mpfr_div_d(off.get(), off.get(), cap, MPFR_RNDN);
+    of_pairs = std::max(of_pairs, std::log2(std::fabs(mpfr_get_d(off.get(), MPFR_RNDA)) + 0x1p-200));
+  }
+  EXPECT_LT(of_exponentials, -50);
+  EXPECT_LT(of_caps, -49);
+  EXPECT_LT(of_pairs, -93);
+}
+
+}  // namespace
+}  // namespace isologit::detail::cuda
