@@ -136,7 +136,8 @@ def test_what_the_library_is_told_of_attention(told, monkeypatch, paged):
     assert members(request.keys) == [keys.data_ptr(), slots, 2, 8, *k_strides, 0]
     assert members(request.values) == [values.data_ptr(), slots, 2, 5, *v_strides, 0]
     assert (request.sequences, request.query_starts, request.key_counts) == (2, starts.data_ptr(), counts.data_ptr())
-    assert (request.first_keys, request.block_table) == ((None, table.data_ptr()) if paged else (firsts.data_ptr(), None))
+    places = (None, table.data_ptr()) if paged else (firsts.data_ptr(), None)
+    assert (request.first_keys, request.block_table) == places
     of_pages = (request.blocks_per_sequence, request.block_size, request.key_block_stride, request.value_block_stride)
     assert of_pages == ((2, 16, 256, 192) if paged else (0, 0, 0, 0))
     assert (request.scale, request.softcap, request.not_causal, request.window) == (0.5, 30.0, 0, 7)

@@ -3,15 +3,17 @@
 // A block has up to kRows rows of a sequence and kv head (attention_request.cuh). For each tile of keys: warp w makes
 // the scores of keys 16 w to 16 w + 15; the greatest score of a row, rounded to a power of two, is the unit of its
 // weights, so that a greater one rescales the sums exactly; weights go through shared memory; warp w sums the values'
-// elements 16 (w + 4 m) to 16 (w + 4 m) + 15. Keys come while the values of the tile before are summed, values while
-// scores are made. Where there are too few tiles of rows for a device, blocks split the keys, and Merge adds their
-// sums. What f64 leaves open Settle decides (attention_settle.cuh).
+// elements 16 (w + 4 m) to 16 (w + 4 m) + 15, those of a tile by themselves, which keeps the bound of the sums apart
+// from the number of keys. Keys come while the values of the tile before are summed, values while scores are made.
+// Where there are too few tiles of rows for a device, blocks split the keys, and Merge adds their sums. What f64 leaves
+// open Settle decides (attention_settle.cuh).
 //
 // Predicted (H100): prefill 4 dim operations a row and key at 50 to 60 TFLOP/s: 0.65 ms for 2048 tokens of 32 heads of
 // 128 (causal, 34 GFLOP in whole tiles 36); beside each product of 256 elements, 64 cycles of a quarter of a processor,
 // lie 4 to 6 cycles of other f64 for exponentials and some 50 of 32-bit operations for each 4 products. Decode: the
 // bytes of keys and values, 16 MiB and 6 us for 8 kv heads of 128 and 4096 keys, a tile of 64 keys at a time 1 us, and
-// two more launches. Measured: not yet.
+// two more launches. Two blocks a processor, by registers (up to 216 on sm_90) and 71 or 95 KiB of shared memory.
+// Of normal data f64 leaves open one result in 2^24 (4096 keys that weigh alike) to 2^28. Measured: not yet.
 #pragma once
 
 #include "cuda/attention_end.cuh"
@@ -54,7 +56,8 @@ struct Attend {
     double scores[NT][4];
     double weight[NT][2];
     int scale[NT][2];
-    std::uint32_t greatest_value[MT], greatest_key;  // of two adjacent elements each
+    std::uint32_t greatest_value[MT];  // of two adjacent elements each
+    std::uint32_t greatest_key;        // bits of its length squared
   };
   struct Keys {  // of this split
     std::int64_t first;
@@ -137,7 +140,7 @@ struct Attend {
           length(lane) = 0.0;
           for (int d = lane; d < DIM; d += 32) {
             const double q = is_there && d < p.dim ? p.q.at(from + d) : 0.0;
-            length(lane) += fabs(q);
+            length(lane) += q * q;
             shared.words[r][d] =
                 static_cast<std::uint32_t>(bit_cast<std::uint64_t>(q * power_of_two(kHiddenBias)) >> 32);
           }
@@ -146,7 +149,7 @@ struct Attend {
         block.each_lane([&](int lane) {
           if (lane != 0) return;
           const Seen seen = is_there ? rows.seen_by(p, r) : Seen{0, 0};
-          shared.q_length[r] = length(lane);
+          shared.q_length[r] = sqrt(length(lane));
           shared.begin[r] = is_there ? in_keys(seen.begin) : 0;
           shared.end[r] = is_there ? in_keys(seen.end) : 0;
           shared.sink[r] = is_there ? sink_of(p, rows.head_of(p, r)) : 0.0F;
@@ -238,6 +241,11 @@ struct Attend {
     struct B {
       double b[4];
     };
+    struct Squares {
+      float of[2];
+    };
+    typename Block::template PerLane<Squares> squares;
+    block.each_lane([&](int lane) { squares(lane) = {{0.0F, 0.0F}}; });
     typename Block::template PerLane<Chunk<E>> rows[2];
     ISOLOGIT_ROLLED
     for (int step = 0; step * kStep < p.dim; ++step) {
@@ -247,9 +255,8 @@ struct Attend {
           Chunk<E>& chunk = rows[s](lane);
           const Bits* at = &shared.keys[16 * warp + 8 * s + (lane >> 2)][step * kStep + 8 * (lane & 3)];
           chunk.part[0] = *reinterpret_cast<const Sixteen*>(at);
-          std::uint32_t& greatest = state(warp, lane).greatest_key;
           ISOLOGIT_UNROLL
-          for (const std::uint32_t two : chunk.part[0].word) greatest = most_of_halves(greatest, two & 0x7FFF7FFFU);
+          for (int j = 0; j < 8; ++j) squares(lane).of[s] = fused(chunk.value(j), chunk.value(j), squares(lane).of[s]);
         }
       });
       ISOLOGIT_UNROLL
@@ -277,6 +284,14 @@ struct Attend {
                     [&](int lane) -> const double* { return b(lane).b; });
         }
       }
+    }
+    ISOLOGIT_UNROLL
+    for (int s = 0; s < 2; ++s) {
+      block.reduce([&](int lane) -> float& { return squares(lane).of[s]; }, 1, 4, [](float& a, float b) { a += b; });
+      block.each_lane([&](int lane) {
+        std::uint32_t& greatest = state(warp, lane).greatest_key;
+        greatest = greatest_of(greatest, bit_cast<std::uint32_t>(squares(lane).of[s]));
+      });
     }
   }
 
@@ -369,50 +384,59 @@ struct Attend {
     }
   }
 
-  // Adds weights times values. Lane (g, t) holds elements 2 g and 2 g + 1 of 16, of keys t + 4 i of 16.
+  // Adds weights times values, those of the tile by themselves before. Lane (g, t) holds elements 2 g and 2 g + 1 of
+  // 16, of keys t + 4 i of 16.
   ISOLOGIT_DEVICE static void multiply_values(Block& block, Shared& shared, const AttentionRequest& p, State& state,
                                               int warp, int used) {
     struct A {
-      double a[MT][8];
+      double a[8];
     };
     struct B {
       double b[4];
     };
-    ISOLOGIT_ROLLED
-    for (int k = 0; k < kKeys; k += 16) {
-      typename Block::template PerLane<A> a;
-      block.each_lane([&](int lane) {
-        ISOLOGIT_UNROLL
-        for (int m = 0; m < MT; ++m) {
-          const int d = 16 * (warp + m * Block::kWarps);
-          if (d >= p.values.dim) continue;
+    struct C {
+      double c[NT][4];
+    };
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      const int d = 16 * (warp + m * Block::kWarps);
+      if (d >= p.values.dim) continue;
+      typename Block::template PerLane<C> own;
+      block.each_lane([&](int lane) { own(lane) = {}; });
+      ISOLOGIT_ROLLED
+      for (int k = 0; k < kKeys; k += 16) {
+        typename Block::template PerLane<A> a;
+        block.each_lane([&](int lane) {
+          std::uint32_t& greatest = state(warp, lane).greatest_value[m];
           ISOLOGIT_UNROLL
           for (int i = 0; i < 4; ++i) {
             const Bits* at = &shared.values[k + (lane & 3) + 4 * i][d + 2 * (lane >> 2)];
             const std::uint32_t two = *reinterpret_cast<const std::uint32_t*>(at);
-            std::uint32_t& greatest = state(warp, lane).greatest_value[m];
             greatest = most_of_halves(greatest, two & 0x7FFF7FFFU);
-            a(lane).a[m][2 * i] = E::widen(two & 0xFFFFU);
-            a(lane).a[m][2 * i + 1] = E::widen(two >> 16);
+            a(lane).a[2 * i] = E::widen(two & 0xFFFFU);
+            a(lane).a[2 * i + 1] = E::widen(two >> 16);
           }
-        }
-      });
-      ISOLOGIT_UNROLL
-      for (int n = 0; n < NT; ++n) {
-        if (n >= used) continue;
-        typename Block::template PerLane<B> b;
-        block.each_lane([&](int lane) {
-          ISOLOGIT_UNROLL
-          for (int i = 0; i < 4; ++i) b(lane).b[i] = shared.weights[8 * n + (lane >> 2)][k + (lane & 3) + 4 * i];
         });
         ISOLOGIT_UNROLL
-        for (int m = 0; m < MT; ++m) {
-          if (16 * (warp + m * Block::kWarps) >= p.values.dim) continue;
-          block.mma([&](int lane) -> double* { return state(warp, lane).sums[m][n]; },
-                    [&](int lane) -> const double* { return a(lane).a[m]; },
+        for (int n = 0; n < NT; ++n) {
+          if (n >= used) continue;
+          typename Block::template PerLane<B> b;
+          block.each_lane([&](int lane) {
+            ISOLOGIT_UNROLL
+            for (int i = 0; i < 4; ++i) b(lane).b[i] = shared.weights[8 * n + (lane >> 2)][k + (lane & 3) + 4 * i];
+          });
+          block.mma([&](int lane) -> double* { return own(lane).c[n]; },
+                    [&](int lane) -> const double* { return a(lane).a; },
                     [&](int lane) -> const double* { return b(lane).b; });
         }
       }
+      block.each_lane([&](int lane) {
+        ISOLOGIT_UNROLL
+        for (int n = 0; n < NT; ++n) {
+          ISOLOGIT_UNROLL
+          for (int i = 0; i < 4; ++i) state(warp, lane).sums[m][n][i] += own(lane).c[n][i];
+        }
+      });
     }
   }
 
@@ -432,10 +456,11 @@ struct Attend {
       for (int m = 0; m < MT; ++m) {
         block.reduce([&](int lane) -> std::uint32_t& { return state(warp, lane).greatest_value[m]; }, 1, 4, greater);
       }
-      block.reduce([&](int lane) -> std::uint32_t& { return state(warp, lane).greatest_key; }, 1, 32, greater);
+      block.reduce([&](int lane) -> std::uint32_t& { return state(warp, lane).greatest_key; }, 1, 32,
+                   [](std::uint32_t& a, std::uint32_t b) { a = greatest_of(a, b); });
       block.each_lane([&](int lane) {
         const Lane& own = state(warp, lane);
-        if (lane == 0) shared.greatest_key[warp] = greatest_of(own.greatest_key & 0xFFFFU, own.greatest_key >> 16);
+        if (lane == 0) shared.greatest_key[warp] = own.greatest_key;
         if (lane >= 4) return;
         ISOLOGIT_UNROLL
         for (int n = 0; n < NT; ++n) {

@@ -1,9 +1,9 @@
 // How the sums of attention end. Of a row with n keys, with weights e^s in units of 2^scale that sum up to W, no less
 // than 0.7. u = 2^-53:
 // - A score is a sum of at most kMostHead products and the product with the scale: within E = (dim + 34) u M of itself,
-//   M = scale |q|_1 max|k|, and with a softcap within 2^-48 of the cap (capped_near), whose slope is at most 1.
+//   M = scale |q| max|k|, and with a softcap within 2^-48 of the cap (capped_near), whose slope is at most 1.
 // - A weight is within E + 2^-50 of itself, or below 2^-1000 and left out.
-// - Sums are chains of at most n + 200 additions, those of splits and lanes among them.
+// - Sums are chains of at most n / 64 + 300 additions: 64 keys by themselves, then all of these, of lanes and splits.
 // So with delta the sum of these the numerator is within delta W max|v| of itself and the denominator within delta W,
 // and their quotient within 2 delta max|v|, the greatest |v| being that of the same element.
 // Rows that are not usual (NaN, infinities, scores past kMostScore) are open.
@@ -35,7 +35,8 @@ ISOLOGIT_DEVICE bool is_usual_sink(float sink) {
   return fabsf(sink) < static_cast<float>(kMostScore) || sink == minus_infinity();
 }
 
-// The greatest |element|, of which these are the bits without the sign; infinite or NaN if there is one that is.
+// The greatest |element|, of which these are the bits without the sign; infinite or NaN if there is one that is. Bits
+// of numbers with no sign are ordered as they are, NaN above all.
 ISOLOGIT_DEVICE double size_of(std::uint32_t bits, int type) {
   return static_cast<double>(type == kBf16 ? Bf16::value(bits) : F16::value(bits));
 }
@@ -50,14 +51,16 @@ ISOLOGIT_DEVICE RowEnd row_end(const AttentionRequest& p, double weight, double 
                                const Seen& seen, float sink) {
   const auto keys = static_cast<double>(seen.end - seen.begin);
   const auto cap = static_cast<double>(p.softcap);
-  const double most = 1.01 * static_cast<double>(p.scale) * q_length * size_of(greatest_key, p.q.type);
+  // Of an f32 sum of kMostHead squares, each of which loses 2^-24 of itself and the sum, or 2^-150.
+  const double key_length = sqrt(static_cast<double>(bit_cast<float>(greatest_key)) + kMostHead * 0x1p-149);
+  const double most = 1.01 * static_cast<double>(p.scale) * q_length * key_length;
   const bool is_usual = (cap != 0 ? cap : most) < kMostScore && most < 0x1p500 && is_usual_sink(sink);
   const double of_score = (p.dim + 34) * 0x1.02p-53 * most + cap * 0x1p-48;
   RowEnd end;
   end.inverse = weight == 0 ? 0.0 : 1.0 / weight;
   end.delta = !is_usual   ? bit_cast<double>(std::uint64_t{0x7FF0000000000000U})
               : keys == 0 ? 0.0
-                          : of_score + 0x1p-50 + (keys + 200) * 0x1.02p-53 + keys * 0x1p-900;
+                          : of_score + 0x1p-50 + (keys * 0x1p-6 + 300) * 0x1.02p-53 + keys * 0x1p-900;
   return end;
 }
 

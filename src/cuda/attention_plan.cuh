@@ -52,8 +52,8 @@ void launch_attention(Launcher& launcher, const AttentionRequest& r) {
   } else {
     has_long_heads(r) ? launch_attend<F16, 256>(launcher, r, blocks) : launch_attend<F16, 128>(launcher, r, blocks);
   }
-  using Four = typename Launcher::template Block<4>;
-  launcher.template launch<SettleAttention<Four>>(static_cast<int>(r.tokens * r.kv_heads), 1, r);
+  using Eight = typename Launcher::template Block<8>;
+  launcher.template launch<SettleAttention<Eight>>(static_cast<int>(r.tokens * r.kv_heads), 1, r);
 }
 
 }  // namespace isologit::detail::cuda
