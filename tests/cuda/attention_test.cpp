@@ -256,30 +256,76 @@ TEST(CudaAttention, ScoresThatCancel) {
   EXPECT_EQ(check(p, o, "scores that cancel"), 0U);
 }
 
-// Values that cancel, but for what another key adds.
+// Products that cancel in three steps, of which pairs drop the last: a score is known to some 2^-51, or to some 2^29,
+// and what it decides is left open.
+TEST(CudaAttention, ScoresThatPairsDoNotKnow) {
+  for (const float scale : {0x1p-80F, 1.0F}) {
+    Problem p = of_two_keys(DType::bf16);
+    p.scale = scale;
+    Random random(23);
+    Operands o{Laid(p.dtype, 1, p.heads, p.dim), Laid(p.dtype, 2, p.heads, p.dim), Laid(p.dtype, 2, p.heads, 1)};
+    for (std::int64_t h = 0; h < p.heads; ++h) {
+      for (std::int64_t d = 0; d < p.dim; ++d) {
+        const bool is_great = d == 0 || d == 31;
+        o.q.set(0, h, d, is_great ? 0x1p60 : 1);
+        for (std::int64_t j = 0; j < 2; ++j) {
+          const double small = static_cast<double>(random.between(-255, 255)) * 0x1p5;
+          const double size = is_great ? 0x1p60 : 0x1p66;
+          o.k.set(j, h, d, d < 2 ? size : d > 29 ? -size : small);
+        }
+      }
+      o.v.set(0, h, 0, 1);  // which with the other has a boundary as its mean
+      o.v.set(1, h, 0, h % 2 == 0 ? 1 + 0x1p-7 : -0.25 * (1 + 0x1p-7));
+    }
+    check(p, o, "scores that pairs do not know");
+  }
+}
+
+// A weight of 2^-41 whose value is 2^34.
+TEST(CudaAttention, SmallWeightsOfGreatValues) {
+  Problem p = of_two_keys(DType::bf16);
+  Random random(24);
+  Operands o = random_operands(p, Family::normal, 25);
+  for (std::int64_t h = 0; h < p.heads; ++h) {
+    for (std::int64_t d = 0; d < p.dim; ++d) {
+      o.q.set(0, h, d, d == 0 ? 1 : 0);
+      o.k.set(0, h, d, 0);
+      o.k.set(1, h, d, -28.5);
+    }
+    o.v.set(0, h, 0, 1 + random.uniform());
+    o.v.set(1, h, 0, std::ldexp(1 + random.uniform(), 34));
+  }
+  EXPECT_EQ(check(p, o, "great values"), 0U);
+}
+
+// Values that cancel, but for what other keys add, in another split or not.
 TEST(CudaAttention, ValuesThatCancel) {
   for (const DType dtype : kTypes) {
-    Problem p;
-    p.dtype = dtype;
-    p.heads = p.kv_heads = 2;
-    p.value_dim = 24;
-    p.queries = {2};
-    p.keys = {41};
-    Operands o = random_operands(p, Family::normal, 6);
-    for (std::int64_t j = 0; j < 40; j += 2) {
+    for (const int splits : {1, 2}) {
+      Problem p;
+      p.dtype = dtype;
+      p.heads = p.kv_heads = 2;
+      p.value_dim = 24;
+      p.queries = {2};
+      p.keys = {splits == 1 ? 41 : 70};
+      p.splits = splits;
+      Operands o = random_operands(p, Family::normal, 6);
+      const std::int64_t cancelled = splits == 1 ? 40 : 64;
       for (std::int64_t h = 0; h < 2; ++h) {
-        for (std::int64_t d = 0; d < p.dim; ++d) o.k.set(j + 1, h, d, o.k.at(j, h, d));
-        for (std::int64_t d = 0; d < p.value_dim; ++d) o.v.set(j + 1, h, d, -o.v.at(j, h, d));
+        for (std::int64_t j = 0; j < cancelled; j += 2) {
+          for (std::int64_t d = 0; d < p.dim; ++d) o.k.set(j + 1, h, d, o.k.at(j, h, d));
+          for (std::int64_t d = 0; d < p.value_dim; ++d) o.v.set(j + 1, h, d, -o.v.at(j, h, d));
+        }
+        for (std::int64_t j = cancelled; j < p.keys[0]; ++j) {
+          for (std::int64_t d = 0; d < p.value_dim; ++d) {
+            const int power = dtype == DType::bf16 ? -static_cast<int>(2 * d) : -12;
+            o.v.set(j, h, d, std::ldexp(1 + static_cast<double>(d) / 128, power));
+          }
+        }
       }
+      p.causal = false;
+      EXPECT_EQ(check(p, o, "cancelled"), 0U);
     }
-    for (std::int64_t h = 0; h < 2; ++h) {
-      for (std::int64_t d = 0; d < p.value_dim; ++d) {
-        o.v.set(40, h, d,
-                std::ldexp(1 + static_cast<double>(d) / 128, dtype == DType::bf16 ? -static_cast<int>(2 * d) : -12));
-      }
-    }
-    p.causal = false;
-    EXPECT_EQ(check(p, o, "cancelled"), 0U);
   }
 }
 

@@ -71,8 +71,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
 
 
 # Of the next five: y is new, of x's shape and contiguous, numbers are those of f32. They return False where the library
-# is not there, does not take this, or leaves a result open, which it tells of rotary embeddings, attention and gates that
-# may.
+# is not there, does not take this, or leaves a result open, which it tells of rotary embeddings, attention and those
+# gates that may.
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, y: Tensor) -> bool:
