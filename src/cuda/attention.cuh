@@ -12,7 +12,7 @@
 // 128 (causal, 34 GFLOP in whole tiles 36); beside each product of 256 elements, 64 cycles of a quarter of a processor,
 // lie 4 to 6 cycles of other f64 for exponentials and some 50 of 32-bit operations for each 4 products. Decode: the
 // bytes of keys and values, 16 MiB and 6 us for 8 kv heads of 128 and 4096 keys, a tile of 64 keys at a time 1 us, and
-// two more launches. Two blocks a processor, by registers (up to 216 on sm_90) and 71 or 95 KiB of shared memory.
+// two more launches. Two blocks a processor, by registers (up to 216 on sm_90) and 74 or 96 KiB of shared memory.
 // Of normal data f64 leaves open one result in 2^24 (4096 keys that weigh alike) to 2^28. Measured: not yet.
 #pragma once
 
@@ -35,6 +35,7 @@ struct Attend : AttentionTile<BlockType, E, DIM> {
   using typename Tile::Shared;
   static constexpr int kBlocksPerProcessor = 2;
   static constexpr int MT = DIM / 16 / Block::kWarps;
+  static_assert(sizeof(Shared) <= 99 * 1024, "the least that a block of any device may have");
 
   struct Lane {
     double sums[MT][NT][4];
