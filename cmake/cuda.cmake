@@ -21,7 +21,7 @@ list(APPEND cuda_targets -gencode=arch=compute_${cuda_last},code=compute_${cuda_
 set(cuda_options -std=c++20 -O3 -fmad=false -Xptxas -v -Xcompiler=-fPIC,-fvisibility=hidden,-Wall
   -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/include ${cuda_targets})
 
-set(cuda_sources backward.cu capi.cu check_forward.cpp check_request.cpp forward.cu given.cu logits_bf16.cu
+set(cuda_sources attention.cu backward.cu capi.cu check_forward.cpp check_request.cpp forward.cu given.cu logits_bf16.cu
   logits_f16.cu logits_f32.cu sample.cu score.cu)
 file(GLOB cuda_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cuh ${PROJECT_SOURCE_DIR}/src/cuda/*.hpp)
 set(cuda_dir ${CMAKE_BINARY_DIR}/cuda)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from gpu_inputs import BF16, matrix
 from torch import Tensor
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, linear, scaled_dot_product_attention
 
 VOCAB, DEPTH = 151936, 4096
 # The linears of a layer of an 8B model: depth, features.
@@ -228,4 +228,28 @@ def operators(library, say: Callable) -> list[dict]:
         }
         rows.append({"rows": count} | {name: replayed(work) for name, work in works.items()})
         say("row operators, ms", {k: round(v, 5) for k, v in rows[-1].items()})
+    return rows
+
+
+def attention(library, say: Callable) -> list[dict]:
+    """Of 32 heads of 128 and 8 kv heads, in bf16, in a CUDA graph: decode of sequences with so many keys, and prefill;
+    beside torch's own."""
+    rows = []
+    for sequences, queries, keys in ((1, 1, 4096), (8, 1, 4096), (64, 1, 4096), (1, 512, 512), (1, 2048, 2048)):
+        q = matrix(sequences * queries * 32, 128, 1, "cuda", BF16, "normal").view(-1, 32, 128)
+        k, v = (matrix(sequences * keys * 8, 128, i, "cuda", BF16, "normal").view(-1, 8, 128) for i in (2, 3))
+        starts = torch.arange(sequences + 1, device="cuda") * queries
+        counts = torch.full((sequences,), keys, device="cuda")
+        lists, numbers, y = (starts, counts, starts[:-1] * keys // queries, None), (128**-0.5, 0.0, True, 0), q.clone()
+        batched = [x.view(sequences, -1, x.shape[1], 128).transpose(1, 2) for x in (q, k, v)]
+        works = {
+            "exact": lambda q=q, k=k, v=v, i=lists, n=numbers, y=y: library.attention(q, k, v, i, None, n, y),
+            "torch bf16": lambda b=batched, causal=queries > 1: scaled_dot_product_attention(
+                *b, is_causal=causal, enable_gqa=True
+            ),
+        }
+        row = {"sequences": sequences, "queries": queries, "keys": keys}
+        rows.append(row | {name: replayed(work) for name, work in works.items()})
+        rows[-1]["ratio"] = rows[-1]["exact"] / rows[-1]["torch bf16"]
+        say("attention, ms", {k: round(v, 4) for k, v in rows[-1].items()})
     return rows

@@ -242,7 +242,7 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_given(const isologit_cuda_given_
 
 /* Operators of a forward pass: CONTRACT.md 10. Tensors are those of forward.h, with up to 2^20 elements a row and 2^31
  * - 1 rows, each 1024 elements beginning one being counted as a row; y is of the operand's type and shape, and may be
- * an operand itself in the same strides, but no other memory of one. They need no workspace. */
+ * an operand itself in the same strides, but no other memory of one. They need no workspace, but attention. */
 typedef struct isologit_cuda_rms_norm_request {
   size_t struct_size;
   int32_t device;
@@ -309,6 +309,45 @@ typedef struct isologit_cuda_rotary_request {
 
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_rotary(const isologit_cuda_rotary_request* request, char* message,
                                                        size_t message_size);
+
+/* Of bf16 and f16, q, keys and values of one type, heads of up to 256 elements; the members as in
+ * isologit_attention_request. The lists and the block table are in memory of the device. y may overlap no operand. */
+typedef struct isologit_cuda_attention_request {
+  size_t struct_size;
+  int32_t device;
+  void* stream;
+  isologit_tensor q;
+  isologit_tensor keys;
+  isologit_tensor values;
+  int64_t sequences;
+  const int64_t* query_starts;
+  const int64_t* key_counts;
+  const int64_t* first_keys;
+  const int32_t* block_table;
+  int64_t blocks_per_sequence;
+  int64_t block_size;
+  int64_t key_block_stride;
+  int64_t value_block_stride;
+  float scale;
+  float softcap;
+  int32_t not_causal;
+  int64_t window;
+  const float* sinks;
+  isologit_tensor_output y;
+  /* [2]: how many results the kernels could not prove, which are NaN (exact ties, and next to nothing else), and how
+   * many times a number of the lists or of the block table was met that is out of range. Where it is not 0 the results
+   * are of no use. */
+  uint32_t* status;
+  void* workspace; /* at a multiple of 16 */
+  size_t workspace_size;
+} isologit_cuda_attention_request;
+
+/* The bytes of workspace, which may be 0: at most 2^24. */
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_attention_workspace(const isologit_cuda_attention_request* request,
+                                                                    size_t* bytes, char* message, size_t message_size);
+
+ISOLOGIT_CUDA_API isologit_status isologit_cuda_attention(const isologit_cuda_attention_request* request, char* message,
+                                                          size_t message_size);
 
 /* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
  * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */

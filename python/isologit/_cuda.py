@@ -19,6 +19,7 @@ from torch import Tensor
 from ._cuda_forward import Operators
 from ._cuda_operands import adjacent, dtype_code, matrix, pointer, vector
 from ._cuda_structures import (
+    AttentionRequest,
     BackwardRequest,
     GateRequest,
     GivenRequest,
@@ -35,6 +36,7 @@ from ._cuda_structures import (
 _ERRORS: dict[int, type[Exception]] = {1: ValueError, 2: NotImplementedError, 5: torch.OutOfMemoryError}
 MOST_IDS, MOST_COLUMNS = 4096, 1 << 20  # of a row
 MOST_FEATURES = 65535 * 64  # rows of a weight
+MOST_HEAD = 256  # elements of a key or value
 PIECE = 1024  # elements of a row that count as a row, of which there may be 2^31 - 1
 OF_IDS = ("logprobs", "chosen_logits", "rank")
 SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
@@ -185,6 +187,8 @@ class Library(Operators):
             "isologit_cuda_residual": [POINTER(ResidualRequest), *text],
             "isologit_cuda_gate": [POINTER(GateRequest), *text],
             "isologit_cuda_rotary": [POINTER(RotaryRequest), *text],
+            "isologit_cuda_attention": [POINTER(AttentionRequest), *text],
+            "isologit_cuda_attention_workspace": [POINTER(AttentionRequest), POINTER(c_size_t), *text],
             "isologit_cuda_self_test": [c_int32, c_int32, *text],
         }.items():
             getattr(self._library, name).argtypes = arguments

@@ -167,3 +167,29 @@ class RotaryRequest(Structure):
         ("y", Output),
         ("status", c_void_p),
     ]
+
+
+class AttentionRequest(Structure):
+    _fields_ = [
+        *_CALL,
+        ("q", Tensor),
+        ("keys", Tensor),
+        ("values", Tensor),
+        ("sequences", c_int64),
+        ("query_starts", c_void_p),
+        ("key_counts", c_void_p),
+        ("first_keys", c_void_p),
+        ("block_table", c_void_p),
+        ("blocks_per_sequence", c_int64),
+        ("block_size", c_int64),
+        ("key_block_stride", c_int64),
+        ("value_block_stride", c_int64),
+        ("scale", c_float),
+        ("softcap", c_float),
+        ("not_causal", c_int32),
+        ("window", c_int64),
+        ("sinks", c_void_p),
+        ("y", Output),
+        ("status", c_void_p),
+        *_WORKSPACE,
+    ]

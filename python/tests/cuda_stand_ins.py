@@ -37,6 +37,9 @@ class Recorder:
     def rotary(self, *given):
         self.made, self.given = "rotary", given
 
+    def attention(self, *given):
+        self.made, self.given = "attention", given
+
     def sample(self, head, draws, **support):
         self.given, self.options = (head, draws), support
         return {}

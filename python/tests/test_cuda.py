@@ -12,7 +12,7 @@ import isologit.forward  # noqa: E402
 from isologit._torch import cuda  # noqa: E402
 from isologit.torch_backend import given  # noqa: E402
 from isologit.torch_backend import score as torch_backend_score  # noqa: E402
-from isologit.torch_backend.forward import gates, linears, norms, rotary  # noqa: E402
+from isologit.torch_backend.forward import attention, gates, linears, norms, rotary  # noqa: E402
 
 library = cuda_stand_ins.library
 
@@ -196,6 +196,73 @@ def test_rotary_embeddings_go_to_the_library(library):
     assert (places.shape, places.dtype, frequencies.shape) == ((6,), torch.int64, (3,))
 
 
+def attended(dtype=torch.bfloat16, **changed):
+    """What attention is given of 6 tokens of 4 heads, 9 keys of 2, without the last three arguments."""
+    usual = {
+        "q": torch.empty(6, 4, 8, device="cuda", dtype=dtype),
+        "keys": torch.empty(9, 2, 8, device="cuda", dtype=dtype),
+        "values": torch.empty(9, 2, 5, device="cuda", dtype=dtype),
+        "query_starts": torch.empty(3, dtype=torch.int64, device="cuda"),
+        "key_counts": torch.empty(2, dtype=torch.int32, device="cuda"),
+        "first_keys": None,
+        "block_table": None,
+        "sinks": torch.empty(4, device="cuda"),
+        "scale": 0.1,
+        "softcap": 30.0,
+        "causal": True,
+        "window": 7,
+    }
+    return list((usual | changed).values())
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_attention_goes_to_the_library(library, paged):
+    pages = {name: torch.empty(3, 16, 2, 8, device="cuda").bfloat16() for name in ("keys", "values")}
+    given = attended(**(pages | {"block_table": torch.empty(2, 2, device="cuda").int()} if paged else {}))
+    y = attention.attention(*given, *RUNNING)
+    q, keys, values, lists, sinks, numbers, to = library.given
+    assert (y.shape, to is y) == ((6, 4, values.shape[-1]), True)
+    assert q is given[0] and keys is given[1] and values is given[2] and sinks is given[7]
+    assert all(x is expected for x, expected in zip(lists, given[3:7], strict=True))
+    assert numbers == (pytest.approx(0.1), 30.0, True, 7) and numbers[0] != 0.1  # f32's
+
+
+def test_attention_that_the_library_does_not_make(library):
+    def makes(dtype=torch.bfloat16, **changed):
+        q, keys, values, *lists_and_numbers = attended(dtype, **changed)
+        y = torch.empty(*q.shape[:2], values.shape[-1], device=q.device, dtype=dtype)
+        lists, (sinks, *numbers) = lists_and_numbers[:4], lists_and_numbers[4:]
+        return cuda.attention(q, keys, values, tuple(lists), sinks, tuple(numbers), y)
+
+    def on_cuda(*shape, dtype=torch.bfloat16):
+        return torch.empty(*shape, device="cuda", dtype=dtype)
+
+    pages, table = {name: on_cuda(3, 16, 2, 8) for name in ("keys", "values")}, on_cuda(2, 2, dtype=torch.int32)
+    changes = [
+        {"q": torch.empty(6, 4, 8).bfloat16()},
+        {"q": on_cuda(0, 4, 8)},
+        {"q": on_cuda(6, 4, 7)},
+        {"q": on_cuda(6, 3, 8)},
+        {"q": on_cuda(6, 4, 257), "keys": on_cuda(9, 2, 257)},
+        {"values": on_cuda(9, 2, 257)},
+        {"values": on_cuda(9, 2, 0)},
+        {"values": on_cuda(8, 2, 5)},
+        {"keys": on_cuda(9, 2, 8, dtype=torch.float16)},
+        {"keys": on_cuda(1, 1, 8).expand(2**31, 1, 8), "values": on_cuda(1, 1, 8).expand(2**31, 1, 8)},
+        {"key_counts": on_cuda(0, dtype=torch.int64)},
+        {"scale": 0.0},
+        {"scale": float("inf")},
+        {"softcap": float("nan")},
+        {"softcap": -1.0},
+        {"window": -1},
+        pages | {"block_table": on_cuda(1, 1, dtype=torch.int32).expand(2, 2**28)},
+    ]
+    for change in changes:
+        assert not makes(**change), change
+    assert not makes(torch.float32) and not hasattr(library, "given")
+    assert makes() and makes(torch.float16) and makes(**pages, block_table=table)
+
+
 def test_operators_that_the_library_does_not_make(library):
     x, y = tensors()[0], tensors()[0]
     positions, frequencies = torch.empty(2, dtype=torch.int64, device="cuda"), torch.empty(3, device="cuda")
@@ -222,7 +289,9 @@ def test_operators_by_the_torch_backends_name_do_not_use_the_library(monkeypatch
         linears.residual: (x, x, None, 1.0),
         gates.gate: (x, x, "silu", 1.0, 1.0),
         rotary.rotary: (x, torch.arange(2), torch.ones(4), "halves", 1.0),
+        attention.attention: (x, x, x, torch.tensor([0, 2]), torch.tensor([2]), None, None, None, 1.0, 0.0, True, 0),
     }
+    monkeypatch.setattr(cuda, "_makes_attention", lambda *_: True)
     for operator, arguments in operators.items():
         assert operator(*arguments, 0, [], "torch").shape == x.shape and not hasattr(recorder, "given")
         operator(*arguments, *RUNNING)
@@ -236,13 +305,15 @@ def test_what_is_left_open_or_wrong_is_not_the_librarys(monkeypatch, status):
         def rotary(self, *_):
             return torch.tensor(status, dtype=torch.int32)
 
-        gate = rotary
+        gate = attention = rotary
 
     monkeypatch.setattr(cuda, "library", Library)
+    monkeypatch.setattr(cuda, "_makes_attention", lambda *_: True)
     monkeypatch.setattr(cuda, "_makes_rows", lambda x: True)
     x, made = torch.ones(2, 8), status == [0, 0]
     assert cuda.gate(x, None, "silu", 1.0, 1.0, torch.empty(2, 8)) == made
     assert cuda.rotary(x.view(2, 1, 8), torch.arange(2), torch.ones(4), "halves", 1.0, torch.empty(2, 1, 8)) == made
+    assert cuda.attention(x, x, x, (None,) * 4, None, (1.0, 0.0, True, 0), x) == made
 
 
 @pytest.mark.parametrize("output", ["log_softmax", "logprobs", "entropy", "lse"])

@@ -114,3 +114,54 @@ def test_which_gates_have_a_status(told):
         g = torch.ones(1, 1, 8, dtype=dtype)
         has = [native.gate(g, None, kind, 1.0, 1.0, g.clone()) is not None for kind in range(4)]
         assert has == [dtype == torch.float32, dtype == torch.float32, False, True]
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_what_the_library_is_told_of_attention(told, monkeypatch, paged):
+    native, calls = told
+    sizes = []
+    monkeypatch.setattr(native, "_workspace", lambda *of: sizes.append(of) or torch.empty(48, dtype=torch.uint8))
+    q, y = torch.ones(6, 4, 16).bfloat16()[:, :, :8], torch.empty(6, 4, 5).bfloat16()
+    keys, values = torch.ones(9, 2, 8).bfloat16(), torch.ones(9, 2, 5).bfloat16()
+    table, firsts = None, torch.tensor([1, 5])
+    if paged:
+        keys, values = torch.ones(3, 16, 2, 8).bfloat16(), torch.ones(3, 16, 2, 6).bfloat16()[..., :5]
+        table, firsts = torch.zeros(2, 2, dtype=torch.int32), None
+    starts, counts, sinks = torch.tensor([0, 2, 6]), torch.tensor([4, 4]), torch.ones(4)
+    status = native.attention(q, keys, values, (starts, counts, firsts, table), sinks, (0.5, 30.0, True, 7), y)
+    ((name, request),) = calls
+    assert name == "isologit_cuda_attention" and request.struct_size == ctypes.sizeof(request)
+    assert members(request.q) == [q.data_ptr(), 6, 4, 8, 64, 16, 0]
+    slots, k_strides, v_strides = (48, (16, 8), (12, 6)) if paged else (9, (16, 8), (10, 5))
+    assert members(request.keys) == [keys.data_ptr(), slots, 2, 8, *k_strides, 0]
+    assert members(request.values) == [values.data_ptr(), slots, 2, 5, *v_strides, 0]
+    assert (request.sequences, request.query_starts, request.key_counts) == (2, starts.data_ptr(), counts.data_ptr())
+    places = (None, table.data_ptr()) if paged else (firsts.data_ptr(), None)
+    assert (request.first_keys, request.block_table) == places
+    of_pages = (request.blocks_per_sequence, request.block_size, request.key_block_stride, request.value_block_stride)
+    assert of_pages == ((2, 16, 256, 192) if paged else (0, 0, 0, 0))
+    assert (request.scale, request.softcap, request.not_causal, request.window) == (0.5, 30.0, 0, 7)
+    assert (request.sinks, request.status) == (sinks.data_ptr(), status.data_ptr())
+    assert members(request.y) == [y.data_ptr(), 20, 5]
+    assert (request.workspace_size, sizes[0][0]) == (48, "attention") and request.workspace
+
+
+def test_first_keys_and_integers_of_attention(told, monkeypatch):
+    native, calls = told
+    monkeypatch.setattr(native, "_workspace", lambda *_: torch.empty(0, dtype=torch.uint8))
+    given = {}
+    make = native._make
+
+    def kept(of, y, **fields):
+        for name in ("query_starts", "key_counts", "first_keys"):
+            size = 3 if name == "query_starts" else 2
+            given[name] = list((ctypes.c_int64 * size).from_address(fields[name]))
+        make(of, y, **fields)
+
+    monkeypatch.setattr(native, "_make", kept)
+    x = torch.ones(6, 1, 8).half()
+    lists = torch.tensor([0, 1, 6], dtype=torch.int32), torch.tensor([2, 4], dtype=torch.int32), None, None
+    native.attention(x, x, x, lists, None, (1.0, 0.0, False, 0), torch.empty_like(x))
+    assert given == {"query_starts": [0, 1, 6], "key_counts": [2, 4], "first_keys": [0, 2]}
+    request = calls[0][1]
+    assert (request.not_causal, request.sinks, request.workspace, request.workspace_size) == (1, None, None, 0)

@@ -125,6 +125,8 @@ ISOLOGIT_DEVICE int highest_bit(std::uint32_t x) {
 #endif
 }
 
+ISOLOGIT_DEVICE float minus_infinity() { return bit_cast<float>(std::uint32_t{0xFF800000}); }
+
 // The one NaN that results may hold, and the NaN that marks a result as not settled yet: its bits suffice to tell it
 // in bf16 and f16 too (result.cuh).
 ISOLOGIT_DEVICE float quiet_nan() { return bit_cast<float>(std::uint32_t{0x7FC00000}); }

@@ -82,6 +82,7 @@ std::int64_t rows_of(const isologit_cuda_rms_norm_request& r) { return r.x.token
 std::int64_t rows_of(const isologit_cuda_residual_request& r) { return r.x.tokens; }
 std::int64_t rows_of(const isologit_cuda_gate_request& r) { return r.gate.tokens; }
 std::int64_t rows_of(const isologit_cuda_rotary_request& r) { return r.x.tokens; }
+std::int64_t rows_of(const isologit_cuda_attention_request& r) { return r.q.tokens; }
 
 // Has `launch` put the kernels of a request on its stream.
 template <class Request>
@@ -182,6 +183,19 @@ isologit_status isologit_cuda_gate(const isologit_cuda_gate_request* request, ch
 
 isologit_status isologit_cuda_rotary(const isologit_cuda_rotary_request* request, char* message, size_t message_size) {
   return call(request, cuda::launch_rotary, "launching the kernel of rotary", {message, message_size});
+}
+
+isologit_status isologit_cuda_attention_workspace(const isologit_cuda_attention_request* request, size_t* bytes,
+                                                  char* message, size_t message_size) {
+  std::string wrong = check_size(request);
+  if (wrong.empty()) wrong = cuda::check_attention(*request);
+  const auto need = [&] { return cuda::attention_plan(cuda::kernels_request(*request)).bytes; };
+  return tell_bytes(wrong, need, bytes, {message, message_size});
+}
+
+isologit_status isologit_cuda_attention(const isologit_cuda_attention_request* request, char* message,
+                                        size_t message_size) {
+  return call(request, cuda::launch_attention, "launching the kernels of attention", {message, message_size});
 }
 
 isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message, size_t message_size) {

@@ -66,19 +66,6 @@ std::string check_operands(const Request& request) {
   return check_bias(request.bias, request.weight.rows);
 }
 
-template <class Request>
-std::string check_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
-  if (auto wrong = check_address("workspace", r.workspace, 16); !wrong.empty()) return wrong;
-  if (r.workspace_size >= static_cast<std::size_t>(need)) return {};
-  return "workspace_size is " + std::to_string(r.workspace_size) + "; " + said_by + " says " + number(need);
-}
-
-template <class Request>
-std::string check_status_and_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
-  if (auto wrong = check_address("status", r.status, 4); !wrong.empty()) return wrong;
-  return check_workspace(r, need, said_by);
-}
-
 // A number for all rows or one a row, of so many bytes; `name` is what its count is called after.
 std::string check_per_row(const std::string& name, const std::string& plural, const void* data, std::int64_t count,
                           std::int64_t rows, bool needed, std::int64_t bytes) {

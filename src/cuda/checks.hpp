@@ -25,4 +25,17 @@ inline std::string check_address(const std::string& name, const void* data, std:
   return name + " does not lie at a multiple of " + number(multiple) + " bytes, as a GPU needs it";
 }
 
+template <class Request>
+std::string check_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
+  if (auto wrong = check_address("workspace", r.workspace, 16); !wrong.empty()) return wrong;
+  if (r.workspace_size >= static_cast<std::size_t>(need)) return {};
+  return "workspace_size is " + std::to_string(r.workspace_size) + "; " + said_by + " says " + number(need);
+}
+
+template <class Request>
+std::string check_status_and_workspace(const Request& r, std::int64_t need, const std::string& said_by) {
+  if (auto wrong = check_address("status", r.status, 4); !wrong.empty()) return wrong;
+  return check_workspace(r, need, said_by);
+}
+
 }  // namespace isologit::detail::cuda

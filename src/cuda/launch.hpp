@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/attention_plan.cuh"
 #include "cuda/backward.cuh"
 #include "cuda/gate.cuh"
 #include "cuda/given.cuh"
@@ -35,5 +36,6 @@ cudaError_t launch_rms_norm(const RmsNormRequest& request, cudaStream_t stream);
 cudaError_t launch_residual(const ResidualRequest& request, cudaStream_t stream);
 cudaError_t launch_gate(const GateRequest& request, cudaStream_t stream);
 cudaError_t launch_rotary(const RotaryRequest& request, cudaStream_t stream);
+cudaError_t launch_attention(const AttentionRequest& request, cudaStream_t stream);
 
 }  // namespace isologit::detail::cuda

@@ -26,7 +26,6 @@ struct Greatest {
   float top;
   int id, nan_id;
 };
-ISOLOGIT_DEVICE float minus_infinity() { return bit_cast<float>(std::uint32_t{0xFF800000}); }
 ISOLOGIT_DEVICE bool is_finite(float x) { return (bit_cast<std::uint32_t>(x) & 0x7F800000U) != 0x7F800000U; }
 ISOLOGIT_DEVICE int lesser(int a, int b) { return a < b ? a : b; }
 

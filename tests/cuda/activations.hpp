@@ -18,16 +18,18 @@ using test::families;
 using test::Family;
 using test::format_of;
 
-// [tokens, heads, dim] with gaps between heads and tokens that hold NaN, its elements at multiples of their size alone.
+// [tokens, heads, dim] with gaps between heads and tokens that hold NaN, its elements at multiples of their size alone
+// or, where that is asked for, beginning at a multiple of 16.
 class Laid {
  public:
-  Laid(DType type, std::int64_t tokens, std::int64_t heads, std::int64_t dim, std::int64_t gap = 0)
-      : type_(type), tokens_(tokens), heads_(heads), dim_(dim), head_stride_(dim + gap) {
+  Laid(DType type, std::int64_t tokens, std::int64_t heads, std::int64_t dim, std::int64_t gap = 0,
+       bool aligned = false)
+      : type_(type), tokens_(tokens), heads_(heads), dim_(dim), head_stride_(dim + gap), aligned_(aligned) {
     bytes_.resize(static_cast<std::size_t>(tokens * token_stride() + 1) * dtype_size(type) + 16, 0xFF);
   }
   static Laid random(oracle::Random& random, Family family, DType type, std::int64_t tokens, std::int64_t heads,
-                     std::int64_t dim, std::int64_t gap = 0) {
-    Laid made(type, tokens, heads, dim, gap);
+                     std::int64_t dim, std::int64_t gap = 0, bool aligned = false) {
+    Laid made(type, tokens, heads, dim, gap, aligned);
     for (std::int64_t t = 0; t < tokens; ++t) {
       for (std::int64_t h = 0; h < heads; ++h) {
         // Of specials, most rows have none.
@@ -79,8 +81,7 @@ class Laid {
   bool operator==(const Laid& other) const { return bytes_ == other.bytes_; }
 
  private:
-  // One element past a multiple of 16.
-  const std::uint8_t* first() const { return bytes_.data() + dtype_size(type_); }
+  const std::uint8_t* first() const { return bytes_.data() + (aligned_ ? 0 : dtype_size(type_)); }
   std::int64_t token_stride() const { return heads_ * head_stride_ + (head_stride_ - dim_); }
   double at_place(std::int64_t at) const { return oracle::decode(type_, first(), static_cast<std::size_t>(at)); }
   std::int64_t place(std::int64_t t, std::int64_t h, std::int64_t d) const {
@@ -89,6 +90,7 @@ class Laid {
 
   DType type_;
   std::int64_t tokens_, heads_, dim_, head_stride_;
+  bool aligned_;
   std::vector<std::uint8_t> bytes_;
 };
 

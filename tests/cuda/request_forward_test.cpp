@@ -127,5 +127,109 @@ TEST(CudaForwardRequest, MistakesInRotary) {
             });
 }
 
+isologit_cuda_attention_request attention_request() {
+  isologit_cuda_attention_request good = {};
+  good.q = {memory, 5, 6, 8, 48, 8, ISOLOGIT_BF16};
+  good.keys = good.values = {memory, 9, 2, 8, 16, 8, ISOLOGIT_BF16};
+  good.sequences = 2;
+  good.query_starts = good.key_counts = good.first_keys = reinterpret_cast<const std::int64_t*>(memory);
+  good.scale = 1;
+  good.y = {memory, 48, 8};
+  good.status = reinterpret_cast<std::uint32_t*>(memory);
+  return good;
+}
+
+TEST(CudaForwardRequest, MistakesInAttention) {
+  const isologit_cuda_attention_request good = attention_request();
+  const auto in_blocks = [](auto& r) {
+    r.block_table = reinterpret_cast<const std::int32_t*>(memory);
+    r.blocks_per_sequence = 3;
+    r.block_size = 2;
+  };
+  expect_named<isologit_cuda_attention_request>(
+      good,
+      {
+          {"q.dtype is ISOLOGIT_F32", [](auto& r) { r.q.dtype = ISOLOGIT_F32; }},
+          {"q.dtype is 4", [](auto& r) { r.q.dtype = 4; }},
+          {"keys and values are of dtypes 0 and 1, but q is of 0", [](auto& r) { r.values.dtype = ISOLOGIT_F16; }},
+          {"keys and values are of dtypes 1 and 0", [](auto& r) { r.keys.dtype = ISOLOGIT_F16; }},
+          {"q, keys and values are [5, 6, 8], [9, 2, 7] and [9, 2, 8]", [](auto& r) { r.keys.dim = 7; }},
+          {"q, keys and values are [5, 6, 8], [9, 2, 8] and [8, 2, 8]", [](auto& r) { r.values.tokens = 8; }},
+          {"q, keys and values are [5, 6, 8], [9, 2, 8] and [9, 1, 8]", [](auto& r) { r.values.heads = 1; }},
+          {"q, keys and values are [5, 6, 8], [9, 4, 8]", [](auto& r) { r.keys.heads = r.values.heads = 4; }},
+          {"keys and values are of 8 and 257 elements", [](auto& r) { r.values.dim = 257; }},
+          {"keys and values are of 257 and 8 elements", [](auto& r) { r.q.dim = r.keys.dim = 257; }},
+          {"sequences is 0, of 5 tokens", [](auto& r) { r.sequences = 0; }},
+          {"sequences is 536870912", [](auto& r) { r.sequences = 536870912; }},
+          {"keys is [2147483648, 1, 8]; the CUDA kernels take at most 2147483647",
+           [](auto& r) {
+             r.keys.heads = r.values.heads = 0;
+             r.q.heads = 1;
+             r.keys.tokens = r.values.tokens = std::int64_t{1} << 31;
+           }},
+          {"scale is 0", [](auto& r) { r.scale = 0; }},
+          {"scale is inf", [](auto& r) { r.scale = std::numeric_limits<float>::infinity(); }},
+          {"softcap is -1", [](auto& r) { r.softcap = -1; }},
+          {"softcap is nan", [](auto& r) { r.softcap = std::numeric_limits<float>::quiet_NaN(); }},
+          {"window is -1", [](auto& r) { r.window = -1; }},
+          {"query_starts is NULL", [](auto& r) { r.query_starts = nullptr; }},
+          {"key_counts is NULL", [](auto& r) { r.key_counts = nullptr; }},
+          {"first_keys is NULL", [](auto& r) { r.first_keys = nullptr; }},
+          {"sinks does not lie", [](auto& r) { r.sinks = reinterpret_cast<const float*>(memory + 2); }},
+          {"y.data is NULL", [](auto& r) { r.y.data = nullptr; }},
+          {"status is NULL", [](auto& r) { r.status = nullptr; }},
+          {"a sequence has 3 blocks of 0",
+           [&](auto& r) {
+             in_blocks(r);
+             r.block_size = 0;
+           }},
+          {"a sequence has 1073741824 blocks of 2",
+           [&](auto& r) {
+             in_blocks(r);
+             r.blocks_per_sequence = std::int64_t{1} << 30;
+           }},
+      });
+  isologit_cuda_attention_request paged = good;
+  in_blocks(paged);
+  paged.first_keys = nullptr;
+  EXPECT_EQ(check_request(paged), "");
+  paged = good;
+  paged.q.tokens = 0;
+  paged.query_starts = nullptr;
+  paged.status = nullptr;
+  EXPECT_EQ(check_request(paged), "");
+}
+
+// Of few rows and many keys the keys are split, and what splits leave takes a workspace.
+TEST(CudaForwardRequest, WorkspaceOfAttention) {
+  isologit_cuda_attention_request long_cache = attention_request();
+  long_cache.keys.tokens = long_cache.values.tokens = 4096;
+  long_cache.q.tokens = 1;
+  EXPECT_EQ(check_request(long_cache), "workspace is NULL");
+  const AttentionPlan plan = attention_plan(kernels_request(long_cache));
+  EXPECT_EQ(plan.splits, 32);
+  long_cache.workspace = memory;
+  long_cache.workspace_size = static_cast<std::size_t>(plan.bytes) - 1;
+  EXPECT_EQ(check_request(long_cache), "workspace_size is " + std::to_string(plan.bytes - 1) +
+                                           "; isologit_cuda_attention_workspace says " + std::to_string(plan.bytes));
+  ++long_cache.workspace_size;
+  EXPECT_EQ(check_request(long_cache), "");
+  for (const std::int64_t tokens : {1, 7, 100, 3000, 100000}) {
+    for (const std::int64_t dim : {8, 256}) {
+      for (const std::int64_t window : {0, 200}) {
+        isologit_cuda_attention_request request = long_cache;
+        request.q.tokens = tokens;
+        request.q.dim = request.keys.dim = dim;
+        request.keys.tokens = request.values.tokens = 1000000;
+        request.window = window;
+        const AttentionPlan own = attention_plan(kernels_request(request));
+        EXPECT_LE(own.bytes, 1 << 24);
+        EXPECT_TRUE(own.splits == 1 || own.blocks * own.splits <= kManyBlocks);
+        EXPECT_TRUE(window == 0 || own.splits == 1);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace isologit::detail::cuda

@@ -70,8 +70,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> bool:
     return True
 
 
-# Of the next four: y is new, of x's shape and contiguous, numbers are those of f32. They return False where the library
-# is not there, does not take this, or leaves a result open, which it tells of rotary embeddings and of gates that may.
+# Of the next five: y is new, of x's shape and contiguous, numbers are those of f32. They return False where the library
+# is not there, does not take this, or leaves a result open, which it tells of rotary embeddings, attention and those
+# gates that may.
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float, one_plus_weight: bool, y: Tensor) -> bool:
@@ -104,6 +105,41 @@ def rotary(x: Tensor, positions: Tensor, frequencies: Tensor, layout: str, facto
     heads, places = calls.heads_of(x), positions.to(torch.int64).reshape(-1)
     layout_code = calls.LAYOUTS.index(layout)
     return _proven(library().rotary(heads, places, frequencies, layout_code, factor, y.view(heads.shape)))
+
+
+def attention(
+    q: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lists: tuple[Tensor, Tensor, Tensor | None, Tensor | None],
+    sinks: Tensor | None,
+    numbers: tuple[float, float, bool, int],
+    y: Tensor,
+) -> bool:
+    """Of arguments as Library.attention has them."""
+    scale, softcap, _, window = numbers
+    if not (0 < scale < math.inf and 0 <= softcap < math.inf and window >= 0):
+        return False
+    if not _makes_attention(q, keys, values, lists):
+        return False
+    return _proven(library().attention(q, keys, values, lists, sinks, numbers, y))
+
+
+_MOST = 2**31 - 1
+
+
+def _makes_attention(q: Tensor, keys: Tensor, values: Tensor, lists: tuple[Tensor | None, ...]) -> bool:
+    """Whether the library is there and takes these shapes."""
+    if not _makes_rows(q) or q.dtype == torch.float32 or not q.dtype == keys.dtype == values.dtype:
+        return False
+    heads, sequences, table = keys.shape[-2], len(lists[1]), lists[3]
+    same = keys.shape[:-1] == values.shape[:-1] and keys.shape[-1] == q.shape[-1] and heads > 0
+    if not same or q.shape[1] % heads or 0 in (keys.shape[-1], values.shape[-1]):
+        return False
+    if max(keys.shape[-1], values.shape[-1]) > _cuda.MOST_HEAD or math.prod(keys.shape[:-1]) > _MOST:
+        return False
+    slots = 0 if table is None else table.shape[1] * keys.shape[1]
+    return 0 < sequences <= _MOST // 2 // heads and slots <= _MOST and (table is None or keys.shape[1] > 0)
 
 
 def _makes_rows(x: Tensor) -> bool:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from isologit import _forward_calls as calls
+from isologit import _native
+from isologit._torch import cuda
 from isologit.torch_backend import limits
 from isologit.torch_backend.forward import rows, sequences
 from isologit.torch_backend.forward.rows import UNIT
@@ -75,10 +77,14 @@ def attention(
     *running: Any,
 ) -> Tensor:
     rows.check(q, running)
+    y = q.new_empty((*q.shape[:2], values.shape[-1]))
+    if running[-1] != _native.TORCH:
+        lists, numbers = (query_starts, key_counts, first_keys, block_table), (rows.f32(scale), rows.f32(softcap))
+        if cuda.attention(q, keys, values, lists, sinks, (*numbers, causal, window), y):
+            return y
     table = None if block_table is None else block_table.cpu()
     firsts = first_keys if table is None else torch.arange(len(key_counts))
     check(q, keys, values, (query_starts, key_counts, first_keys, table), sinks, (scale, softcap, causal, window))
-    y = q.new_empty((*q.shape[:2], values.shape[-1]))
     if y.numel() == 0:
         return y
     listed = sequences.of(query_starts, key_counts, firsts, causal, window)
