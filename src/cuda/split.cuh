@@ -3,20 +3,23 @@
 // A block owns 16 MT weight rows and all (up to 8 NT) hidden rows; warp w takes the steps w, w + kWarps, ... of the
 // depth, so that a block reads whole stretches of its weight rows together and weights of few rows still fill the
 // device. The hidden rows, at most 32 of them, stay in the caches, in bf16 and f16 as they are; the weight passes by
-// the first-level cache. Each warp loads one step ahead of both. Predicted: the read of the weight, for up to 16 rows:
-// 0.29 ms at V=151936, H=4096, bf16; then the rate of f64 products: 0.6 ms for 32 rows. Measured (H200, 2026-11-26):
-// 0.40 ms for 1 to 8 rows, 0.58 for 16, 0.88 for 32. Not profiled; what the trials say: every block reads all hidden
-// words from the caches, and the fewer blocks, the faster. With 16 weight rows a block the words of 8 hidden rows are
-// as many bytes as the weight (0.44 ms at best), with 64 a quarter (0.40); for 16 and 32 rows 32 weight rows were best,
-// and the words are as many bytes as the weight, and twice as many. More steps ahead, 8 warps, and the hidden rows by
-// way of shared memory (Staged) were slower. Small weights, of fewer than 16384 rows, are few blocks, which all run at
-// once: two a processor for 4096 rows. With 4 warps these have 8 KB of the weight under way on a processor, and it
-// takes 18 to keep the memory busy (132 processors, 3.3 TB/s, 0.7 us); so they have 8 warps. And while Prepare ran and
-// launches began, some 8 of 27 us for 4096 rows of H=4096, the memory stood still; so the first blocks begin beside
-// Prepare and fetch what they read first. Predicted: 14 us there, and linears of an 8B layer 1.2 times torch's
-// for 1.75. Not measured. The measurements are of hidden rows in words of 32 bits. Those of 16 are half the bytes, for
-// two or three instructions an element: 16 rows read 1.9 GB from the caches for 2.5. Predicted: 0.45 to 0.5 ms for 16
-// rows, 0.7 for 32, where the products take 0.6.
+// the first-level cache. Each warp loads one step ahead of both.
+//
+// Predicted: the read of the weight, for up to 16 rows: 0.29 ms at V=151936, H=4096, bf16; then the rate of f64
+// products: 0.6 ms for 32 rows. Measured (H200, 2026-11-26), with hidden rows in words of 32 bits: 0.40 ms for 1 to 8
+// rows, 0.58 for 16, 0.88 for 32. Not profiled; what the trials say: every block reads all hidden words from the
+// caches, and the fewer blocks, the faster. With 16 weight rows a block the words of 8 hidden rows are as many bytes as
+// the weight (0.44 ms at best), with 64 a quarter (0.40); for 16 and 32 rows 32 weight rows were best, and the words
+// are as many bytes as the weight, and twice as many. More steps ahead, 8 warps, and the hidden rows by way of shared
+// memory (Staged) were slower.
+//
+// Not measured, since then: hidden rows of 16 bits are half the bytes, for two or three instructions an element; 16
+// rows read 1.9 GB from the caches for 2.5. Predicted: 0.45 to 0.5 ms for 16 rows, 0.7 for 32, where the products take
+// 0.6. Small weights, of fewer than 16384 rows, are few blocks, which all run at once: two a processor for 4096 rows.
+// With 4 warps these have 8 KB of the weight under way on a processor, and it takes 18 to keep the memory busy (132
+// processors, 3.3 TB/s, 0.7 us); so they have 8. And while Prepare ran and launches began, some 8 of 27 us for 4096
+// rows of H=4096, the memory stood still; so the first blocks begin beside Prepare and fetch what they read first.
+// Predicted: 14 us there, and linears of an 8B layer 1.2 times torch's for 1.75.
 #pragma once
 
 #include "cuda/product.cuh"
