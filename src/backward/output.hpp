@@ -34,6 +34,16 @@ class Output {
     exact::store_element(at, output_.dtype, value);
   }
 
+  // Fetches the lines of `count` elements that are stored soon; they may lie past the buffer.
+  void fetch(std::int64_t row, std::int64_t column, std::int64_t count) const {
+    const auto size = static_cast<std::int64_t>(dtype_size(output_.dtype));
+    const auto first = reinterpret_cast<std::uintptr_t>(output_.data) +
+                       static_cast<std::uintptr_t>((row * output_.row_stride + column) * size);
+    for (std::int64_t byte = 0; byte < count * size; byte += 64) {
+      __builtin_prefetch(reinterpret_cast<const char*>(first + static_cast<std::uintptr_t>(byte)), 1);
+    }
+  }
+
   // Stores before + sums[i], rounded, as elements column + i.
   void store_row(const kernels::BackwardLoops& kernels, std::int64_t row, std::int64_t column, const double* sums,
                  std::int64_t count) const {

@@ -84,7 +84,7 @@ struct Doubles {
   static constexpr std::int64_t kWidth = 8;
   static constexpr std::int64_t kGroup = 16;
   static constexpr std::size_t kHiddenRows = 6;
-  static constexpr std::int64_t kFewRows = 12;
+  static constexpr std::int64_t kFewRows = 9;
   static constexpr std::int64_t kRowsInTurn = 2;
   static constexpr std::size_t kWeightRows = 2;
   static V zero() { return _mm512_setzero_pd(); }

@@ -30,10 +30,15 @@
 // Both in ns for an element of the weight, H=4096, avx512 second: 8 rows 0.49 and 0.39, 10 rows 0.54 and 0.48, 12 rows
 // 0.56 and 0.61, 16 rows 0.61 and 0.79; in a calmer hour 16 rows 0.56 and 0.64, 64 rows 1.5 and 2.3, 256 rows 5.2 and
 // 8.4. H=1024: 10 rows 0.58 and 0.58, 12 rows 0.60 and 0.67, 64 rows 1.7 and 2.2, 256 rows 6.1 and 8.7. Since elements
-// outside are multiplied from digits 64 rows of H=4096 take 0.9 of that, 16 rows the same. On a Zen 4 bare loops of
-// VPDPBUSD, VDPBF16PS and multiply-adds of f64 and f32 all take a cycle an instruction (llvm-mca 16 has two for the
-// latter, three for VDPBF16PS; 14 knows no Zen 4): 48 cycles for the loop of 48 products in 66 instructions here, 24
-// for those of 24 in 38 of avx512, avx512_fast and avx512_bf16_fast.
+// outside are multiplied from digits 64 rows of H=4096 take 0.9 of that, 16 rows the same. Since avx512 takes ten
+// rows and more by panels, in turns: 12 rows 0.52 and 0.48, 14 rows 0.54 and 0.54, 16 rows 0.56 and 0.59; H=1024 12
+// rows 0.58 and 0.54, 14 rows 0.62 and 0.60, 16 rows 0.64 and 0.63.
+//
+// The loop of four hidden rows is 16 products in 30 instructions, 10 of them loads, for 256 multiply-adds. By llvm-mca
+// 14 it takes an Ice Lake 9.1 cycles, 8 by the ports of the products, 0 and 5. On a Zen 4 bare loops of VPDPBUSD,
+// VDPBF16PS and multiply-adds of f64 and f32 all take a cycle an instruction (llvm-mca 16 has two, and three for
+// VDPBF16PS; 14 knows no Zen 4): 16 cycles for this loop, bound by the two ports that make a product of 512 bits
+// together, where loads take 10 and decoding 5; 24 for those of 24 in 38 of avx512, avx512_fast and avx512_bf16_fast.
 //
 // Processors with AVX-VNNI and no AVX-512 could do the same, eight multiply-adds an instruction where f64 has four; but
 // rows are taken apart by AVX-512 (kernels/digits.hpp), so that would be a kernel of its own, which there is not.
