@@ -12,7 +12,7 @@ namespace isologit::detail::cuda {
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::Block::kThreads, Kernel::kBlocksPerProcessor)
     enter(const __grid_constant__ typename Kernel::Args args) {
-  extern __shared__ Sixteen shared[];
+  extern __shared__ __align__(1024) Sixteen shared[];  // as swizzled rows must lie (wgmma.cuh)
 #if __CUDA_ARCH__ >= 900
   if constexpr (LetsNextBegin<Kernel>) asm volatile("griddepcontrol.launch_dependents;");
 #endif
@@ -31,6 +31,31 @@ inline bool can_begin_early() {
          cudaDriverGetVersion(&driver) == cudaSuccess && driver >= 12030;
 }
 
+template <class Kernel>
+cudaError_t start(int x, int y, const typename Kernel::Args& args, cudaStream_t stream) {
+  constexpr int kBytes =
+      std::is_empty_v<typename Kernel::Shared> ? 0 : static_cast<int>(sizeof(typename Kernel::Shared));
+  if (kBytes > 48 * 1024) {  // what a block may have without asking
+    const cudaError_t error = cudaFuncSetAttribute(enter<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
+  config.blockDim = dim3(Kernel::Block::kThreads);
+  config.dynamicSmemBytes = kBytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = BeginsEarly<Kernel> && can_begin_early() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, enter<Kernel>, args);
+}
+
+// The same of kernels with products by wgmma, which are compiled apart, for the devices that have it (wgmma.cu).
+template <class Kernel>
+cudaError_t start_wgmma(int x, int y, const typename Kernel::Args& args, cudaStream_t stream);
+
 // Keeps the first error; later launches do nothing.
 class DeviceLauncher {
  public:
@@ -42,23 +67,11 @@ class DeviceLauncher {
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
     if (error_ != cudaSuccess) return;
-    constexpr int kBytes =
-        std::is_empty_v<typename Kernel::Shared> ? 0 : static_cast<int>(sizeof(typename Kernel::Shared));
-    if (kBytes > 48 * 1024) {  // what a block may have without asking
-      error_ = cudaFuncSetAttribute(enter<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-      if (error_ != cudaSuccess) return;
+    if constexpr (requires { Kernel::kByWgmma; }) {
+      error_ = start_wgmma<Kernel>(x, y, args, stream_);
+    } else {
+      error_ = start<Kernel>(x, y, args, stream_);
     }
-    cudaLaunchAttribute early = {};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(static_cast<unsigned>(x), static_cast<unsigned>(y));
-    config.blockDim = dim3(Kernel::Block::kThreads);
-    config.dynamicSmemBytes = kBytes;
-    config.stream = stream_;
-    config.attrs = &early;
-    config.numAttrs = BeginsEarly<Kernel> && can_begin_early() ? 1 : 0;
-    error_ = cudaLaunchKernelEx(&config, enter<Kernel>, args);
   }
 
   // Of what else was put on the stream.
