@@ -42,7 +42,8 @@ OF_IDS = ("logprobs", "chosen_logits", "rank")
 SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
 SAMPLES = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")
 _INTEGERS = ("argmax", "rank", "top_k_ids")
-_ARITHMETICS = ("exact", "fast", "exact_wgmma", "fast_wgmma")  # the latter with ISOLOGIT_CUDA_WGMMA: for scripts/gpu_check
+# The last two with ISOLOGIT_CUDA_WGMMA, for scripts/gpu_check alone.
+_ARITHMETICS = ("exact", "fast", "exact_wgmma", "fast_wgmma")
 
 
 class Head(NamedTuple):
