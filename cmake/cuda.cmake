@@ -19,19 +19,23 @@ endforeach()
 list(APPEND cuda_targets -gencode=arch=compute_${cuda_last},code=compute_${cuda_last})
 # Contraction is off: the proofs count roundings. ptxas tells of registers and spills; tests/cuda reads that.
 set(cuda_options -std=c++20 -O3 -fmad=false -Xptxas -v -Xcompiler=-fPIC,-fvisibility=hidden,-Wall
-  -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/include ${cuda_targets})
+  -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/include)
 
 set(cuda_sources backward.cu capi.cu check_forward.cpp check_request.cpp forward.cu given.cu logits_bf16.cu
-  logits_f16.cu logits_f32.cu sample.cu score.cu)
+  logits_f16.cu logits_f32.cu sample.cu score.cu wgmma.cu)
 file(GLOB cuda_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cuh ${PROJECT_SOURCE_DIR}/src/cuda/*.hpp)
 set(cuda_dir ${CMAKE_BINARY_DIR}/cuda)
 file(MAKE_DIRECTORY ${cuda_dir})
 set(cuda_objects "")
 foreach(source IN LISTS cuda_sources)
   set(object ${cuda_dir}/${source}.o)
+  set(source_targets ${cuda_targets})
+  if(source STREQUAL "wgmma.cu")  # instructions that no other device has, of a library for whichever
+    set(source_targets -gencode=arch=compute_90a,code=sm_90a)
+  endif()
   add_custom_command(OUTPUT ${object}
     COMMAND sh -c "\"$@\" 2> ${object}.log || { cat ${object}.log >&2; exit 1; }" nvcc
-      ${ISOLOGIT_NVCC} ${cuda_options} -c ${PROJECT_SOURCE_DIR}/src/cuda/${source} -o ${object}
+      ${ISOLOGIT_NVCC} ${cuda_options} ${source_targets} -c ${PROJECT_SOURCE_DIR}/src/cuda/${source} -o ${object}
     DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/${source} ${cuda_headers} ${PROJECT_SOURCE_DIR}/include/isologit/cuda.h
     COMMENT "nvcc ${source}" VERBATIM)
   list(APPEND cuda_objects ${object})

@@ -54,18 +54,30 @@ def peak(work: Callable) -> float:
     return torch.cuda.max_memory_allocated() - before - kept
 
 
+def by_wgmma(library, say: Callable) -> list[str]:
+    """The arithmetics by wgmma that the device may use."""
+    ways = []
+    for arithmetic in ("exact_wgmma", "fast_wgmma"):
+        try:
+            library.self_test(0, arithmetic)
+            ways.append(arithmetic)
+        except NotImplementedError as refused:
+            say(arithmetic, "refused:", refused)
+    return ways
+
+
 def logits(library, say: Callable) -> list[dict]:
     weight = matrix(VOCAB, DEPTH, 1, "cuda", BF16, "normal")
     wide = weight.float()
     say(f"logits of V={VOCAB} H={DEPTH}, ms, medians; memory is beyond operands and result")
-    rows = []
+    rows, ways = [], by_wgmma(library, say)
     for count in (1, 4, 8, 16, 24, 32, 64, 128, 256, 1024, 4096):
-        rows.append(_logits_row(library, count, weight, wide))
+        rows.append(_logits_row(library, count, weight, wide, ways))
         say({k: round(v, 3) for k, v in rows[-1].items()})
     return rows
 
 
-def _logits_row(library, count: int, weight: Tensor, wide: Tensor) -> dict:
+def _logits_row(library, count: int, weight: Tensor, wide: Tensor, ways: list[str]) -> dict:
     hidden = matrix(count, DEPTH, 2, "cuda", BF16, "normal")
     wide_hidden = hidden.float()
     out = torch.empty(count, VOCAB, device="cuda")
@@ -78,6 +90,8 @@ def _logits_row(library, count: int, weight: Tensor, wide: Tensor) -> dict:
         "torch f32": milliseconds(lambda: torch.matmul(wide_hidden, wide.T, out=out), repeats, calls),
         "MiB": peak(lambda: library.logits(hidden, weight)) / MIB,
     }
+    for way in ways:
+        row[way] = milliseconds(lambda a=way: library.logits(hidden, weight, out=out, arithmetic=a), repeats, calls)
     row["to bf16"] = row["exact"] / row["torch bf16"]
     row["to f32"] = row["exact"] / row["torch f32"]
     row["fast to bf16"] = row["fast"] / row["torch bf16"]
@@ -87,10 +101,10 @@ def _logits_row(library, count: int, weight: Tensor, wide: Tensor) -> dict:
 
 def _kernel_of(key: str) -> str | None:
     """Of ours, and of Digits whether it makes the leading products."""
-    for kernel in ("PrepareDigits", "Prepare", "Split", "Staged", "Digits", "Settle"):
+    for kernel in ("PrepareDigits", "Prepare", "Split", "Staged", "Digits", "DigitsWgmma", "Settle"):
         if f"::{kernel}<" in key:
-            leading = kernel == "Digits" and ("true>" in key or "bool)1>" in key)
-            return "Digits, leading" if leading else kernel
+            leading = kernel.startswith("Digits") and ("true>" in key or "bool)1>" in key)
+            return f"{kernel}, leading" if leading else kernel
     return None
 
 
@@ -101,20 +115,21 @@ def profile(library, say: Callable) -> dict:
 
     weight = matrix(VOCAB, DEPTH, 1, "cuda", BF16, "normal")
     results = {}
-    for rows, features, dtype in (
-        *((rows, VOCAB, torch.float32) for rows in (1, 8, 16, 32, 64, 1024)),
-        *((rows, 24576, BF16) for rows in (64, 2048)),
+    ways = ("exact", *(way for way in by_wgmma(library, say) if way == "exact_wgmma"))
+    for rows, features, dtype, way in (
+        *((rows, VOCAB, torch.float32, way) for rows in (1, 8, 16, 32, 64, 1024) for way in ways),
+        *((rows, 24576, BF16, way) for rows in (64, 2048) for way in ways),
     ):
         hidden = matrix(rows, DEPTH, 2, "cuda", BF16, "normal")
-        library.logits(hidden, weight, vocab_size=features, dtype=dtype)
+        library.logits(hidden, weight, vocab_size=features, dtype=dtype, arithmetic=way)
         with trace(activities=[ProfilerActivity.CUDA]) as traced:
-            library.logits(hidden, weight, vocab_size=features, dtype=dtype)
+            library.logits(hidden, weight, vocab_size=features, dtype=dtype, arithmetic=way)
             torch.cuda.synchronize()
         parts: dict[str, float] = {}
         for event in traced.key_averages():
             if kernel := _kernel_of(event.key):
                 parts[kernel] = parts.get(kernel, 0.0) + round(event.device_time_total / 1e3, 4)
-        what = f"{rows} rows, {features} features, {dtype}"
+        what = f"{rows} rows, {features} features, {dtype}, {way}"
         results[what] = parts
         say("kernels, ms,", what, parts)
     return results
@@ -193,7 +208,7 @@ def gradients(library, say: Callable) -> list[dict]:
 def linears(library, say: Callable) -> list[dict]:
     """All of a layer of an 8B model, to bf16, in a CUDA graph."""
     weights = [matrix(features, depth, i, "cuda", BF16, "normal") for i, (depth, features) in enumerate(LAYER)]
-    rows = []
+    rows, ways = [], [way for way in by_wgmma(library, say) if way == "exact_wgmma"]
     for count in (1, 4, 8, 16, 32, 64, 512, 2048):
         hidden = [matrix(count, depth, 9, "cuda", BF16, "normal") for depth, _ in LAYER]
         pairs = list(zip(hidden, weights, strict=True))
@@ -203,6 +218,10 @@ def linears(library, say: Callable) -> list[dict]:
             "exact": replayed(lambda p=pairs: [library.logits(h, w, dtype=BF16) for h, w in p], calls),
             "torch bf16": replayed(lambda p=pairs: [linear(h, w) for h, w in p], calls),
         }
+        for way in ways:
+            row[way] = replayed(
+                lambda p=pairs, a=way: [library.logits(h, w, dtype=BF16, arithmetic=a) for h, w in p], calls
+            )
         row["ratio"] = row["exact"] / row["torch bf16"]
         rows.append(row)
         say("linears of a layer, ms", {k: round(v, 4) for k, v in row.items()})

@@ -21,6 +21,10 @@
 extern "C" {
 #endif
 
+/* Added to the arithmetic of a request or self-test: products of more than 16 rows (fast: more than 64) by wgmma, which
+ * devices of compute capability 9.0 have. No bit depends on it. It has not been timed, so it is not the default. */
+enum { ISOLOGIT_CUDA_WGMMA = 2 };
+
 typedef struct isologit_cuda_logits_request {
   size_t struct_size;
   int32_t device;         /* the number of the device, as CUDA counts them */
@@ -32,7 +36,7 @@ typedef struct isologit_cuda_logits_request {
   void* logits;           /* [N, vocab_size] */
   int32_t logits_dtype;   /* ISOLOGIT_F32, or ISOLOGIT_BF16 or ISOLOGIT_F16: the sum is rounded once to it */
   int64_t logits_stride;  /* in elements; at least vocab_size */
-  int32_t arithmetic;     /* ISOLOGIT_EXACT or ISOLOGIT_FAST: see isologit_cuda_logits */
+  int32_t arithmetic;     /* ISOLOGIT_EXACT or ISOLOGIT_FAST: see isologit_cuda_logits; + ISOLOGIT_CUDA_WGMMA */
   void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
   size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
 } isologit_cuda_logits_request;
@@ -311,7 +315,8 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_rotary(const isologit_cuda_rotar
                                                        size_t message_size);
 
 /* Computes on the device what the proofs of an arithmetic take for granted and waits for it: once for each device
- * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. */
+ * before the arithmetic's first use, outside of captures. ISOLOGIT_UNSUPPORTED when it is not what they need. With
+ * ISOLOGIT_CUDA_WGMMA what its kernels do, too. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message,
                                                           size_t message_size);
 

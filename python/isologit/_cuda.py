@@ -40,7 +40,8 @@ OF_IDS = ("logprobs", "chosen_logits", "rank")
 SCORES = (*OF_IDS, "lse", "entropy", "sum_p2", "argmax", "log_kept")
 SAMPLES = ("ids", "logprobs", "cut_logprobs", "log_kept_cut")
 _INTEGERS = ("argmax", "rank", "top_k_ids")
-_ARITHMETICS = ("exact", "fast")
+# The last two with ISOLOGIT_CUDA_WGMMA, for scripts/gpu_check alone.
+_ARITHMETICS = ("exact", "fast", "exact_wgmma", "fast_wgmma")
 
 
 class Head(NamedTuple):
@@ -215,7 +216,7 @@ class Library(Operators):
         arithmetic: str = "exact",
     ) -> Tensor:
         """Logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once to the type of
-        out, or to dtype; or those of arithmetic "fast", which are f32."""
+        out, or to dtype; or those of arithmetic "fast", which are f32. Both "_wgmma" too: the same bits."""
         for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
             if tensor is not None and tensor.device != hidden.device:
                 raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")

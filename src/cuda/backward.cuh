@@ -120,8 +120,7 @@ class Backward {
     const int rows = static_cast<int>(r_.rows - first < plan_.rows ? r_.rows - first : plan_.rows);
     const int columns = r_.vocab - v < plan_.columns ? r_.vocab - v : plan_.columns;
     const void* weight = at(r_.weight, v);
-    Product p = prepared(launcher_, r_.hidden, r_.weight, first, rows, r_.vocab, r_.size, memory_ + plan_.scores_at,
-                         plan_.scores.prepared, r_.fast);
+    Product p = prepared(launcher_, r_, first, rows, memory_ + plan_.scores_at, plan_.scores.prepared, r_.fast);
     p.logits = tile_;
     p.logits_stride = p.vocab = columns;
     p.weight = weight;

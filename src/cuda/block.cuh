@@ -9,6 +9,7 @@
 
 #include "cuda/bits.cuh"
 #include "cuda/element.cuh"
+#include "cuda/wgmma.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -101,6 +102,45 @@ class DeviceBlock {
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 
+  // Products of the four warps that a block has, asynchronous (wgmma.cuh): from begin_products on registers stay as
+  // they are that the products read, from end_products on those that they write too, until wait_products<N> has left
+  // but the N latest groups under way. hold: what was written before it is there, and what is read after it is not read
+  // earlier.
+  __device__ __forceinline__ void begin_products(int) { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+  __device__ __forceinline__ void end_products(int) { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+  template <int N>
+  __device__ __forceinline__ void wait_products(int) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+  }
+  template <int COUNT, class R>
+  __device__ __forceinline__ void hold(R* registers) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      if constexpr (std::is_same_v<R, float>) {
+        asm volatile("" : "+f"(registers[i])::"memory");
+      } else {
+        asm volatile("" : "+r"(registers[i])::"memory");
+      }
+    }
+  }
+  // c += a b of bytes as in mma_bytes, 64 weight rows and 8 NT hidden rows: of warp w weight rows 16w to 16w + 15, lane
+  // 4g + t with a as there and c[4n + i + 2s], hidden row 8n + 2t + i. Hidden rows where the descriptor says.
+  template <int NT, class C, class A>
+  __device__ __forceinline__ void wgmma_bytes(int, C c_of, A a_of, std::uint64_t hidden) {
+    const int lane = threadIdx.x & 31;
+    cuda::wgmma_bytes<NT>(c_of(lane), a_of(lane), hidden);
+  }
+  // c = a b in f32 (FIRST) or c += a b: 64 weight and 128 hidden rows, c as above; both where their descriptors say.
+  template <class E, bool FIRST, class C>
+  __device__ __forceinline__ void wgmma_f32(int, C c_of, std::uint64_t weight, std::uint64_t hidden) {
+    cuda::wgmma_f32<E, FIRST>(c_of(static_cast<int>(threadIdx.x & 31)), weight, hidden);
+  }
+  // Of shared memory, as descriptors have it; and what was copied there and waited for is there for them.
+  __device__ __forceinline__ std::uint32_t address(const void* shared) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+  }
+  __device__ __forceinline__ void publish_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
   // Every lane whose number differs by a multiple of `from` below 32 merges what the others have; T is made of words.
   template <class X, class Merge>
   __device__ __forceinline__ void reduce(X x_of, int from, int below, Merge merge_into) {
@@ -148,6 +188,12 @@ class DeviceBlock {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                      static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
                  "l"(from), "r"(there ? 16 : 0));
+  }
+  // Eight bytes, or zeros.
+  __device__ __forceinline__ void copy_eight_or_zero(void* shared, const void* from, bool there) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(
+                     static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
+                 "l"(from), "r"(there ? 8 : 0));
   }
   __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;"); }
   template <int N>

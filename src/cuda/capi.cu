@@ -9,6 +9,7 @@
 #include "cuda/fast_self_test.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/self_test.cuh"
+#include "cuda/wgmma_self_test.cuh"
 #include "isologit/cuda.h"
 
 namespace cuda = isologit::detail::cuda;
@@ -40,18 +41,42 @@ struct Message {
   }
 };
 
+template <class E>
+void launch_fast_self_test(cuda::DeviceLauncher& launcher, bool wgmma, std::uint32_t* count) {
+  using Kernel = cuda::FastSelfTest<cuda::DeviceBlock<4>, E>;
+  launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
+  using OfWgmma = cuda::FastWgmmaSelfTest<cuda::DeviceBlock<4>, E>;
+  if (wgmma) launcher.launch<OfWgmma>(OfWgmma::kKinds, OfWgmma::kRounds, {count});
+}
+
 cudaError_t launch_self_test(std::int32_t arithmetic, std::uint32_t* count) {
   cuda::DeviceLauncher launcher(nullptr);
-  if (arithmetic == ISOLOGIT_EXACT) {
+  const bool wgmma = cuda::asks_for_wgmma(arithmetic);
+  if (cuda::is_fast(arithmetic)) {
+    launch_fast_self_test<cuda::Bf16>(launcher, wgmma, count);
+    launch_fast_self_test<cuda::F16>(launcher, wgmma, count);
+  } else {
     using Kernel = cuda::SelfTest<cuda::DeviceBlock<4>>;
     launcher.launch<Kernel>(Kernel::kKinds, 1, {count});
-  } else {
-    using OfBf16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::Bf16>;
-    using OfF16 = cuda::FastSelfTest<cuda::DeviceBlock<4>, cuda::F16>;
-    launcher.launch<OfBf16>(OfBf16::kKinds, 1, {count});
-    launcher.launch<OfF16>(OfF16::kKinds, 1, {count});
+    using OfWgmma = cuda::WgmmaSelfTest<cuda::DeviceBlock<4>>;
+    if (wgmma) launcher.launch<OfWgmma>(OfWgmma::kKinds, 1, {count});
   }
   return launcher.error();
+}
+
+// Empty, or why products by wgmma, if that is what is asked for, cannot be had on a device.
+std::string check_capability(std::int32_t arithmetic, std::int32_t device) {
+  if (!cuda::asks_for_wgmma(arithmetic)) return {};
+  int major = 0;
+  int minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return cuda::check_wgmma(device, major, minor);
+}
+template <class Request>
+std::string check_capability(const Request& request) {
+  if constexpr (requires { request.arithmetic; }) return check_capability(request.arithmetic, request.device);
+  return {};
 }
 
 // Empty, or why it is none that this library knows.
@@ -92,6 +117,7 @@ isologit_status call(const Request* request,
   if (rows_of(*request) == 0) return message.say(ISOLOGIT_OK, "");
   const cuda::DeviceGuard device(request->device);
   if (device.error() != cudaSuccess) return message.say(device.error(), "choosing the device");
+  if (auto wrong = check_capability(*request); !wrong.empty()) return message.say(ISOLOGIT_UNSUPPORTED, wrong);
   return message.say(launch(cuda::kernels_request(*request), static_cast<cudaStream_t>(request->stream)), doing);
 }
 
@@ -185,12 +211,12 @@ isologit_status isologit_cuda_rotary(const isologit_cuda_rotary_request* request
 
 isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char* message, size_t message_size) {
   const Message told{message, message_size};
-  if (arithmetic != ISOLOGIT_EXACT && arithmetic != ISOLOGIT_FAST) {
-    return told.say(ISOLOGIT_INVALID_ARGUMENT, "arithmetic is " + std::to_string(arithmetic) +
-                                                   "; expected ISOLOGIT_EXACT (0) or ISOLOGIT_FAST (1)");
+  if (auto wrong = cuda::check_arithmetic_value(arithmetic); !wrong.empty()) {
+    return told.say(ISOLOGIT_INVALID_ARGUMENT, wrong);
   }
   const cuda::DeviceGuard guard(device);
   if (guard.error() != cudaSuccess) return told.say(guard.error(), "choosing the device");
+  if (auto wrong = check_capability(arithmetic, device); !wrong.empty()) return told.say(ISOLOGIT_UNSUPPORTED, wrong);
   std::uint32_t* count = nullptr;
   std::uint32_t broken = 0;
   cudaError_t error = cudaMalloc(&count, sizeof *count);
@@ -203,11 +229,12 @@ isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char
     const std::string sums = "device " + std::to_string(device) + ": " + std::to_string(broken) + " sums of ";
     return told.say(
         ISOLOGIT_UNSUPPORTED,
-        sums + (arithmetic == ISOLOGIT_EXACT
-                    ? "f64 products are not rounded as IEEE 754 has it; exact arithmetic needs a device and a "
-                      "build that do (no fast math)"
-                    : "bf16 or f16 products are further from the real ones than the fast arithmetic allows, or "
-                      "not the same at each place; expected exact arithmetic on this device"));
+        sums + (cuda::is_fast(arithmetic)
+                    ? "bf16 or f16 products are further from the real ones than the fast arithmetic allows, or not the "
+                      "same at each place or by wgmma; expected exact arithmetic on this device, or no "
+                      "ISOLOGIT_CUDA_WGMMA"
+                    : "f64 products are not rounded as IEEE 754 has it, or sums of bytes by wgmma are not exact; exact "
+                      "arithmetic needs a device and a build that do (no fast math)"));
   }
   return told.say(error, "running the self-test");
 }

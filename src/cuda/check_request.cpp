@@ -36,11 +36,8 @@ std::string check_vocab(std::int64_t vocab_size) {
 
 template <class Request>
 std::string check_arithmetic(const Request& request) {
-  if (request.arithmetic == ISOLOGIT_EXACT) return {};
-  if (request.arithmetic != ISOLOGIT_FAST) {
-    return "arithmetic is " + number(request.arithmetic) +
-           ", which is neither ISOLOGIT_EXACT (0) nor ISOLOGIT_FAST (1)";
-  }
+  if (auto wrong = check_arithmetic_value(request.arithmetic); !wrong.empty()) return wrong;
+  if (!is_fast(request.arithmetic)) return {};
   const std::int32_t type = request.weight.dtype;
   if (type != ISOLOGIT_F32 && type == request.hidden.dtype) return {};
   return "hidden.dtype is " + number(request.hidden.dtype) + " and weight.dtype is " + number(type) +
@@ -141,8 +138,14 @@ Operand operand_of(const isologit_matrix& x) { return {x.data, x.row_stride, x.d
 
 template <class Request>
 HeadOperands operands_of(const Request& r) {
-  return {operand_of(r.hidden),           operand_of(r.weight),           r.bias.data, r.bias.dtype, r.hidden.rows,
-          static_cast<int>(r.vocab_size), static_cast<int>(r.hidden.cols)};
+  return {operand_of(r.hidden),
+          operand_of(r.weight),
+          r.bias.data,
+          r.bias.dtype,
+          r.hidden.rows,
+          static_cast<int>(r.vocab_size),
+          static_cast<int>(r.hidden.cols),
+          asks_for_wgmma(r.arithmetic)};
 }
 
 template <class Request>
@@ -168,6 +171,21 @@ Support support_of(const Request& r) {
 Gradient gradient_of(const isologit_cuda_gradient& g) { return {g.data, g.dtype, g.row_stride, g.accumulate != 0}; }
 
 }  // namespace
+
+std::string check_arithmetic_value(std::int32_t arithmetic) {
+  if (arithmetic >= ISOLOGIT_EXACT && arithmetic <= (ISOLOGIT_FAST | int{ISOLOGIT_CUDA_WGMMA})) return {};
+  return "arithmetic is " + number(arithmetic) +
+         ", which is neither ISOLOGIT_EXACT (0) nor ISOLOGIT_FAST (1), nor one of them and ISOLOGIT_CUDA_WGMMA (2)";
+}
+
+bool is_fast(std::int32_t arithmetic) { return (arithmetic & ISOLOGIT_FAST) != 0; }
+bool asks_for_wgmma(std::int32_t arithmetic) { return (arithmetic & ISOLOGIT_CUDA_WGMMA) != 0; }
+
+std::string check_wgmma(int device, int major, int minor) {
+  if (major == 9 && minor == 0) return {};
+  return "device " + number(device) + " has compute capability " + number(major) + "." + number(minor) +
+         "; ISOLOGIT_CUDA_WGMMA needs 9.0";
+}
 
 std::string check_hidden(std::int64_t rows, std::int64_t cols, std::int32_t dtype) {
   if (auto wrong = check_dtype("hidden.dtype", dtype); !wrong.empty()) return wrong;
@@ -232,7 +250,7 @@ std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
   if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
-  if (request.arithmetic == ISOLOGIT_FAST && request.logits_dtype != ISOLOGIT_F32) {
+  if (is_fast(request.arithmetic) && request.logits_dtype != ISOLOGIT_F32) {
     return "logits_dtype is " + number(request.logits_dtype) + "; logits of fast arithmetic are in ISOLOGIT_F32 (2)";
   }
   if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
@@ -287,7 +305,7 @@ std::string check_request(const isologit_cuda_given_request& request) {
 }
 
 LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
-  return {operands_of(r), r.logits, r.logits_dtype, r.logits_stride, r.arithmetic == ISOLOGIT_FAST, r.workspace};
+  return {operands_of(r), r.logits, r.logits_dtype, r.logits_stride, is_fast(r.arithmetic), r.workspace};
 }
 
 GivenRequest kernels_request(const isologit_cuda_given_request& r) {
@@ -330,7 +348,7 @@ ScoreRequest kernels_request(const isologit_cuda_score_request& r) {
           reinterpret_cast<Status*>(r.status),
           r.summaries,
           kKeptDoubles,
-          r.arithmetic == ISOLOGIT_FAST,
+          is_fast(r.arithmetic),
           r.workspace};
 }
 
@@ -350,7 +368,7 @@ SampleRequest kernels_request(const isologit_cuda_sample_request& r) {
           r.cut_logprobs,
           r.log_kept_cut,
           reinterpret_cast<Status*>(r.status),
-          r.arithmetic == ISOLOGIT_FAST,
+          is_fast(r.arithmetic),
           r.workspace};
 }
 
@@ -363,7 +381,7 @@ BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
           gradient_of(r.dhidden),
           gradient_of(r.dweight),
           gradient_of(r.dbias),
-          r.arithmetic == ISOLOGIT_FAST,
+          is_fast(r.arithmetic),
           reinterpret_cast<Status*>(r.status),
           r.workspace};
 }

@@ -64,10 +64,15 @@ ISOLOGIT_DEVICE Divided divided_by(int window, std::uint32_t bits) {
 }
 
 // Where the byte of an element lies: what a block needs of 64 rows and 64 of the depth lies together, there by digits,
-// the lowest first, and by halves of the depth.
-ISOLOGIT_DEVICE std::int64_t digit_place(int row, int k, int digit, int depth) {
+// the lowest first, and by steps of the depth. In a step by rows; or by halves (place_of), as wgmma reads them
+// (digit_wgmma.cuh), the first 16 bytes of all rows and then the other 16.
+ISOLOGIT_DEVICE std::int64_t digit_place(int row, int k, int digit, int depth, bool by_pieces) {
   const std::int64_t part = static_cast<std::int64_t>(row / kRowGroup) * (depth / kDepthGroup) + k / kDepthGroup;
-  return (((part * kDigits + digit) * 2 + k / kStep % 2) * kRowGroup + row % kRowGroup) * kStep + k % kStep;
+  const std::int64_t step = ((part * kDigits + digit) * 2 + k / kStep % 2) * kRowGroup * kStep;
+  const int place = place_of(k % kStep, by_pieces);
+  const int own = row % kRowGroup;
+  if (!by_pieces) return step + own * kStep + place;
+  return step + (place / 16 * kRowGroup + own) * 16 + place % 16;
 }
 
 struct DigitPreparation {
@@ -75,6 +80,7 @@ struct DigitPreparation {
   std::int64_t stride;  // in elements
   int rows, size, depth;
   int spare;
+  bool by_pieces;
   const RowFacts* rows_facts;  // [rows]
   std::uint8_t* digits;        // in the order of digit_place
   DigitFacts* facts;           // [rows]
@@ -230,7 +236,11 @@ struct PrepareDigits {
     }
     ISOLOGIT_UNROLL
     for (int d = 0; d < kDigits; ++d) {
-      *reinterpret_cast<Eight*>(p.digits + digit_place(row, k, d, p.depth)) = eight[d];
+      ISOLOGIT_UNROLL
+      for (int i = 0; i < 2; ++i) {
+        *reinterpret_cast<std::uint32_t*>(p.digits + digit_place(row, k + 4 * i, d, p.depth, p.by_pieces)) =
+            eight[d].word[i];
+      }
     }
   }
 };

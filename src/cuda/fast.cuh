@@ -14,8 +14,8 @@
 // beside the arithmetic; a warp owns 32 weight and up to 64 hidden rows. Predicted: the read of the weight for up to 64
 // rows, 0.42 ms at V=151936, H=4096; 1.6 times the time of bf16 products by wgmma for many, which is what mma.sync has
 // of its rate. Measured (H100, 2026-11-27): 0.45 ms up to 8 rows, 0.47 for 32, 0.51 for 64, 5.5 for 1024, 3.3 times
-// torch's bf16: twice what was predicted for many. With the hidden rows straight from the caches: 0.60, 0.70, 0.80
-// and 7.8.
+// torch's bf16: twice what was predicted for many, for which fast_wgmma.cuh is. With the hidden rows straight from the
+// caches: 0.60, 0.70, 0.80 and 7.8.
 #pragma once
 
 #include "cuda/product.cuh"
@@ -37,6 +37,7 @@ struct Packing {
   const void* hidden;
   std::int64_t hidden_stride;  // in elements
   int rows, size, depth;
+  bool by_halves;        // the order of the elements (place_of)
   std::uint32_t* words;  // two elements each
 };
 template <class BlockType>
@@ -52,7 +53,8 @@ struct Pack {
       block.each_lane([&](int lane) {
         for (int i = 32 * warp + lane; i < p.depth / 2; i += Block::kThreads) {
           const auto element = [&](int k) { return row < p.rows && k < p.size ? std::uint32_t{from[k]} : 0U; };
-          p.words[static_cast<std::int64_t>(row) * (p.depth / 2) + i] = element(2 * i) | element(2 * i + 1) << 16;
+          p.words[static_cast<std::int64_t>(row) * (p.depth / 2) + place_of(2 * i, p.by_halves) / 2] =
+              element(2 * i) | element(2 * i + 1) << 16;
         }
       });
     });

@@ -8,17 +8,52 @@
 
 namespace isologit::detail::cuda {
 
+// Elements to be summed. The last two kinds are for chains (wgmma_self_test.cuh): multiplications whose products are of
+// other sizes than those before, and sums that overflow.
+template <class E>
+struct FastCases {
+  enum Kind : int { kNear, kOneSign, kWide, kCancelling, kSubnormal, kDrifting, kGreat };
+
+  ISOLOGIT_DEVICE static std::uint32_t hash(int side, int row, int k, int round, int kind) {
+    std::uint64_t x = static_cast<std::uint64_t>((((side * 128 + row) * 64 + k) * 32 + round) * 8 + kind + 1);
+    x *= 0x9E3779B97F4A7C15U;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+    return static_cast<std::uint32_t>(x >> 24);
+  }
+  // The bits of the element of a weight row (side 0) or hidden row (1).
+  ISOLOGIT_DEVICE static std::uint32_t element(int side, int row, int k, int round, int kind) {
+    const int from = kind == kCancelling ? k & ~1 : k;
+    const std::uint32_t bits = hash(side, row, from, round, kind);
+    constexpr int kField = 15 - E::kFraction;
+    constexpr int kMiddle = (1 << (kField - 1)) - 1;
+    const int spread = kind != kWide ? 4 : kField == 5 ? 12 : 20;
+    int exponent = kMiddle - spread + static_cast<int>(bits % static_cast<std::uint32_t>(2 * spread));
+    if (kind == kDrifting) exponent += 5 * (k / 16 * 5 % 4) - 8;
+    if (kind == kGreat) exponent = kMiddle + (kField == 5 ? 12 : 62) + static_cast<int>(bits % 3);
+    if (kind == kSubnormal) exponent = side == 0 ? 0 : kField == 5 ? kMiddle : kMiddle + 60;
+    std::uint32_t sign = kind == kOneSign ? 0 : bits >> 30 & 1U;
+    std::uint32_t fraction = bits >> 8 & ((1U << E::kFraction) - 1);
+    if (kind == kOneSign) fraction |= 1U;
+    if (kind == kCancelling && (k & 1) != 0) {
+      sign ^= side == 0 ? 1U : 0U;
+      fraction ^= side == 0 && (bits >> 27 & 7U) == 0 ? 1U : 0U;
+    }
+    return sign << 15 | static_cast<std::uint32_t>(exponent) << E::kFraction | fraction;
+  }
+};
+
 struct FastSelfTesting {
   std::uint32_t* broken;  // counts the sums that are wrong
 };
 
 template <class BlockType, class E>
 struct FastSelfTest {
+  using Cases = FastCases<E>;
   using Block = BlockType;
   using Args = FastSelfTesting;
   static constexpr int kBlocksPerProcessor = 1;
   static constexpr int kRounds = 16;
-  enum Kind : int { kNear, kOneSign, kWide, kCancelling, kSubnormal, kKinds };
+  static constexpr int kKinds = Cases::kSubnormal + 1;
   struct Shared {};
   struct Lane {
     std::uint32_t a[4], b[2];
@@ -46,38 +81,17 @@ struct FastSelfTest {
   }
 
  private:
-  ISOLOGIT_DEVICE static std::uint32_t hash(int side, int row, int k, int round, int kind) {
-    std::uint64_t x = static_cast<std::uint64_t>((((side * 16 + row) * 32 + k) * 32 + round) * 8 + kind + 1);
-    x *= 0x9E3779B97F4A7C15U;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-    return static_cast<std::uint32_t>(x >> 24);
-  }
   // The last row and the last column are the first again, so that places can be compared.
   ISOLOGIT_DEVICE static std::uint32_t element(int side, int row, int k, int round, int kind) {
-    if (row == (side == 0 ? 15 : 7)) row = 0;
-    const int from = kind == kCancelling ? k & ~1 : k;
-    const std::uint32_t bits = hash(side, row, from, round, kind);
-    constexpr int kField = 15 - E::kFraction;
-    constexpr int kMiddle = (1 << (kField - 1)) - 1;
-    const int spread = kind != kWide ? 4 : kField == 5 ? 12 : 20;
-    int exponent = kMiddle - spread + static_cast<int>(bits % static_cast<std::uint32_t>(2 * spread));
-    if (kind == kSubnormal) exponent = side == 0 ? 0 : kField == 5 ? kMiddle : kMiddle + 60;
-    std::uint32_t sign = kind == kOneSign ? 0 : bits >> 30 & 1U;
-    std::uint32_t fraction = bits >> 8 & ((1U << E::kFraction) - 1);
-    if (kind == kOneSign) fraction |= 1U;
-    if (kind == kCancelling && (k & 1) != 0) {
-      sign ^= side == 0 ? 1U : 0U;
-      fraction ^= side == 0 && (bits >> 27 & 7U) == 0 ? 1U : 0U;
-    }
-    return sign << 15 | static_cast<std::uint32_t>(exponent) << E::kFraction | fraction;
+    return Cases::element(side, row == (side == 0 ? 15 : 7) ? 0 : row, k, round, kind);
   }
   ISOLOGIT_DEVICE static float c_of(int row, int column, int round, int kind) {
-    if (kind == kSubnormal) return 0.0F;
+    if (kind == Cases::kSubnormal) return 0.0F;
     if (row == 15) row = 0;
     if (column == 7) column = 0;
-    const std::uint32_t bits = hash(2, row, column, round, kind);
+    const std::uint32_t bits = Cases::hash(2, row, column, round, kind);
     const auto exponent = static_cast<std::uint32_t>(127 - 24 + static_cast<int>(bits % 40));
-    const std::uint32_t sign = kind == kOneSign ? 0 : bits >> 31;
+    const std::uint32_t sign = kind == Cases::kOneSign ? 0 : bits >> 31;
     return bit_cast<float>(sign << 31 | exponent << 23 | (bits * 2654435761U >> 9 | 1U));
   }
 

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "cuda/digit_products.cuh"
+#include "cuda/digit_wgmma.cuh"
 #include "cuda/fast.cuh"
+#include "cuda/fast_wgmma.cuh"
 #include "cuda/prepare.cuh"
 #include "cuda/settle.cuh"
 #include "cuda/split.cuh"
@@ -24,6 +26,7 @@ struct HeadOperands {
   int bias_type;
   std::int64_t rows;
   int vocab, size;
+  bool wgmma = false;  // products of many rows by wgmma, of devices that have it
 };
 
 struct LogitsRequest : HeadOperands {
@@ -86,8 +89,13 @@ void launch_tiles(Launcher& launcher, const Product& p, bool rows_first) {
 template <class Launcher, int NT>
 void launch_digits_of(Launcher& launcher, const Product& p) {
   using Four = typename Launcher::template Block<4>;
-  if (p.leading) launch_tiles<Digits<Four, NT, true>>(launcher, p, true);
-  launch_tiles<Digits<Four, NT, false>>(launcher, p, true);
+  if (p.wgmma) {
+    if (p.leading) launch_tiles<DigitsWgmma<Four, NT, true>>(launcher, p, true);
+    launch_tiles<DigitsWgmma<Four, NT, false>>(launcher, p, true);
+  } else {
+    if (p.leading) launch_tiles<Digits<Four, NT, true>>(launcher, p, true);
+    launch_tiles<Digits<Four, NT, false>>(launcher, p, true);
+  }
 }
 
 // Of bf16, and then by f64 products what is left open in whole tiles.
@@ -157,7 +165,9 @@ template <class Launcher, class E>
 void launch_fast(Launcher& launcher, const Product& p, bool aligned) {
   using Four = typename Launcher::template Block<4>;
   using Eight = typename Launcher::template Block<8>;
-  if (!aligned) {
+  if (p.wgmma) {
+    launch_tiles<FastWgmma<Eight, E>>(launcher, p, true);
+  } else if (!aligned) {
     launch_tiles<Fast<Four, E, false, 8, 1>>(launcher, p, true);
   } else if (p.rows <= 8) {
     launch_tiles<Fast<Four, E, true, 1, 1>>(launcher, p, true);
@@ -173,28 +183,31 @@ void launch_fast(Launcher& launcher, const Product& p, bool aligned) {
 }
 
 // Whether digits make the logits: of more than a few rows of bf16. Few rows of a weight that has few are split better.
-inline bool takes_digits(const Operand& hidden, const Operand& weight, int rows, int vocab, int size, bool fast) {
-  return !fast && hidden.type == kBf16 && weight.type == kBf16 &&
-         rows > (vocab < kManyWeightRows ? kSplitRows : kFewRows) && size <= kMostDigitDepth &&
-         is_aligned(weight, size);
+inline bool takes_digits(const HeadOperands& r, int rows, bool fast) {
+  return !fast && r.hidden.type == kBf16 && r.weight.type == kBf16 &&
+         rows > (r.vocab < kManyWeightRows ? kSplitRows : kFewRows) && r.size <= kMostDigitDepth &&
+         is_aligned(r.weight, r.size);
 }
 
 // Hidden rows made ready: `first` and as many as `rows` of them, in a workspace of this shape. to_bf16: for results of
 // that type.
 template <class Launcher>
-Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weight, std::int64_t first, int rows,
-                 int vocab, int size, void* workspace, const Workspace& space, bool fast, bool to_bf16 = false) {
+Product prepared(Launcher& launcher, const HeadOperands& r, std::int64_t first, int rows, void* workspace,
+                 const Workspace& space, bool fast, bool to_bf16 = false) {
   using Eight = typename Launcher::template Block<8>;
   auto* memory = static_cast<char*>(workspace);
   auto* words = static_cast<std::uint32_t*>(workspace);
   auto* facts = reinterpret_cast<RowFacts*>(memory + space.facts_at);
   const int depth = static_cast<int>(space.depth);
   const int all_rows = (rows + kRowGroup - 1) / kRowGroup * kRowGroup;
-  const bool by_digits = takes_digits(hidden, weight, rows, vocab, size, fast);
-  const bool by_halves = !by_digits && rows <= kSplitRows && is_aligned(weight, size);
+  const Operand& hidden = r.hidden;
+  const int size = r.size;
+  const bool by_digits = takes_digits(r, rows, fast);
+  const bool by_halves = !by_digits && rows <= kSplitRows && is_aligned(r.weight, size);
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
+  const bool wgmma = r.wgmma && (by_digits || (fast && rows > 64 && is_aligned(r.weight, size)));
   if (fast) {
-    launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, words});
+    launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, wgmma, words});
   } else {
     launcher.template launch<Prepare<Eight>>(
         all_rows, 1,
@@ -208,11 +221,11 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
     const int spare = !p.leading ? 0 : size < 256 * kSpare ? size / 256 : kSpare;
     launcher.template launch<PrepareDigits<Eight>>(
         all_rows, 1,
-        DigitPreparation{data, hidden.stride, rows, size, depth, spare, facts, p.hidden_digits.digits,
+        DigitPreparation{data, hidden.stride, rows, size, depth, spare, wgmma, facts, p.hidden_digits.digits,
                          p.hidden_digits.facts});
   }
-  p.weight = weight.data;
-  p.weight_stride = weight.stride;
+  p.weight = r.weight.data;
+  p.weight_stride = r.weight.stride;
   p.rows = rows;
   p.size = size;
   p.words = words;
@@ -220,6 +233,7 @@ Product prepared(Launcher& launcher, const Operand& hidden, const Operand& weigh
   p.by_halves = by_halves;
   p.plane = space.plane;
   p.fast = fast;
+  p.wgmma = wgmma;
   p.facts = facts;
   p.logits_type = kF32;
   return p;
@@ -247,8 +261,7 @@ void launch_logits(Launcher& launcher, const LogitsRequest& r) {
   const Workspace space = workspace_of(r.rows, r.size, r.hidden.type);
   for (std::int64_t first = 0; first < r.rows; first += kRowsAtOnce) {
     const int rows = static_cast<int>(r.rows - first < kRowsAtOnce ? r.rows - first : kRowsAtOnce);
-    Product p = prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, space, r.fast,
-                         r.logits_type == kBf16);
+    Product p = prepared(launcher, r, first, rows, r.workspace, space, r.fast, r.logits_type == kBf16);
     p.bias = r.bias;
     p.bias_type = r.bias_type;
     p.vocab = r.vocab;

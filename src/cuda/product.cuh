@@ -38,6 +38,7 @@ struct Product {
   std::int64_t plane;
   DigitRows hidden_digits;  // or null
   bool leading;             // the leading products of digits where they are enough (digit_products.cuh)
+  bool wgmma;               // by wgmma: digits (digit_wgmma.cuh), which lie by pieces; and fast products
   bool repair;              // only tiles whose logits are open (Staged)
   bool fast;                // words hold hidden elements themselves, two each (fast.cuh), and there are no facts
   const RowFacts* facts;

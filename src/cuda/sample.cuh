@@ -183,8 +183,7 @@ template <class Launcher, class Make>
 void launch_sample(Launcher& launcher, const SampleRequest& r, const SamplePlan& plan, Make make) {
   for (std::int64_t first = 0; first < r.rows; first += plan.rows) {
     const int rows = static_cast<int>(least_of(r.rows - first, plan.rows));
-    Product p =
-        prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, plan.prepared, r.fast);
+    Product p = prepared(launcher, r, first, rows, r.workspace, plan.prepared, r.fast);
     p.logits = static_cast<char*>(r.workspace) + plan.tile_at;
     p.logits_stride = p.vocab = r.vocab;
     p.bias = r.bias;

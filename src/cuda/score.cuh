@@ -89,8 +89,7 @@ void launch_score(Launcher& launcher, const ScoreRequest& r, bool shape, const S
   using Four = typename Launcher::template Block<4>;
   for (std::int64_t first = 0; first < r.rows; first += plan.rows) {
     const int rows = static_cast<int>(r.rows - first < plan.rows ? r.rows - first : plan.rows);
-    Product p =
-        prepared(launcher, r.hidden, r.weight, first, rows, r.vocab, r.size, r.workspace, plan.prepared, r.fast);
+    Product p = prepared(launcher, r, first, rows, r.workspace, plan.prepared, r.fast);
     p.logits = tile;
     p.bias_type = r.bias_type;
     for (int v = 0; v < r.vocab; v += plan.tile_columns) {

@@ -1,8 +1,8 @@
 """usage: check_build.py registers|disassembly FOLDER
 
-What nvcc and ptxas made of the CUDA kernels. registers: no kernel spills, on any architecture; prints registers by
-kernel. disassembly: the f64 MMAs and 16-byte loads that the design counts on are there, and nothing goes to local
-memory. Exit status 77 when cuobjdump is not here (PyPI's nvidia-cuda-cuobjdump has it).
+What nvcc and ptxas made of the CUDA kernels. registers: no kernel spills, on any architecture, and no wgmma is
+serialized; prints registers by kernel. disassembly: the MMAs and 16-byte loads that the design counts on are there, and
+nothing goes to local memory. Exit status 77 when cuobjdump is not here (PyPI's nvidia-cuda-cuobjdump has it).
 """
 
 import importlib.util
@@ -21,6 +21,13 @@ KERNELS = {
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
 OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.S8"}  # than DMMA
+# Of sm_90a alone: instructions, and how many products may be under way when the kernel waits for some.
+WGMMA = {
+    "DigitsWgmma": ["IGMMA.64x", "U8.S8", "LDS.128", "LDGSTS.E.BYPASS.128", "FENCE.VIEW.ASYNC", "gsb0, 0x1"],
+    "FastWgmma": ["HGMMA.64x128x16.F32", "LDGSTS.E.BYPASS.128", "FENCE.VIEW.ASYNC", "gsb0, 0x1"],
+    "WgmmaSelfTest": ["IGMMA.64x64x32.U8.S8", "IGMMA.64x32x32.U8.S8"],
+    "FastWgmmaSelfTest": ["HGMMA.64x128x16.F32", "HMMA.16816.F32"],
+}
 
 
 def short(name: str) -> str:
@@ -36,7 +43,7 @@ def short(name: str) -> str:
 def check_registers(folder: Path) -> int:
     text = "".join(log.read_text() for log in sorted(folder.glob("*.log")))
     compiled = re.findall(
-        r"Compiling entry function '(\S+)' for '(sm_\d+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+        r"Compiling entry function '(\S+)' for '(sm_\d+a?)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
         r".*?Used (\d+) registers",
         text,
         re.DOTALL,
@@ -48,13 +55,16 @@ def check_registers(folder: Path) -> int:
         print(
             f"{short(name):40} {architecture:7} {registers:>4} registers" + (f"  SPILLS {spill} bytes" if spill else "")
         )
-    for architecture in DMMA:
+    for architecture in (*DMMA, "sm_90a"):
         count = sum(c[1] == architecture for c in compiled)
         if count == 0:
             print(f"no kernels for {architecture}")
             return 1
-    print(f"{len(compiled)} kernels, {spills} spill")
-    return 1 if spills else 0
+    # ptxas's C7510 and its like: of a kernel whose products it runs one after the other, or for which it waits itself.
+    serialized = re.findall(r"\(C75\d\d\).*", text)
+    print(*serialized, sep="\n", end="\n" if serialized else "")
+    print(f"{len(compiled)} kernels, {spills} spill, {len(serialized)} serialize wgmma")
+    return 1 if spills or serialized else 0
 
 
 def find_cuobjdump() -> str | None:
@@ -67,33 +77,46 @@ def find_cuobjdump() -> str | None:
     return found
 
 
+def wanted_of(name: str, kernels: dict[str, list[str]], product: str) -> list[str]:
+    kernel = name.split("<")[0]
+    if kernel not in kernels:
+        return []
+    if kernel in WGMMA:
+        return kernels[kernel]
+    wanted = [OTHER_PRODUCTS.get(kernel, product), *kernels[kernel]]
+    if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
+        wanted.append("LDG.E.128")
+    return wanted
+
+
+def check_file(tool: str, file: Path, architecture: str, kernels: dict[str, list[str]], product: str) -> int:
+    """How many kernels of a file lack what they must hold, or go to local memory."""
+    wrong, seen = 0, set()
+    sass = subprocess.run([tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True)
+    for function in sass.stdout.split("Function : ")[1:]:
+        name = short(function.split(maxsplit=1)[0])
+        seen.add(name.split("<")[0])
+        missing = [what for what in wanted_of(name, kernels, product) if what not in function]
+        local = [what for what in ("LDL", "STL") if re.search(rf"\b{what}\b", function)]
+        if missing or local:
+            wrong += 1
+            print(f"{name} {architecture}: without {missing}, with {local}")
+    if absent := kernels.keys() - seen:
+        wrong += 1
+        print(f"{file.name} {architecture}: without {absent}")
+    return wrong
+
+
 def check_disassembly(folder: Path) -> int:
     tool = find_cuobjdump()
     if tool is None:
         print("cuobjdump is not here; python3 -m pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
         return 77
-    wrong = 0
-    for file, kernels in ((file, kernels) for name, kernels in KERNELS.items() for file in sorted(folder.glob(name))):
-        for architecture, product in DMMA.items():
-            seen = set()
-            sass = subprocess.run(
-                [tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True
-            ).stdout
-            for function in sass.split("Function : ")[1:]:
-                name = short(function.split(maxsplit=1)[0])
-                kernel = name.split("<")[0]
-                seen.add(kernel)
-                wanted = [OTHER_PRODUCTS.get(kernel, product), *kernels[kernel]] if kernel in kernels else []
-                if kernel == "Staged" and name.endswith("1>"):  # rows at multiples of 16 bytes
-                    wanted.append("LDG.E.128")
-                missing = [what for what in wanted if what not in function]
-                local = [what for what in ("LDL", "STL") if re.search(rf"\b{what}\b", function)]
-                if missing or local:
-                    wrong += 1
-                    print(f"{name} {architecture}: without {missing}, with {local}")
-            if absent := kernels.keys() - seen:
-                wrong += 1
-                print(f"{file.name} {architecture}: without {absent}")
+    wrong = check_file(tool, folder / "wgmma.cu.o", "sm_90a", WGMMA, "")
+    for name, kernels in KERNELS.items():
+        for file in sorted(folder.glob(name)):
+            for architecture, product in DMMA.items():
+                wrong += check_file(tool, file, architecture, kernels, product)
     print(f"{wrong} kernels are not what they should be")
     return 1 if wrong else 0
 

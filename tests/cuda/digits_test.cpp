@@ -2,6 +2,7 @@
 // left to other kernels.
 #include <gtest/gtest.h>
 
+#include "cuda/wgmma_self_test.cuh"
 #include "problem.hpp"
 
 namespace isologit::detail::cuda {
@@ -34,10 +35,11 @@ struct Left {
   std::int64_t open = 0, wrong = 0;
 };
 // Of the logits by digits alone; `want` are those of the oracle.
-Left left_by_digits(const DotData& data, const std::vector<float>& want, DType type, bool leading_everywhere = false) {
+Left left_by_digits(const DotData& data, const std::vector<float>& want, DType type, bool wgmma,
+                    bool leading_everywhere = false) {
   DigitsAlone launcher;
   launcher.leading_everywhere = leading_everywhere;
-  const auto got = logits_by(launcher, data, {}, type);
+  const auto got = logits_by(launcher, data, {}, type, false, wgmma);
   Left left;
   for (std::size_t i = 0; i < got.size(); ++i) {
     if (is_open(got[i])) {
@@ -53,16 +55,23 @@ Left left_by_digits(const DotData& data, const std::vector<float>& want, DType t
 struct Open {
   std::int64_t f32, bf16;
 };
-// In f32, by all nine products, and in bf16, by the leading ones where they are enough: all are right.
+// In f32, by all nine products, and in bf16, by the leading ones where they are enough: all are right, and by wgmma as
+// many are open.
 Open expect_right(const DotData& data, const std::string& what) {
   std::int64_t open[2];
   for (const DType type : {DType::f32, DType::bf16}) {
-    HostLauncher<PlainProducts> launcher;
     const auto want = logits_of_oracle(data, type);
-    EXPECT_EQ(count_different(logits_by(launcher, data, {}, type), want), 0) << what;
-    const Left left = left_by_digits(data, want, type);
-    EXPECT_EQ(left.wrong, 0) << what;
-    open[type == DType::f32 ? 0 : 1] = left.open;
+    std::int64_t& left_open = open[type == DType::f32 ? 0 : 1];
+    for (const bool wgmma : {false, true}) {
+      HostLauncher<PlainProducts> launcher;
+      EXPECT_EQ(count_different(logits_by(launcher, data, {}, type, false, wgmma), want), 0) << what << ' ' << wgmma;
+      const Left left = left_by_digits(data, want, type, wgmma);
+      EXPECT_EQ(left.wrong, 0) << what << ' ' << wgmma;
+      if (wgmma) {
+        EXPECT_EQ(left.open, left_open) << what;
+      }
+      left_open = left.open;
+    }
   }
   return {open[0], open[1]};
 }
@@ -101,9 +110,11 @@ TEST(CudaDigits, EveryDepthAndVocabulary) {
 
 TEST(CudaDigits, DecideNearlyAll) {
   const auto data = oracle::make_dot({70, 192, 1024}, DotFamily::normal, 3);
-  const auto left = left_by_digits(data, logits_of_oracle(data, DType::f16), DType::f16);
-  EXPECT_EQ(left.wrong, 0);
-  EXPECT_EQ(left.open, 0);
+  for (const bool wgmma : {false, true}) {
+    const auto left = left_by_digits(data, logits_of_oracle(data, DType::f16), DType::f16, wgmma);
+    EXPECT_EQ(left.wrong, 0);
+    EXPECT_EQ(left.open, 0);
+  }
   const Open open = expect_right(data, "normal");
   EXPECT_EQ(open.f32, 0);
   EXPECT_GT(open.bf16, 0);  // the leading products made them
@@ -204,7 +215,7 @@ TEST(CudaDigits, FewGreatElementsAreSpared) {
   for (const bool to_bf16 : {false, true}) {
     const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
     const Product p =
-        prepared(launcher, hidden.operand(), weight.operand(), 0, 34, 64, 2048, workspace.get(), space, false, to_bf16);
+        prepared(launcher, operands_of(data, hidden, weight), 0, 34, workspace.get(), space, false, to_bf16);
     for (int n = 0; n < 34; ++n) {
       const DigitFacts& facts = p.hidden_digits.facts[n];
       EXPECT_EQ(facts.leading, to_bf16 ? 1 : 0)
@@ -245,11 +256,19 @@ TEST(CudaDigits, TheLeastThatTheBoundMayBe) {
         set_weight(data, v, k, bits_of(w));
       }
     }
-    const auto left = left_by_digits(data, logits_of_oracle(data, DType::bf16), DType::bf16, true);
+    const auto left = left_by_digits(data, logits_of_oracle(data, DType::bf16), DType::bf16, false, true);
     EXPECT_EQ(left.wrong, 0) << kind;
     EXPECT_GT(left.open, kRows * kVocab / 10) << kind;
     EXPECT_LT(left.open, kRows * kVocab * 2 / 3) << kind;
   }
+}
+
+TEST(CudaDigits, WgmmaOfWholeNumbersPassesTheSelfTest) {
+  using Kernel = WgmmaSelfTest<HostLauncher<PlainProducts>::Block<4>>;
+  HostLauncher<PlainProducts> launcher;
+  std::uint32_t broken = 0;
+  launcher.launch<Kernel>(Kernel::kKinds, 1, FastSelfTesting{&broken});
+  EXPECT_EQ(broken, 0U);
 }
 
 }  // namespace

@@ -4,7 +4,9 @@
 
 #include <gtest/gtest.h>
 
-#include "cuda/fast_self_test.cuh"
+#include <array>
+
+#include "cuda/wgmma_self_test.cuh"
 #include "problem.hpp"
 
 namespace isologit::detail::cuda {
@@ -72,9 +74,9 @@ TEST(CudaFast, WorseOnesAreRefused) {
 }
 
 template <class Products>
-std::vector<float> fast_logits(const DotData& data, const Layout& layout = {}) {
+std::vector<float> fast_logits(const DotData& data, const Layout& layout = {}, bool wgmma = false) {
   HostLauncher<Products> launcher;
-  return logits_by(launcher, data, layout, DType::f32, true);
+  return logits_by(launcher, data, layout, DType::f32, true, wgmma);
 }
 
 // How far from the real sums, as a part of the bound, at most; a NaN or an infinity where none is expected is 1000.
@@ -141,6 +143,67 @@ TEST(CudaFast, RowsDoNotDependOnOthers) {
     EXPECT_EQ(count_different(found, {all.begin(), all.begin() + rows * 150}), 0) << rows;
     EXPECT_EQ(count_different(fast_logits<Hopper>(some, {3, 1}), found), 0) << rows << " unaligned";
   }
+}
+
+// Bits of wgmma's sums that are not those of mma.sync: blocks of 8 products, as good as the bound asks; one bit less; a
+// last place in one row of 16; infinities where the others are cut to the greatest number.
+struct InEights : Hopper {
+  static float wgmma_sum(float c, const double* products, int) { return TruncatedSums<8, 2>::sum(c, products); }
+};
+struct OneBitLess : Hopper {
+  static float wgmma_sum(float c, const double* products, int) { return TruncatedSums<16, 1>::sum(c, products); }
+};
+struct RoundedByWgmma : Hopper {
+  static float wgmma_sum(float c, const double* products, int) { return Rounding::sum(c, products); }
+};
+struct OneRow : Hopper {
+  static float wgmma_sum(float c, const double* products, int row) {
+    const float right = Sixteens::sum(c, products);
+    return row == 13 ? std::nextafterf(right, 0.0F) : right;
+  }
+};
+struct Overflowing : Hopper {
+  static float wgmma_sum(float c, const double* products, int) {
+    const float right = Sixteens::sum(c, products);
+    return std::fabs(right) == 0x1.fffffep127F ? std::copysign(HUGE_VALF, right) : right;
+  }
+};
+
+template <class Products, class E>
+std::uint32_t different_chains() {
+  using Kernel = FastWgmmaSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
+  HostLauncher<Products> launcher;
+  std::uint32_t broken = 0;
+  launcher.template launch<Kernel>(Kernel::kKinds, 2, FastSelfTesting{&broken});
+  return broken;
+}
+
+TEST(CudaFast, WgmmaIsUsedWhereItsBitsAreThoseOfMma) {
+  EXPECT_EQ((different_chains<Hopper, Bf16>()), 0U);
+  EXPECT_EQ((different_chains<Hopper, F16>()), 0U);
+  EXPECT_GT((different_chains<InEights, Bf16>()), 0U);
+  EXPECT_GT((different_chains<InEights, F16>()), 0U);
+  EXPECT_GT((different_chains<OneBitLess, Bf16>()), 0U);
+  EXPECT_GT((different_chains<OneBitLess, F16>()), 0U);
+  EXPECT_GT((different_chains<RoundedByWgmma, Bf16>()), 0U);
+  EXPECT_GT((different_chains<OneRow, Bf16>()), 0U);
+  EXPECT_GT((different_chains<Overflowing, Bf16>()), 0U);
+}
+
+// By wgmma the same bits, where it sums as mma.sync does: both types, rows and vocabularies that fill no tile, depths
+// that are no multiple of a stage or of the stages of a turn, and results that are no number.
+TEST(CudaFast, WgmmaHasTheSameBits) {
+  for (const DType type : {DType::bf16, DType::f16}) {
+    for (const auto& [rows, vocab, depth] : {std::array{65, 37, 8}, {70, 140, 200}, {129, 33, 72}, {65, 20, 1032}}) {
+      for (const auto family : {DotFamily::normal, DotFamily::specials}) {
+        const DotData data = oracle::make_dot({rows, vocab, depth, type, type, DType::f32}, family, 54);
+        EXPECT_EQ(count_different(fast_logits<Hopper>(data, {}, true), fast_logits<Hopper>(data)), 0)
+            << describe(data.shape) << oracle::name_of(family);
+      }
+    }
+  }
+  const DotData data = oracle::make_dot({65, 9, 37, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 55);
+  EXPECT_EQ(count_different(fast_logits<Hopper>(data, {3, 1}, true), fast_logits<Hopper>(data, {3, 1})), 0);
 }
 
 }  // namespace

@@ -2,56 +2,20 @@
 // of a warp are a plain loop of fused multiply-adds, or whatever a test puts in their place.
 #pragma once
 
-#include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "cuda/block.cuh"
+#include "host_wgmma.hpp"
 
 namespace isologit::detail::cuda {
 
-// c + a b, one rounding.
-struct PlainProducts {
-  static double fma(double a, double b, double c) { return std::fma(a, b, c); }
-};
-
-// A model of a tensor core's f32 sums: BLOCK products at a time and c are aligned to the greatest of them, cut off BITS
-// below the last place of f32, added, and the sum cut to f32.
-template <int BLOCK, int BITS>
-struct TruncatedSums {
-  static float sum(float c, const double* products) {
-    for (int k = 0; k < 16; k += BLOCK) c = block_of(c, products + k);
-    return c;
-  }
-
- private:
-  static float block_of(float c, const double* products) {
-    double plain = static_cast<double>(c);
-    int greatest = -200;
-    const auto see = [&](double x) {
-      if (x != 0 && std::isfinite(x)) greatest = std::max(greatest, std::ilogb(x));
-    };
-    see(plain);
-    for (int k = 0; k < BLOCK; ++k) {
-      see(products[k]);
-      plain += products[k];
-    }
-    if (!std::isfinite(plain)) return static_cast<float>(plain);
-    const double unit = std::ldexp(1.0, std::max(greatest, -126) - 23 - BITS);
-    double units = std::trunc(static_cast<double>(c) / unit);
-    for (int k = 0; k < BLOCK; ++k) units += std::trunc(products[k] / unit);
-    const double sum = units * unit;
-    const auto near = static_cast<float>(sum);
-    return std::fabs(static_cast<double>(near)) > std::fabs(sum) ? std::nextafterf(near, 0.0F) : near;
-  }
-};
-
 template <int WARPS, class Products>
-class HostBlock {
+class HostBlock : public HostWgmma<WARPS, Products> {
  public:
   static constexpr int kWarps = WARPS;
   static constexpr int kThreads = 32 * WARPS;
@@ -112,13 +76,7 @@ class HostBlock {
           products[k] =
               element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k) * element(b_of(4 * column + t)[k / 8], k);
         }
-        if constexpr (requires { Products::sum(c, products, row); }) {
-          c = Products::sum(c, products, row);
-        } else if constexpr (requires { Products::sum(c, products); }) {
-          c = Products::sum(c, products);
-        } else {
-          c = TruncatedSums<16, 2>::sum(c, products);
-        }
+        c = tensor_core_sum<Products>(c, products, row);
       }
     }
   }
@@ -167,18 +125,41 @@ class HostBlock {
   void count(std::uint32_t& counter) { ++counter; }
   std::uint32_t take(std::uint32_t& counter) { return counter++; }
 
-  // A copy is there at once; one into what is still read would be seen in the bits.
-  void copy(void* shared, const void* from) { std::memcpy(shared, from, sizeof(Sixteen)); }
-  void copy_or_zero(void* shared, const void* from, bool there) {
-    if (there) {
-      std::memcpy(shared, from, sizeof(Sixteen));
-    } else {
-      std::memset(shared, 0, sizeof(Sixteen));
-    }
-  }
-  void end_group() {}
+  // What a copy overwrites is gone when it begins, and it is there when it has been waited for: both are seen in the
+  // bits.
+  void copy(void* shared, const void* from) { copy_or_zero(shared, from, true); }
+  void copy_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, sizeof(Sixteen), there); }
+  void copy_eight_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, 8, there); }
+  void end_group() { ++ended_; }  // of a thread
   template <int N>
-  void wait() {}
+  void wait() {
+    std::size_t kept = 0;
+    for (const Copy& copy : copies_) {
+      if (copy.group < ended_ / kThreads - N) {
+        std::memcpy(copy.to, &copy.bytes, copy.size);
+        this->note_copied(copy.to);
+      } else {
+        copies_[kept++] = copy;
+      }
+    }
+    copies_.resize(kept);
+  }
+
+ private:
+  struct Copy {
+    void* to;
+    std::size_t size;
+    Sixteen bytes;
+    int group;
+  };
+  void copy_bytes(void* shared, const void* from, std::size_t size, bool there) {
+    Copy copy = {shared, size, {}, ended_ / kThreads};
+    if (there) std::memcpy(&copy.bytes, from, size);
+    copies_.push_back(copy);
+    std::memset(shared, 0xA5, size);
+  }
+  std::vector<Copy> copies_;
+  int ended_ = 0;
 };
 
 template <class Products>
@@ -194,6 +175,7 @@ class HostLauncher {
       for (int i = 0; i < x; ++i) {
         std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
         typename Kernel::Block block;
+        block.set_shared(shared.get(), sizeof *shared);
         Kernel::run(block, *shared, args, i, j);
       }
     }

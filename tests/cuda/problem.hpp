@@ -71,7 +71,7 @@ void launch_logits_of(Launcher& launcher, const LogitsRequest& request) {
 // The logits in a type by the kernels of the device; Launcher runs them.
 template <class Launcher>
 std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, const Layout& layout = {},
-                             DType type = DType::f32, bool fast = false) {
+                             DType type = DType::f32, bool fast = false, bool wgmma = false) {
   const LaidOut hidden(data.hidden_view(), layout);
   const LaidOut weight(data.weight_view(), layout);
   const auto& shape = data.shape;
@@ -79,8 +79,10 @@ std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, co
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(space.bytes + 15) / 16);
   const auto count = static_cast<std::size_t>(shape.rows * shape.vocab);
   std::vector<float> stored(count, -77.0F);  // room for any type
-  launch_logits_of(launcher, LogitsRequest{operands_of(data, hidden, weight), stored.data(), static_cast<int>(type),
-                                           shape.vocab, fast, workspace.get()});
+  LogitsRequest request{
+      operands_of(data, hidden, weight), stored.data(), static_cast<int>(type), shape.vocab, fast, workspace.get()};
+  request.wgmma = wgmma;
+  launch_logits_of(launcher, request);
   if (type == DType::f32) return stored;
   const auto* bits = reinterpret_cast<const std::uint16_t*>(stored.data());
   std::vector<float> logits;

@@ -35,6 +35,22 @@ TEST(CudaRequest, AGoodOneIsServed) {
   EXPECT_EQ(check_request(nothing), "");
 }
 
+TEST(CudaRequest, WgmmaIsOfOneCapability) {
+  EXPECT_EQ(check_wgmma(1, 9, 0), "");
+  EXPECT_EQ(check_wgmma(1, 8, 9), "device 1 has compute capability 8.9; ISOLOGIT_CUDA_WGMMA needs 9.0");
+  EXPECT_EQ(check_wgmma(0, 10, 0), "device 0 has compute capability 10.0; ISOLOGIT_CUDA_WGMMA needs 9.0");
+  isologit_cuda_logits_request r = good();
+  r.weight.dtype = ISOLOGIT_BF16;
+  for (const bool wgmma : {false, true}) {
+    for (const bool fast : {false, true}) {
+      r.arithmetic = (fast ? ISOLOGIT_FAST : ISOLOGIT_EXACT) + (wgmma ? ISOLOGIT_CUDA_WGMMA : 0);
+      EXPECT_EQ(check_request(r), "");
+      EXPECT_EQ(kernels_request(r).fast, fast);
+      EXPECT_EQ(kernels_request(r).wgmma, wgmma);
+    }
+  }
+}
+
 TEST(CudaRequest, EveryMistakeIsNamed) {
   struct Mistake {
     std::string expected;
@@ -58,7 +74,8 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
       {"bias.dtype is 7", [](auto& r) { r.bias.dtype = 7; }},
       {"logits_dtype is 4, which is none of", [](auto& r) { r.logits_dtype = 4; }},
       {"logits does not lie at a multiple of 4", [](auto& r) { r.logits = memory + 2; }},
-      {"arithmetic is 2", [](auto& r) { r.arithmetic = 2; }},
+      {"arithmetic is 4", [](auto& r) { r.arithmetic = 4; }},
+      {"arithmetic is -1", [](auto& r) { r.arithmetic = -1; }},
       {"hidden.dtype is 0 and weight.dtype is 2; fast arithmetic", [](auto& r) { r.arithmetic = ISOLOGIT_FAST; }},
       {"logits_dtype is 0; logits of fast arithmetic",
        [](auto& r) {
