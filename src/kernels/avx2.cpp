@@ -17,6 +17,13 @@
 // registers that a group widens to: register by register (`part`) it does not; 4 rows are 0.26 with both. What is left
 // of 16 rows, predicted from 32 cycles of multiply-adds, 7 of shifts and 2 of sums for 16 elements (0.71 ns), is that.
 // Tried: passes of 3 and 2 rows in place of 3 and 1: no difference; two chunks ahead: a twentieth slower.
+//
+// Four rows, in turns in a later hour, are 0.298 from L3 and 0.31 from memory, so they are bound by the core: 32
+// multiply-adds and 14 shifts for 32 elements are 23 cycles of the two ports that do these on a Xeon, 0.26 ns at 2.8
+// GHz. Tried: elements raised by a load that doubles (VMOVSLDUP) or a shuffle, for which there are other ports, in
+// place of 6 of the 14: 0.296; one and two rows 0.94 and 0.88 from L3, one the same from memory. Multiply-adds that GCC
+// may not turn round, for the 21 moves of registers that it puts between them: 0.30, and of six rows, where the moves
+// go, the same. By llvm-mca 14 a Zen 3 takes 32 cycles, all of them its two multipliers.
 #define ISOLOGIT_LANES 4  // doubles in a register
 #include "kernels/avx2_vectors.hpp"
 #include "kernels/backward_loops_impl.hpp"
