@@ -6,6 +6,7 @@ nothing goes to local memory, and kernels that begin early read the weight befor
 cuobjdump is not here (PyPI's nvidia-cuda-cuobjdump has it).
 """
 
+import functools
 import importlib.util
 import re
 import shutil
@@ -106,11 +107,17 @@ def wanted_of(name: str, kernels: dict[str, list[str]], product: str) -> list[st
     return wanted
 
 
+@functools.cache
+def disassembly_of(tool: str, file: Path, architecture: str) -> str:
+    return subprocess.run(
+        [tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True
+    ).stdout
+
+
 def check_file(tool: str, file: Path, architecture: str, kernels: dict[str, list[str]], product: str) -> int:
     """How many kernels of a file lack what they must hold, or go to local memory."""
     wrong, seen = 0, set()
-    sass = subprocess.run([tool, "-sass", "-arch", architecture, file], check=True, capture_output=True, text=True)
-    for function in sass.stdout.split("Function : ")[1:]:
+    for function in disassembly_of(tool, file, architecture).split("Function : ")[1:]:
         name = short(function.split(maxsplit=1)[0])
         kernel = name.split("<")[0]
         seen.add(kernel)
