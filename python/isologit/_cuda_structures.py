@@ -2,7 +2,7 @@
 
 from ctypes import Structure, c_float, c_int32, c_int64, c_size_t, c_void_p
 
-from ._native_structures import IdLists, Matrix, Output, Tensor, Vector
+from ._native_structures import ATTENTION, ROTARY, IdLists, Matrix, Output, Tensor, Vector
 
 _CALL = [("struct_size", c_size_t), ("device", c_int32), ("stream", c_void_p)]
 _OPERANDS = [
@@ -156,40 +156,8 @@ class GateRequest(Structure):
 
 
 class RotaryRequest(Structure):
-    _fields_ = [
-        *_CALL,
-        ("x", Tensor),
-        ("positions", c_void_p),
-        ("frequencies", c_void_p),
-        ("frequency_count", c_int64),
-        ("layout", c_int32),
-        ("factor", c_float),
-        ("y", Output),
-        ("status", c_void_p),
-    ]
+    _fields_ = [*_CALL, *ROTARY, ("status", c_void_p)]
 
 
 class AttentionRequest(Structure):
-    _fields_ = [
-        *_CALL,
-        ("q", Tensor),
-        ("keys", Tensor),
-        ("values", Tensor),
-        ("sequences", c_int64),
-        ("query_starts", c_void_p),
-        ("key_counts", c_void_p),
-        ("first_keys", c_void_p),
-        ("block_table", c_void_p),
-        ("blocks_per_sequence", c_int64),
-        ("block_size", c_int64),
-        ("key_block_stride", c_int64),
-        ("value_block_stride", c_int64),
-        ("scale", c_float),
-        ("softcap", c_float),
-        ("not_causal", c_int32),
-        ("window", c_int64),
-        ("sinks", c_void_p),
-        ("y", Output),
-        ("status", c_void_p),
-        *_WORKSPACE,
-    ]
+    _fields_ = [*_CALL, *ATTENTION, ("status", c_void_p), *_WORKSPACE]

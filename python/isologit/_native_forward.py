@@ -6,8 +6,10 @@ from typing import Any
 
 from isologit import _native
 from isologit._native_structures import (
+    ATTENTION,
     PROCESSORS,
     PROGRESS_AND_USER,
+    ROTARY,
     SIZE,
     THREADS_AND_KERNEL,
     Matrix,
@@ -67,15 +69,7 @@ class Gate(Sized):
 
 
 class Rotary(Sized):
-    _fields_ = [
-        *SIZE,
-        ("x", Tensor),
-        *pointers("positions", "frequencies"),
-        ("frequency_count", c_int64),
-        ("layout", c_int32),
-        ("factor", c_float),
-        ("y", Output),
-    ]
+    _fields_ = [*SIZE, *ROTARY]
 
 
 class RotaryFrequencies(Sized):
@@ -96,24 +90,7 @@ class RotaryFrequencies(Sized):
 
 
 class Attention(Sized):
-    _fields_ = [
-        *SIZE,
-        ("q", Tensor),
-        ("keys", Tensor),
-        ("values", Tensor),
-        ("sequences", c_int64),
-        *pointers("query_starts", "key_counts", "first_keys", "block_table"),
-        ("blocks_per_sequence", c_int64),
-        ("block_size", c_int64),
-        ("key_block_stride", c_int64),
-        ("value_block_stride", c_int64),
-        ("scale", c_float),
-        ("softcap", c_float),
-        ("not_causal", c_int32),
-        ("window", c_int64),
-        ("sinks", c_void_p),
-        ("y", Output),
-    ]
+    _fields_ = [*SIZE, *ATTENTION]
 
 
 class RmsNormBackward(Sized):

@@ -77,6 +77,26 @@ _SUPPORT = [
 ]
 _MASK = [("mask", c_void_p), ("mask_row_stride", c_int64)]
 THREADS_AND_KERNEL = [("threads", c_int32), ("kernel", c_char_p)]
+ATTENTION = [
+    *((name, Tensor) for name in ("q", "keys", "values")),
+    ("sequences", c_int64),
+    *pointers("query_starts", "key_counts", "first_keys", "block_table"),
+    *((name, c_int64) for name in ("blocks_per_sequence", "block_size", "key_block_stride", "value_block_stride")),
+    ("scale", c_float),
+    ("softcap", c_float),
+    ("not_causal", c_int32),
+    ("window", c_int64),
+    ("sinks", c_void_p),
+    ("y", Output),
+]
+ROTARY = [
+    ("x", Tensor),
+    *pointers("positions", "frequencies"),
+    ("frequency_count", c_int64),
+    ("layout", c_int32),
+    ("factor", c_float),
+    ("y", Output),
+]
 PROGRESS_AND_USER = pointers("progress", "user")
 PROCESSORS = [("processors", POINTER(c_int32)), ("processor_count", c_int64)]
 _KERNEL_NAME = [("kernel", c_char * 32)]
