@@ -134,9 +134,8 @@ std::string check_heads(const isologit_cuda_attention_request& r) {
   }
   if (k.dim != q.dim || k.tokens != v.tokens || heads_of(k) != heads_of(v) || heads_of(q) % heads_of(k) != 0) {
     return "q, keys and values are " + shape_of(q) + ", " + shape_of(k) + " and " + shape_of(v) +
-           "; expected [tokens, heads, dim], [slots, kv_heads, dim] and [slots, kv_heads, value_dim], and heads to be "
-           "a "
-           "multiple of kv_heads";
+           "; expected [tokens, heads, dim], [slots, kv_heads, dim] and [slots, kv_heads, value_dim], "
+           "and heads to be a multiple of kv_heads";
   }
   if (k.dim <= kMostHead && v.dim <= kMostHead) return {};
   return "keys and values are of " + number(k.dim) + " and " + number(v.dim) +

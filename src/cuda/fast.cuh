@@ -61,6 +61,13 @@ struct Pack {
   }
 };
 
+// Stores the logit of a sum of products, if it is one of a row and id that there are.
+ISOLOGIT_DEVICE void store_fast(const Product& p, int row, int v, float sum) {
+  if (row >= p.rows || v >= p.vocab) return;
+  const float z = sum + p.bias_of(v);
+  p.store(row, v, z != z ? quiet_nan() : z + 0.0F);
+}
+
 // WN warps side by side share weight rows, so that a block owns 32 kWarps / WN of them and 8 NT WN hidden rows.
 template <class BlockType, class E, bool ALIGNED, int NT, int WN>
 struct Fast {
@@ -236,9 +243,7 @@ struct Fast {
     each([&](int m, int n, int i) {
       const int v = v0 + 16 * m + 8 * (i >> 1) + (lane >> 2);
       const int row = row0 + 8 * n + 2 * (lane & 3) + (i & 1);
-      if (row >= p.rows || v >= p.vocab) return;
-      const float z = own.total[m][n][i] + p.bias_of(v);
-      p.store(row, v, z != z ? quiet_nan() : z + 0.0F);
+      store_fast(p, row, v, own.total[m][n][i]);
     });
   }
 };

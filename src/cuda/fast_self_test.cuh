@@ -4,7 +4,7 @@
 #pragma once
 
 #include "cuda/fast.cuh"
-#include "cuda/pair_sum.cuh"
+#include "cuda/self_test.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -42,15 +42,11 @@ struct FastCases {
   }
 };
 
-struct FastSelfTesting {
-  std::uint32_t* broken;  // counts the sums that are wrong
-};
-
 template <class BlockType, class E>
 struct FastSelfTest {
   using Cases = FastCases<E>;
   using Block = BlockType;
-  using Args = FastSelfTesting;
+  using Args = SelfTesting;
   static constexpr int kBlocksPerProcessor = 1;
   static constexpr int kRounds = 16;
   static constexpr int kKinds = Cases::kSubnormal + 1;
@@ -60,7 +56,7 @@ struct FastSelfTest {
     float c[4], before[4];
   };
 
-  ISOLOGIT_DEVICE static void run(Block& block, Shared&, const FastSelfTesting& args, int kind, int) {
+  ISOLOGIT_DEVICE static void run(Block& block, Shared&, const SelfTesting& args, int kind, int) {
     block.each_warp([&](int warp) {
       for (int round = warp; round < kRounds; round += Block::kWarps) {
         typename Block::template PerLane<Lane> lanes;
@@ -122,7 +118,7 @@ struct FastSelfTest {
 
   // c[0][0] is that of lane 0; of row 15 and column 7 lane 31 has the last.
   template <class Lanes>
-  ISOLOGIT_DEVICE static void look_at_places(Block& block, const FastSelfTesting& args, Lanes& lanes) {
+  ISOLOGIT_DEVICE static void look_at_places(Block& block, const SelfTesting& args, Lanes& lanes) {
     typename Block::template PerLane<float> corner;
     block.each_lane([&](int lane) {
       corner(lane) = lane == 0 ? lanes(lane).c[0] : lane == 31 ? lanes(lane).c[3] : 0.0F;

@@ -20,6 +20,22 @@
 
 namespace isologit::detail::cuda {
 
+// Begins the products of a chain from 0 on, of swizzled rows at these addresses: groups of 8 rows of 128 bytes, where
+// 16 of the depth are 2 units of an address.
+template <class E, class Block, class C>
+ISOLOGIT_DEVICE void begin_wgmma_chain(Block& block, int warp, C chain_of, std::uint32_t weight_at,
+                                       std::uint32_t hidden_at) {
+  const std::uint64_t weight = descriptor(weight_at, 16, 8 * 128, Swizzle::k128);
+  const std::uint64_t hidden = descriptor(hidden_at, 16, 8 * 128, Swizzle::k128);
+  block.begin_products(warp);
+  block.template wgmma_f32<E, true>(warp, chain_of, weight, hidden);
+  ISOLOGIT_UNROLL
+  for (int i = 1; i < kChain / 16; ++i) {
+    block.template wgmma_f32<E, false>(warp, chain_of, weight + 2 * i, hidden + 2 * i);
+  }
+  block.end_products(warp);
+}
+
 template <class BlockType, class E>
 struct FastWgmma {
   using Block = BlockType;
@@ -87,16 +103,9 @@ struct FastWgmma {
     fetch(block, shared, p, v0, row0, stage + kAhead, stages);
     const Stage& from = shared.stage[stage % kStages];
     block.each_warp([&](int warp) {
-      const std::uint64_t weight = rows_of(block.address(from.weight[warp / 4 * 64]));
-      const std::uint64_t hidden = rows_of(block.address(from.hidden));
-      const auto chain = [&](int lane) -> float* { return state(warp, lane).chain[which]; };
-      block.begin_products(warp);
-      block.template wgmma_f32<E, true>(warp, chain, weight, hidden);
-      ISOLOGIT_UNROLL
-      for (int i = 1; i < kChain / 16; ++i) {
-        block.template wgmma_f32<E, false>(warp, chain, weight + 2 * i, hidden + 2 * i);
-      }
-      block.end_products(warp);
+      begin_wgmma_chain<E>(
+          block, warp, [&](int lane) -> float* { return state(warp, lane).chain[which]; },
+          block.address(from.weight[warp / 4 * 64]), block.address(from.hidden));
     });
   }
 
@@ -112,10 +121,6 @@ struct FastWgmma {
         for (int i = 0; i < kSums; ++i) own.total[i] = own.total[i] + own.chain[which][i];
       });
     });
-  }
-  // Groups of 8 rows of 128 bytes; 16 of the depth are 2 units of an address.
-  ISOLOGIT_DEVICE static std::uint64_t rows_of(std::uint32_t address) {
-    return descriptor(address, 16, 8 * 128, Swizzle::k128);
   }
 
   // Begins the copy of a stage, of zeros past the depth; a group is ended also where there is none, so that they can be
@@ -168,9 +173,7 @@ struct FastWgmma {
     for (int i = 0; i < kSums; ++i) {
       const int v = v0 + 8 * (i / 2 % 2) + (lane >> 2);
       const int row = row0 + 8 * (i / 4) + 2 * (lane & 3) + i % 2;
-      if (row >= p.rows || v >= p.vocab) continue;
-      const float z = own.total[i] + p.bias_of(v);
-      p.store(row, v, z != z ? quiet_nan() : z + 0.0F);
+      store_fast(p, row, v, own.total[i]);
     }
   }
 };

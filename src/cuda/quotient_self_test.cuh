@@ -50,9 +50,7 @@ struct QuotientSelfTest {
   // Between 2^-400 and 2^400, so that what is left is no subnormal; every other one with few bits, near whose
   // quotients and roots the hard cases are.
   ISOLOGIT_DEVICE static double number(std::uint64_t i) {
-    std::uint64_t x = (i + 1) * 0x9E3779B97F4A7C15U;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-    x ^= x >> 27;
+    const std::uint64_t x = hashed(i + 1);
     const std::uint64_t fraction = (x & 0xFFFFFFFFFFFFFU) & ((i & 2) != 0 ? 0xFFFFF00000000U : ~std::uint64_t{0});
     return bit_cast<double>(fraction | (623 + (x >> 53) % 800) << 52);
   }

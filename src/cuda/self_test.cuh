@@ -16,6 +16,13 @@ struct SelfTesting {
   std::uint32_t* broken;  // counts the sums that are wrong
 };
 
+// Bits that look random.
+ISOLOGIT_DEVICE std::uint64_t hashed(std::uint64_t x) {
+  x *= 0x9E3779B97F4A7C15U;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
+  return x ^ (x >> 27);
+}
+
 template <class BlockType>
 struct SelfTest {
   using Block = BlockType;
@@ -50,9 +57,7 @@ struct SelfTest {
  private:
   // Bits of the bf16 element of a row at a pair of places; of the later place the last bit is now and then another.
   ISOLOGIT_DEVICE static std::uint32_t element(int row, int k, int kind) {
-    std::uint64_t x = static_cast<std::uint64_t>(row * 4096 + (k >> 1) * 8 + kind) * 0x9E3779B97F4A7C15U;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9U;
-    x ^= x >> 27;
+    const std::uint64_t x = hashed(static_cast<std::uint64_t>(row * 4096 + (k >> 1) * 8 + kind));
     const auto bits = static_cast<std::uint32_t>(x >> 20);
     const std::uint32_t exponent = kind == kNear                          ? 120 + bits % 16
                                    : kind == kSubnormal || kind == kLeast ? bits % 3

@@ -20,8 +20,8 @@ template cudaError_t start_wgmma<DigitsWgmma<Four, 8, false>>(int, int, const Pr
 template cudaError_t start_wgmma<DigitsWgmma<Four, 8, true>>(int, int, const Product&, cudaStream_t);
 template cudaError_t start_wgmma<FastWgmma<Eight, Bf16>>(int, int, const Product&, cudaStream_t);
 template cudaError_t start_wgmma<FastWgmma<Eight, F16>>(int, int, const Product&, cudaStream_t);
-template cudaError_t start_wgmma<WgmmaSelfTest<Four>>(int, int, const FastSelfTesting&, cudaStream_t);
-template cudaError_t start_wgmma<FastWgmmaSelfTest<Four, Bf16>>(int, int, const FastSelfTesting&, cudaStream_t);
-template cudaError_t start_wgmma<FastWgmmaSelfTest<Four, F16>>(int, int, const FastSelfTesting&, cudaStream_t);
+template cudaError_t start_wgmma<WgmmaSelfTest<Four>>(int, int, const SelfTesting&, cudaStream_t);
+template cudaError_t start_wgmma<FastWgmmaSelfTest<Four, Bf16>>(int, int, const SelfTesting&, cudaStream_t);
+template cudaError_t start_wgmma<FastWgmmaSelfTest<Four, F16>>(int, int, const SelfTesting&, cudaStream_t);
 
 }  // namespace isologit::detail::cuda

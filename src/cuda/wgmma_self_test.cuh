@@ -4,13 +4,14 @@
 #pragma once
 
 #include "cuda/fast_self_test.cuh"
+#include "cuda/fast_wgmma.cuh"
 
 namespace isologit::detail::cuda {
 
 template <class BlockType>
 struct WgmmaSelfTest {
   using Block = BlockType;
-  using Args = FastSelfTesting;
+  using Args = SelfTesting;
   static constexpr bool kByWgmma = true;
   static constexpr int kBlocksPerProcessor = 1;
   static constexpr int kRows = 64;
@@ -25,7 +26,7 @@ struct WgmmaSelfTest {
     std::uint32_t a[kGroups][4];
   };
 
-  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const FastSelfTesting& args, int kind, int) {
+  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const SelfTesting& args, int kind, int) {
     typename Block::template PerThread<Lane> state;
     block.each_warp(
         [&](int warp) { block.each_lane([&](int lane) { fill(shared, state(warp, lane), kind, warp, lane); }); });
@@ -107,7 +108,7 @@ template <class BlockType, class E>
 struct FastWgmmaSelfTest {
   using Cases = FastCases<E>;
   using Block = BlockType;
-  using Args = FastSelfTesting;
+  using Args = SelfTesting;
   static constexpr bool kByWgmma = true;
   static constexpr int kBlocksPerProcessor = 1;
   static constexpr int kRounds = 32;
@@ -124,22 +125,15 @@ struct FastWgmmaSelfTest {
     std::uint32_t a[4], b[2];
   };
 
-  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const FastSelfTesting& args, int kind, int round) {
+  ISOLOGIT_DEVICE static void run(Block& block, Shared& shared, const SelfTesting& args, int kind, int round) {
     typename Block::template PerThread<Lane> state;
     block.each_warp([&](int warp) { block.each_lane([&](int lane) { fill(shared, round, kind, 32 * warp + lane); }); });
     block.publish_copies();
     block.sync();
     block.each_warp([&](int warp) {
-      const std::uint64_t weight = descriptor(block.address(shared.row), 16, 8 * 128, Swizzle::k128);
-      const std::uint64_t hidden = descriptor(block.address(shared.row[kWeightRows]), 16, 8 * 128, Swizzle::k128);
-      const auto c = [&](int lane) -> float* { return state(warp, lane).c; };
-      block.begin_products(warp);
-      block.template wgmma_f32<E, true>(warp, c, weight, hidden);
-      ISOLOGIT_UNROLL
-      for (int i = 1; i < kChain / 16; ++i) {
-        block.template wgmma_f32<E, false>(warp, c, weight + 2 * i, hidden + 2 * i);
-      }
-      block.end_products(warp);
+      begin_wgmma_chain<E>(
+          block, warp, [&](int lane) -> float* { return state(warp, lane).c; }, block.address(shared.row),
+          block.address(shared.row[kWeightRows]));
       block.template wait_products<0>(warp);
       block.each_lane([&](int lane) { block.template hold<kColumns / 2>(state(warp, lane).c); });
       ISOLOGIT_UNROLL
@@ -161,8 +155,8 @@ struct FastWgmmaSelfTest {
 
   // The chains of eight hidden rows again, by mma.sync.
   template <class State>
-  ISOLOGIT_DEVICE static void compare(Block& block, State& state, const FastSelfTesting& args, int warp, int n,
-                                      int round, int kind) {
+  ISOLOGIT_DEVICE static void compare(Block& block, State& state, const SelfTesting& args, int warp, int n, int round,
+                                      int kind) {
     block.each_lane([&](int lane) {
       for (int i = 0; i < 4; ++i) state(warp, lane).other[i] = 0.0F;
     });

@@ -52,7 +52,7 @@ std::uint32_t broken_sums() {
   using Kernel = FastSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
   HostLauncher<Products> launcher;
   std::uint32_t broken = 0;
-  launcher.template launch<Kernel>(Kernel::kKinds, 1, FastSelfTesting{&broken});
+  launcher.template launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
   return broken;
 }
 
@@ -174,7 +174,7 @@ std::uint32_t different_chains() {
   using Kernel = FastWgmmaSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
   HostLauncher<Products> launcher;
   std::uint32_t broken = 0;
-  launcher.template launch<Kernel>(Kernel::kKinds, 2, FastSelfTesting{&broken});
+  launcher.template launch<Kernel>(Kernel::kKinds, 2, SelfTesting{&broken});
   return broken;
 }
 
