@@ -4,23 +4,17 @@
 #include <vector>
 
 #include "activations.hpp"
+#include "forward/attention_batch.hpp"
 
 namespace isologit::detail::cuda {
 
-// A batch of sequences of one layer.
-struct Problem {
-  DType dtype = DType::bf16;
-  std::int64_t heads = 4, kv_heads = 2, dim = 20, value_dim = 12;
-  std::vector<std::int64_t> queries, keys;  // of each sequence
-  float scale = 0.25F;
-  float softcap = 0;
-  bool causal = true;
-  std::int64_t window = 0;
-  std::vector<float> sinks;
+using test::count_of;
+using test::starts_of;
+
+struct Problem : test::AttentionBatch {
   int splits = 0;        // 0: as planned
   bool aligned = false;  // keys and values, for copies of 16 bytes
 };
-std::vector<std::int64_t> starts_of(const std::vector<std::int64_t>& counts);
 
 struct Operands {
   Laid q, k, v;
@@ -40,9 +34,6 @@ struct Attended {
   Status status;
 };
 Attended attend(const Problem& p, const Operands& operands);
-
-double right(const Problem& p, const Operands& operands, std::size_t sequence, std::int64_t query, std::int64_t head,
-             std::int64_t d);
 
 // Every `each`-th element has the oracle's bits, but for those that are left open, which are NaN; these are counted.
 // Returns how many.

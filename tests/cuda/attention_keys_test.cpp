@@ -42,10 +42,7 @@ TEST(CudaAttention, PagesSplitsAndNeighboursDoNotShow) {
     Random random(10);
     const std::int64_t per_sequence = (130 + block_size - 1) / block_size + 1;
     const std::int64_t blocks = 3 * per_sequence + 2;
-    std::vector<std::int32_t> order(static_cast<std::size_t>(blocks));
-    std::iota(order.begin(), order.end(), 0);
-    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-    order.resize(static_cast<std::size_t>(3 * per_sequence));
+    std::vector<std::int32_t> order = test::random_pages(random, 3 * per_sequence, blocks);
     Laid k(p.dtype, blocks * block_size, p.kv_heads, p.dim, 0, true);
     Laid v(p.dtype, blocks * block_size, p.kv_heads, p.value_dim, 8, true);
     for (std::int64_t s = 0; s < 3; ++s) {

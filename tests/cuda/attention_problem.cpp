@@ -1,5 +1,4 @@
 #include <cmath>
-#include <numeric>
 
 #include "attention.hpp"
 #include "isologit/forward.hpp"
@@ -10,21 +9,11 @@ using oracle::Random;
 
 namespace {
 
-std::int64_t count_of(const std::vector<std::int64_t>& counts) {
-  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-}
-
 forward::TensorView view_of(const isologit_tensor& x) {
   return {x.data, static_cast<DType>(x.dtype), x.tokens, x.heads, x.dim, x.token_stride, x.head_stride};
 }
 
 }  // namespace
-
-std::vector<std::int64_t> starts_of(const std::vector<std::int64_t>& counts) {
-  std::vector<std::int64_t> starts{0};
-  for (const std::int64_t n : counts) starts.push_back(starts.back() + n);
-  return starts;
-}
 
 Operands random_operands(const Problem& p, Family family, std::uint64_t seed) {
   Random random(seed);
@@ -82,27 +71,6 @@ Attended attend(const Problem& p, const Operands& operands) {
   return {std::move(y), status};
 }
 
-double right(const Problem& p, const Operands& operands, std::size_t sequence, std::int64_t query, std::int64_t head,
-             std::int64_t d) {
-  const std::int64_t first_query = starts_of(p.queries)[sequence];
-  const std::int64_t first_key = starts_of(p.keys)[sequence];
-  const std::int64_t keys = p.keys[sequence];
-  const std::int64_t position = keys - p.queries[sequence] + query;
-  const std::int64_t kv_head = head / (p.heads / p.kv_heads);
-  oracle::AttentionProblem problem;
-  problem.q = operands.q.row(first_query + query, head);
-  problem.scale = static_cast<double>(p.scale);
-  problem.softcap = static_cast<double>(p.softcap);
-  if (!p.sinks.empty()) problem.sink = static_cast<double>(p.sinks[static_cast<std::size_t>(head)]);
-  for (std::int64_t j = 0; j < keys; ++j) {
-    if (p.causal && j > position) continue;
-    if (p.window > 0 && j <= position - p.window) continue;
-    problem.keys.push_back(operands.k.row(first_key + j, kv_head));
-    problem.values.push_back(operands.v.at(first_key + j, kv_head, d));
-  }
-  return oracle::attention(problem, format_of(p.dtype));
-}
-
 std::uint32_t check(const Problem& p, const Operands& operands, const std::string& what, std::int64_t each) {
   const Attended found = attend(p, operands);
   std::uint32_t open = 0;
@@ -113,7 +81,7 @@ std::uint32_t check(const Problem& p, const Operands& operands, const std::strin
         for (std::int64_t d = 0; d < p.value_dim; ++d) {
           if (number++ % each != 0) continue;
           const double made = found.y.at(starts_of(p.queries)[s] + i, h, d);
-          const double expected = right(p, operands, s, i, h, d);
+          const double expected = test::right(p, operands, s, i, h, d);
           if (std::isnan(made) && !std::isnan(expected)) {
             ++open;
             continue;
@@ -138,19 +106,9 @@ void check_by_library(const Problem& p, const Operands& operands, const std::str
   const Laid y(p.dtype, count_of(p.queries), p.heads, p.value_dim, 3);
   const isologit_cuda_attention_request asked = request_of(p, operands, lists, y);
   lists.first_keys.pop_back();
-  forward::AttentionRequest request;
-  request.q = view_of(asked.q);
-  request.kv.keys = view_of(asked.keys);
-  request.kv.values = view_of(asked.values);
-  request.kv.first_keys = lists.first_keys;
-  request.query_starts = lists.query_starts;
-  request.key_counts = p.keys;
-  request.scale = p.scale;
-  request.softcap = p.softcap;
-  request.causal = p.causal;
-  request.window = p.window;
-  request.sinks = p.sinks;
-  request.y = {asked.y.data, asked.y.token_stride, asked.y.head_stride};
+  const auto request =
+      test::request_of(p, view_of(asked.q), view_of(asked.keys), view_of(asked.values), lists.query_starts,
+                       lists.first_keys, {asked.y.data, asked.y.token_stride, asked.y.head_stride});
   ASSERT_TRUE(forward::attention(request));
   EXPECT_TRUE(found.y == y) << what << ' ' << dtype_name(p.dtype);
 }

@@ -4,98 +4,45 @@
 #include <limits>
 #include <numeric>
 
-#include "forward/tensors.hpp"
+#include "forward/attention_batch.hpp"
 
 namespace isologit::test {
 namespace {
 
 using oracle::Random;
 
-// A batch of sequences of one layer, and what the oracle says of it.
-struct Problem {
-  DType dtype = DType::bf16;
-  std::int64_t heads = 4, kv_heads = 2, dim = 20, value_dim = 12;
-  std::vector<std::int64_t> queries, keys;  // of each sequence
-  float scale = 0.25F;
-  float softcap = 0;
-  bool causal = true;
-  std::int64_t window = 0;
-  std::vector<float> sinks;
-
-  std::int64_t count(const std::vector<std::int64_t>& of) const {
-    return std::accumulate(of.begin(), of.end(), std::int64_t{0});
-  }
-  std::vector<std::int64_t> starts(const std::vector<std::int64_t>& of) const {
-    std::vector<std::int64_t> starts{0};
-    for (const std::int64_t n : of) starts.push_back(starts.back() + n);
-    return starts;
-  }
-};
-
 struct Operands {
   Tensor q, k, v;
 };
 
-Operands random_operands(const Problem& p, Family family, std::uint64_t seed) {
+Operands random_operands(const AttentionBatch& p, Family family, std::uint64_t seed) {
   Random random(seed);
-  return {Tensor::random(random, family, p.dtype, p.count(p.queries), p.heads, p.dim, 1),
-          Tensor::random(random, family, p.dtype, p.count(p.keys), p.kv_heads, p.dim),
-          Tensor::random(random, family, p.dtype, p.count(p.keys), p.kv_heads, p.value_dim, 2)};
+  return {Tensor::random(random, family, p.dtype, count_of(p.queries), p.heads, p.dim, 1),
+          Tensor::random(random, family, p.dtype, count_of(p.keys), p.kv_heads, p.dim),
+          Tensor::random(random, family, p.dtype, count_of(p.keys), p.kv_heads, p.value_dim, 2)};
 }
 
-Tensor attend(const Problem& p, const Operands& operands, const forward::Options& options) {
-  Tensor y(p.dtype, p.count(p.queries), p.heads, p.value_dim, 3);
-  const auto query_starts = p.starts(p.queries);
-  auto first_keys = p.starts(p.keys);
+Tensor attend(const AttentionBatch& p, const Operands& operands, const forward::Options& options) {
+  Tensor y(p.dtype, count_of(p.queries), p.heads, p.value_dim, 3);
+  const auto query_starts = starts_of(p.queries);
+  auto first_keys = starts_of(p.keys);
   first_keys.pop_back();
-  forward::AttentionRequest request;
-  request.q = operands.q.view();
-  request.kv.keys = operands.k.view();
-  request.kv.values = operands.v.view();
-  request.kv.first_keys = first_keys;
-  request.query_starts = query_starts;
-  request.key_counts = p.keys;
-  request.scale = p.scale;
-  request.softcap = p.softcap;
-  request.causal = p.causal;
-  request.window = p.window;
-  request.sinks = p.sinks;
-  request.y = y.output();
+  const auto request =
+      request_of(p, operands.q.view(), operands.k.view(), operands.v.view(), query_starts, first_keys, y.output());
   const auto report = forward::attention(request, options);
   EXPECT_TRUE(report) << report.error().message;
   EXPECT_TRUE(y.gaps_untouched());
   return y;
 }
 
-double right(const Problem& p, const Operands& operands, std::size_t sequence, std::int64_t query, std::int64_t head,
-             std::int64_t d) {
-  const std::int64_t first_query = p.starts(p.queries)[sequence];
-  const std::int64_t first_key = p.starts(p.keys)[sequence];
-  const std::int64_t keys = p.keys[sequence];
-  const std::int64_t position = keys - p.queries[sequence] + query;
-  const std::int64_t kv_head = head / (p.heads / p.kv_heads);
-  oracle::AttentionProblem problem;
-  problem.q = operands.q.row(first_query + query, head);
-  problem.scale = static_cast<double>(p.scale);
-  problem.softcap = static_cast<double>(p.softcap);
-  if (!p.sinks.empty()) problem.sink = static_cast<double>(p.sinks[static_cast<std::size_t>(head)]);
-  for (std::int64_t j = 0; j < keys; ++j) {
-    if (p.causal && j > position) continue;
-    if (p.window > 0 && j <= position - p.window) continue;
-    problem.keys.push_back(operands.k.row(first_key + j, kv_head));
-    problem.values.push_back(operands.v.at(first_key + j, kv_head, d));
-  }
-  return oracle::attention(problem, format_of(p.dtype));
-}
-
-void check(const Problem& p, const Operands& operands, const std::string& what) {
+void check(const AttentionBatch& p, const Operands& operands, const std::string& what) {
   const std::vector<std::string> kernels = exact_kernels();
   const Tensor first = attend(p, operands, options_of(2, kernels.front()));
   for (std::size_t s = 0; s < p.queries.size(); ++s) {
     for (std::int64_t i = 0; i < p.queries[s]; ++i) {
       for (std::int64_t h = 0; h < p.heads; ++h) {
         for (std::int64_t d = 0; d < p.value_dim; ++d) {
-          ASSERT_TRUE(same(first.at(p.starts(p.queries)[s] + i, h, d), right(p, operands, s, i, h, d)))
+          ASSERT_TRUE(same(first.at(starts_of(p.queries)[s] + i, h, d), right(p, operands, s, i, h, d)))
               << what << ' ' << dtype_name(p.dtype) << " sequence " << s << " query " << i << " head " << h
               << " element " << d;
         }
@@ -110,7 +57,7 @@ TEST(Attention, EveryFamilyAndType) {
   std::uint64_t seed = 1;
   for (const Family family : families) {
     for (const DType dtype : dtypes) {
-      Problem p;
+      AttentionBatch p;
       p.dtype = dtype;
       p.queries = {3, 1};
       p.keys = {3, 9};
@@ -124,7 +71,7 @@ TEST(Attention, EveryFamilyAndType) {
 }
 
 TEST(Attention, LongerThanABlock) {
-  Problem p;
+  AttentionBatch p;
   p.queries = {2};
   p.keys = {150};
   p.value_dim = 3;
@@ -135,7 +82,7 @@ TEST(Attention, LongerThanABlock) {
 
 // Many rows over several blocks, of which each sees another part; and of NaN in a key or value only those that see it.
 TEST(Attention, RowsThatSeePartsOfABlock) {
-  Problem p;
+  AttentionBatch p;
   p.queries = {41};
   p.keys = {75};
   p.dim = 7;
@@ -151,7 +98,7 @@ TEST(Attention, RowsThatSeePartsOfABlock) {
 }
 
 TEST(Attention, AHundredThousandKeys) {
-  Problem p;
+  AttentionBatch p;
   p.heads = p.kv_heads = 1;
   p.queries = {1};
   p.keys = {100000};
@@ -165,7 +112,7 @@ TEST(Attention, AHundredThousandKeys) {
 TEST(Attention, ExactTiesGoToEven) {
   for (const DType dtype : dtypes) {
     for (const int far : {0, 1, -1}) {
-      Problem p;
+      AttentionBatch p;
       p.dtype = dtype;
       p.heads = p.kv_heads = 1;
       p.value_dim = 16;
@@ -189,7 +136,7 @@ TEST(Attention, ExactTiesGoToEven) {
 
 TEST(Attention, HugeScores) {
   for (const float softcap : {0.0F, 30.0F}) {
-    Problem p;
+    AttentionBatch p;
     p.queries = {2};
     p.keys = {6};
     p.softcap = softcap;
@@ -203,7 +150,7 @@ TEST(Attention, HugeScores) {
 
 // Pages in any order and of any size, with NaN in what belongs to others; chunks; neighbours: the same bits.
 TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
-  Problem p;
+  AttentionBatch p;
   p.queries = {70, 5, 1};
   p.keys = {70, 40, 130};
   const Operands o = random_operands(p, Family::normal, 9);
@@ -212,10 +159,7 @@ TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
     Random random(10);
     const std::int64_t per_sequence = (130 + block_size - 1) / block_size + 1;
     const std::int64_t blocks = 3 * per_sequence + 2;
-    std::vector<std::int32_t> order(static_cast<std::size_t>(blocks));
-    std::iota(order.begin(), order.end(), 0);
-    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
-    order.resize(static_cast<std::size_t>(3 * per_sequence));
+    const std::vector<std::int32_t> order = random_pages(random, 3 * per_sequence, blocks);
     Tensor k(p.dtype, blocks * block_size, p.kv_heads, p.dim), v(p.dtype, blocks * block_size, p.kv_heads, p.value_dim);
     for (std::int64_t t = 0; t < blocks * block_size; ++t) {
       for (std::int64_t h = 0; h < p.kv_heads; ++h) {
@@ -227,7 +171,7 @@ TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
       for (std::int64_t j = 0; j < p.keys[static_cast<std::size_t>(s)]; ++j) {
         const std::int64_t slot =
             order[static_cast<std::size_t>(s * per_sequence + j / block_size)] * block_size + j % block_size;
-        const std::int64_t from = p.starts(p.keys)[static_cast<std::size_t>(s)] + j;
+        const std::int64_t from = starts_of(p.keys)[static_cast<std::size_t>(s)] + j;
         for (std::int64_t h = 0; h < p.kv_heads; ++h) {
           for (std::int64_t d = 0; d < p.dim; ++d) k.set(slot, h, d, o.k.at(from, h, d));
           for (std::int64_t d = 0; d < p.value_dim; ++d) v.set(slot, h, d, o.v.at(from, h, d));
@@ -243,7 +187,7 @@ TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
     request.kv.block_size = block_size;
     request.kv.key_block_stride = block_size * k.view().token_stride;
     request.kv.value_block_stride = block_size * v.view().token_stride;
-    const auto query_starts = p.starts(p.queries);
+    const auto query_starts = starts_of(p.queries);
     request.query_starts = query_starts;
     request.key_counts = p.keys;
     request.scale = p.scale;
@@ -254,7 +198,7 @@ TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
     EXPECT_TRUE(y == whole) << block_size;
   }
   // The first sequence in two chunks, alone.
-  Problem chunk = p;
+  AttentionBatch chunk = p;
   for (const std::int64_t split : {1, 33, 69}) {
     for (const bool second : {false, true}) {
       chunk.queries = {second ? 70 - split : split};
@@ -286,7 +230,7 @@ TEST(Attention, PagesChunksAndNeighboursDoNotShow) {
 
 // More queries than keys: the first ones see nothing.
 TEST(Attention, SeesNothing) {
-  Problem p;
+  AttentionBatch p;
   p.queries = {3};
   p.keys = {1};
   const Operands o = random_operands(p, Family::normal, 11);
