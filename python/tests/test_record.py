@@ -52,10 +52,28 @@ def test_the_pages_in_docs_are_those_of_the_records(record, tmp_path):
         ("AMD EPYC 7B13 64-Core Processor", ["avx2", "fma"], "epyc-7b13-avx2-2"),
         ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", ["avx512bw", "amx_int8"], "xeon-platinum-8481c-amx-2"),
         ("13th Gen Intel(R) Core(TM) i7-1360P", ["avx2", "avx_vnni"], "core-i7-1360p-avx2-2"),
+        ("AMD EPYC (Zen 4)", ["avx2", "avx512bw"], "epyc-zen4-avx512-2"),
     ],
 )
 def test_a_page_is_named_by_the_processor(record, processor, flags, expected):
     assert record.slug({"processor": processor, "flags": flags, "processors": 2}) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "model", "expected"),
+    [
+        ("AMD EPYC", 25, 1, "AMD EPYC (Zen 3)"),
+        ("AMD EPYC", 25, 17, "AMD EPYC (Zen 4)"),
+        ("AMD EPYC", 26, 2, "AMD EPYC (Zen 5)"),
+        ("AMD EPYC", 99, 2, "AMD EPYC (family 99, model 2)"),
+        ("AMD EPYC 7B13 64-Core Processor", 25, 1, "AMD EPYC 7B13 64-Core Processor"),
+        ("Intel(R) Xeon(R) Processor", 6, 143, "Intel(R) Xeon(R) Processor"),
+    ],
+)
+def test_a_processor_without_a_model_is_told_by_its_family(record, monkeypatch, name, family, model, expected):
+    said = {"model name": name, "cpu family": str(family), "model": str(model)}
+    monkeypatch.setattr(record, "cpuinfo", said.__getitem__)
+    assert record.processor() == expected
 
 
 def test_every_part_is_measured_kept_and_shown(record, tmp_path):
