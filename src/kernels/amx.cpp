@@ -151,8 +151,8 @@ struct TileProducts {
       const std::int64_t piece = step / kSteps * kSteps;
       return digits + hidden_step(rows, steps_of(size), index / kSide, piece) * kStepBytes + step % kSteps * kStepBytes;
     };
-    pack_row(row, dtype, size, greatest, 0, digit_row, [&](std::int64_t step, const __m512i(&values)[kDigits]) {
-      store_column(at(step), index % kSide, values);
+    pack_row<Digits>(row, dtype, size, greatest, 0, 0, digit_row, [&](std::int64_t step, const Digits& own) {
+      store_column(at(step), index % kSide, own.digit);
       return true;
     });
     if (index != rows - 1) return;
@@ -183,14 +183,14 @@ struct TileProducts {
       Ahead next = behind(part, work);
       const auto pack = [&](std::int64_t j, const char* from, double greatest) {
         char* to = digits + (j - begin) / kSide * steps * kStepBytes + j % kSide * kStep;
-        pack_row(from, tile.weight->dtype, tile.weight->cols, greatest, 0, weight_rows[j],
-                 [&](std::int64_t step, const __m512i(&values)[kDigits]) {
-                   next.fetch(kPackWork);
-                   for (std::int64_t d = 0; d < kDigits; ++d) {
-                     _mm512_storeu_si512(to + step * kStepBytes + d * kTileBytes, values[d]);
-                   }
-                   return true;
-                 });
+        pack_row<Digits>(from, tile.weight->dtype, tile.weight->cols, greatest, 0, 0, weight_rows[j],
+                         [&](std::int64_t step, const Digits& own) {
+                           next.fetch(kPackWork);
+                           for (std::int64_t d = 0; d < kDigits; ++d) {
+                             _mm512_storeu_si512(to + step * kStepBytes + d * kTileBytes, own.digit[d]);
+                           }
+                           return true;
+                         });
       };
       if (!pack_weight(tile, begin, begin + part.count, weight_rows, outside, seen, pack)) return false;
       multiply_part(groups_of(part.count), totals + begin * kSide, next);

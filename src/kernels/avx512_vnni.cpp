@@ -1,47 +1,41 @@
-// AVX512-VNNI: exact integer products of digits (kernels/digit_sums.hpp), sixteen weight rows in the lanes of a
-// register by four hidden rows.
+// AVX512-VNNI: exact integer products of words (kernels/digit_sums.hpp), sixteen weight rows in the lanes of a register
+// and two of these by four hidden rows.
 //
 // Why it is right. An element is an integer of 24 bits in units of its row's: x = 2^8 x' + x0, x' in [-2^15, 2^15), x0
 // in [0, 255]. Of the elements of a normal row of bf16 one in a hundred has an x0 that is not 0. So
 //
-//   sum h w = 2^16 sum h' w' + 2^8 sum h0 w' + sum w0 h
+//   sum h w = 2^16 sum h' w' + 2^8 (sum h0 w' + sum w0 h') + sum w0 h0
 //
-// and the two latter are over the few elements that have an h0, or a w0: the places of a row that has them are listed.
-// Digits are multiplied as VPDPBUSD takes them, unsigned by signed, which costs an offset:
+// and but for the first these are over the few elements that have an h0 or a w0: the pairs of a row that have are
+// listed. VPDPWSSD adds the products of a pair of words to an int32. Of four pairs, eight elements, it holds the sum t,
+// since the unit of a hidden row is such that the |h'| of these eight add up to less than 2^16, and |w'| <= 2^15. Of
+// the t of a whole row two sums are kept (Halves), high = sum (t >> 16) and low = sum t modulo 2^32: sum t = 2^16 high
+// + sum (t & 0xFFFF), where the latter is what low and 2^16 high differ by modulo 2^32. Sums over a list are kept the
+// same way, each of a piece of the row, whose list is short enough for an int32 to hold it. |total| is below 2^59.
 //
-//   hidden u = h' + 2^15, both digits unsigned, and weight s = w' - 2^7, both signed:
-//     sum h' w' = sum u s + 2^7 sum u - 2^15 sum w'
-//   h0 unsigned and s signed:  sum h0 w' = sum h0 s + 2^7 sum h0
-//   w0 unsigned and the three digits of t = h - (2^15 + 2^7) signed:  sum w0 h = sum w0 t + (2^15 + 2^7) sum w0
+// Floor: four of these products, three additions and a shift make 128 multiply-adds. On a Zen 4, which takes an
+// instruction of 512 bits in two halves and multiplies on two of four ports, that is 4 cycles, 32 multiply-adds a cycle
+// (four VPDPBUSD of digits, which these products were before: 16; f64: 8). On an Ice Lake 3.5 cycles by the ports, 4.5
+// by llvm-mca 14: 28 a cycle, as of digits.
 //
-// over all elements, those past the row's end included, which are 0. The sums of a row alone are made once
-// (PackedRow::correction). Products, each at most 255 * 128, are added up in int32 by what they count: 2^0, 2^8, ...
-// 2^32. The level of 2^24 gets two of each element, and 2 * 255 * 128 * kMostSize is below 2^31. That of 2^16 gets one
-// of each element and four of each place that either row lists: five for three elements at most, and 32.
+// Measured on a Zen 4, both processors, in turns, least ms of all logits of V = 151936, H = 4096 (H = 1024 in
+// brackets):
 //
-// Floor: four products for one of elements, 64 an instruction: 32 multiply-adds a cycle where there are two such
-// instructions a cycle and f64 makes 16, half of both where there is one (Zen 4). Predicted for a logit of 4096
-// elements and 256 rows, in cycles of the former: products 128, lowest digits 20 (some 45 places a row on either side,
-// 5 or 9 instructions each for sixteen logits), weight rows taken apart and turned 16, totals and rounding 10: two
-// thirds of the 256 of f64. Measured on a Xeon that others used too, CPU time, ns: products 50, lowest digits 15 (short
-// loops, whose ends are mispredicted; one list for sixteen rows, or lists of whole fours, took as long), apart and
-// turned 7, the rest 10 with the elements outside; 82 in all, 134 by f64.
+//   rows              10         14         16         64        256
+//   words            128 (37)   144 (41)   148 (42)   351 (100)  1160
+//   digits before    179        196 (52)   201 (56)   528 (142)  1860
+//   avx512, f64      169 (45)   212 (57)   231 (60)        (198)
 //
-// Both in ns for an element of the weight, H=4096, avx512 second: 8 rows 0.49 and 0.39, 10 rows 0.54 and 0.48, 12 rows
-// 0.56 and 0.61, 16 rows 0.61 and 0.79; in a calmer hour 16 rows 0.56 and 0.64, 64 rows 1.5 and 2.3, 256 rows 5.2 and
-// 8.4. H=1024: 10 rows 0.58 and 0.58, 12 rows 0.60 and 0.67, 64 rows 1.7 and 2.2, 256 rows 6.1 and 8.7. Since elements
-// outside are multiplied from digits 64 rows of H=4096 take 0.9 of that, 16 rows the same. Since avx512 takes ten
-// rows and more by panels, in turns: 12 rows 0.52 and 0.48, 14 rows 0.54 and 0.54, 16 rows 0.56 and 0.59; H=1024 12
-// rows 0.58 and 0.54, 14 rows 0.62 and 0.60, 16 rows 0.64 and 0.63.
+// Of 256 rows two thirds are this product, at 0.97 of the rate that `multiply_adds` reaches, a fifth the lists (two in
+// three of that the weight's), a twentieth to make the words. Of 16 rows a third each: the product; to make the words
+// (45 cycles for 64 elements, some 75 instructions of two halves); to turn them and the lists. What took away most:
+// rows turned in registers instead of copied to the stack and back (a tenth of 16 rows); lists of 1024 elements at a
+// time instead of 256 (a tenth of 256 rows), since the end of each is mispredicted. Tried: sums kept in their registers
+// by an asm that says so, for the 16 moves that GCC 12 makes instead, which cost nothing: 1.2 times as long; constants
+// of packing kept in registers: 1.05.
 //
-// The loop of four hidden rows is 16 products in 30 instructions, 10 of them loads, for 256 multiply-adds. By llvm-mca
-// 14 it takes an Ice Lake 9.1 cycles, 8 by the ports of the products, 0 and 5. On a Zen 4 bare loops of VPDPBUSD,
-// VDPBF16PS and multiply-adds of f64 and f32 all take a cycle an instruction (llvm-mca 16 has two, and three for
-// VDPBF16PS; 14 knows no Zen 4): 16 cycles for this loop, bound by the two ports that make a product of 512 bits
-// together, where loads take 10 and decoding 5; 24 for those of 24 in 38 of avx512, avx512_fast and avx512_bf16_fast.
-//
-// Processors with AVX-VNNI and no AVX-512 could do the same, eight multiply-adds an instruction where f64 has four; but
-// rows are taken apart by AVX-512 (kernels/digits.hpp), so that would be a kernel of its own, which there is not.
+// Processors with AVX-VNNI and no AVX-512 could do the same, at half the width; but rows are taken apart by AVX-512
+// (kernels/digits.hpp), so that would be a kernel of its own, which there is not.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -56,17 +50,17 @@ namespace isologit::detail::kernels {
 namespace vnni {
 namespace {
 
-constexpr std::int64_t kSide = 16;              // rows of a group, one a lane
-constexpr std::int64_t kPlane = kSide * kStep;  // bytes of one digit of a step of a group: [4 elements][row][element]
-constexpr std::int64_t kHiddenStep = 3 * kPlane;
-constexpr std::int64_t kWeightStep = 2 * kPlane;  // of s, without w0
-constexpr std::int64_t kPieceSteps = 8;           // multiplied together
+constexpr std::int64_t kSide = 16;         // rows of a group, one a lane
+constexpr std::int64_t kPair = 4 * kSide;  // bytes of two elements' words: [row][element]
+constexpr std::int64_t kHalf = kStep / 4;  // pairs of half a step
+constexpr std::int64_t kStepBytes = kStep / 2 * kPair;
+constexpr std::int64_t kPieceSteps = 16;  // multiplied together
 constexpr std::int64_t kMostSize = 32768;
 constexpr std::int64_t kMostPieces = kMostSize / (kPieceSteps * kStep);
+constexpr std::int64_t kTogether = 4;  // pairs whose products are added up before they are taken in halves
 constexpr std::int64_t kLevels = 5;
 constexpr std::int64_t kLowShare = 12;
-// Elements outside of a weight row: each cost 3.6 ns a hidden row, before the digits gave its hidden elements, and
-// digits save 50 a logit.
+// Elements outside of a weight row: each cost 3.6 ns a hidden row on a Xeon, where integers save some 50 a logit.
 constexpr std::int64_t kMostWeightOutside = 12;
 
 constexpr std::int64_t groups_of(std::int64_t rows) { return (rows + kSide - 1) / kSide; }
@@ -78,67 +72,80 @@ inline __m512i repeat(const void* from) {
   std::memcpy(&word, from, sizeof word);
   return _mm512_set1_epi32(word);
 }
-inline __m512i flip(__m512i digits) { return _mm512_xor_si512(digits, _mm512_set1_epi8(-128)); }
-inline __m512i multiply_add(__m512i sum, __m512i u, __m512i s) { return _mm512_dpbusd_epi32(sum, u, s); }
+inline __m512i multiply_add(__m512i sum, __m512i a, __m512i b) { return _mm512_dpwssd_epi32(sum, a, b); }
 
-// Beside a row's digits: the places, four elements each, where a lowest digit is not 0, in ascending order, and what
-// the row adds to each of its totals.
+// Sums t in int32, in two parts: low = sum t modulo 2^32, high = sum (t >> 16). What they differ by, sum (t & 0xFFFF),
+// is below 2^31 for 2^15 of them.
+struct Halves {
+  __m512i low;
+  __m512i high;
+  void add(__m512i t) {
+    low = _mm512_add_epi32(low, t);
+    high = _mm512_add_epi32(high, _mm512_srai_epi32(t, 16));
+  }
+};
+inline std::int64_t whole(std::int32_t low, std::int32_t high) {
+  const std::uint32_t rest = static_cast<std::uint32_t>(low) - (static_cast<std::uint32_t>(high) << 16);
+  return std::int64_t{high} * 0x10000 + static_cast<std::int64_t>(rest);
+}
+inline __m512i whole(const std::int32_t* low, const std::int32_t* high) {
+  const __m256i highs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(high));
+  const __m256i lows = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(low));
+  const __m256i rest = _mm256_sub_epi32(lows, _mm256_slli_epi32(highs, 16));
+  return _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(highs), 16), _mm512_cvtepu32_epi64(rest));
+}
+
+// The pairs of a row where a lowest digit is not 0, in ascending order, piece by piece.
 class PackedRow {
  public:
   static std::int64_t bytes(std::int64_t size) { return kHeader + 2 * capacity(size) * 4; }
 
   PackedRow(char* at, std::int64_t size)
-      : header_(reinterpret_cast<Header*>(at)),
+      : starts_(reinterpret_cast<std::int32_t*>(at)),
         places_(reinterpret_cast<std::int32_t*>(at + kHeader)),
         digits_(places_ + capacity(size)) {}
 
   static std::int64_t most(std::int64_t size) { return size / kLowShare + 4; }
 
-  std::int64_t& correction() const { return header_->correction; }
   // Of piece `piece` the first, in the list.
-  std::int32_t& start(std::int64_t piece) const { return header_->starts[piece]; }
-  // A place's distance, in bytes, from the beginning of its group's digits of one plane a step, and its lowest digits.
+  std::int32_t& start(std::int64_t piece) const { return starts_[piece]; }
+  // A pair's distance, in bytes, from the beginning of its group's words, and its lowest digits as words.
   std::int32_t* places() const { return places_; }
   std::int32_t* digits() const { return digits_; }
 
  private:
-  struct Header {
-    std::int64_t correction;
-    std::int32_t starts[kMostPieces + 1];
-  };
-  static constexpr std::int64_t kHeader = (sizeof(Header) + 63) / 64 * 64;
-  // Sixteen more, since so many are written at a time.
-  static std::int64_t capacity(std::int64_t size) { return (most(size) + kSide + 15) / 16 * 16; }
+  static constexpr std::int64_t kHeader = (4 * (kMostPieces + 1) + 63) / 64 * 64;
+  // More, since sixteen are written at a time, twice a step.
+  static std::int64_t capacity(std::int64_t size) { return (most(size) + 3 * kSide + 15) / 16 * 16; }
 
-  Header* header_;
+  std::int32_t* starts_;
   std::int32_t* places_;
   std::int32_t* digits_;
 };
 
-// Takes the digits of a row, step by step, and fills its PackedRow.
+// Takes the lowest digits of a row, step by step, and fills its PackedRow.
 class Packer {
  public:
-  // `other_step`: bytes of a step of the digits that the row is multiplied by.
-  Packer(const PackedRow& row, std::int64_t size, std::int64_t other_step)
-      : row_(row), most_(PackedRow::most(size)), other_step_(other_step) {}
+  Packer(const PackedRow& row, std::int64_t size) : row_(row), most_(PackedRow::most(size)) {}
 
-  // Whether the list is not too long for these products to be the fastest.
-  bool take(std::int64_t step, const __m512i (&digits)[kDigits]) {
-    if (step == 0) {
-      count_ = pieces_ = 0;
-      low_ = middle_ = high_ = _mm512_setzero_si512();
-    }
+  // Whether the list is not too long: for these products to be the fastest, and for the sum of a piece, each place of
+  // which adds less than 2^24.
+  bool take(std::int64_t step, const __m512i (&lowest)[2]) {
+    if (step == 0) count_ = pieces_ = 0;
     if (step % kPieceSteps == 0) row_.start(pieces_++) = static_cast<std::int32_t>(count_);
-    const __mmask16 some = _mm512_test_epi32_mask(digits[0], digits[0]);
-    const __m512i place = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(step * other_step_)), quads_);
-    store(row_.places() + count_, _mm512_maskz_compress_epi32(some, place));
-    store(row_.digits() + count_, _mm512_maskz_compress_epi32(some, digits[0]));
-    count_ += std::popcount(static_cast<std::uint16_t>(some));
-    const __m512i ones = _mm512_set1_epi8(1);
-    low_ = multiply_add(low_, digits[0], ones);
-    middle_ = multiply_add(middle_, digits[1], ones);
-    high_ = multiply_add(high_, ones, digits[2]);
-    return count_ <= most_;
+    const __mmask16 some[2] = {_mm512_test_epi32_mask(lowest[0], lowest[0]),
+                               _mm512_test_epi32_mask(lowest[1], lowest[1])};
+    const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(step * kStepBytes)), pairs_);
+    const __m512i more = _mm512_add_epi32(places, _mm512_set1_epi32(static_cast<int>(kHalf * kPair)));
+    // Known before anything is stored, which the next step would wait for.
+    const std::int64_t first = count_;
+    const std::int64_t second = first + std::popcount(static_cast<std::uint16_t>(some[0]));
+    count_ = second + std::popcount(static_cast<std::uint16_t>(some[1]));
+    store(row_.places() + first, _mm512_maskz_compress_epi32(some[0], places));
+    store(row_.digits() + first, _mm512_maskz_compress_epi32(some[0], lowest[0]));
+    store(row_.places() + second, _mm512_maskz_compress_epi32(some[1], more));
+    store(row_.digits() + second, _mm512_maskz_compress_epi32(some[1], lowest[1]));
+    return count_ <= most_ && count_ - row_.start(pieces_ - 1) < kMostOfPiece;
   }
 
   // A row with a NaN ends early.
@@ -146,143 +153,156 @@ class Packer {
     while (pieces_ <= pieces) row_.start(pieces_++) = static_cast<std::int32_t>(count_);
   }
 
-  std::int64_t sum_of_lowest() const { return sum(low_); }
-  std::int64_t sum_of_others() const { return 256 * sum(high_) + sum(middle_); }
-
  private:
-  static std::int64_t sum(__m512i lanes) {
-    std::int32_t words[16];
-    std::memcpy(words, &lanes, sizeof words);
-    std::int64_t all = 0;
-    for (const std::int32_t word : words) all += word;
-    return all;
-  }
+  static constexpr std::int64_t kMostOfPiece = 128;
 
   PackedRow row_;
   std::int64_t most_;
-  std::int64_t other_step_;
   std::int64_t count_ = 0;
   std::int64_t pieces_ = 0;
-  __m512i quads_ = _mm512_setr_epi32(0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960);
-  __m512i low_ = _mm512_setzero_si512();
-  __m512i middle_ = _mm512_setzero_si512();
-  __m512i high_ = _mm512_setzero_si512();
+  __m512i pairs_ = _mm512_setr_epi32(0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960);
 };
 
-// Sums of a hidden row and the 64 rows of a tile: [level][weight row].
+// Sums of a hidden row and the 64 rows of a tile: [level][weight row]. Halves of the sum of h' w'; of h0 w' and w0 h';
+// the sum of w0 h0.
 using Levels = std::int32_t[kLevels][kTile];
 
-// The four products of u and s, of sixteen weight rows and kH hidden rows side by side. (Not inlined, GCC 12 moves each
-// sum to another register and back in every turn of the loop.)
-template <std::size_t kH>
-[[gnu::always_inline]] inline void multiply(const char* weight, const char* hidden, std::int64_t steps, Levels* levels,
-                                            std::int64_t column, Ahead& next) {
-  __m512i sum[kH][4];
+// Products of words, of kW times sixteen weight rows and kH hidden rows side by side.
+template <std::size_t kW, std::size_t kH>
+[[gnu::noinline]] void multiply(const char* weight, std::int64_t group_bytes, const char* hidden, std::int64_t steps,
+                                Levels* levels, std::int64_t column, Ahead& next) {
+  __m512i low[kW][kH];
+  __m512i high[kW][kH];
   for (std::size_t r = 0; r < kH; ++r) {
-    for (std::size_t i = 0; i < 3; ++i) sum[r][i] = load(levels[r][2 + i] + column);
-    __m512i zero = _mm512_setzero_si512();
-    asm volatile("" : "+m"(zero));  // so that GCC 12 does not move those of all rows to and fro in the loop
-    sum[r][3] = zero;               // one more of the middle level, so that none waits long for itself
-  }
-  for (std::int64_t s = 0; s < steps; ++s, weight += kWeightStep, hidden += kHiddenStep) {
-    next.fetch(1);
-#pragma GCC unroll 2
-    for (std::int64_t quad = 0; quad < 16; ++quad) {
-      const std::int64_t q = quad * 64;
-      const __m512i low = load(weight + q);
-      const __m512i high = load(weight + kPlane + q);
-      for (std::size_t r = 0; r < kH; ++r) {
-        const __m512i h_low = repeat(hidden + kPlane + q + 4 * r);
-        sum[r][0] = multiply_add(sum[r][0], h_low, low);
-        sum[r][1] = multiply_add(sum[r][1], h_low, high);
-        const __m512i h_high = repeat(hidden + 2 * kPlane + q + 4 * r);
-        sum[r][2] = multiply_add(sum[r][2], h_high, high);
-        sum[r][3] = multiply_add(sum[r][3], h_high, low);
-      }
+    for (std::size_t g = 0; g < kW; ++g) {
+      const std::int64_t at = column + static_cast<std::int64_t>(g) * kSide;
+      low[g][r] = load(levels[r][0] + at);
+      high[g][r] = load(levels[r][1] + at);
     }
   }
+  next.fetch(steps);
+  const char* end = weight + steps * kStepBytes;
+  do {
+    __m512i t[kW][kH];
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < kTogether; ++i) {
+      __m512i w[kW];
+      for (std::size_t g = 0; g < kW; ++g) w[g] = load(weight + static_cast<std::int64_t>(g) * group_bytes + i * kPair);
+#pragma GCC unroll 4
+      for (std::size_t r = 0; r < kH; ++r) {
+        const __m512i h = repeat(hidden + i * kPair + 4 * r);
+        for (std::size_t g = 0; g < kW; ++g) {
+          t[g][r] = i == 0 ? _mm512_madd_epi16(w[g], h) : multiply_add(t[g][r], w[g], h);
+        }
+      }
+    }
+    for (std::size_t r = 0; r < kH; ++r) {
+      for (std::size_t g = 0; g < kW; ++g) {
+        low[g][r] = _mm512_add_epi32(low[g][r], t[g][r]);
+        high[g][r] = _mm512_add_epi32(high[g][r], _mm512_srai_epi32(t[g][r], 16));
+      }
+    }
+    weight += kTogether * kPair;
+    hidden += kTogether * kPair;
+  } while (weight < end);
   for (std::size_t r = 0; r < kH; ++r) {
-    sum[r][1] = _mm512_add_epi32(sum[r][1], sum[r][3]);
-    for (std::size_t i = 0; i < 3; ++i) store(levels[r][2 + i] + column, sum[r][i]);
+    for (std::size_t g = 0; g < kW; ++g) {
+      const std::int64_t at = column + static_cast<std::int64_t>(g) * kSide;
+      store(levels[r][0] + at, low[g][r]);
+      store(levels[r][1] + at, high[g][r]);
+    }
   }
 }
 
 // The rows that are left after the last four.
-template <std::size_t kH>
-void multiply_rest(const char* weight, const char* hidden, std::int64_t rows, std::int64_t steps, Levels* levels,
-                   std::int64_t column, Ahead& next) {
+template <std::size_t kW, std::size_t kH>
+void multiply_rest(const char* weight, std::int64_t group_bytes, const char* hidden, std::int64_t rows,
+                   std::int64_t steps, Levels* levels, std::int64_t column, Ahead& next) {
   if constexpr (kH > 0) {
     if (rows != static_cast<std::int64_t>(kH)) {
-      return multiply_rest<kH - 1>(weight, hidden, rows, steps, levels, column, next);
+      return multiply_rest<kW, kH - 1>(weight, group_bytes, hidden, rows, steps, levels, column, next);
     }
-    multiply<kH>(weight, hidden, steps, levels, column, next);
+    multiply<kW, kH>(weight, group_bytes, hidden, steps, levels, column, next);
   }
 }
 
-// The lowest digits of a hidden row, of one piece, times s of sixteen weight rows.
-void multiply_low(const PackedRow& hidden, std::int64_t piece, const char* weight, Levels& levels,
-                  std::int64_t column) {
-  __m512i low = load(levels[1] + column);
-  __m512i high = load(levels[2] + column);
+// The lowest digits of a hidden row, of one piece, times w' of kW times sixteen weight rows.
+template <std::size_t kW>
+void multiply_low(const PackedRow& hidden, std::int64_t piece, const char* weight, std::int64_t group_bytes,
+                  Levels& levels, std::int64_t column) {
+  __m512i t[kW];
+  for (__m512i& one : t) one = _mm512_setzero_si512();
   for (std::int64_t i = hidden.start(piece); i < hidden.start(piece + 1); ++i) {
-    const char* at = weight + hidden.places()[i];
     const __m512i digits = repeat(hidden.digits() + i);
-    low = multiply_add(low, digits, load(at));
-    high = multiply_add(high, digits, load(at + kPlane));
+    const char* at = weight + hidden.places()[i];
+    for (std::size_t g = 0; g < kW; ++g, at += group_bytes) t[g] = multiply_add(t[g], digits, load(at));
   }
-  store(levels[1] + column, low);
-  store(levels[2] + column, high);
+  for (std::size_t g = 0; g < kW; ++g, column += kSide) {
+    Halves sum{load(levels[2] + column), load(levels[3] + column)};
+    sum.add(t[g]);
+    store(levels[2] + column, sum.low);
+    store(levels[3] + column, sum.high);
+  }
 }
 
-// Sums of a weight row and the sixteen hidden rows of a group: [level][hidden row].
+// Sums of a weight row and the sixteen hidden rows of a group: halves of w0 h', and w0 h0: [level][hidden row].
 using Across = std::int32_t[3][kSide];
 
-// The lowest digits of a weight row, of one piece, times t of sixteen hidden rows.
-void multiply_low(const PackedRow& weight, std::int64_t piece, const char* hidden, Across& sums) {
-  __m512i sum[3] = {load(sums[0]), load(sums[1]), load(sums[2])};
+// The lowest digits of a weight row, of one piece, times h' and h0 of sixteen hidden rows; `lowest` bytes behind the
+// former the latter are.
+void multiply_low(const PackedRow& weight, std::int64_t piece, const char* hidden, std::int64_t lowest, Across& sums) {
+  __m512i t = _mm512_setzero_si512();
+  __m512i of_lowest = load(sums[2]);
   for (std::int64_t i = weight.start(piece); i < weight.start(piece + 1); ++i) {
     const char* at = hidden + weight.places()[i];
     const __m512i digits = repeat(weight.digits() + i);
-    sum[0] = multiply_add(sum[0], digits, load(at));
-    sum[1] = multiply_add(sum[1], digits, flip(load(at + kPlane)));
-    sum[2] = multiply_add(sum[2], digits, flip(load(at + 2 * kPlane)));
+    t = multiply_add(t, digits, load(at));
+    of_lowest = multiply_add(of_lowest, digits, load(at + lowest));
   }
-  for (std::int64_t level = 0; level < 3; ++level) store(sums[level], sum[level]);
+  Halves sum{load(sums[0]), load(sums[1])};
+  sum.add(t);
+  store(sums[0], sum.low);
+  store(sums[1], sum.high);
+  store(sums[2], of_lowest);
 }
 
 struct Products {
   static constexpr std::int64_t kBlockRows = 256;
   static constexpr std::int64_t kMostSize = vnni::kMostSize;
 
-  // A block's part: digits[group of 16 rows][step][digit][4 elements][16 rows][element], the lowest digit as t has it,
-  // the others as u; PackedRow of each row.
+  // A block's part: words[group of 16 rows][pair of elements][row][element], of x'; the same of x0; PackedRow of each
+  // row.
   static std::int64_t hidden_size(std::int64_t rows, std::int64_t size) {
-    return (groups_of(rows) * steps_of(size) * kHiddenStep + rows * PackedRow::bytes(size)) / 8;
+    return (2 * words_bytes(rows, size) + rows * PackedRow::bytes(size)) / 8;
   }
-  // Levels of the rows; Across[group][weight row]; digits of s[group of 16 weight rows][step][digit][4 elements][row]
-  // [element]; PackedRow of each row of a tile.
+  // Levels of the rows; Across[group][weight row]; words[group of 16 weight rows][pair][row][element]; PackedRow of
+  // each row of a tile.
   static std::int64_t scratch_size(std::int64_t rows, std::int64_t size) {
-    return (sums_bytes(rows) + kTile * (2 * steps_of(size) * kStep + PackedRow::bytes(size))) / 8;
+    return (sums_bytes(rows) + words_bytes(kTile, size) + kTile * PackedRow::bytes(size)) / 8;
   }
 
   static void pack_hidden(const void* row, DType dtype, std::int64_t size, double greatest, std::int64_t index,
                           std::int64_t rows, DigitRow& digit_row, double* to) {
     const std::int64_t steps = steps_of(size);
     auto* bytes = reinterpret_cast<char*>(to);
-    char* digits = bytes + index / kSide * steps * kHiddenStep;
+    const std::int64_t lowest_at = words_bytes(rows, size);
+    char* group = bytes + index / kSide * steps * kStepBytes;
     const PackedRow own = packed_row(bytes, rows, index, size);
-    Packer packer(own, size, kWeightStep);
-    pack_row(row, dtype, size, greatest, 1, digit_row, [&](std::int64_t step, const __m512i(&values)[kDigits]) {
-      store_column(digits + step * kHiddenStep, index % kSide, values);
-      return packer.take(step, values);
-    });
+    Packer packer(own, size);
+    const auto take = [&](std::int64_t step, const Words& words) {
+      store_column(group + step * kStepBytes, index % kSide, words.word);
+      store_column(group + lowest_at + step * kStepBytes, index % kSide, words.lowest);
+      return packer.take(step, words.lowest) && are_light(words.word[0]) && are_light(words.word[1]);
+    };
+    pack_row<Words>(row, dtype, size, greatest, 1, kHeadroom, digit_row, take);
     packer.finish(pieces_of(size));
-    const std::int64_t sum = packer.sum_of_others() + steps * kStep * 0x8000;
-    own.correction() = (sum << 23) + (packer.sum_of_lowest() << 15);
     if (index != rows - 1) return;
-    const __m512i zeros[kDigits] = {};
+    const __m512i zeros[2] = {};
     for (std::int64_t column = rows % kSide; column % kSide != 0; ++column) {
-      for (std::int64_t step = 0; step < steps; ++step) store_column(digits + step * kHiddenStep, column, zeros);
+      for (std::int64_t step = 0; step < steps; ++step) {
+        store_column(group + step * kStepBytes, column, zeros);
+        store_column(group + lowest_at + step * kStepBytes, column, zeros);
+      }
     }
   }
 
@@ -293,16 +313,16 @@ struct Products {
         steps_(steps_of(elements)),
         levels_(reinterpret_cast<Levels*>(scratch)),
         across_(reinterpret_cast<Across*>(levels_ + count)),
-        digits_(reinterpret_cast<char*>(scratch) + sums_bytes(count)),
-        packed_(digits_ + kTile * 2 * steps_ * kStep) {}
+        words_(reinterpret_cast<char*>(scratch) + sums_bytes(count)),
+        packed_(words_ + words_bytes(kTile, elements)) {}
 
   // False for other weights than of bf16 too: of a row of f16 one element in ten has a lowest digit, and the sums took
   // 1.06 times as long as those of f64; of f32 all have one.
-  // Sixteen rows of the tile at a time where the block's digits stay in L2 for all of them.
+  // Thirty-two rows of the tile at a time where the block's words stay in L2 for all of them.
   bool multiply(const WeightTile& tile, DigitRow* weight_rows, std::int64_t& outside, SeenRows& seen) {
     if (tile.weight->dtype != DType::bf16) return false;
     std::memset(levels_, 0, static_cast<std::size_t>(sums_bytes(rows_)));
-    const std::int64_t part = groups_of(rows_) * steps_ * kHiddenStep <= kMostKept ? kSide : kTile;
+    const std::int64_t part = words_bytes(rows_, size_) <= kMostKept ? 2 * kSide : kTile;
     for (std::int64_t begin = 0; begin < tile.count; begin += part) {
       const std::int64_t end = std::min(begin + part, tile.count);
       for (std::int64_t j = begin; j < end; j += kSide) {
@@ -315,115 +335,128 @@ struct Products {
   }
 
   __m512i hidden_column(std::int64_t group, std::int64_t at) const {
-    const std::int64_t place = place_of(at % kStep);
-    const char* from = hidden_ + (group * steps_ + at / kStep) * kHiddenStep + place / 4 * 64;
-    return integers_at({flip(load(from)), load(from + kPlane), flip(load(from + 2 * kPlane))}, place);
+    const char* from = hidden_ + group * steps_ * kStepBytes + at / 2 * kPair;
+    const auto half = [&](__m512i words) {
+      return _mm512_srai_epi32(at % 2 == 0 ? _mm512_slli_epi32(words, 16) : words, 16);
+    };
+    const __m512i high = half(load(from));
+    return _mm512_or_si512(_mm512_slli_epi32(high, 8), half(load(from + words_bytes(rows_, size_))));
   }
 
   std::int64_t total(std::int64_t r, std::int64_t j) const {
-    std::uint64_t sum = 0;
-    for (std::int64_t level = kLevels; level-- > 0;) {
-      sum = sum * 256 + static_cast<std::uint64_t>(std::int64_t{levels_[r][level][j]});
-    }
-    return static_cast<std::int64_t>(sum + static_cast<std::uint64_t>(hidden_row(r).correction()) +
-                                     static_cast<std::uint64_t>(weight_row(j).correction()));
+    const Levels& of = levels_[r];
+    return whole(of[0][j], of[1][j]) * 0x10000 + whole(of[2][j], of[3][j]) * 0x100 + of[4][j];
   }
 
   void to_doubles(const DigitRow* hidden_rows, const DigitRow* weight_rows, std::int64_t count, double* sums) const {
     alignas(64) double units[kTile] = {};
-    alignas(64) std::int64_t corrections[kTile] = {};
-    for (std::int64_t j = 0; j < count; ++j) {
-      units[j] = weight_rows[j].unit;
-      corrections[j] = weight_row(j).correction();
-    }
+    for (std::int64_t j = 0; j < count; ++j) units[j] = weight_rows[j].unit;
     for (std::int64_t r = 0; r < rows_; ++r) {
-      const __m512i correction = _mm512_set1_epi64(hidden_row(r).correction());
+      const Levels& of = levels_[r];
       const __m512d unit = _mm512_set1_pd(hidden_rows[r].unit);
       for (std::int64_t j = 0; j < count; j += 8) {
-        __m512i sum = _mm512_setzero_si512();
-        for (std::int64_t level = kLevels; level-- > 0;) {
-          const auto* from = reinterpret_cast<const __m256i*>(levels_[r][level] + j);
-          sum = _mm512_add_epi64(_mm512_slli_epi64(sum, 8), _mm512_cvtepi32_epi64(_mm256_loadu_si256(from)));
-        }
-        sum = _mm512_add_epi64(sum, _mm512_add_epi64(correction, load(corrections + j)));
+        const __m512i lowest = _mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(of[4] + j)));
+        const __m512i middle = _mm512_slli_epi64(whole(of[2] + j, of[3] + j), 8);
+        const __m512i high = _mm512_slli_epi64(whole(of[0] + j, of[1] + j), 16);
+        const __m512i sum = _mm512_add_epi64(high, _mm512_add_epi64(middle, lowest));
         const __m512d both = _mm512_mul_pd(unit, _mm512_loadu_pd(units + j));
         _mm512_storeu_pd(sums + r * kTile + j, _mm512_mul_pd(_mm512_cvtepi64_pd(sum), both));
       }
     }
   }
 
+  // What `multiply` does to registers, in its proportions.
   static std::int64_t multiply_adds(std::int64_t steps) {
-    __m512i sum[16];
-    for (__m512i& one : sum) one = _mm512_setzero_si512();
-    __m512i factor = _mm512_set1_epi8(1);
-    asm volatile("" : "+m"(factor));  // so that nothing is known of it
+    constexpr std::size_t kSums = 8;
+    Halves sum[kSums];
+    for (Halves& one : sum) one = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    __m512i factor = _mm512_set1_epi16(1);
+    const auto unknown = [](__m512i& x) { asm volatile("" : "+m"(x)); };  // so that it is multiplied anew
     for (std::int64_t step = 0; step < steps; ++step) {
-#pragma GCC unroll 16
-      for (__m512i& one : sum) one = multiply_add(one, factor, factor);
+#pragma GCC unroll 8
+      for (Halves& one : sum) {
+        unknown(factor);
+        __m512i t = _mm512_madd_epi16(factor, factor);
+        for (std::int64_t i = 1; i < kTogether; ++i) t = multiply_add(t, factor, factor);
+        one.add(t);
+      }
     }
-    for (const __m512i& one : sum) factor = _mm512_add_epi32(factor, one);
-    asm volatile("" : "+m"(factor));  // so that the sums are needed
-    return steps * 16 * kStep / 4;
+    for (const Halves& one : sum) factor = _mm512_add_epi32(factor, _mm512_add_epi32(one.low, one.high));
+    unknown(factor);  // so that the sums are needed
+    return steps * static_cast<std::int64_t>(kSums) * kTogether * kStep / 2;
   }
 
  private:
-  static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of digits of a block, half of an L2
+  static constexpr std::int64_t kMostKept = 1 << 20;  // bytes of words of a block, half of an L2
+  // With two bits less eight words cannot be more than 2^16.
+  static constexpr int kHeadroom = 2;
 
   static std::int64_t pieces_of(std::int64_t size) { return (steps_of(size) + kPieceSteps - 1) / kPieceSteps; }
+  static std::int64_t words_bytes(std::int64_t rows, std::int64_t size) {
+    return groups_of(rows) * steps_of(size) * kStepBytes;
+  }
   static std::int64_t sums_bytes(std::int64_t rows) {
     return static_cast<std::int64_t>(sizeof(Levels)) * rows +
            static_cast<std::int64_t>(sizeof(Across)) * groups_of(rows) * kTile;
   }
 
   static PackedRow packed_row(const char* hidden, std::int64_t rows, std::int64_t r, std::int64_t size) {
-    const char* first = hidden + groups_of(rows) * steps_of(size) * kHiddenStep;
-    return {const_cast<char*>(first) + r * PackedRow::bytes(size), size};
+    return {const_cast<char*>(hidden) + 2 * words_bytes(rows, size) + r * PackedRow::bytes(size), size};
   }
   PackedRow hidden_row(std::int64_t r) const { return packed_row(hidden_, rows_, r, size_); }
   PackedRow weight_row(std::int64_t j) const { return {packed_ + j * PackedRow::bytes(size_), size_}; }
 
-  static void store_column(char* step, std::int64_t column, const __m512i (&digits)[kDigits]) {
-    const __m512i as_kept[kDigits] = {flip(digits[0]), digits[1], flip(digits[2])};
-    for (std::int64_t d = 0; d < kDigits; ++d) {
-      std::uint32_t words[kSide];
-      std::memcpy(words, &as_kept[d], sizeof words);
-      for (std::int64_t k = 0; k < kSide; ++k) {
-        std::memcpy(step + d * kPlane + (k * kSide + column) * 4, &words[k], 4);
-      }
-    }
-  }
-
-  // Rows [begin, end) of the tile, at most sixteen, as rows [to, to + 16) of the digits. False when one has none.
-  bool pack_group(const WeightTile& tile, std::int64_t begin, std::int64_t end, std::int64_t to, DigitRow* weight_rows,
-                  std::int64_t& outside, SeenRows& seen) const {
-    char* digits = digits_ + to / kSide * steps_ * kWeightStep;
-    const auto pack = [&](std::int64_t j, const char* from, double greatest) {
-      const PackedRow own = weight_row(j);
-      Packer packer(own, size_, kHiddenStep);
-      char* row = digits + (j - begin) * kStep;
-      pack_row(from, tile.weight->dtype, size_, greatest, 1, weight_rows[j],
-               [&](std::int64_t step, const __m512i(&values)[kDigits]) {
-                 store(row + step * kWeightStep, flip(values[1]));
-                 store(row + step * kWeightStep + kPlane, values[2]);
-                 return packer.take(step, values);
-               });
-      weight_rows[j].fits = weight_rows[j].fits && weight_rows[j].outside <= kMostWeightOutside;
-      packer.finish(pieces_of(size_));
-      own.correction() = packer.sum_of_lowest() * (0x8000 + 0x80) - packer.sum_of_others() * 0x80000000;
-    };
-    if (!pack_weight(tile, begin, end, weight_rows, outside, seen, pack)) return false;
-    for (char* plane = digits; plane < digits + steps_ * kWeightStep; plane += kPlane) {
-      __m512i rows[kSide];
-      std::memcpy(rows, plane, sizeof rows);
-      transpose(rows);
-      std::memcpy(plane, rows, sizeof rows);
+  // Whether the magnitudes of words that are multiplied together add up to less than 2^16.
+  static bool are_light(__m512i words) {
+    std::int16_t all[kStep / 2];
+    std::memcpy(all, &words, sizeof all);
+    for (std::int64_t first = 0; first < kStep / 2; first += 2 * kTogether) {
+      std::int32_t sum = 0;
+      for (std::int64_t i = 0; i < 2 * kTogether; ++i) sum += std::abs(std::int32_t{all[first + i]});
+      if (sum >= 0x10000) return false;
     }
     return true;
   }
 
-  // Rows of the tile from `begin` on, whose digits are the first of digits_.
+  static void store_column(char* step, std::int64_t column, const __m512i (&words)[2]) {
+    for (std::int64_t half = 0; half < 2; ++half) {
+      std::uint32_t pairs[kHalf];
+      std::memcpy(pairs, &words[half], sizeof pairs);
+      for (std::int64_t k = 0; k < kHalf; ++k) {
+        std::memcpy(step + (half * kHalf + k) * kPair + column * 4, &pairs[k], 4);
+      }
+    }
+  }
+
+  // Rows [begin, end) of the tile, at most sixteen, as rows [to, to + 16) of the words. False when one has none.
+  bool pack_group(const WeightTile& tile, std::int64_t begin, std::int64_t end, std::int64_t to, DigitRow* weight_rows,
+                  std::int64_t& outside, SeenRows& seen) const {
+    char* group = words_ + to / kSide * steps_ * kStepBytes;
+    const auto pack = [&](std::int64_t j, const char* from, double greatest) {
+      Packer packer(weight_row(j), size_);
+      char* row = group + (j - begin) * 4 * kHalf;  // to be turned
+      pack_row<Words>(from, tile.weight->dtype, size_, greatest, 1, 0, weight_rows[j],
+                      [&](std::int64_t step, const Words& words) {
+                        store(row + step * kStepBytes, words.word[0]);
+                        store(row + step * kStepBytes + kHalf * kPair, words.word[1]);
+                        return packer.take(step, words.lowest);
+                      });
+      weight_rows[j].fits = weight_rows[j].fits && weight_rows[j].outside <= kMostWeightOutside;
+      packer.finish(pieces_of(size_));
+    };
+    if (!pack_weight(tile, begin, end, weight_rows, outside, seen, pack)) return false;
+    for (char* half = group; half < group + steps_ * kStepBytes; half += kHalf * kPair) {
+      __m512i rows[kSide];
+      for (std::int64_t i = 0; i < kSide; ++i) rows[i] = load(half + i * kPair);
+      transpose(rows);
+      for (std::int64_t i = 0; i < kSide; ++i) store(half + i * kPair, rows[i]);
+    }
+    return true;
+  }
+
+  // Rows of the tile from `begin` on, whose words are the first of words_.
   void multiply_part(const WeightTile& part, std::int64_t begin) const {
-    Ahead next = behind(part, steps_ * groups_of(part.count) * (rows_ + 3) / 4);
+    Ahead next = behind(part, steps_ * ((part.count + 2 * kSide - 1) / (2 * kSide)) * ((rows_ + 3) / 4));
     for (std::int64_t first = 0; first < steps_; first += kPieceSteps) {
       for (std::int64_t g = 0; g < groups_of(rows_); ++g) multiply_piece(part, begin, first, g, next);
     }
@@ -431,24 +464,36 @@ struct Products {
 
   void multiply_piece(const WeightTile& part, std::int64_t begin, std::int64_t first, std::int64_t group,
                       Ahead& next) const {
-    const std::int64_t steps = std::min(kPieceSteps, steps_ - first);
+    const std::int64_t group_bytes = steps_ * kStepBytes;
     const std::int64_t piece = first / kPieceSteps;
-    const char* hidden = hidden_ + group * steps_ * kHiddenStep;
+    const char* hidden = hidden_ + group * group_bytes;
     const std::int64_t rows = std::min(kSide, rows_ - group * kSide);
-    Levels* levels = levels_ + group * kSide;
-    for (std::int64_t j = 0; j < part.count; j += kSide) {
-      const char* weight = digits_ + j / kSide * steps_ * kWeightStep;
-      const char* w = weight + first * kWeightStep;
-      const char* h = hidden + first * kHiddenStep;
-      std::int64_t r = 0;
-      for (; r + 4 <= rows; r += 4) vnni::multiply<4>(w, h + r * 4, steps, levels + r, begin + j, next);
-      multiply_rest<3>(w, h + r * 4, rows - r, steps, levels + r, begin + j, next);
-      for (r = 0; r < rows; ++r) {
-        multiply_low(hidden_row(group * kSide + r), piece, weight, levels[r], begin + j);
+    for (std::int64_t j = 0; j < part.count; j += 2 * kSide) {
+      const char* weight = words_ + j / kSide * group_bytes;
+      if (part.count - j > kSide) {
+        multiply_words<2>(first, weight, hidden, rows, group, begin + j, next);
+      } else {
+        multiply_words<1>(first, weight, hidden, rows, group, begin + j, next);
       }
     }
     for (std::int64_t j = begin; j < begin + part.count; ++j) {
-      multiply_low(weight_row(j), piece, hidden, across_[group * kTile + j]);
+      multiply_low(weight_row(j), piece, hidden, words_bytes(rows_, size_), across_[group * kTile + j]);
+    }
+  }
+
+  template <std::size_t kW>
+  void multiply_words(std::int64_t first, const char* weight, const char* hidden, std::int64_t rows, std::int64_t group,
+                      std::int64_t column, Ahead& next) const {
+    const std::int64_t steps = std::min(kPieceSteps, steps_ - first);
+    const std::int64_t group_bytes = steps_ * kStepBytes;
+    const char* w = weight + first * kStepBytes;
+    const char* h = hidden + first * kStepBytes;
+    Levels* levels = levels_ + group * kSide;
+    std::int64_t r = 0;
+    for (; r + 4 <= rows; r += 4) vnni::multiply<kW, 4>(w, group_bytes, h + r * 4, steps, levels + r, column, next);
+    multiply_rest<kW, 3>(w, group_bytes, h + r * 4, rows - r, steps, levels + r, column, next);
+    for (r = 0; r < rows; ++r) {
+      multiply_low<kW>(hidden_row(group * kSide + r), first / kPieceSteps, weight, group_bytes, levels[r], column);
     }
   }
 
@@ -460,7 +505,7 @@ struct Products {
           for (std::int64_t i = 0; i < kSide; ++i) sums[i] = load(across_[g * kTile + j + i][level]);
           transpose(sums);
           for (std::int64_t i = 0; i < std::min(kSide, rows_ - g * kSide); ++i) {
-            std::int32_t* to = levels_[g * kSide + i][level] + j;
+            std::int32_t* to = levels_[g * kSide + i][2 + level] + j;
             store(to, _mm512_add_epi32(load(to), sums[i]));
           }
         }
@@ -474,7 +519,7 @@ struct Products {
   std::int64_t steps_;
   Levels* levels_;
   Across* across_;
-  char* digits_;  // of the weight
+  char* words_;  // of the weight
   char* packed_;
 };
 

@@ -45,17 +45,16 @@ struct DigitRow {
   }
 };
 
-// The digits of 64 elements of bf16 in units of 2^unit, when all fit: sixteen-bit integers are shifted to their place,
-// the two lower digits and the highest one apart. An element is +-m 2^(e - 134), m in [128, 255], and inside the window
-// where e - 134 - unit is in [0, 15]; false where another one than +0 is not found to be. Holds for least <= unit <=
-// greatest: subnormal elements, and those that are not finite, are then outside.
+// The integers of 64 elements of bf16 in units of 2^unit, when all fit: sixteen-bit integers are shifted to their
+// place, to give the lower sixteen bits and the others apart, of 32 elements a register. An element is +-m 2^(e - 134),
+// m in [128, 255], and inside the window where e - 134 - unit is in [0, 15]; false where another one than +0 is not
+// found to be. Holds for least <= unit <= greatest: subnormal elements, and those that are not finite, are then
+// outside.
 constexpr int kLeastShortUnit = 1 - 134;
 constexpr int kGreatestShortUnit = 254 - 15 - 134;
-inline bool short_digits(const char* from, int unit, __m512i (&digits)[kDigits]) {
+inline bool short_integers(const char* from, int unit, __m512i (&low)[2], __m512i (&high)[2]) {
   const __m512i first = _mm512_set1_epi16(static_cast<std::int16_t>(134 + unit));
   const __m512i last = _mm512_set1_epi16(static_cast<std::int16_t>(134 + unit + 16));
-  __m512i low[2];
-  __m512i high[2];
   __m512i outside[2];
   for (int i = 0; i < 2; ++i) {
     const __m512i x = _mm512_loadu_si512(from + i * 64);
@@ -68,10 +67,6 @@ inline bool short_digits(const char* from, int unit, __m512i (&digits)[kDigits])
     high[i] = _mm512_srav_epi16(m, _mm512_sub_epi16(last, exponent));
     outside[i] = _mm512_min_epu16(x, _mm512_subs_epu16(shift, _mm512_set1_epi16(15)));
   }
-  const __m512i byte = _mm512_set1_epi16(0xFF);
-  digits[0] = _mm512_packus_epi16(_mm512_and_si512(low[0], byte), _mm512_and_si512(low[1], byte));
-  digits[1] = _mm512_packus_epi16(_mm512_srli_epi16(low[0], 8), _mm512_srli_epi16(low[1], 8));
-  digits[2] = _mm512_packs_epi16(high[0], high[1]);
   const __m512i any = _mm512_or_si512(outside[0], outside[1]);
   return _mm512_test_epi16_mask(any, any) == 0;
 }
@@ -86,23 +81,59 @@ inline __m512i integers(__m512 x, __m512 unit, __m512 minus_unit, __mmask16& ins
   return _mm512_maskz_mov_epi32(inside, i);
 }
 
-// The digits of 64 integers, the lowest first. Within a digit's 64 bytes the elements stand in an order of their own,
-// the same for all rows: in each sixteen 8 of the first 32 elements and 8 of the others, as short_digits packs them.
-inline void take_apart(const __m512i (&integers)[4], __m512i (&digits)[kDigits]) {
-  const __m512i by_digit = _mm512_set4_epi32(0x0F0B0703, 0x0E0A0602, 0x0D090501, 0x0C080400);
-  __m512i v[4];
-  for (int i = 0; i < 4; i += 2) {
-    const __m512i even = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0x88);
-    const __m512i odd = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0xDD);
-    v[i] = _mm512_shuffle_epi8(even, by_digit);
-    v[i + 1] = _mm512_shuffle_epi8(odd, by_digit);
+// The digits of 64 elements, the lowest first. Within a digit's 64 bytes the elements stand in an order of their own,
+// the same for all rows: in each sixteen 8 of the first 32 elements and 8 of the others.
+struct Digits {
+  __m512i digit[kDigits];
+
+  void of_short(const __m512i (&low)[2], const __m512i (&high)[2]) {
+    const __m512i byte = _mm512_set1_epi16(0xFF);
+    digit[0] = _mm512_packus_epi16(_mm512_and_si512(low[0], byte), _mm512_and_si512(low[1], byte));
+    digit[1] = _mm512_packus_epi16(_mm512_srli_epi16(low[0], 8), _mm512_srli_epi16(low[1], 8));
+    digit[2] = _mm512_packs_epi16(high[0], high[1]);
   }
-  const __m512i low_01 = _mm512_unpacklo_epi32(v[0], v[1]);
-  const __m512i low_23 = _mm512_unpacklo_epi32(v[2], v[3]);
-  digits[0] = _mm512_unpacklo_epi64(low_01, low_23);
-  digits[1] = _mm512_unpackhi_epi64(low_01, low_23);
-  digits[2] = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
-}
+  void of_integers(const __m512i (&integers)[4]) {
+    const __m512i by_digit = _mm512_set4_epi32(0x0F0B0703, 0x0E0A0602, 0x0D090501, 0x0C080400);
+    __m512i v[4];
+    for (int i = 0; i < 4; i += 2) {
+      const __m512i even = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0x88);
+      const __m512i odd = _mm512_shuffle_i32x4(integers[i], integers[i + 1], 0xDD);
+      v[i] = _mm512_shuffle_epi8(even, by_digit);
+      v[i + 1] = _mm512_shuffle_epi8(odd, by_digit);
+    }
+    const __m512i low_01 = _mm512_unpacklo_epi32(v[0], v[1]);
+    const __m512i low_23 = _mm512_unpacklo_epi32(v[2], v[3]);
+    digit[0] = _mm512_unpacklo_epi64(low_01, low_23);
+    digit[1] = _mm512_unpackhi_epi64(low_01, low_23);
+    digit[2] = _mm512_unpacklo_epi64(_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+  }
+};
+
+// The two upper digits as one integer of sixteen bits with a sign, and the lowest digit as one, of 32 elements a
+// register, in their order.
+struct Words {
+  __m512i word[2];
+  __m512i lowest[2];
+
+  void of_short(const __m512i (&low)[2], const __m512i (&high)[2]) {
+    for (int i = 0; i < 2; ++i) {
+      word[i] = _mm512_or_si512(_mm512_slli_epi16(high[i], 8), _mm512_srli_epi16(low[i], 8));
+      lowest[i] = _mm512_and_si512(low[i], _mm512_set1_epi16(0xFF));
+    }
+  }
+  void of_integers(const __m512i (&integers)[4]) {
+    const auto both = [](__m512i first, __m512i second) {
+      return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(first)), _mm512_cvtepi32_epi16(second), 1);
+    };
+    const __m512i byte = _mm512_set1_epi32(0xFF);
+    for (int i = 0; i < 2; ++i) {
+      const __m512i& first = integers[2 * i];
+      const __m512i& second = integers[2 * i + 1];
+      word[i] = both(_mm512_srai_epi32(first, 8), _mm512_srai_epi32(second, 8));
+      lowest[i] = both(_mm512_and_si512(first, byte), _mm512_and_si512(second, byte));
+    }
+  }
+};
 
 // The place of a step's element within a digit's 64 bytes.
 constexpr std::int64_t place_of(std::int64_t element) { return element % 32 / 8 * 16 + element / 32 * 8 + element % 8; }
@@ -117,10 +148,11 @@ inline __m512i integers_at(const __m512i (&words)[kDigits], std::int64_t place) 
   return _mm512_or_si512(_mm512_or_si512(low, _mm512_slli_epi32(middle, 8)), _mm512_slli_epi32(high, 16));
 }
 
-// Makes the digits of a row in units of 2^unit; store(step, digits) gets those of each step and tells whether to go on.
+// Makes the digits of a row in units of 2^unit, as a Form; store(step, form) gets those of each step and tells whether
+// to go on.
 // False when it does not, or when too many elements are outside. Of a row with a NaN, which makes all its sums NaN,
 // only that NaN is listed.
-template <DType kDType, class Store>
+template <class Form, DType kDType, class Store>
 bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row, Store& store) {
   constexpr auto kSize = static_cast<std::int64_t>(dtype_size(kDType));
   const __m512 scale = _mm512_set1_ps(static_cast<float>(unit));
@@ -137,9 +169,12 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
       std::memcpy(tail, at, static_cast<std::size_t>((size - k) * kSize));
       at = tail;
     }
-    __m512i digits[kDigits];
-    if (is_short && short_digits(at, unit, digits)) {
-      if (!store(k / kStep, digits)) return false;
+    Form form;
+    __m512i low[2];
+    __m512i high[2];
+    if (is_short && short_integers(at, unit, low, high)) {
+      form.of_short(low, high);
+      if (!store(k / kStep, form)) return false;
       continue;
     }
     __m512i values[4];
@@ -159,26 +194,30 @@ bool pack_in_units(const char* from, std::int64_t size, int unit, DigitRow& row,
         row.list[row.outside++] = outside;
       }
     }
-    take_apart(values, digits);
-    if (!store(k / kStep, digits)) return false;
+    form.of_integers(values);
+    if (!store(k / kStep, form)) return false;
   }
   return true;
 }
 
-// `greatest` is the greatest magnitude of the row's elements; `low` of the lowest digits should be 0.
-template <class Store>
-void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, int low, DigitRow& row,
+// `greatest` is the greatest magnitude of the row's elements; `low` of the lowest digits should be 0. Where `store`
+// does not go on, units up to 2^headroom greater are tried.
+template <class Form, class Store>
+void pack_row(const void* from, DType dtype, std::int64_t size, double greatest, int low, int headroom, DigitRow& row,
               Store&& store) {
   const auto pack = [&](int unit) {
     const auto* bytes = static_cast<const char*>(from);
-    return exact::with_dtype(dtype,
-                             [&]<DType kDType>() { return pack_in_units<kDType>(bytes, size, unit, row, store); });
+    return exact::with_dtype(
+        dtype, [&]<DType kDType>() { return pack_in_units<Form, kDType>(bytes, size, unit, row, store); });
   };
   const bool usual = std::isfinite(greatest) && greatest > 0;
   // Where lowest digits are counted many rows may want it.
   const std::int64_t every = low > 0 && size >= 1024 ? 8 : 1;
-  row.fits =
-      (usual && pack(std::ilogb(greatest) - 22)) || pack(best_unit(from, dtype, size, 8 * low, 23 - 8 * low, every));
+  row.fits = false;
+  for (int more = 0; usual && more <= headroom && !row.fits; ++more) row.fits = pack(std::ilogb(greatest) - 22 + more);
+  if (row.fits) return;
+  const int best = best_unit(from, dtype, size, 8 * low, 23 - 8 * low, every);
+  for (int more = 0; more <= headroom && !row.fits; ++more) row.fits = pack(best + more);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #if defined(__x86_64__)
 #define ISOLOGIT_NATIVE_TARGETS(X)                                        \
   X(amx, "AMX-INT8", exact, 256, 64, 6, needs_amx_int8)                   \
-  X(avx512_vnni, "AVX512-VNNI", exact, 256, 64, 14, needs_avx512_vnni)    \
+  X(avx512_vnni, "AVX512-VNNI", exact, 256, 64, 10, needs_avx512_vnni)    \
   X(avx512, "AVX-512", exact, 120, 64, 1, needs_avx512)                   \
   X(avx2, "AVX2 FMA", exact, 120, 64, 1, needs_avx2)                      \
   X(amx_fast, "AMX-BF16", fast, 256, 64, 1, needs_amx_bf16)               \

@@ -33,9 +33,9 @@ Packed pack(const std::vector<float>& elements, DType dtype, int low = 0) {
   packed.integers.resize(static_cast<std::size_t>(steps_of(size) * kStep));
   const double greatest = greatest_of(row, dtype, size);
   std::int64_t lowest = 0;
-  pack_row(row, dtype, size, greatest, low, packed.row, [&](std::int64_t step, const __m512i(&digits)[kDigits]) {
+  pack_row<Digits>(row, dtype, size, greatest, low, 0, packed.row, [&](std::int64_t step, const Digits& digits) {
     std::uint8_t bytes[kDigits][kStep];
-    std::memcpy(bytes, digits, sizeof bytes);
+    std::memcpy(bytes, digits.digit, sizeof bytes);
     if (step == 0) lowest = 0;
     lowest += kStep - std::count(bytes[0], bytes[0] + kStep, 0);
     for (std::int64_t place = 0; place < kStep; ++place) {

@@ -224,6 +224,24 @@ TEST_P(Logits, OfTheGreatestElements) {
   }
 }
 
+// Beside the greatest elements many of 2^-15 of them, next to one another: integers of 16 bits do not hold those, and
+// what is listed beside them adds up to more than others do.
+TEST_P(Logits, OfManySmallElements) {
+  constexpr std::size_t kCols = 2200;
+  const std::vector<float> same(kCols, 0x1.FEp0F);
+  const std::vector<float> negative(kCols, -0x1.FEp0F);
+  for (const std::size_t small : {40U, 240U, 264U, 320U}) {
+    for (const std::size_t first : {1U, 900U}) {
+      std::vector<float> hidden(kCols);
+      hidden[0] = 0x1.FEp0F;
+      for (std::size_t i = 0; i < small; ++i) hidden[first + i] = 0x1.FEp-15F;
+      const DotData data = of_values(DType::bf16, hidden, {same, negative, hidden});
+      const KernelLogits logits = kernel_logits(GetParam(), data.hidden_view(), data.weight_view(), {});
+      ASSERT_TRUE(all_same(logits.values, oracle_logits(data))) << small << " from " << first;
+    }
+  }
+}
+
 // One element towers over the others, and of 60 small ones each is less than half a unit in its last place, and lost
 // when they are added to it in turn: the sum comes out above a midpoint, which the real one is below.
 TEST_P(Logits, SumsThatLoseWhatDecides) {

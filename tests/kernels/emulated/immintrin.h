@@ -72,6 +72,26 @@ static inline __m512i _mm512_srai_epi32(__m512i a, unsigned count) {
   return _mm512_loadu_si512(lanes);
 }
 
+static inline __m512i _mm512_cvtepu32_epi64(__m256i a) {
+  uint32_t from[8];
+  int64_t to[8];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 8; ++i) to[i] = from[i];
+  return _mm512_loadu_si512(to);
+}
+
+static inline __m256i _mm512_cvtepi32_epi16(__m512i a) {
+  uint32_t from[16];
+  uint16_t to[16];
+  memcpy(from, &a, sizeof from);
+  for (int i = 0; i < 16; ++i) to[i] = (uint16_t)from[i];
+  return _mm256_loadu_si256((const __m256i*)to);
+}
+
+// Its name is there as one with a mask.
+#undef _mm512_madd_epi16
+static inline __m512i _mm512_madd_epi16(__m512i a, __m512i b) { return simde_mm512_madd_epi16(a, b); }
+
 static inline __m512i _mm512_cvtepi32_epi64(__m256i a) {
   int32_t from[8];
   int64_t to[8];
