@@ -15,9 +15,11 @@
 
 namespace isologit::detail::cuda {
 
-template <int WARPS, class Products>
+template <int WARPS>
 class HostWgmma {
  public:
+  Products products;
+
   void set_shared(void* shared, std::size_t size) {
     shared_ = static_cast<std::uint8_t*>(shared);
     unpublished_.assign((size + 15) / 16, false);
@@ -119,6 +121,7 @@ class HostWgmma {
 
   template <class E, bool FIRST>
   void multiply_f32(const std::array<float*, 32>& c, int first_row, std::uint64_t weight, std::uint64_t hidden) const {
+    const auto sum_of = products.wgmma_sum != nullptr ? products.wgmma_sum : products.sum;
     const auto element = [](const Row& row, std::uint32_t k) {
       return static_cast<double>(E::value(static_cast<std::uint32_t>(row[2 * k] | row[2 * k + 1] << 8)));
     };
@@ -127,9 +130,9 @@ class HostWgmma {
       for (std::uint32_t n = 0; n < 128; ++n) {
         const Row b = row_at(hidden, n);
         float& sum = c[4 * (m % 8) + n % 8 / 2][4 * (n / 8) + n % 2 + 2 * (m / 8)];
-        double products[16];
-        for (std::uint32_t k = 0; k < 16; ++k) products[k] = element(a, k) * element(b, k);
-        sum = wgmma_sum<Products>(FIRST ? 0.0F : sum, products, static_cast<int>(m));
+        double terms[16];
+        for (std::uint32_t k = 0; k < 16; ++k) terms[k] = element(a, k) * element(b, k);
+        sum = sum_of(FIRST ? 0.0F : sum, terms, static_cast<int>(m));
       }
     }
   }
