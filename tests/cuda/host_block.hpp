@@ -56,14 +56,15 @@ class HostBlock : public HostWgmma<WARPS> {
   template <class C, class A, class B>
   void mma(C c_of, A a_of, B b_of) {
     const auto fma = this->products.fma;
+    double a[16][16], b[8][16];
+    for (int k = 0; k < 16; ++k) {
+      for (int row = 0; row < 16; ++row) a[row][k] = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
+      for (int column = 0; column < 8; ++column) b[column][k] = b_of(4 * column + k % 4)[k / 4];
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         double& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
-        for (int k = 0; k < 16; ++k) {
-          const double a = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
-          const double b = b_of(4 * column + k % 4)[k / 4];
-          c = fma(a, b, c);
-        }
+        for (int k = 0; k < 16; ++k) c = fma(a[row][k], b[column][k], c);
       }
     }
   }
@@ -73,15 +74,17 @@ class HostBlock : public HostWgmma<WARPS> {
     const auto element = [](std::uint32_t two, int k) {
       return static_cast<double>(E::value(k % 2 == 0 ? two & 0xFFFFU : two >> 16));
     };
+    double a[16][16], b[8][16];
+    for (int k = 0; k < 16; ++k) {
+      const int t = k % 8 / 2;
+      for (int row = 0; row < 16; ++row) a[row][k] = element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k);
+      for (int column = 0; column < 8; ++column) b[column][k] = element(b_of(4 * column + t)[k / 8], k);
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         float& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
         double terms[16];
-        for (int k = 0; k < 16; ++k) {
-          const int t = k % 8 / 2;
-          terms[k] =
-              element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k) * element(b_of(4 * column + t)[k / 8], k);
-        }
+        for (int k = 0; k < 16; ++k) terms[k] = a[row][k] * b[column][k];
         c = this->products.sum(c, terms, row);
       }
     }
@@ -93,15 +96,16 @@ class HostBlock : public HostWgmma<WARPS> {
       const auto bits = static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU);
       return has_sign && bits > 127 ? bits - 256 : bits;
     };
+    std::int32_t a[16][32], b[8][32];
+    for (int k = 0; k < 32; ++k) {
+      const int t = k % 16 / 4;
+      for (int row = 0; row < 16; ++row) a[row][k] = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, false);
+      for (int column = 0; column < 8; ++column) b[column][k] = byte(b_of(4 * column + t)[k / 16], k, true);
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         std::int32_t& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
-        for (int k = 0; k < 32; ++k) {
-          const int t = k % 16 / 4;
-          const std::int32_t a = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, false);
-          const std::int32_t b = byte(b_of(4 * column + t)[k / 16], k, true);
-          c += a * b;  // past 31 bits the sanitizer says so
-        }
+        for (int k = 0; k < 32; ++k) c += a[row][k] * b[column][k];  // past 31 bits the sanitizer says so
       }
     }
   }
