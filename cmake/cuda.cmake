@@ -23,7 +23,8 @@ set(cuda_options -std=c++20 -O3 -fmad=false -Xptxas -v -Xcompiler=-fPIC,-fvisibi
 
 set(cuda_sources attention.cu backward.cu capi.cu check_forward.cpp check_request.cpp forward.cu given.cu logits_bf16.cu
   logits_f16.cu logits_f32.cu sample.cu score.cu wgmma.cu)
-file(GLOB cuda_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/*.cuh ${PROJECT_SOURCE_DIR}/src/cuda/*.hpp)
+# As CMake has it for languages that it knows: a compiler cache, or none.
+set(CMAKE_CUDA_COMPILER_LAUNCHER "$ENV{CMAKE_CUDA_COMPILER_LAUNCHER}" CACHE STRING "What nvcc is run by")
 set(cuda_dir ${CMAKE_BINARY_DIR}/cuda)
 file(MAKE_DIRECTORY ${cuda_dir})
 set(cuda_objects "")
@@ -35,8 +36,9 @@ foreach(source IN LISTS cuda_sources)
   endif()
   add_custom_command(OUTPUT ${object}
     COMMAND sh -c "\"$@\" 2> ${object}.log || { cat ${object}.log >&2; exit 1; }" nvcc
-      ${ISOLOGIT_NVCC} ${cuda_options} ${source_targets} -c ${PROJECT_SOURCE_DIR}/src/cuda/${source} -o ${object}
-    DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/${source} ${cuda_headers} ${PROJECT_SOURCE_DIR}/include/isologit/cuda.h
+      ${CMAKE_CUDA_COMPILER_LAUNCHER} ${ISOLOGIT_NVCC} ${cuda_options} ${source_targets}
+      -MD -MT cuda/${source}.o -MF ${object}.d -c ${PROJECT_SOURCE_DIR}/src/cuda/${source} -o ${object}
+    DEPENDS ${PROJECT_SOURCE_DIR}/src/cuda/${source} DEPFILE ${object}.d
     COMMENT "nvcc ${source}" VERBATIM)
   list(APPEND cuda_objects ${object})
 endforeach()

@@ -101,7 +101,7 @@ inline testing::AssertionResult same(double found, double right) { return test::
 template <class Request, class Launch>
 void make_on_host(const Request& request, Launch launch) {
   ASSERT_EQ(check_request(request), "");
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   launch(launcher, kernels_request(request));
 }
 

@@ -56,7 +56,7 @@ Status make(isologit_cuda_attention_request request, int splits) {
     asked.partials = workspace.data();
   }
   std::memset(static_cast<void*>(workspace.data()), 0xA5, workspace.size() * sizeof(Sixteen));
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   status = {};
   launch_attention(launcher, asked);
   return status;

@@ -43,10 +43,8 @@ Transforms transforms_of(const Problem& problem) {
 
 const float* data_of(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
-template <class Products = PlainProducts>
 Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
-  using Launcher = HostLauncher<Products>;
-  Launcher launcher;
+  HostLauncher launcher;
   const auto& shape = problem.data.shape;
   const LaidOut hidden(problem.data.hidden_view(), asked.layout), weight(problem.data.weight_view(), asked.layout);
   const auto size = [](std::int64_t x) { return static_cast<std::size_t>(x); };
@@ -75,13 +73,7 @@ Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}) {
   r.dbias = {dbias.data(), type, 0, false};
   r.status = &status;
   r.fast = asked.fast;
-  const auto make = [&](const Product& p) {
-    switch (r.weight.type) {
-      case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
-      case kF16: launch_prepared<Launcher, F16>(launcher, p, r.hidden.type); break;
-      default: launch_prepared<Launcher, F32>(launcher, p, r.hidden.type); break;
-    }
-  };
+  const auto make = [&](const Product& p) { launch_prepared_of(r.weight.type, launcher, p, r.hidden.type); };
   BackwardPlan plan = backward_plan(r.rows, r.size, r.hidden.type, r.vocab, false);
   if (asked.most_rows < plan.rows || asked.most_columns < plan.columns) {  // as a plan of a larger problem has it
     plan.rows = std::min(plan.rows, asked.most_rows);
@@ -295,7 +287,7 @@ TEST(CudaBackward, WhatIsNotProvenIsSaid) {
 TEST(CudaBackward, OfFastLogits) {
   Problem problem = test::make_problem({20, 300, 72, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 12, 2);
   for (const std::int64_t rows : {20, 3}) {
-    HostLauncher<PlainProducts> launcher;
+    HostLauncher launcher;
     problem.data.shape.rows = rows;
     problem.z0 = logits_by(launcher, problem.data, {}, DType::f32, true);
     expect_bounds(problem, "fast", {.fast = true});

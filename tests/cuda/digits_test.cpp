@@ -12,24 +12,20 @@ using oracle::DotData;
 using oracle::DotFamily;
 using oracle::DotShape;
 
-// Runs what makes digits and their products, and neither f64 products nor settling.
-struct DigitsAlone {
-  template <int WARPS>
-  using Block = HostBlock<WARPS, PlainProducts>;
-  HostLauncher<PlainProducts> launcher;
-  bool leading_everywhere = false;  // whatever rows say of themselves
-
-  template <class Kernel>
-  void launch(int x, int y, const typename Kernel::Args& args) {
-    if constexpr (std::is_same_v<Kernel, PrepareDigits<Block<8>>>) {
-      launcher.template launch<Kernel>(x, y, args);
-      for (int row = 0; leading_everywhere && row < args.rows; ++row) args.facts[row].leading = 1;
-    } else if constexpr (!std::is_same_v<Kernel, Staged<Block<4>, Bf16, false, true>> &&
-                         !std::is_same_v<Kernel, Settle<Block<8>, Bf16, false, true>>) {
-      launcher.template launch<Kernel>(x, y, args);
+// Has a launcher run what makes digits and their products, and neither f64 products nor settling.
+// leading_everywhere: whatever rows say of themselves.
+void run_digits_alone(HostLauncher& launcher, bool leading_everywhere) {
+  using Four = HostLauncher::Block<4>;
+  using Eight = HostLauncher::Block<8>;
+  launcher.before = [=, prepared = DigitPreparation{}](const std::type_info& kernel, const void* args) mutable {
+    for (int row = 0; row < prepared.rows; ++row) prepared.facts[row].leading = 1;
+    prepared.rows = 0;
+    if (leading_everywhere && kernel == typeid(PrepareDigits<Eight>)) {
+      prepared = *static_cast<const DigitPreparation*>(args);
     }
-  }
-};
+    return kernel != typeid(Staged<Four, Bf16, false, true>) && kernel != typeid(Settle<Eight, Bf16, false, true>);
+  };
+}
 
 struct Left {
   std::int64_t open = 0, wrong = 0;
@@ -37,8 +33,8 @@ struct Left {
 // Of the logits by digits alone; `want` are those of the oracle.
 Left left_by_digits(const DotData& data, const std::vector<float>& want, DType type, bool wgmma,
                     bool leading_everywhere = false) {
-  DigitsAlone launcher;
-  launcher.leading_everywhere = leading_everywhere;
+  HostLauncher launcher;
+  run_digits_alone(launcher, leading_everywhere);
   const auto got = logits_by(launcher, data, {}, type, false, wgmma);
   Left left;
   for (std::size_t i = 0; i < got.size(); ++i) {
@@ -63,7 +59,7 @@ Open expect_right(const DotData& data, const std::string& what) {
     const auto want = logits_of_oracle(data, type);
     std::int64_t& left_open = open[type == DType::f32 ? 0 : 1];
     for (const bool wgmma : {false, true}) {
-      HostLauncher<PlainProducts> launcher;
+      HostLauncher launcher;
       EXPECT_EQ(count_different(logits_by(launcher, data, {}, type, false, wgmma), want), 0) << what << ' ' << wgmma;
       const Left left = left_by_digits(data, want, type, wgmma);
       EXPECT_EQ(left.wrong, 0) << what << ' ' << wgmma;
@@ -211,7 +207,7 @@ TEST(CudaDigits, FewGreatElementsAreSpared) {
   expect_right(data, "great");
   const Workspace space = workspace_of(34, 2048, kBf16);
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(space.bytes + 15) / 16);
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   for (const bool to_bf16 : {false, true}) {
     const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
     const Product p =
@@ -264,8 +260,8 @@ TEST(CudaDigits, TheLeastThatTheBoundMayBe) {
 }
 
 TEST(CudaDigits, WgmmaOfWholeNumbersPassesTheSelfTest) {
-  using Kernel = WgmmaSelfTest<HostLauncher<PlainProducts>::Block<4>>;
-  HostLauncher<PlainProducts> launcher;
+  using Kernel = WgmmaSelfTest<HostLauncher::Block<4>>;
+  HostLauncher launcher;
   std::uint32_t broken = 0;
   launcher.launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
   EXPECT_EQ(broken, 0U);

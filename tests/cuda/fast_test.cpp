@@ -15,67 +15,59 @@ namespace {
 using oracle::DotData;
 using oracle::DotFamily;
 
-// Sums of f32 to nearest, one after the other: better than any tensor core.
-struct Rounding : PlainProducts {
-  static float sum(float c, const double* products) {
-    double s = static_cast<double>(c);
-    for (int k = 0; k < 16; ++k) s = static_cast<double>(static_cast<float>(s + products[k]));
-    return static_cast<float>(s);
-  }
-};
 using Sixteens = TruncatedSums<16, 2>;  // sm_90
-struct Hopper : PlainProducts, Sixteens {};
-struct Ampere : PlainProducts, TruncatedSums<8, 1> {};
-struct Volta : PlainProducts, TruncatedSums<4, 0> {};
+constexpr Products kHopper = {.sum = Sixteens::sum};
+constexpr Products kAmpere = {.sum = TruncatedSums<8, 1>::sum};
+// Sums of f32 to nearest, one after the other: better than any tensor core.
+constexpr Products kRounding = {.sum = [](float c, const double* products, int) {
+  double s = static_cast<double>(c);
+  for (int k = 0; k < 16; ++k) s = static_cast<double>(static_cast<float>(s + products[k]));
+  return static_cast<float>(s);
+}};
 // With 3 bits fewer than f32 has; with sums kept in f16's 11 bits.
-struct Short : PlainProducts, TruncatedSums<16, -3> {};
-struct Coarse : PlainProducts, TruncatedSums<16, -6> {};
-struct HalfSums : PlainProducts {
-  static float sum(float c, const double* products) { return without_bits(Sixteens::sum(c, products), 13); }
-};
-struct Flushing : PlainProducts {
-  static float sum(float c, const double* products) {
-    double kept[16];
-    for (int k = 0; k < 16; ++k) kept[k] = std::fabs(products[k]) < 0x1p-60 ? 0.0 : products[k];
-    return Sixteens::sum(c, kept);
-  }
-};
-struct ByPlace : PlainProducts {
-  static float sum(float c, const double* products, int row) {
-    const float right = Sixteens::sum(c, products);
-    return row == 15 ? std::nextafterf(right, 0.0F) : right;
-  }
-};
+constexpr Products kShort = {.sum = TruncatedSums<16, -3>::sum};
+constexpr Products kCoarse = {.sum = TruncatedSums<16, -6>::sum};
+constexpr Products kHalfSums = {
+    .sum = [](float c, const double* products, int) { return without_bits(Sixteens::sum(c, products), 13); }};
+constexpr Products kFlushing = {.sum = [](float c, const double* products, int) {
+  double kept[16];
+  for (int k = 0; k < 16; ++k) kept[k] = std::fabs(products[k]) < 0x1p-60 ? 0.0 : products[k];
+  return Sixteens::sum(c, kept);
+}};
+constexpr Products kByPlace = {.sum = [](float c, const double* products, int row) {
+  const float right = Sixteens::sum(c, products);
+  return row == 15 ? std::nextafterf(right, 0.0F) : right;
+}};
 
-template <class Products, class E>
-std::uint32_t broken_sums() {
-  using Kernel = FastSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
-  HostLauncher<Products> launcher;
+template <class E>
+std::uint32_t broken_sums(const Products& products) {
+  using Kernel = FastSelfTest<HostLauncher::Block<4>, E>;
+  HostLauncher launcher(products);
   std::uint32_t broken = 0;
-  launcher.template launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
+  launcher.launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
   return broken;
 }
 
 TEST(CudaFast, TensorCoresPassTheSelfTest) {
-  EXPECT_EQ((broken_sums<Hopper, Bf16>()), 0U);
-  EXPECT_EQ((broken_sums<Hopper, F16>()), 0U);
-  EXPECT_EQ((broken_sums<Ampere, Bf16>()), 0U);
-  EXPECT_EQ((broken_sums<Ampere, F16>()), 0U);
-  EXPECT_EQ((broken_sums<Rounding, Bf16>()), 0U);
+  EXPECT_EQ(broken_sums<Bf16>(kHopper), 0U);
+  EXPECT_EQ(broken_sums<F16>(kHopper), 0U);
+  EXPECT_EQ(broken_sums<Bf16>(kAmpere), 0U);
+  EXPECT_EQ(broken_sums<F16>(kAmpere), 0U);
+  EXPECT_EQ(broken_sums<Bf16>(kRounding), 0U);
 }
 
 TEST(CudaFast, WorseOnesAreRefused) {
-  EXPECT_GT((broken_sums<Short, Bf16>()), 0U);
-  EXPECT_GT((broken_sums<Short, F16>()), 0U);
-  EXPECT_GT((broken_sums<Coarse, Bf16>()), 0U);
-  EXPECT_GT((broken_sums<HalfSums, Bf16>()), 0U);
-  EXPECT_GT((broken_sums<Flushing, Bf16>()), 0U);
-  EXPECT_GT((broken_sums<ByPlace, Bf16>()), 0U);
+  EXPECT_GT(broken_sums<Bf16>(kShort), 0U);
+  EXPECT_GT(broken_sums<F16>(kShort), 0U);
+  EXPECT_GT(broken_sums<Bf16>(kCoarse), 0U);
+  EXPECT_GT(broken_sums<Bf16>(kHalfSums), 0U);
+  EXPECT_GT(broken_sums<Bf16>(kFlushing), 0U);
+  EXPECT_GT(broken_sums<Bf16>(kByPlace), 0U);
 }
 
-template <class Products>
-std::vector<float> fast_logits(const DotData& data, const Layout& layout = {}, bool wgmma = false) {
-  HostLauncher<Products> launcher;
+std::vector<float> fast_logits(const Products& products, const DotData& data, const Layout& layout = {},
+                               bool wgmma = false) {
+  HostLauncher launcher(products);
   return logits_by(launcher, data, layout, DType::f32, true, wgmma);
 }
 
@@ -110,8 +102,8 @@ TEST(CudaFast, EveryFamilyIsWithinTheBound) {
     for (const auto family : oracle::dot_families) {
       for (const std::int64_t rows : {1, 12, 24, 70}) {
         const DotData data = oracle::make_dot({rows, 37, 328, type, type, DType::f32}, family, 51);
-        EXPECT_LE(worst(data, fast_logits<Hopper>(data)), 1.0) << oracle::name_of(family) << ' ' << rows;
-        EXPECT_LE(worst(data, fast_logits<Ampere>(data)), 1.0) << oracle::name_of(family) << ' ' << rows;
+        EXPECT_LE(worst(data, fast_logits(kHopper, data)), 1.0) << oracle::name_of(family) << ' ' << rows;
+        EXPECT_LE(worst(data, fast_logits(kAmpere, data)), 1.0) << oracle::name_of(family) << ' ' << rows;
       }
     }
   }
@@ -128,66 +120,56 @@ TEST(CudaFast, TermsOfOneSign) {
   };
   turn(data.hidden, data.hidden_values);
   turn(data.weight, data.weight_values);
-  EXPECT_LE(worst(data, fast_logits<Hopper>(data)), 1.0);
-  EXPECT_GT(worst(data, fast_logits<Hopper>(data)), 0.02);
-  EXPECT_GT(worst(data, fast_logits<Coarse>(data)), 1.0);  // as the self-test refuses
+  EXPECT_LE(worst(data, fast_logits(kHopper, data)), 1.0);
+  EXPECT_GT(worst(data, fast_logits(kHopper, data)), 0.02);
+  EXPECT_GT(worst(data, fast_logits(kCoarse, data)), 1.0);  // as the self-test refuses
 }
 
 TEST(CudaFast, RowsDoNotDependOnOthers) {
   const DotData data = oracle::make_dot({70, 150, 200, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 53);
-  const std::vector<float> all = fast_logits<Hopper>(data);
+  const std::vector<float> all = fast_logits(kHopper, data);
   for (const std::int64_t rows : {1, 8, 9, 16, 17, 32, 33, 64, 65}) {
     DotData some = data;
     some.shape.rows = rows;
-    const std::vector<float> found = fast_logits<Hopper>(some);
+    const std::vector<float> found = fast_logits(kHopper, some);
     EXPECT_EQ(count_different(found, {all.begin(), all.begin() + rows * 150}), 0) << rows;
-    EXPECT_EQ(count_different(fast_logits<Hopper>(some, {3, 1}), found), 0) << rows << " unaligned";
+    EXPECT_EQ(count_different(fast_logits(kHopper, some, {3, 1}), found), 0) << rows << " unaligned";
   }
 }
 
 // Bits of wgmma's sums that are not those of mma.sync: blocks of 8 products, as good as the bound asks; one bit less; a
 // last place in one row of 16; infinities where the others are cut to the greatest number.
-struct InEights : Hopper {
-  static float wgmma_sum(float c, const double* products, int) { return TruncatedSums<8, 2>::sum(c, products); }
-};
-struct OneBitLess : Hopper {
-  static float wgmma_sum(float c, const double* products, int) { return TruncatedSums<16, 1>::sum(c, products); }
-};
-struct RoundedByWgmma : Hopper {
-  static float wgmma_sum(float c, const double* products, int) { return Rounding::sum(c, products); }
-};
-struct OneRow : Hopper {
-  static float wgmma_sum(float c, const double* products, int row) {
-    const float right = Sixteens::sum(c, products);
-    return row == 13 ? std::nextafterf(right, 0.0F) : right;
-  }
-};
-struct Overflowing : Hopper {
-  static float wgmma_sum(float c, const double* products, int) {
-    const float right = Sixteens::sum(c, products);
-    return std::fabs(right) == 0x1.fffffep127F ? std::copysign(HUGE_VALF, right) : right;
-  }
-};
+constexpr Products kInEights = {.wgmma_sum = TruncatedSums<8, 2>::sum};
+constexpr Products kOneBitLess = {.wgmma_sum = TruncatedSums<16, 1>::sum};
+constexpr Products kRoundedByWgmma = {.wgmma_sum = kRounding.sum};
+constexpr Products kOneRow = {.wgmma_sum = [](float c, const double* products, int row) {
+  const float right = Sixteens::sum(c, products);
+  return row == 13 ? std::nextafterf(right, 0.0F) : right;
+}};
+constexpr Products kOverflowing = {.wgmma_sum = [](float c, const double* products, int) {
+  const float right = Sixteens::sum(c, products);
+  return std::fabs(right) == 0x1.fffffep127F ? std::copysign(HUGE_VALF, right) : right;
+}};
 
-template <class Products, class E>
-std::uint32_t different_chains() {
-  using Kernel = FastWgmmaSelfTest<typename HostLauncher<Products>::template Block<4>, E>;
-  HostLauncher<Products> launcher;
+template <class E>
+std::uint32_t different_chains(const Products& products) {
+  using Kernel = FastWgmmaSelfTest<HostLauncher::Block<4>, E>;
+  HostLauncher launcher(products);
   std::uint32_t broken = 0;
-  launcher.template launch<Kernel>(Kernel::kKinds, 2, SelfTesting{&broken});
+  launcher.launch<Kernel>(Kernel::kKinds, 2, SelfTesting{&broken});
   return broken;
 }
 
 TEST(CudaFast, WgmmaIsUsedWhereItsBitsAreThoseOfMma) {
-  EXPECT_EQ((different_chains<Hopper, Bf16>()), 0U);
-  EXPECT_EQ((different_chains<Hopper, F16>()), 0U);
-  EXPECT_GT((different_chains<InEights, Bf16>()), 0U);
-  EXPECT_GT((different_chains<InEights, F16>()), 0U);
-  EXPECT_GT((different_chains<OneBitLess, Bf16>()), 0U);
-  EXPECT_GT((different_chains<OneBitLess, F16>()), 0U);
-  EXPECT_GT((different_chains<RoundedByWgmma, Bf16>()), 0U);
-  EXPECT_GT((different_chains<OneRow, Bf16>()), 0U);
-  EXPECT_GT((different_chains<Overflowing, Bf16>()), 0U);
+  EXPECT_EQ(different_chains<Bf16>(kHopper), 0U);
+  EXPECT_EQ(different_chains<F16>(kHopper), 0U);
+  EXPECT_GT(different_chains<Bf16>(kInEights), 0U);
+  EXPECT_GT(different_chains<F16>(kInEights), 0U);
+  EXPECT_GT(different_chains<Bf16>(kOneBitLess), 0U);
+  EXPECT_GT(different_chains<F16>(kOneBitLess), 0U);
+  EXPECT_GT(different_chains<Bf16>(kRoundedByWgmma), 0U);
+  EXPECT_GT(different_chains<Bf16>(kOneRow), 0U);
+  EXPECT_GT(different_chains<Bf16>(kOverflowing), 0U);
 }
 
 // By wgmma the same bits, where it sums as mma.sync does: both types, rows and vocabularies that fill no tile, depths
@@ -197,13 +179,13 @@ TEST(CudaFast, WgmmaHasTheSameBits) {
     for (const auto& [rows, vocab, depth] : {std::array{65, 37, 8}, {70, 140, 200}, {129, 33, 72}, {65, 20, 1032}}) {
       for (const auto family : {DotFamily::normal, DotFamily::specials}) {
         const DotData data = oracle::make_dot({rows, vocab, depth, type, type, DType::f32}, family, 54);
-        EXPECT_EQ(count_different(fast_logits<Hopper>(data, {}, true), fast_logits<Hopper>(data)), 0)
+        EXPECT_EQ(count_different(fast_logits(kHopper, data, {}, true), fast_logits(kHopper, data)), 0)
             << describe(data.shape) << oracle::name_of(family);
       }
     }
   }
   const DotData data = oracle::make_dot({65, 9, 37, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 55);
-  EXPECT_EQ(count_different(fast_logits<Hopper>(data, {3, 1}, true), fast_logits<Hopper>(data, {3, 1})), 0);
+  EXPECT_EQ(count_different(fast_logits(kHopper, data, {3, 1}, true), fast_logits(kHopper, data, {3, 1})), 0);
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ void expect_right(const std::vector<float>& z, const AskedOfGiven& asked, const 
   if (asked.most_rows != 0) plan.rows = std::min<std::int64_t>(plan.rows, asked.most_rows);
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(plan.bytes + 15) / 16);
   std::memset(static_cast<void*>(workspace.get()), 0xA5, static_cast<std::size_t>(plan.bytes));
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   launch_given(launcher,
                GivenRequest{{given.data(), static_cast<std::int64_t>(stride), static_cast<int>(asked.type)},
                             asked.rows,

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -18,8 +19,8 @@
 
 namespace isologit::detail::cuda {
 
-template <int WARPS, class Products>
-class HostBlock : public HostWgmma<WARPS, Products> {
+template <int WARPS>
+class HostBlock : public HostWgmma<WARPS> {
  public:
   static constexpr int kWarps = WARPS;
   static constexpr int kThreads = 32 * WARPS;
@@ -54,14 +55,16 @@ class HostBlock : public HostWgmma<WARPS, Products> {
 
   template <class C, class A, class B>
   void mma(C c_of, A a_of, B b_of) {
+    const auto fma = this->products.fma;
+    double a[16][16], b[8][16];
+    for (int k = 0; k < 16; ++k) {
+      for (int row = 0; row < 16; ++row) a[row][k] = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
+      for (int column = 0; column < 8; ++column) b[column][k] = b_of(4 * column + k % 4)[k / 4];
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         double& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
-        for (int k = 0; k < 16; ++k) {
-          const double a = a_of(4 * (row % 8) + k % 4)[2 * (k / 4) + row / 8];
-          const double b = b_of(4 * column + k % 4)[k / 4];
-          c = Products::fma(a, b, c);
-        }
+        for (int k = 0; k < 16; ++k) c = fma(a[row][k], b[column][k], c);
       }
     }
   }
@@ -71,16 +74,18 @@ class HostBlock : public HostWgmma<WARPS, Products> {
     const auto element = [](std::uint32_t two, int k) {
       return static_cast<double>(E::value(k % 2 == 0 ? two & 0xFFFFU : two >> 16));
     };
+    double a[16][16], b[8][16];
+    for (int k = 0; k < 16; ++k) {
+      const int t = k % 8 / 2;
+      for (int row = 0; row < 16; ++row) a[row][k] = element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k);
+      for (int column = 0; column < 8; ++column) b[column][k] = element(b_of(4 * column + t)[k / 8], k);
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         float& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
-        double products[16];
-        for (int k = 0; k < 16; ++k) {
-          const int t = k % 8 / 2;
-          products[k] =
-              element(a_of(4 * (row % 8) + t)[2 * (k / 8) + row / 8], k) * element(b_of(4 * column + t)[k / 8], k);
-        }
-        c = tensor_core_sum<Products>(c, products, row);
+        double terms[16];
+        for (int k = 0; k < 16; ++k) terms[k] = a[row][k] * b[column][k];
+        c = this->products.sum(c, terms, row);
       }
     }
   }
@@ -91,15 +96,16 @@ class HostBlock : public HostWgmma<WARPS, Products> {
       const auto bits = static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU);
       return has_sign && bits > 127 ? bits - 256 : bits;
     };
+    std::int32_t a[16][32], b[8][32];
+    for (int k = 0; k < 32; ++k) {
+      const int t = k % 16 / 4;
+      for (int row = 0; row < 16; ++row) a[row][k] = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, false);
+      for (int column = 0; column < 8; ++column) b[column][k] = byte(b_of(4 * column + t)[k / 16], k, true);
+    }
     for (int row = 0; row < 16; ++row) {
       for (int column = 0; column < 8; ++column) {
         std::int32_t& c = c_of(4 * (row % 8) + column / 2)[column % 2 + 2 * (row / 8)];
-        for (int k = 0; k < 32; ++k) {
-          const int t = k % 16 / 4;
-          const std::int32_t a = byte(a_of(4 * (row % 8) + t)[2 * (k / 16) + row / 8], k, false);
-          const std::int32_t b = byte(b_of(4 * column + t)[k / 16], k, true);
-          c += a * b;  // past 31 bits the sanitizer says so
-        }
+        for (int k = 0; k < 32; ++k) c += a[row][k] * b[column][k];  // past 31 bits the sanitizer says so
       }
     }
   }
@@ -177,29 +183,34 @@ class HostBlock : public HostWgmma<WARPS, Products> {
 
 // A kernel that lets the next begin runs as late as it may: when the first block of one that begins early waits for it,
 // or before any other. What is read too early is so seen in the bits.
-template <class Products>
 class HostLauncher {
  public:
   template <int WARPS>
-  using Block = HostBlock<WARPS, Products>;
+  using Block = HostBlock<WARPS>;
 
+  explicit HostLauncher(const Products& products = {}) : products_(products) {}
   ~HostLauncher() { EXPECT_FALSE(waiting_) << "a kernel is left that no other has waited for: finish()"; }
+
+  // Called before each kernel, with its arguments; false leaves it out.
+  std::function<bool(const std::type_info& kernel, const void* args)> before;
 
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
+    if (before && !before(typeid(Kernel), &args)) return;
     if constexpr (!BeginsEarly<Kernel>) finish();
-    auto kernel = [x, y, args, before = std::exchange(waiting_, nullptr)]() mutable {
+    auto kernel = [x, y, args, products = products_, previous = std::exchange(waiting_, nullptr)]() mutable {
       auto shared = std::make_unique<typename Kernel::Shared>();
       for (int j = 0; j < y; ++j) {
         for (int i = 0; i < x; ++i) {
           std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
           typename Kernel::Block block;
-          block.previous = &before;
+          block.products = products;
+          block.previous = &previous;
           block.set_shared(shared.get(), sizeof *shared);
           Kernel::run(block, *shared, args, i, j);
         }
       }
-      EXPECT_FALSE(before) << "a kernel that begins early has not waited for the one before";
+      EXPECT_FALSE(previous) << "a kernel that begins early has not waited for the one before";
     };
     if constexpr (LetsNextBegin<Kernel>) {
       waiting_ = std::move(kernel);
@@ -214,6 +225,7 @@ class HostLauncher {
   }
 
  private:
+  Products products_;
   std::function<void()> waiting_;
 };
 

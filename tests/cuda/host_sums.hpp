@@ -1,4 +1,5 @@
-// What the host has in place of tensor cores: plain products, and models of their f32 sums.
+// What the host has in place of tensor cores: plain products, and models of their f32 sums. They are functions that a
+// launcher is given, so that the kernels are compiled once for all of them.
 #pragma once
 
 #include <algorithm>
@@ -7,16 +8,11 @@
 
 namespace isologit::detail::cuda {
 
-// c + a b, one rounding.
-struct PlainProducts {
-  static double fma(double a, double b, double c) { return std::fma(a, b, c); }
-};
-
 // A model of a tensor core's f32 sums: BLOCK products at a time and c are aligned to the greatest of them, cut off BITS
 // below the last place of f32, added, and the sum cut to f32.
 template <int BLOCK, int BITS>
 struct TruncatedSums {
-  static float sum(float c, const double* products) {
+  static float sum(float c, const double* products, int /*row*/ = 0) {
     for (int k = 0; k < 16; k += BLOCK) c = block_of(c, products + k);
     return c;
   }
@@ -43,25 +39,11 @@ struct TruncatedSums {
   }
 };
 
-// c and 16 products, for a row of a tile, by the model that a test gives, or as sm_90 is said to sum them.
-template <class Products>
-float tensor_core_sum(float c, const double* products, [[maybe_unused]] int row) {
-  if constexpr (requires { Products::sum(c, products, row); }) {
-    return Products::sum(c, products, row);
-  } else if constexpr (requires { Products::sum(c, products); }) {
-    return Products::sum(c, products);
-  } else {
-    return TruncatedSums<16, 2>::sum(c, products);
-  }
-}
-// The same by wgmma, where a test has another model for it.
-template <class Products>
-float wgmma_sum(float c, const double* products, int row) {
-  if constexpr (requires { Products::wgmma_sum(c, products, row); }) {
-    return Products::wgmma_sum(c, products, row);
-  } else {
-    return tensor_core_sum<Products>(c, products, row);
-  }
-}
+struct Products {
+  double (*fma)(double a, double b, double c) = std::fma;
+  // c and 16 products, for a row of a tile, as sm_90 is said to sum them.
+  float (*sum)(float c, const double* products, int row) = TruncatedSums<16, 2>::sum;
+  float (*wgmma_sum)(float c, const double* products, int row) = nullptr;  // by wgmma; null: as `sum`
+};
 
 }  // namespace isologit::detail::cuda

@@ -15,9 +15,11 @@
 
 namespace isologit::detail::cuda {
 
-template <int WARPS, class Products>
+template <int WARPS>
 class HostWgmma {
  public:
+  Products products;
+
   void set_shared(void* shared, std::size_t size) {
     shared_ = static_cast<std::uint8_t*>(shared);
     unpublished_.assign((size + 15) / 16, false);
@@ -104,32 +106,41 @@ class HostWgmma {
 
   void multiply_bytes(std::uint32_t hidden_rows, const std::array<std::int32_t*, 32>& c,
                       const std::array<const std::uint32_t*, 32>& a, std::uint64_t hidden) const {
+    std::array<std::array<std::int32_t, kRowBytes>, 16> weight;
+    for (std::uint32_t m = 0; m < 16; ++m) {
+      for (std::uint32_t k = 0; k < kRowBytes; ++k) {
+        const std::uint32_t four = a[4 * (m % 8) + k % 16 / 4][2 * (k / 16) + m / 8];
+        weight[m][k] = static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU);
+      }
+    }
     for (std::uint32_t n = 0; n < hidden_rows; ++n) {
       const Row b = row_at(hidden, n);
       for (std::uint32_t m = 0; m < 16; ++m) {
         const std::uint32_t lane = 4 * (m % 8) + n % 8 / 2;
         std::int32_t& sum = c[lane][4 * (n / 8) + n % 2 + 2 * (m / 8)];
-        for (std::uint32_t k = 0; k < kRowBytes; ++k) {
-          const std::uint32_t four = a[4 * (m % 8) + k % 16 / 4][2 * (k / 16) + m / 8];
-          sum += static_cast<std::int32_t>(four >> 8 * (k % 4) & 0xFFU) * static_cast<std::int8_t>(b[k]);
-        }
+        for (std::uint32_t k = 0; k < kRowBytes; ++k) sum += weight[m][k] * static_cast<std::int8_t>(b[k]);
       }
     }
   }
 
   template <class E, bool FIRST>
   void multiply_f32(const std::array<float*, 32>& c, int first_row, std::uint64_t weight, std::uint64_t hidden) const {
+    const auto sum_of = products.wgmma_sum != nullptr ? products.wgmma_sum : products.sum;
     const auto element = [](const Row& row, std::uint32_t k) {
       return static_cast<double>(E::value(static_cast<std::uint32_t>(row[2 * k] | row[2 * k + 1] << 8)));
     };
+    std::array<std::array<double, 16>, 128> hidden_rows;
+    for (std::uint32_t n = 0; n < 128; ++n) {
+      const Row b = row_at(hidden, n);
+      for (std::uint32_t k = 0; k < 16; ++k) hidden_rows[n][k] = element(b, k);
+    }
     for (std::uint32_t m = 0; m < 16; ++m) {
       const Row a = row_at(weight, static_cast<std::uint32_t>(first_row) + m);
       for (std::uint32_t n = 0; n < 128; ++n) {
-        const Row b = row_at(hidden, n);
         float& sum = c[4 * (m % 8) + n % 8 / 2][4 * (n / 8) + n % 2 + 2 * (m / 8)];
-        double products[16];
-        for (std::uint32_t k = 0; k < 16; ++k) products[k] = element(a, k) * element(b, k);
-        sum = wgmma_sum<Products>(FIRST ? 0.0F : sum, products, static_cast<int>(m));
+        double terms[16];
+        for (std::uint32_t k = 0; k < 16; ++k) terms[k] = element(a, k) * hidden_rows[n][k];
+        sum = sum_of(FIRST ? 0.0F : sum, terms, static_cast<int>(m));
       }
     }
   }

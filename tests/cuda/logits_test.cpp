@@ -11,7 +11,7 @@ using oracle::DotShape;
 
 void expect_right(const DotShape& shape, DotFamily family, std::uint64_t seed, const Layout& layout = {}) {
   const auto data = oracle::make_dot(shape, family, seed);
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   EXPECT_EQ(count_different(logits_by(launcher, data, layout), logits_of_oracle(data)), 0)
       << describe(shape) << ' ' << oracle::name_of(family) << " pad " << layout.pad << " offset " << layout.offset;
 }

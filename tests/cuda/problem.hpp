@@ -59,19 +59,32 @@ inline HeadOperands operands_of(const oracle::DotData& data, const LaidOut& hidd
           static_cast<int>(shape.cols)};
 }
 
-template <class Launcher>
-void launch_logits_of(Launcher& launcher, const LogitsRequest& request) {
+// Most of what there is to compile, and so compiled once for all tests (logits_bf16.cpp and its like).
+extern template void launch_logits<HostLauncher, Bf16>(HostLauncher&, const LogitsRequest&);
+extern template void launch_logits<HostLauncher, F16>(HostLauncher&, const LogitsRequest&);
+extern template void launch_logits<HostLauncher, F32>(HostLauncher&, const LogitsRequest&);
+extern template void launch_prepared<HostLauncher, Bf16>(HostLauncher&, const Product&, int);
+extern template void launch_prepared<HostLauncher, F16>(HostLauncher&, const Product&, int);
+extern template void launch_prepared<HostLauncher, F32>(HostLauncher&, const Product&, int);
+
+inline void launch_logits_of(HostLauncher& launcher, const LogitsRequest& request) {
   switch (request.weight.type) {
-    case kBf16: launch_logits<Launcher, Bf16>(launcher, request); break;
-    case kF16: launch_logits<Launcher, F16>(launcher, request); break;
-    default: launch_logits<Launcher, F32>(launcher, request); break;
+    case kBf16: launch_logits<HostLauncher, Bf16>(launcher, request); break;
+    case kF16: launch_logits<HostLauncher, F16>(launcher, request); break;
+    default: launch_logits<HostLauncher, F32>(launcher, request); break;
+  }
+}
+inline void launch_prepared_of(int weight_type, HostLauncher& launcher, const Product& p, int hidden_type) {
+  switch (weight_type) {
+    case kBf16: launch_prepared<HostLauncher, Bf16>(launcher, p, hidden_type); break;
+    case kF16: launch_prepared<HostLauncher, F16>(launcher, p, hidden_type); break;
+    default: launch_prepared<HostLauncher, F32>(launcher, p, hidden_type); break;
   }
 }
 
-// The logits in a type by the kernels of the device; Launcher runs them.
-template <class Launcher>
-std::vector<float> logits_by(Launcher& launcher, const oracle::DotData& data, const Layout& layout = {},
-                             DType type = DType::f32, bool fast = false, bool wgmma = false) {
+// The logits in a type by the kernels of the device.
+inline std::vector<float> logits_by(HostLauncher& launcher, const oracle::DotData& data, const Layout& layout = {},
+                                    DType type = DType::f32, bool fast = false, bool wgmma = false) {
   const LaidOut hidden(data.hidden_view(), layout);
   const LaidOut weight(data.weight_view(), layout);
   const auto& shape = data.shape;

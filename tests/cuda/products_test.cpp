@@ -10,57 +10,48 @@ namespace {
 
 // Sums that are no f64 number go to the neighbour that is further off: each errs by up to twice what one addition may,
 // and all together stay far inside the bound, since what is summed up is smaller than its terms.
-struct WrongNeighbourProducts {
-  static double fma(double a, double b, double c) {
-    const double sum = std::fma(a, b, c);
-    const double rest = std::fma(a, b, c - sum);  // its sign is right
-    return rest == 0 ? sum : std::nextafter(sum, rest > 0 ? HUGE_VAL : -HUGE_VAL);
-  }
-};
+constexpr Products kWrongNeighbours = {.fma = [](double a, double b, double c) {
+  const double sum = std::fma(a, b, c);
+  const double rest = std::fma(a, b, c - sum);  // its sign is right
+  return rest == 0 ? sum : std::nextafter(sum, rest > 0 ? HUGE_VAL : -HUGE_VAL);
+}};
 
-struct SinglePrecision {
-  static double fma(double a, double b, double c) {
-    const double sum = std::fma(a, b, c);
-    return sum + sum * 0x1p-25;
-  }
-};
+constexpr Products kSinglePrecision = {.fma = [](double a, double b, double c) {
+  const double sum = std::fma(a, b, c);
+  return sum + sum * 0x1p-25;
+}};
 
 // Subnormal operands taken for zero.
-struct FlushingProducts {
-  static double fma(double a, double b, double c) {
-    return std::fabs(a) < 0x1p-1022 || std::fabs(b) < 0x1p-1022 ? c : std::fma(a, b, c);
-  }
-};
+constexpr Products kFlushingOperands = {.fma = [](double a, double b, double c) {
+  return std::fabs(a) < 0x1p-1022 || std::fabs(b) < 0x1p-1022 ? c : std::fma(a, b, c);
+}};
 
 // Subnormal sums taken for zero.
-struct FlushingSums {
-  static double fma(double a, double b, double c) {
-    const double sum = std::fma(a, b, c);
-    return std::fabs(sum) < 0x1p-1022 ? 0.0 : sum;
-  }
-};
+constexpr Products kFlushingSums = {.fma = [](double a, double b, double c) {
+  const double sum = std::fma(a, b, c);
+  return std::fabs(sum) < 0x1p-1022 ? 0.0 : sum;
+}};
 
-template <class Products>
-std::uint32_t broken_sums() {
-  using Kernel = SelfTest<typename HostLauncher<Products>::template Block<4>>;
-  HostLauncher<Products> launcher;
+std::uint32_t broken_sums(const Products& products) {
+  using Kernel = SelfTest<HostLauncher::Block<4>>;
+  HostLauncher launcher(products);
   std::uint32_t broken = 0;
-  launcher.template launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
+  launcher.launch<Kernel>(Kernel::kKinds, 1, SelfTesting{&broken});
   return broken;
 }
 
-TEST(CudaProducts, RightOnesPassTheSelfTest) { EXPECT_EQ(broken_sums<PlainProducts>(), 0U); }
+TEST(CudaProducts, RightOnesPassTheSelfTest) { EXPECT_EQ(broken_sums({}), 0U); }
 
 TEST(CudaProducts, WrongOnesAreRefused) {
-  EXPECT_GT(broken_sums<WrongNeighbourProducts>(), 0U);  // what is only not to nearest is refused too
-  EXPECT_GT(broken_sums<SinglePrecision>(), 0U);
-  EXPECT_GT(broken_sums<FlushingProducts>(), 0U);
-  EXPECT_GT(broken_sums<FlushingSums>(), 0U);
+  EXPECT_GT(broken_sums(kWrongNeighbours), 0U);  // what is only not to nearest is refused too
+  EXPECT_GT(broken_sums(kSinglePrecision), 0U);
+  EXPECT_GT(broken_sums(kFlushingOperands), 0U);
+  EXPECT_GT(broken_sums(kFlushingSums), 0U);
 }
 
 TEST(CudaQuotients, RightOnesPassTheSelfTest) {
-  using Kernel = QuotientSelfTest<HostLauncher<PlainProducts>::Block<4>>;
-  HostLauncher<PlainProducts> launcher;
+  using Kernel = QuotientSelfTest<HostLauncher::Block<4>>;
+  HostLauncher launcher;
   std::uint32_t broken = 0;
   launcher.launch<Kernel>(1, 1, SelfTesting{&broken});
   EXPECT_EQ(broken, 0U);
@@ -83,7 +74,7 @@ TEST(CudaProducts, BadOnesInsideTheBoundKeepTheBits) {
   for (const auto family : oracle::dot_families) {
     for (const std::int64_t rows : {3, 12, 34}) {
       const auto data = oracle::make_dot({rows, 40, 1024}, family, 11);
-      HostLauncher<WrongNeighbourProducts> launcher;
+      HostLauncher launcher(kWrongNeighbours);
       EXPECT_EQ(count_different(logits_by(launcher, data), logits_of_oracle(data)), 0) << oracle::name_of(family);
     }
   }
@@ -92,7 +83,7 @@ TEST(CudaProducts, BadOnesInsideTheBoundKeepTheBits) {
 // The test above could not fail if nothing depended on the products.
 TEST(CudaProducts, BadOnesPastTheBoundAreSeenInTheBits) {
   const auto data = oracle::make_dot({3, 400, 256}, oracle::DotFamily::normal, 12);
-  HostLauncher<SinglePrecision> launcher;
+  HostLauncher launcher(kSinglePrecision);
   EXPECT_GT(count_different(logits_by(launcher, data), logits_of_oracle(data)), 0);
 }
 

@@ -61,7 +61,7 @@ TEST(CudaRounded, TheOneNanAndTheMarkAreTold) {
 }
 
 void expect_right(const DotData& data, DType type, const std::string& what, const Layout& layout = {}) {
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   EXPECT_EQ(count_different(logits_by(launcher, data, layout, type), logits_of_oracle(data, type)), 0)
       << describe(data.shape) << " to " << static_cast<int>(type) << ' ' << what;
 }

@@ -104,7 +104,7 @@ TEST(CudaSample, NumbersOfEachRow) {
 // What is cut and drawn of fast logits is as exact.
 TEST(CudaSample, OfFastLogits) {
   const auto data = oracle::make_dot({7, 90, 40, DType::bf16, DType::bf16, {}}, DotFamily::normal, 58);
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   Asked asked;
   asked.fast = logits_by(launcher, data, {}, DType::f32, true);
   expect_drawn(data, asked, of_cuts({0.01F, 30, 0.9F}), "fast");
@@ -155,7 +155,7 @@ TEST(CudaSample, BalancesThatNoPrecisionSettles) {
 
 // The same beyond what sums can hold, where the oracle has no answer: the third of four equal logits is kept for it.
 TEST(CudaSample, BalancesAgainstNextToNothing) {
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   for (const float gap : {650.0F, 700.0F, 1e6F, 1e30F}) {
     const Samples found = samples_by(launcher, head_of({1, 1, 1 - gap, 1, 1}), {}, of_cuts({0, 0, 0.5F}));
     const std::vector<float> three(3, 1.0F);

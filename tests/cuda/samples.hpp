@@ -38,8 +38,7 @@ inline Samples no_samples(std::int64_t rows) {
           {0, 0}};
 }
 
-template <class Launcher>
-Samples samples_by(Launcher& launcher, const oracle::DotData& data, const Asked& asked, const Draws& draws) {
+inline Samples samples_by(HostLauncher& launcher, const oracle::DotData& data, const Asked& asked, const Draws& draws) {
   const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
   const auto& shape = data.shape;
   Samples found = no_samples(shape.rows);
@@ -65,13 +64,8 @@ Samples samples_by(Launcher& launcher, const oracle::DotData& data, const Asked&
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(plan.bytes + 15) / 16);
   std::memset(static_cast<void*>(workspace.get()), 0xA5, static_cast<std::size_t>(plan.bytes));
   r.workspace = workspace.get();
-  launch_sample(launcher, r, plan, [&](const Product& p) {
-    switch (r.weight.type) {
-      case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
-      case kF16: launch_prepared<Launcher, F16>(launcher, p, r.hidden.type); break;
-      default: launch_prepared<Launcher, F32>(launcher, p, r.hidden.type); break;
-    }
-  });
+  launch_sample(launcher, r, plan,
+                [&](const Product& p) { launch_prepared_of(r.weight.type, launcher, p, r.hidden.type); });
   return found;
 }
 
@@ -98,7 +92,7 @@ inline Samples samples_of_oracle(const oracle::DotData& data, const Asked& asked
 }
 
 inline void expect_drawn(const oracle::DotData& data, const Asked& asked, const Draws& draws, const std::string& what) {
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   const Samples found = samples_by(launcher, data, asked, draws);
   const Samples want = samples_of_oracle(data, asked, draws);
   EXPECT_EQ(found.ids, want.ids) << what;

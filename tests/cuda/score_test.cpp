@@ -107,7 +107,7 @@ TEST(CudaScore, OfAnyBlocks) {
   for (std::size_t n = 0; n < 70; ++n) asked.temperatures[n] = 0.5F + static_cast<float>(n) * 0.01F;
   asked.ids_per_row = 3;
   asked.ids = some_ids(70, 3, data.shape.vocab, 47);
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   Scores want = scores_by(launcher, data, asked);
   for (const int columns : {kStretch, 2 * kStretch}) {
     for (const int rows : {64, 70}) {
@@ -128,7 +128,7 @@ TEST(CudaScore, OfFastLogits) {
     const auto data = oracle::make_dot({rows, 90, 136, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 28);
     Asked asked;
     asked.transforms = {true, 30.0F, ScaleKind::multiply, 0.3F};
-    HostLauncher<PlainProducts> launcher;
+    HostLauncher launcher;
     asked.fast = logits_by(launcher, data, {}, DType::f32, true);
     asked.most_rows = 64;
     expect_right(data, asked, "fast");
@@ -151,7 +151,7 @@ TEST(CudaScore, IdsOutsideTheVocabularyAreCounted) {
   Asked asked;
   asked.ids_per_row = 4;
   asked.ids = {0, -1, 3, kIgnored};
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   const Scores found = scores_by(launcher, head_of({1.0F, 2.0F, 3.0F}), asked);
   EXPECT_EQ(found.status.wrong, 2U);
   EXPECT_EQ(found.logprobs[3], 0.0F);

@@ -89,8 +89,7 @@ inline std::vector<std::uint8_t> support_of_row(const Asked& asked, std::int64_t
   return stays;
 }
 
-template <class Launcher>
-Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& asked) {
+inline Scores scores_by(HostLauncher& launcher, const oracle::DotData& data, const Asked& asked) {
   const LaidOut hidden(data.hidden_view(), {}), weight(data.weight_view(), {});
   const auto& shape = data.shape;
   Scores found = nothing_of(shape.rows, asked.ids_per_row, asked.top_k);
@@ -123,13 +122,8 @@ Scores scores_by(Launcher& launcher, const oracle::DotData& data, const Asked& a
   const auto workspace = std::make_unique_for_overwrite<Sixteen[]>(static_cast<std::size_t>(plan.bytes + 15) / 16);
   std::memset(static_cast<void*>(workspace.get()), 0xA5, static_cast<std::size_t>(plan.bytes));
   r.workspace = workspace.get();
-  launch_score(launcher, r, asked.shape, plan, [&](const Product& p) {
-    switch (r.weight.type) {
-      case kBf16: launch_prepared<Launcher, Bf16>(launcher, p, r.hidden.type); break;
-      case kF16: launch_prepared<Launcher, F16>(launcher, p, r.hidden.type); break;
-      default: launch_prepared<Launcher, F32>(launcher, p, r.hidden.type); break;
-    }
-  });
+  launch_score(launcher, r, asked.shape, plan,
+               [&](const Product& p) { launch_prepared_of(r.weight.type, launcher, p, r.hidden.type); });
   return found;
 }
 
@@ -205,7 +199,7 @@ inline void expect_same(const Scores& found, const Scores& want, const std::stri
 }
 
 inline void expect_right(const oracle::DotData& data, const Asked& asked, const std::string& what) {
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   expect_same(scores_by(launcher, data, asked), scores_of_oracle(data, asked), what);
 }
 

@@ -16,7 +16,7 @@ Asked everything(std::int64_t vocab, int top_k) {
 
 // The same of one row; log_kept may be left open, which is counted.
 void expect_right_or_open(const oracle::DotData& data, const Asked& asked, const std::string& what, int& opens) {
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   Scores found = scores_by(launcher, data, asked);
   const Scores want = scores_of_oracle(data, asked);
   if (is_open(found.log_kept[0])) {
@@ -92,7 +92,7 @@ TEST(CudaSelection, OfFastLogits) {
   asked.rank = asked.log_kept = true;
   asked.top_k = 4;
   asked.mask = random_mask(7 * 90, 57);
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   asked.fast = logits_by(launcher, data, {}, DType::f32, true);
   expect_right(data, asked, "fast");
 }
@@ -129,7 +129,7 @@ TEST(CudaSelection, SharesOfEqualSums) {
   asked.log_kept = true;
   asked.mask = {1, 1, 0, 0};
   expect_right(head_of({0.0F, -1.0F, 200.0F, 199.0F}), asked, "no midpoint");
-  HostLauncher<PlainProducts> launcher;
+  HostLauncher launcher;
   const auto data = head_of({2.0F, -2.0F, 33554436.0F, 33554432.0F});
   const Scores found = scores_by(launcher, data, asked);
   EXPECT_EQ(found.status.open, 1U);

@@ -1,0 +1,9 @@
+// The kernels of logits of f32 weights for the host. A file for each type, so that they are compiled side by side.
+#include "problem.hpp"
+
+namespace isologit::detail::cuda {
+
+template void launch_logits<HostLauncher, F32>(HostLauncher&, const LogitsRequest&);
+template void launch_prepared<HostLauncher, F32>(HostLauncher&, const Product&, int);
+
+}  // namespace isologit::detail::cuda
