@@ -85,6 +85,22 @@ class HostBlock : public HostWgmma<WARPS, Products> {
     }
   }
 
+  template <class To, class From>
+  void load_turned(To to_of, From from_of) {
+    std::array<std::array<std::uint16_t, 8>, 32> rows;
+    for (int lane = 0; lane < 32; ++lane) {
+      std::memcpy(&rows[static_cast<std::size_t>(lane)], from_of(lane), sizeof rows[0]);
+    }
+    for (int lane = 0; lane < 32; ++lane) {
+      const auto element = [&](int tile, int row) {
+        return std::uint32_t{rows[static_cast<std::size_t>(8 * tile + row)][static_cast<std::size_t>(lane / 4)]};
+      };
+      for (int tile = 0; tile < 4; ++tile) {
+        to_of(lane)[tile] = element(tile, 2 * (lane % 4)) | element(tile, 2 * (lane % 4) + 1) << 16;
+      }
+    }
+  }
+
   template <class C, class A, class B>
   void mma_bytes(C c_of, A a_of, B b_of) {
     const auto byte = [](std::uint32_t four, int k, bool has_sign) {

@@ -1,0 +1,334 @@
+// Products of parts on the host, on models of what tensor cores do: within what parts.cuh proves of the exact sums, for
+// numbers of all sizes, and the same bits whatever is made at a time. Then gradients of such operands.
+#include <gtest/gtest.h>
+
+#include "cuda/pair_sum.cuh"
+#include "cuda/part_products.cuh"
+#include "gradients.hpp"
+
+namespace isologit::detail::cuda {
+namespace {
+
+struct Hopper : PlainProducts, TruncatedSums<16, 2> {};
+struct Ampere : PlainProducts, TruncatedSums<8, 1> {};
+
+// dz [rows, depth], words as they are, and elements of bf16 [depth, cols].
+struct Factors {
+  int rows, depth, cols;
+  std::vector<double> dz;
+  std::vector<std::uint16_t> other;
+
+  double element(int d, int k) const {
+    return static_cast<double>(Bf16::value(other[static_cast<std::size_t>(d * cols + k)]));
+  }
+  double derivative(int row, int d) const { return dz[static_cast<std::size_t>(row * depth + d)]; }
+};
+
+template <class Dz, class Other>
+Factors make_factors(int rows, int depth, int cols, Dz dz_of, Other other_of) {
+  Factors made = {rows, depth, cols, {}, {}};
+  for (int row = 0; row < rows; ++row) {
+    for (int d = 0; d < depth; ++d) made.dz.push_back(from_words(word_of(dz_of(row, d)), 0));
+  }
+  for (int d = 0; d < depth; ++d) {
+    for (int k = 0; k < cols; ++k) made.other.push_back(oracle::encode_bf16(static_cast<float>(other_of(d, k))));
+  }
+  return made;
+}
+
+// A number of either sign with an exponent from `least` to `most`.
+double draw(oracle::Random& random, int least, int most) {
+  const auto exponent = static_cast<int>(random.below(static_cast<std::uint64_t>(most - least + 1))) + least;
+  const double x = std::ldexp(1.0 + static_cast<double>(random.below(1 << 20)) * 0x1p-20, exponent);
+  return random.below(2) == 0 ? x : -x;
+}
+
+// The sums by the kernels, `step` of the depth at a time, of dz by rows or by depth.
+template <class Products, bool BY_ROWS, bool FEW = false>
+std::vector<double> sums_of(const Factors& f, int step = 1 << 20, bool aligned = true) {
+  using Launcher = HostLauncher<Products>;
+  using Eight = typename Launcher::template Block<8>;
+  using Kernel = std::conditional_t<FEW, PartProducts<typename Launcher::template Block<4>, BY_ROWS, 4, 2>,
+                                    PartProducts<Eight, BY_ROWS, 8, 2>>;
+  Launcher launcher;
+  const auto size = [](std::int64_t x) { return static_cast<std::size_t>(x); };
+  const std::int64_t padded = round_up(f.rows, kPartTile);
+  std::vector<double> sums(size(f.rows * f.cols), -77.0);
+  std::vector<Sixteen> other(size(f.depth * f.cols + 15) / 8);  // at multiples of 16 bytes, or one element further
+  auto* const elements = reinterpret_cast<std::uint16_t*>(other.data()) + (aligned ? 0 : 1);
+  std::memcpy(elements, f.other.data(), f.other.size() * 2);
+  for (int first = 0; first < f.depth; first += step) {
+    const int depth = std::min(step, f.depth - first);
+    const int groups = (depth + kPartGroup - 1) / kPartGroup;
+    std::vector<std::uint32_t> words;
+    for (int i = 0; i < f.rows * depth; ++i) {
+      const int row = BY_ROWS ? i / depth : i % f.rows;
+      const int d = BY_ROWS ? i % depth : i / f.rows;
+      words.push_back(word_of(f.derivative(row, first + d)));
+    }
+    std::vector<int> sizes(size(groups * kPartGroup), -5);
+    std::vector<GroupRows> found(size(groups));
+    const std::uint16_t* from = elements + first * f.cols;
+    launcher.template launch<Measure<Eight>>(
+        groups * 8, 1, Measuring{from, f.cols, aligned, depth, f.cols, nullptr, sizes.data(), found.data()});
+    std::vector<Sixteen> parts(size(padded * groups * kPartGroup / 4));
+    std::vector<Sixteen> units(size(padded * groups / 2));
+    const Parts to = {reinterpret_cast<std::uint32_t*>(parts.data()), groups * kPartGroup,
+                      reinterpret_cast<double*>(units.data()), padded, sizes.data()};
+    const int width = BY_ROWS ? depth : f.rows;
+    const int height = BY_ROWS ? f.rows : depth;
+    launcher.template launch<MakeParts<Eight>>(
+        static_cast<int>(round_up(height, kPartTile)) / kPartGroup,
+        static_cast<int>(round_up(width, kPartTile)) / kPartGroup,
+        PartMaking{words.data(), width, height, width, BY_ROWS ? to : Parts{}, BY_ROWS ? Parts{} : to});
+    GradientSums of = {};
+    of.rows = f.rows;
+    of.cols = f.cols;
+    of.sums = sums.data();
+    of.begins = first == 0;
+    launcher.template launch<Kernel>((f.rows + Kernel::kRows - 1) / Kernel::kRows,
+                                     (f.cols + Kernel::kCols - 1) / Kernel::kCols,
+                                     PartProduct{of, to.words, to.stride, to.units, to.unit_stride, found.data(), from,
+                                                 f.cols, aligned, depth, words.data(), width});
+  }
+  return sums;
+}
+
+// How far from the exact sums, as a part of what is proven, at most; 1000 where a sum is special and not this one.
+double worst(const Factors& f, const std::vector<double>& sums) {
+  constexpr double kPart = kPartBound - 0x1.8p-20;  // words are exact here
+  double most = 0;
+  std::vector<double> norms;
+  for (int d = 0; d < f.depth; ++d) {
+    double squares = 0;
+    for (int k = 0; k < f.cols; ++k) squares += std::isfinite(f.element(d, k)) ? f.element(d, k) * f.element(d, k) : 0;
+    norms.push_back(std::sqrt(squares));
+  }
+  for (int row = 0; row < f.rows; ++row) {
+    double magnitude = 0;
+    for (int d = 0; d < f.depth; ++d) magnitude += std::fabs(f.derivative(row, d)) * norms[static_cast<std::size_t>(d)];
+    for (int k = 0; k < f.cols; ++k) {
+      PairSum exact = empty_pair_sum();
+      double plain = 0;
+      for (int d = 0; d < f.depth; ++d) {
+        add_product(exact, f.derivative(row, d) * f.element(d, k));
+        plain += f.derivative(row, d) * f.element(d, k);
+      }
+      const double sum = sums[static_cast<std::size_t>(row * f.cols + k)];
+      if (exact.specials != 0) {
+        if (std::isnan(plain) ? !std::isnan(sum) : sum != plain) return 1000;
+        continue;
+      }
+      const double off = std::fabs((sum - exact.s) - exact.e);
+      if (off == 0) continue;
+      const double part = off / (kPart * exact.m + 0x1p-23 * magnitude);
+      if (!(part <= 1000)) return 1000;
+      most = std::max(most, part);
+    }
+  }
+  return most;
+}
+
+double worst_of_all(const Factors& f) {
+  return std::max(
+      {worst(f, sums_of<Hopper, true>(f)), worst(f, sums_of<Ampere, true>(f)), worst(f, sums_of<Hopper, false>(f))});
+}
+
+TEST(CudaParts, SumsAreWithinTheBound) {
+  oracle::Random random(1);
+  const auto near = [&](int, int) { return draw(random, -2, 1); };
+  EXPECT_LE(worst_of_all(make_factors(5, 200, 24, near, near)), 1.0);
+  EXPECT_LE(worst_of_all(make_factors(131, 65, 136, near, near)), 1.0);
+  const auto wide = [&](int, int) { return draw(random, -30, 30); };
+  EXPECT_LE(worst_of_all(make_factors(9, 130, 40, wide, wide)), 1.0);
+  // One dz far above the others, as of an id that was picked.
+  const auto picked = [&](int row, int d) { return draw(random, 0, 0) * (d == 7 * row ? 1.0 : 0x1p-17); };
+  EXPECT_LE(worst_of_all(make_factors(9, 130, 40, picked, near)), 1.0);
+  // Terms that cancel but for the last places.
+  const auto twice = [&](int row, int d) { return (d % 2 == 0 ? 1.0 : -1.0) * (1.0 + 0.1 * (d / 2 % 7) + row); };
+  const auto alike = [](int d, int k) { return 1.0 + 0.01 * (d / 2 % 50) + k; };
+  EXPECT_LE(worst_of_all(make_factors(4, 256, 16, twice, alike)), 1.0);
+}
+
+// What both parts lose, and what a chain of terms of one sign does, adds up to near what is proven.
+TEST(CudaParts, TheBoundIsNearWhatIsLost) {
+  const auto half_lost = [](int, int) { return 1.0 + 0x1p-8 - 0x1p-17 - 0x1p-20; };
+  const auto ones = [](int d, int) { return d % 64 == 0 ? 1.0 : 0x1.fep-24; };  // the others are cut off or nearly
+  const Factors plain = make_factors(2, 192, 8, half_lost, [](int, int) { return 1.0; });
+  const double found = worst(plain, sums_of<Ampere, true>(plain));
+  EXPECT_LE(found, 1.0);
+  EXPECT_GT(found, 0.45);
+  const Factors cut = make_factors(2, 192, 8, half_lost, ones);
+  EXPECT_LE(worst(cut, sums_of<Ampere, true>(cut)), 1.0);
+}
+
+// Neither small nor large rows on either side matter.
+TEST(CudaParts, NumbersOfAllSizes) {
+  oracle::Random random(2);
+  for (const int size : {-900, -400, -130, 0, 130, 400}) {
+    const auto dz = [&](int, int) { return draw(random, size - 3, size + 3); };
+    for (const int other : {kLeastSize + 3, -60, 0, 60, kGreatestSize - 3}) {
+      const Factors f = make_factors(3, 70, 16, dz, [&](int, int) { return draw(random, other - 3, other + 3); });
+      EXPECT_LE(worst_of_all(f), 1.0) << size << ' ' << other;
+    }
+  }
+  // Rows of the other operand of all sizes, with dz so that all products count.
+  for (const int spread : {0, 40}) {
+    std::vector<int> sizes;
+    for (int d = 0; d < 130; ++d) {
+      sizes.push_back(static_cast<int>(random.below(kGreatestSize - kLeastSize + 1)) + kLeastSize);
+    }
+    const auto of = [&](int d) { return sizes[static_cast<std::size_t>(d)]; };
+    const auto dz = [&](int, int d) { return draw(random, -of(d) - spread, -of(d) + spread); };
+    EXPECT_LE(worst_of_all(make_factors(5, 130, 16, dz, [&](int d, int) { return draw(random, of(d), of(d)); })), 1.0);
+  }
+}
+
+// Products far below what 32 bits hold: nothing of them is seen, and nothing else is.
+TEST(CudaParts, LeastNumbers) {
+  const Factors f = make_factors(
+      2, 64, 8, [](int row, int) { return row == 0 ? 0x1p-1022 : 0.0; }, [](int, int) { return 0x1p-100; });
+  const std::vector<double> sums = sums_of<Hopper, true>(f);
+  for (std::size_t k = 0; k < 8; ++k) EXPECT_LT(sums[k], 0x1p-800);
+  for (std::size_t k = 8; k < 16; ++k) EXPECT_EQ(sums[k], 0.0);
+}
+
+// A row of zeros, as a vocabulary that is filled up has, takes nothing from the others, however great its dz.
+TEST(CudaParts, RowsOfZeros) {
+  oracle::Random random(3);
+  for (const double great : {1.0, 0x1p130, 0x1p400}) {
+    const auto dz = [&](int, int d) { return d % 3 == 0 ? great : draw(random, -90, -80); };
+    const auto other = [&](int d, int) { return d % 3 == 0 ? 0.0 : draw(random, -2, 2); };
+    EXPECT_LE(worst_of_all(make_factors(4, 128, 16, dz, other)), 1.0) << great;
+    const Factors zeros = make_factors(2, 64, 8, dz, [](int, int) { return -0.0; });
+    for (const double sum : sums_of<Hopper, true>(zeros)) EXPECT_EQ(sum, 0.0);
+  }
+}
+
+// Elements that are not finite, and rows smaller or greater than parts can take.
+TEST(CudaParts, OddRows) {
+  oracle::Random random(4);
+  const auto dz = [&](int row, int d) { return row == 2 && d % 2 == 0 ? 0.0 : draw(random, -4, 4); };
+  for (const double odd : {HUGE_VAL, -HUGE_VAL, std::nan(""), 0x1.fep127, 0x1p-120, 0x1p-133}) {
+    // The only ones of their columns, beside others of their columns, and with nothing else.
+    for (const int every : {130, 37, 1}) {
+      const auto other = [&](int d, int k) {
+        if (d % every != every / 2) return draw(random, -2, 2);
+        return std::isfinite(odd) ? odd : k == 5 ? odd : 1.0;
+      };
+      EXPECT_LE(worst_of_all(make_factors(4, 130, 16, dz, other)), 1.0) << odd << ' ' << every;
+    }
+  }
+  // Beside them others count for what they are.
+  const auto tiny = [](int d, int) { return d == 70 ? 0x1p-125 : d == 3 ? 0x1p120 : 1.0; };
+  const auto small = [](int, int d) { return d == 70 ? 0x1p110 : d == 3 ? 0x1p-130 : 0x1.5p-20; };
+  EXPECT_LE(worst_of_all(make_factors(2, 130, 8, small, tiny)), 1.0);
+}
+
+TEST(CudaParts, DerivativesThatAreNotFiniteMakeTheirRowNan) {
+  oracle::Random random(5);
+  for (const double special : {std::nan(""), HUGE_VAL}) {
+    const auto dz = [&](int row, int d) { return row == 1 && d == 100 ? special : draw(random, -4, 4); };
+    const Factors f = make_factors(3, 130, 8, dz, [&](int d, int) { return d == 100 ? 0.0 : draw(random, -2, 2); });
+    const std::vector<double> sums = sums_of<Hopper, true>(f);
+    for (std::size_t i = 0; i < sums.size(); ++i) EXPECT_EQ(std::isnan(sums[i]), i / 8 == 1) << i;
+  }
+}
+
+TEST(CudaParts, WhatIsMadeAtATimeShowsInNoBit) {
+  oracle::Random random(6);
+  const auto dz = [&](int row, int) { return draw(random, -9 - row, 9 - row); };
+  const auto other = [&](int d, int k) {
+    return d % 71 == 20 ? 0x1p-125 : d % 50 == 3 ? (k == 5 ? HUGE_VAL : 2.0) : draw(random, -3, 3);
+  };
+  const Factors f = make_factors(130, 200, 136, dz, other);
+  const std::vector<double> whole = sums_of<Hopper, true>(f);
+  const auto expect_whole = [&](const std::vector<double>& sums, const std::string& what) {
+    ASSERT_EQ(sums.size(), whole.size()) << what;
+    int different = 0;
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      if (bit_cast<std::uint64_t>(sums[i]) != bit_cast<std::uint64_t>(whole[i])) ++different;
+    }
+    EXPECT_EQ(different, 0) << what;
+  };
+  expect_whole(sums_of<Hopper, true>(f, 64), "64 of the depth");
+  expect_whole(sums_of<Hopper, true>(f, 128), "128 of the depth");
+  expect_whole(sums_of<Hopper, true>(f, 1 << 20, false), "unaligned");
+  expect_whole(sums_of<Hopper, true, true>(f), "tiles for few rows");
+  expect_whole(sums_of<Hopper, false>(f), "dz by depth");
+  expect_whole(sums_of<Hopper, false, true>(f, 64), "all of it");
+  Factors one = f;
+  one.rows = 1;
+  one.dz.assign(f.dz.begin() + 100 * 200, f.dz.begin() + 101 * 200);
+  const std::vector<double> alone = sums_of<Hopper, true, true>(one);
+  for (std::size_t k = 0; k < 136; ++k) {
+    EXPECT_EQ(bit_cast<std::uint64_t>(alone[k]), bit_cast<std::uint64_t>(whole[100 * 136 + k])) << k;
+  }
+}
+
+// Gradients.
+
+void set(std::vector<std::uint8_t>& raw, std::vector<double>& values, std::int64_t at, double x) {
+  oracle::encode(DType::bf16, raw.data(), static_cast<std::size_t>(at), static_cast<float>(x));
+  values[static_cast<std::size_t>(at)] = oracle::decode(DType::bf16, raw.data(), static_cast<std::size_t>(at));
+}
+void set_weight(Problem& problem, std::int64_t v, std::int64_t k, double x) {
+  set(problem.data.weight, problem.data.weight_values, v * problem.cols() + k, x);
+}
+void set_hidden(Problem& problem, std::int64_t n, std::int64_t k, double x) {
+  set(problem.data.hidden, problem.data.hidden_values, n * problem.cols() + k, x);
+}
+
+// dz of all ids, whatever the logits are.
+Problem with_means(const oracle::DotShape& shape, std::uint64_t seed) {
+  Problem problem = test::make_problem(shape, DotFamily::normal, seed, 2);
+  problem.d_entropy.clear();
+  oracle::Random random(seed + 7);
+  for (std::int64_t n = 0; n < shape.rows; ++n) problem.d_mean_logits.push_back(static_cast<float>(random.normal()));
+  return problem;
+}
+
+TEST(CudaParts, TinyAndHugeUpstreams) {
+  Problem problem = test::make_problem({8, 150, 24}, DotFamily::normal, 31, 2);
+  for (std::size_t n = 0; n < 8; ++n) {
+    const float factor = n % 3 == 0 ? 1e-34F : n % 3 == 1 ? 1e37F : 1.0F;
+    for (const std::size_t k : {2 * n, 2 * n + 1}) problem.d_logprobs[k] *= factor;
+    problem.d_lse[n] *= factor;
+    problem.d_entropy[n] *= factor;
+  }
+  expect_bounds(problem, "of rows");
+  expect_bounds<Ampere>(problem, "of rows");
+}
+
+TEST(CudaParts, FilledUpVocabulary) {
+  Problem problem = test::make_problem({9, 140, 24}, DotFamily::normal, 32, 2);
+  for (std::int64_t v = 100; v < 140; ++v) {
+    for (std::int64_t k = 0; k < 24; ++k) set_weight(problem, v, k, 0.0);
+  }
+  expect_bounds(problem, "zeros");
+}
+
+TEST(CudaParts, OddOperands) {
+  for (const double odd : {0x1p120, 0x1p100, 0x1p-120, HUGE_VAL, std::nan("")}) {
+    const std::string what = std::to_string(odd);
+    Problem problem = with_means({70, 150, 24}, 33);
+    for (std::int64_t k = 0; k < 24; ++k) {
+      if (std::isfinite(odd) || k == 3) set_weight(problem, 66, k, odd);
+    }
+    if (odd < 1) expect_bounds(problem, "weight " + what);  // else most of dz is not finite or not proven
+    const Asked small = {.most_rows = 64, .most_columns = 64};
+    expect_same(gradients_by_kernels(problem), gradients_by_kernels(problem, small), "weight " + what);
+    problem = with_means({70, 150, 24}, 34);
+    for (std::int64_t k = 0; k < 24; ++k) {
+      if (std::isfinite(odd) || k == 3) set_hidden(problem, 66, k, odd);
+    }
+    expect_bounds(problem, "hidden " + what);
+    expect_same(gradients_by_kernels(problem), gradients_by_kernels(problem, small), "hidden " + what);
+    // A row that is not active is not looked at.
+    problem.d_logprobs[132] = problem.d_logprobs[133] = problem.d_lse[66] = problem.d_mean_logits[66] = 0.0F;
+    expect_bounds(problem, "not active " + what);
+  }
+}
+
+}  // namespace
+}  // namespace isologit::detail::cuda
