@@ -31,7 +31,7 @@ static_assert(kMostColumns <= kMostGroups * kPartGroup && kRowsAtOnce <= kMostGr
 
 // Where parts for a product lie in a workspace: [rows, depth] of them, with their powers of two.
 struct PartsPlan {
-  std::int64_t rows, groups;  // up to kPartTile, and of the depth
+  std::int64_t rows, groups;  // up to kPartGroup, and of the depth
   std::int64_t words_at, units_at;
 };
 // And what is known of the rows of an operand of bf16.
@@ -83,7 +83,7 @@ inline BackwardPlan backward_plan(std::int64_t rows, std::int64_t size, int hidd
   plan.hidden_sizes = take_sizes(rows);
   plan.weight_sizes = take_sizes(plan.columns);
   const auto take_parts = [&](std::int64_t count, std::int64_t depth) {
-    PartsPlan parts = {round_up(count, kPartTile), (depth + kPartGroup - 1) / kPartGroup, 0, 0};
+    PartsPlan parts = {round_up(count, kPartGroup), (depth + kPartGroup - 1) / kPartGroup, 0, 0};
     parts.words_at = take(parts.rows * parts.groups * kPartGroup * 4);
     parts.units_at = take(parts.rows * parts.groups * 8);
     return parts;
@@ -101,6 +101,7 @@ template <class Launcher, class Make, class Score>
 class Backward {
   using Four = typename Launcher::template Block<4>;
   using Eight = typename Launcher::template Block<8>;
+  using Twelve = typename Launcher::template Block<12>;
 
  public:
   Backward(Launcher& launcher, const BackwardRequest& request, const BackwardPlan& plan, Make make, Score score)
@@ -222,8 +223,8 @@ class Backward {
       making.by_cols = parts(plan_.by_columns, sizes(plan_.hidden_sizes) + first);
     }
     if (making.by_rows.words == nullptr && making.by_cols.words == nullptr) return;
-    launcher_.template launch<MakeParts<Eight>>(static_cast<int>(round_up(rows, kPartTile)) / kPartGroup,
-                                                static_cast<int>(round_up(columns, kPartTile)) / kPartGroup, making);
+    launcher_.template launch<MakeParts<Eight>>(static_cast<int>(round_up(rows, kPartGroup)) / kPartGroup,
+                                                static_cast<int>(round_up(columns, kPartGroup)) / kPartGroup, making);
   }
 
   // One of the two products, [rows, depth] of dz by `other`.
@@ -254,8 +255,8 @@ class Backward {
           from.units, from.unit_stride, reinterpret_cast<const GroupRows*>(memory_ + groups_at) + first_group,
           other.data, other.stride,     aligned,
           depth,      words_,           words_stride};
-      using Many = PartProducts<Eight, BY_ROWS, 8, 2>;
-      using Few = PartProducts<Four, BY_ROWS, 4, 2>;
+      using Many = PartProducts<Twelve, BY_ROWS, 4>;
+      using Few = PartProducts<Four, BY_ROWS, 2>;
       if (rows <= Few::kRows) {
         launch.template operator()<Few>(Few::kRows, Few::kCols, product);
       } else {

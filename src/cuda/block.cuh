@@ -52,6 +52,11 @@ class DeviceBlock {
     f(static_cast<int>(threadIdx.x & 31));
   }
   __device__ __forceinline__ void sync() { __syncthreads(); }
+  // x, of which the compiler knows nothing: what is made of it takes no registers over a loop around.
+  __device__ __forceinline__ int anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+  }
 
   // c += a b: 16 weight rows, 8 hidden rows, 16 of the depth. Lane 4g + t holds a[2i + s], weight row g + 8s, and b[i],
   // hidden row g, both at place t + 4i of the depth; and c[i + 2s], weight row g + 8s, hidden row 2t + i.

@@ -5,7 +5,7 @@
 // on what is outside its group. After the chain of a group come the products of its odd rows, in f64, one by one.
 //
 // A group of both operands passes through shared memory at a time, by copies that run beside the arithmetic; a warp
-// owns 32 rows and 8 NT columns, whose f64 sums stay in registers. Predicted: the rate of fast.cuh's multiplications,
+// owns 32 by 32 results, whose f64 sums stay in registers. Predicted: the rate of fast.cuh's multiplications,
 // so for both products of 1024 rows, V=151936, H=4096, 22 ms at the 231 TFLOP/s that those reach on an H100. Measured:
 // not yet.
 #pragma once
@@ -31,21 +31,19 @@ struct PartProduct : GradientSums {
 
 // BY_ROWS: dz lies by rows of the result, which are hidden rows (dhidden); else by depth, which is (dweight). WN warps
 // side by side share rows.
-template <class BlockType, bool BY_ROWS, int NT, int WN>
+template <class BlockType, bool BY_ROWS, int WN>
 struct PartProducts {
   using Block = BlockType;
   using Args = PartProduct;
   static constexpr int MT = 2;
+  static constexpr int NT = 4;
   static constexpr int kWarps = Block::kWarps;
-  static constexpr int kBlocksPerProcessor = kWarps == 8 ? 1 : 2;
+  static constexpr int kBlocksPerProcessor = kWarps > 4 ? 1 : 2;
   static constexpr int kRows = 16 * MT * kWarps / WN;
   static constexpr int kCols = 8 * NT * WN;
   static constexpr int kPieces = kCols / 8;  // of a row of the other operand
   static constexpr int kStages = 2;          // of which one is copied while the other is multiplied
-  static constexpr int kTogether = 4;        // tiles of columns whose chains are made at a time
-  static constexpr int kPartCopies = kRows * 16 / Block::kThreads;
-  static constexpr int kOtherCopies = kPartGroup * kPieces / Block::kThreads;
-  static_assert(kPartTile % kRows == 0 && kPieces % 8 == 0 && NT % kTogether == 0);
+  static_assert(kRows <= Block::kThreads && kCols <= Block::kThreads && kPieces % 8 == 0);
 
   // Piece i of row r of the parts lies at i ^ 4 (r & 1), piece i of row d of the other operand at turned(i, d): lanes
   // that read together meet in no bank.
@@ -54,10 +52,18 @@ struct PartProducts {
     Sixteen other[kPartGroup][kPieces];
     double units[kRows];
   };
+  // Sums on their way between memory and registers: of half the rows at a time, the first or last 16 of each warp's.
+  struct Half {
+    double sum[kRows / 2][kCols + 8];  // so that lanes meet in no bank
+  };
   struct Shared {
-    Stage stage[kStages];
+    union {
+      Stage stage[kStages];
+      Half half;
+    };
     GroupRows groups[kMostGroups];
   };
+  static_assert(sizeof(Shared) <= 99 * 1024);  // what a block has on every card
   struct Lane {
     double sum[MT][NT][4];
   };
@@ -67,10 +73,9 @@ struct PartProducts {
     const int row0 = row_tile * kRows;
     const int col0 = col_tile * kCols;
     const int groups = (p.depth + kPartGroup - 1) / kPartGroup;
+    begin(block, shared, state, p, row0, col0);
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) {
-        each(state(warp, lane), row_of(row0, warp), col_of(col0, warp), lane,
-             [&](double& sum, int row, int col) { sum = p.before(row, col); });
         if (32 * warp + lane < groups) shared.groups[32 * warp + lane] = p.groups[32 * warp + lane];
       });
     });
@@ -80,38 +85,77 @@ struct PartProducts {
       block.template wait<0>();
       block.sync();  // this stage is there for all, and all are done with the one before it
       fetch(block, shared, p, row0, col0, group + 1, groups);
-      const Stage& stage = shared.stage[group % kStages];
-      block.each_warp([&](int warp) {
-        ISOLOGIT_UNROLL
-        for (int n = 0; n < NT; n += kTogether) multiply(block, stage, state, n, warp);
-      });
-      add_odd(block, shared.groups[group], state, p, row0, col0, group * kPartGroup);
+      Stage& stage = shared.stage[group % kStages];
+      block.each_warp([&](int warp) { multiply(block, stage, state, warp); });
+      add_odd(block, stage, shared.groups[group], state, p, row0, col0, group * kPartGroup);
     }
+    finish(block, shared, state, p, row0, col0);
+  }
+
+ private:
+  ISOLOGIT_DEVICE static int turned(int piece, int d) { return piece ^ ((d >> 2 & 6) | (d & 1)); }
+
+  // Calls use(sum, row, col) for the sums of 16 rows of a warp, with where they lie in a Half.
+  template <class Use>
+  ISOLOGIT_DEVICE static void each(Lane& own, int m, int warp, int lane, Use use) {
+    ISOLOGIT_UNROLL
+    for (int n = 0; n < NT; ++n) {
+      ISOLOGIT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        use(own.sum[m][n][i], 16 * (warp / WN) + 8 * (i >> 1) + (lane >> 2),
+            8 * (NT * (warp % WN) + n) + 2 * (lane & 3) + (i & 1));
+      }
+    }
+  }
+  // Calls use(sum, row, col) for what a Half holds, a thread after the other, with rows and columns of the result.
+  template <class Use>
+  ISOLOGIT_DEVICE static void each_of(Block& block, Half& half, int m, int row0, int col0, Use use) {
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) {
-        each(state(warp, lane), row_of(row0, warp), col_of(col0, warp), lane,
-             [&](double sum, int row, int col) { p.template keep<BY_ROWS>(row, col, sum); });
+        ISOLOGIT_ROLLED
+        for (int at = 32 * warp + lane; at < kRows / 2 * kCols; at += Block::kThreads) {
+          const int row = at / kCols;
+          const int col = at % kCols;
+          use(half.sum[row][col], row0 + row / 16 * 16 * MT + 16 * m + row % 16, col0 + col);
+        }
       });
     });
   }
 
- private:
-  ISOLOGIT_DEVICE static int row_of(int row0, int warp) { return row0 + warp / WN * 16 * MT; }
-  ISOLOGIT_DEVICE static int col_of(int col0, int warp) { return col0 + warp % WN * 8 * NT; }
-  ISOLOGIT_DEVICE static int turned(int piece, int d) { return piece ^ ((d >> 2 & 6) | (d & 1)); }
-
-  // Calls use(sum, row, col) for the sums of a lane.
-  template <class Use>
-  ISOLOGIT_DEVICE static void each(Lane& own, int row0, int col0, int lane, Use use) {
+  template <class State>
+  ISOLOGIT_DEVICE static void begin(Block& block, Shared& shared, State& state, const PartProduct& p, int row0,
+                                    int col0) {
     ISOLOGIT_UNROLL
     for (int m = 0; m < MT; ++m) {
-      ISOLOGIT_UNROLL
-      for (int n = 0; n < NT; ++n) {
-        ISOLOGIT_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          use(own.sum[m][n][i], row0 + 16 * m + 8 * (i >> 1) + (lane >> 2), col0 + 8 * n + 2 * (lane & 3) + (i & 1));
-        }
+      if (!p.begins) {
+        block.sync();
+        each_of(block, shared.half, m, row0, col0, [&](double& sum, int row, int col) { sum = p.before(row, col); });
+        block.sync();
       }
+      block.each_warp([&](int warp) {
+        block.each_lane([&](int lane) {
+          each(state(warp, lane), m, warp, lane,
+               [&](double& sum, int row, int col) { sum = p.begins ? 0.0 : shared.half.sum[row][col]; });
+        });
+      });
+    }
+    block.sync();
+  }
+  template <class State>
+  ISOLOGIT_DEVICE static void finish(Block& block, Shared& shared, State& state, const PartProduct& p, int row0,
+                                     int col0) {
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) {
+      block.sync();
+      block.each_warp([&](int warp) {
+        block.each_lane([&](int lane) {
+          each(state(warp, lane), m, warp, lane,
+               [&](double sum, int row, int col) { shared.half.sum[row][col] = sum; });
+        });
+      });
+      block.sync();
+      each_of(block, shared.half, m, row0, col0,
+              [&](double sum, int row, int col) { p.template keep<BY_ROWS>(row, col, sum); });
     }
   }
 
@@ -122,8 +166,9 @@ struct PartProducts {
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) {
         if (group < groups) {
-          copy_parts(block, shared.stage[group % kStages], p, row0, group, 32 * warp + lane);
-          copy_other(block, shared, p, col0, group, 32 * warp + lane);
+          const int thread = block.anew(32 * warp + lane);
+          copy_parts(block, shared.stage[group % kStages], p, row0, group, thread);
+          copy_other(block, shared, p, col0, group, thread);
         }
         block.end_group();
       });
@@ -132,22 +177,23 @@ struct PartProducts {
 
   ISOLOGIT_DEVICE static void copy_parts(Block& block, Stage& to, const PartProduct& p, int row0, int group,
                                          int thread) {
-    ISOLOGIT_UNROLL
-    for (int j = 0; j < kPartCopies; ++j) {
-      const int place = thread + j * Block::kThreads;
+    ISOLOGIT_ROLLED
+    for (int place = thread; place < kRows * 16; place += Block::kThreads) {
       const int row = place / 16;
-      const int piece = place % 8;
-      block.copy(&to.parts[place / 8 % 2][row][piece ^ 4 * (row & 1)],
-                 p.parts + (row0 + row) * p.parts_stride + group * kPartGroup + place % 16 * 4);
+      const int from = row0 + row < p.rows ? row0 + row : p.rows - 1;
+      block.copy(&to.parts[place / 8 % 2][row][place % 8 ^ 4 * (row & 1)],
+                 p.parts + from * p.parts_stride + group * kPartGroup + place % 16 * 4);
     }
-    if (thread < kRows / 2) block.copy(&to.units[2 * thread], p.units + group * p.unit_stride + row0 + 2 * thread);
+    if (thread < kRows / 2) {
+      const int pair = row0 + 2 * thread;
+      block.copy(&to.units[2 * thread], p.units + group * p.unit_stride + (pair < p.rows ? pair : 0));
+    }
   }
 
   ISOLOGIT_DEVICE static void copy_other(Block& block, Shared& shared, const PartProduct& p, int col0, int group,
                                          int thread) {
-    ISOLOGIT_UNROLL
-    for (int j = 0; j < kOtherCopies; ++j) {
-      const int place = thread + j * Block::kThreads;
+    ISOLOGIT_ROLLED
+    for (int place = thread; place < kPartGroup * kPieces; place += Block::kThreads) {
       const int d = place / kPieces;
       const int col = col0 + place % kPieces * 8;
       const bool there = shared.groups[group].is_plain(d) && col < p.cols;
@@ -162,32 +208,40 @@ struct PartProducts {
     }
   }
 
-  // Of a group and kTogether tiles of columns: the chains, and their end in the sums. Within 32 of the depth a lane's
+  // The chains of a group, and their end in the sums. Within 32 of the depth a lane's
   // eight parts are places 2t, 2t + 1, 2t + 8 and 2t + 9 of two multiplications, and so are the rows of the other
   // operand that it is given.
+  struct Others {
+    std::uint32_t b[kPartGroup / kStep][NT][4];
+  };
   template <class State>
-  ISOLOGIT_DEVICE static void multiply(Block& block, const Stage& from, State& state, int first, int warp) {
-    struct A {
-      std::uint32_t a[MT][2][4];
-    };
-    struct B {
-      std::uint32_t b[kPartGroup / kStep][kTogether][4];
-    };
-    struct C {
-      float c[MT][kTogether][4];
-    };
-    typename Block::template PerLane<B> b;
+  ISOLOGIT_DEVICE static void multiply(Block& block, const Stage& from, State& state, int warp) {
+    typename Block::template PerLane<Others> others;
     ISOLOGIT_UNROLL
     for (int step = 0; step < kPartGroup / kStep; ++step) {
       ISOLOGIT_UNROLL
-      for (int n = 0; n < kTogether; ++n) {
-        block.load_turned([&](int lane) -> std::uint32_t* { return b(lane).b[step][n]; },
+      for (int n = 0; n < NT; ++n) {
+        block.load_turned([&](int lane) -> std::uint32_t* { return others(lane).b[step][n]; },
                           [&](int lane) {
                             const int d = kStep * step + 8 * (lane >> 1 & 3) + 2 * (lane >> 3) + (lane & 1);
-                            return &from.other[d][turned(NT * (warp % WN) + first + n, d)];
+                            return &from.other[d][turned(NT * (warp % WN) + n, d)];
                           });
       }
     }
+    ISOLOGIT_UNROLL
+    for (int m = 0; m < MT; ++m) chains(block, from, others, state, m, warp);
+  }
+
+  // Of 16 rows of these: the small parts first.
+  template <class OthersOf, class State>
+  ISOLOGIT_DEVICE static void chains(Block& block, const Stage& from, OthersOf& others, State& state, int m, int warp) {
+    struct A {
+      std::uint32_t a[2][4];
+    };
+    struct C {
+      float c[NT][4];
+    };
+    const int row0 = 16 * (MT * (warp / WN) + m);
     typename Block::template PerLane<C> chain;
     block.each_lane([&](int lane) { chain(lane) = {}; });
     ISOLOGIT_UNROLL
@@ -197,60 +251,72 @@ struct PartProducts {
         typename Block::template PerLane<A> a;
         block.each_lane([&](int lane) {
           ISOLOGIT_UNROLL
-          for (int i = 0; i < MT * 2; ++i) {
-            const int row = 16 * MT * (warp / WN) + 8 * i + (lane >> 2);
+          for (int s = 0; s < 2; ++s) {
+            const int row = row0 + 8 * s + (lane >> 2);
             const Sixteen own = from.parts[part][row][(4 * step + (lane & 3)) ^ 4 * (row & 1)];
             ISOLOGIT_UNROLL
-            for (int j = 0; j < 4; ++j) a(lane).a[i / 2][j / 2][2 * (j % 2) + i % 2] = own.word[j];
+            for (int j = 0; j < 4; ++j) a(lane).a[j / 2][2 * (j % 2) + s] = own.word[j];
           }
         });
         ISOLOGIT_UNROLL
         for (int half = 0; half < 2; ++half) {
           ISOLOGIT_UNROLL
-          for (int n = 0; n < kTogether; ++n) {
-            ISOLOGIT_UNROLL
-            for (int m = 0; m < MT; ++m) {
-              block.template mma_f32<Bf16>(
-                  [&](int lane) -> float* { return chain(lane).c[m][n]; },
-                  [&](int lane) -> const std::uint32_t* { return a(lane).a[m][half]; },
-                  [&](int lane) -> const std::uint32_t* { return b(lane).b[step][n] + 2 * half; });
-            }
+          for (int n = 0; n < NT; ++n) {
+            block.template mma_f32<Bf16>(
+                [&](int lane) -> float* { return chain(lane).c[n]; },
+                [&](int lane) -> const std::uint32_t* { return a(lane).a[half]; },
+                [&](int lane) -> const std::uint32_t* { return others(lane).b[step][n] + 2 * half; });
           }
         }
       }
     }
     block.each_lane([&](int lane) {
       ISOLOGIT_UNROLL
-      for (int m = 0; m < MT; ++m) {
+      for (int n = 0; n < NT; ++n) {
         ISOLOGIT_UNROLL
-        for (int n = 0; n < kTogether; ++n) {
-          ISOLOGIT_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            double& sum = state(warp, lane).sum[m][first + n][i];
-            const double unit = from.units[16 * (MT * (warp / WN) + m) + 8 * (i >> 1) + (lane >> 2)];
-            sum = fused(static_cast<double>(chain(lane).c[m][n][i]), unit, sum);
-          }
+        for (int i = 0; i < 4; ++i) {
+          double& sum = state(warp, lane).sum[m][n][i];
+          sum = fused(static_cast<double>(chain(lane).c[n][i]), from.units[row0 + 8 * (i >> 1) + (lane >> 2)], sum);
         }
       }
     });
   }
 
-  // The products of a group's odd rows.
+  // The products of a group's odd rows, for which the stage is used again.
   template <class State>
-  ISOLOGIT_DEVICE static void add_odd(Block& block, const GroupRows& rows, State& state, const PartProduct& p, int row0,
-                                      int col0, int first) {
+  ISOLOGIT_DEVICE static void add_odd(Block& block, Stage& stage, const GroupRows& rows, State& state,
+                                      const PartProduct& p, int row0, int col0, int first) {
+    auto* const elements = reinterpret_cast<std::uint16_t*>(stage.other);
+    auto* const words = reinterpret_cast<std::uint32_t*>(stage.parts);
     std::uint64_t odd = rows.all_odd();
     ISOLOGIT_ROLLED
-    for (int d = 0; odd != 0; ++d, odd >>= 1) {
+    for (std::int64_t d = first; odd != 0; ++d, odd >>= 1) {
       if ((odd & 1U) == 0) continue;
-      const auto* other = static_cast<const std::uint16_t*>(p.other) + (first + d) * p.other_stride;
+      block.sync();
       block.each_warp([&](int warp) {
         block.each_lane([&](int lane) {
-          each(state(warp, lane), row_of(row0, warp), col_of(col0, warp), lane, [&](double& sum, int row, int col) {
-            if (row >= p.rows || col >= p.cols) return;
-            const std::int64_t at = BY_ROWS ? row * p.words_stride + first + d : (first + d) * p.words_stride + row;
-            sum = fused(from_words(p.words[at], 0), static_cast<double>(Bf16::value(other[col])), sum);
-          });
+          const int thread = 32 * warp + lane;
+          if (thread < kCols) {
+            const int col = col0 + thread;
+            const auto* other = static_cast<const std::uint16_t*>(p.other) + d * p.other_stride;
+            elements[thread] = col < p.cols ? other[col] : std::uint16_t{0};
+          }
+          if (thread < kRows) {
+            const int row = row0 + thread;
+            words[thread] = row < p.rows ? p.words[BY_ROWS ? row * p.words_stride + d : d * p.words_stride + row] : 0;
+          }
+        });
+      });
+      block.sync();
+      block.each_warp([&](int warp) {
+        block.each_lane([&](int lane) {
+          ISOLOGIT_UNROLL
+          for (int m = 0; m < MT; ++m) {
+            each(state(warp, lane), m, warp, lane, [&](double& sum, int row, int col) {
+              const double dz = from_words(words[row / 16 * 16 * MT + 16 * m + row % 16], 0);
+              sum = fused(dz, static_cast<double>(Bf16::value(elements[col])), sum);
+            });
+          }
         });
       });
     }

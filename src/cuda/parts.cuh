@@ -35,7 +35,6 @@ namespace isologit::detail::cuda {
 
 inline constexpr int kPartGroup = kChain;  // of the depth
 inline constexpr int kMostGroups = 32;     // of a product
-inline constexpr int kPartTile = 128;      // rows and columns of a tile go up to a multiple
 inline constexpr int kCentre = 24;
 inline constexpr int kLeastSize = kCentre - 126;
 inline constexpr int kGreatestSize = kCentre + 93;
@@ -145,9 +144,9 @@ struct Measure {
 // The parts of dz for a product: of row r and group g 64 of hi and 64 of lo, two a word, and the power of two that
 // their sums are to be multiplied with, or NaN where a dz is not finite.
 struct Parts {
-  std::uint32_t* words;  // [rows up to kPartTile][groups][2][32], or null
+  std::uint32_t* words;  // [rows up to kPartGroup][groups][2][32], or null
   std::int64_t stride;   // of rows
-  double* units;         // [groups][rows up to kPartTile]
+  double* units;         // [groups][rows up to kPartGroup]
   std::int64_t unit_stride;
   const int* sizes;  // e(d) of the other operand
 };
@@ -184,8 +183,8 @@ struct MakeParts {
     });
     block.sync();
     block.each_warp([&](int warp) {
-      if (col_tile * kPartGroup < p.cols) make(block, shared, p.by_rows, row_tile, col_tile, kPitch, 1, warp);
-      if (row_tile * kPartGroup < p.rows) make(block, shared, p.by_cols, col_tile, row_tile, 1, kPitch, warp);
+      make(block, shared, p.by_rows, row_tile, col_tile, kPitch, 1, warp);
+      make(block, shared, p.by_cols, col_tile, row_tile, 1, kPitch, warp);
     });
   }
 

@@ -50,6 +50,7 @@ class HostBlock : public HostWgmma<WARPS, Products> {
     for (int lane = 0; lane < 32; ++lane) f(lane);
   }
   void sync() {}
+  int anew(int x) { return x; }
   void sync_warp() {}
 
   template <class C, class A, class B>

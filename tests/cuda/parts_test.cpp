@@ -48,11 +48,11 @@ template <class Products, bool BY_ROWS, bool FEW = false>
 std::vector<double> sums_of(const Factors& f, int step = 1 << 20, bool aligned = true) {
   using Launcher = HostLauncher<Products>;
   using Eight = typename Launcher::template Block<8>;
-  using Kernel = std::conditional_t<FEW, PartProducts<typename Launcher::template Block<4>, BY_ROWS, 4, 2>,
-                                    PartProducts<Eight, BY_ROWS, 8, 2>>;
+  using Kernel = std::conditional_t<FEW, PartProducts<typename Launcher::template Block<4>, BY_ROWS, 2>,
+                                    PartProducts<typename Launcher::template Block<12>, BY_ROWS, 4>>;
   Launcher launcher;
   const auto size = [](std::int64_t x) { return static_cast<std::size_t>(x); };
-  const std::int64_t padded = round_up(f.rows, kPartTile);
+  const std::int64_t padded = round_up(f.rows, kPartGroup);
   std::vector<double> sums(size(f.rows * f.cols), -77.0);
   std::vector<Sixteen> other(size(f.depth * f.cols + 15) / 8);  // at multiples of 16 bytes, or one element further
   auto* const elements = reinterpret_cast<std::uint16_t*>(other.data()) + (aligned ? 0 : 1);
@@ -78,8 +78,8 @@ std::vector<double> sums_of(const Factors& f, int step = 1 << 20, bool aligned =
     const int width = BY_ROWS ? depth : f.rows;
     const int height = BY_ROWS ? f.rows : depth;
     launcher.template launch<MakeParts<Eight>>(
-        static_cast<int>(round_up(height, kPartTile)) / kPartGroup,
-        static_cast<int>(round_up(width, kPartTile)) / kPartGroup,
+        static_cast<int>(round_up(height, kPartGroup)) / kPartGroup,
+        static_cast<int>(round_up(width, kPartGroup)) / kPartGroup,
         PartMaking{words.data(), width, height, width, BY_ROWS ? to : Parts{}, BY_ROWS ? Parts{} : to});
     GradientSums of = {};
     of.rows = f.rows;
