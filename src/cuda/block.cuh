@@ -105,15 +105,24 @@ class DeviceBlock {
   }
 
   // Four tiles of 8 by 8 elements of 16 bits in shared memory, of which lane 8q + r says where row r of tile q lies, 16
-  // bytes at a multiple of 16: lane 4g + t is given in word q, of column g, the elements of rows 2t and 2t + 1.
-  template <class To, class From>
-  __device__ __forceinline__ void load_turned(To to_of, From from_of) {
+  // bytes at a multiple of 16: lane 4g + t is given in word q elements 2t and 2t + 1 of row g; of TURNED tiles those of
+  // rows 2t and 2t + 1 in column g.
+  template <bool TURNED, class To, class From>
+  __device__ __forceinline__ void load_tiles(To to_of, From from_of) {
     const int lane = threadIdx.x & 31;
     std::uint32_t* to = to_of(lane);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(from_of(lane))))
-                 : "memory");
+    const auto from = static_cast<std::uint32_t>(__cvta_generic_to_shared(from_of(lane)));
+    if constexpr (TURNED) {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                   : "r"(from)
+                   : "memory");
+    } else {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                   : "r"(from)
+                   : "memory");
+    }
   }
 
   // c += a b of bytes, without a sign in a, with one in b: 16 weight rows, 8 hidden rows, 32 of the depth, without

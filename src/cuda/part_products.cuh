@@ -45,8 +45,7 @@ struct PartProducts {
   static constexpr int kStages = 2;          // of which one is copied while the other is multiplied
   static_assert(kRows <= Block::kThreads && kCols <= Block::kThreads && kPieces % 8 == 0);
 
-  // Piece i of row r of the parts lies at i ^ 4 (r & 1), piece i of row d of the other operand at turned(i, d): lanes
-  // that read together meet in no bank.
+  // Piece i of row r lies at i ^ (r & 7), so that lanes that read together meet in no bank.
   struct Stage {
     Sixteen parts[2][kRows][8];
     Sixteen other[kPartGroup][kPieces];
@@ -93,7 +92,7 @@ struct PartProducts {
   }
 
  private:
-  ISOLOGIT_DEVICE static int turned(int piece, int d) { return piece ^ ((d >> 2 & 6) | (d & 1)); }
+  ISOLOGIT_DEVICE static int place_in(int row, int piece) { return piece ^ (row & 7); }
 
   // Calls use(sum, row, col) for the sums of 16 rows of a warp, with where they lie in a Half.
   template <class Use>
@@ -181,7 +180,7 @@ struct PartProducts {
     for (int place = thread; place < kRows * 16; place += Block::kThreads) {
       const int row = place / 16;
       const int from = row0 + row < p.rows ? row0 + row : p.rows - 1;
-      block.copy(&to.parts[place / 8 % 2][row][place % 8 ^ 4 * (row & 1)],
+      block.copy(&to.parts[place / 8 % 2][row][place_in(row, place % 8)],
                  p.parts + from * p.parts_stride + group * kPartGroup + place % 16 * 4);
     }
     if (thread < kRows / 2) {
@@ -199,7 +198,7 @@ struct PartProducts {
       const bool there = shared.groups[group].is_plain(d) && col < p.cols;
       const auto* row = static_cast<const std::uint16_t*>(p.other) +
                         (there ? static_cast<std::int64_t>(group) * kPartGroup + d : 0) * p.other_stride;
-      Sixteen* to = &shared.stage[group % kStages].other[d][turned(place % kPieces, d)];
+      Sixteen* to = &shared.stage[group % kStages].other[d][place_in(d, place % kPieces)];
       if (p.aligned) {
         block.copy_or_zero(to, row + (there ? col : 0), there);
       } else {
@@ -208,24 +207,20 @@ struct PartProducts {
     }
   }
 
-  // The chains of a group, and their end in the sums. Within 32 of the depth a lane's
-  // eight parts are places 2t, 2t + 1, 2t + 8 and 2t + 9 of two multiplications, and so are the rows of the other
-  // operand that it is given.
+  // The chains of a group, and their end in the sums.
   struct Others {
-    std::uint32_t b[kPartGroup / kStep][NT][4];
+    std::uint32_t b[kPartGroup / 32][NT][4];  // of two multiplications
   };
   template <class State>
   ISOLOGIT_DEVICE static void multiply(Block& block, const Stage& from, State& state, int warp) {
     typename Block::template PerLane<Others> others;
     ISOLOGIT_UNROLL
-    for (int step = 0; step < kPartGroup / kStep; ++step) {
+    for (int i = 0; i < kPartGroup / 32; ++i) {
       ISOLOGIT_UNROLL
       for (int n = 0; n < NT; ++n) {
-        block.load_turned([&](int lane) -> std::uint32_t* { return others(lane).b[step][n]; },
-                          [&](int lane) {
-                            const int d = kStep * step + 8 * (lane >> 1 & 3) + 2 * (lane >> 3) + (lane & 1);
-                            return &from.other[d][turned(NT * (warp % WN) + n, d)];
-                          });
+        block.template load_tiles<true>(
+            [&](int lane) -> std::uint32_t* { return others(lane).b[i][n]; },
+            [&](int lane) { return &from.other[32 * i + lane][place_in(lane, NT * (warp % WN) + n)]; });
       }
     }
     ISOLOGIT_UNROLL
@@ -236,7 +231,7 @@ struct PartProducts {
   template <class OthersOf, class State>
   ISOLOGIT_DEVICE static void chains(Block& block, const Stage& from, OthersOf& others, State& state, int m, int warp) {
     struct A {
-      std::uint32_t a[2][4];
+      std::uint32_t a[4];
     };
     struct C {
       float c[NT][4];
@@ -247,26 +242,19 @@ struct PartProducts {
     ISOLOGIT_UNROLL
     for (int part = 1; part >= 0; --part) {
       ISOLOGIT_UNROLL
-      for (int step = 0; step < kPartGroup / kStep; ++step) {
+      for (int i = 0; i < kPartGroup / 16; ++i) {
         typename Block::template PerLane<A> a;
-        block.each_lane([&](int lane) {
-          ISOLOGIT_UNROLL
-          for (int s = 0; s < 2; ++s) {
-            const int row = row0 + 8 * s + (lane >> 2);
-            const Sixteen own = from.parts[part][row][(4 * step + (lane & 3)) ^ 4 * (row & 1)];
-            ISOLOGIT_UNROLL
-            for (int j = 0; j < 4; ++j) a(lane).a[j / 2][2 * (j % 2) + s] = own.word[j];
-          }
-        });
+        block.template load_tiles<false>([&](int lane) -> std::uint32_t* { return a(lane).a; },
+                                         [&](int lane) {
+                                           const int row = row0 + lane % 16;
+                                           return &from.parts[part][row][place_in(row, 2 * i + lane / 16)];
+                                         });
         ISOLOGIT_UNROLL
-        for (int half = 0; half < 2; ++half) {
-          ISOLOGIT_UNROLL
-          for (int n = 0; n < NT; ++n) {
-            block.template mma_f32<Bf16>(
-                [&](int lane) -> float* { return chain(lane).c[n]; },
-                [&](int lane) -> const std::uint32_t* { return a(lane).a[half]; },
-                [&](int lane) -> const std::uint32_t* { return others(lane).b[step][n] + 2 * half; });
-          }
+        for (int n = 0; n < NT; ++n) {
+          block.template mma_f32<Bf16>(
+              [&](int lane) -> float* { return chain(lane).c[n]; },
+              [&](int lane) -> const std::uint32_t* { return a(lane).a; },
+              [&](int lane) -> const std::uint32_t* { return others(lane).b[i / 2][n] + 2 * (i % 2); });
         }
       }
     }

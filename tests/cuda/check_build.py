@@ -19,7 +19,7 @@ DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
 KERNELS = {
     "logits_*.cu.o": {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
     "attention.cu.o": {"Attend": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
-    "backward.cu.o": {"Outer": ["LDG.E.128"], "PartProducts": ["LDSM.16.MT88.4", "LDS.128", "LDGSTS.E.BYPASS.128"]},
+    "backward.cu.o": {"Outer": ["LDG.E.128"], "PartProducts": ["LDSM.16.MT88.4", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128"]},
     "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
