@@ -1,6 +1,6 @@
 // The two products that gradients are: dhidden[n, k] = sum over v of dz[n, v] weight[v, k], and dweight[v, k] = sum
-// over n of dz[n, v] hidden[n, k]; f64 sums of products of words (derivative.cuh). Those by bf16 are made in another way
-// (part_products.cuh).
+// over n of dz[n, v] hidden[n, k]; f64 sums of products of words (derivative.cuh). Those by bf16 are made in another
+// way (part_products.cuh).
 //
 // Products of two words are exact in f64. Each side is off by up to 2^-21 of itself (f16 elements by nothing),
 // each addition by 2^-53 of what is summed: in all below 2^-19 of sum |dz| |w|, a bound that CONTRACT.md 5 has at

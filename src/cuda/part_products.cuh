@@ -5,9 +5,9 @@
 // on what is outside its group. After the chain of a group come the products of its odd rows, in f64, one by one.
 //
 // A group of both operands passes through shared memory at a time, by copies that run beside the arithmetic; a warp
-// owns 32 by 32 results, whose f64 sums stay in registers. Predicted: the rate of fast.cuh's multiplications,
-// so for both products of 1024 rows, V=151936, H=4096, 22 ms at the 231 TFLOP/s that those reach on an H100. Measured:
-// not yet.
+// owns 32 by 32 results, whose f64 sums stay in registers. Predicted: the rate of fast.cuh's multiplications, so for
+// both products of 1024 rows, V=151936, H=4096, 22 ms at the 231 TFLOP/s that those reach on an H100, and some 2 for
+// the ends of tiles. Measured: not yet.
 #pragma once
 
 #include "cuda/gradient_sums.cuh"
