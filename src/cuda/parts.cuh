@@ -8,21 +8,22 @@
 // kCentre: so neither how small a row of dz is nor how small one of w matters, but only what they are together, and no
 // result depends on more than its row of dz and the other operand.
 //
-// Why it is right: what a sum of a chain (64 terms: four multiplications of lo, then four of hi, which begin at 0) is
-// off by, relative to sum |dz| |w| where nothing else is said.
-// - dz itself: 2^-20 (derivative.cuh) and, as a word, 2^-21.
+// Why it is right: what a chain (64 terms: four multiplications of lo, then four of hi, which begin at 0) and the sum
+// of chains are off by, relative to sum |dz| |w| where nothing else is said.
+// - dz itself: 2^-20 (derivative.cuh) and, as a word, 2^-21. One that is not finite makes its whole row NaN.
 // - hi + lo: |a - hi| is at most 2^(x-8) for |a| in [2^x, 2^(x+1)), and half the last place of such a number at most
 //   2^(x-17): 2^-17 of a, or 2^-134 where that is more.
 // - Each multiplication errs by kMmaError of |c| and its own products (fast.cuh). sum |hi w| is at most 1 + 2^-8 of
 //   sum |a w|, sum |lo w| 2^-8 (1 + 2^-8), and of these the first is met up to four times, the second up to eight:
 //   4 kMmaError (1 + 2^-6), errors of c itself included.
-// - Nothing overflows: |a_d w_d| < 2^(kCentre + 2), 64 of them and their parts below 2^(kCentre + 9); a_d is at most
-// 2^127.
+// - Nothing overflows: a_d is at most 2^127, |a_d w_d| below 2^(kCentre + 2), and 64 of these and their parts below
+//   2^(kCentre + 9).
 // - What is subnormal. The 2^-134 of parts is 2^(6 - 134) times the norm of a row, which is at most 2^(kGreatestSize +
 //   1 + 10) with up to 2^20 columns; sums that are subnormal in f32 lose at most 128 2^-147 each, 2^(10 + 7 - 147) in
-//   norm. Against that sum |a| ‖w‖ is at least 2^kCentre: both together are below 2^-23 of it.
-// - A chain is added to an f64 with its power of two, one rounding; up to 2^31 of them, and products of odd rows:
-// 2^-22. kPartBound is all of this: below CONTRACT.md 5's 2^-16 for each element, and so for the norms of rows.
+//   norm. Against that sum |a| |w|, by norms, is at least 2^kCentre: both together are below 2^-23 of it.
+// - A chain is added to an f64 with its power of two: one rounding for each of 2^31 chains and products of odd rows at
+//   most, 2^-22.
+// kPartBound is all of this. It is below CONTRACT.md 5's 2^-16 for each element, and so for the norms of rows.
 //
 // A row whose X(r), the greatest x(d) + e(d), is below kLeastProduct counts as one with that X: its products are below
 // 2^-898, of which no result tells. |dz| itself is below 2^540: upstreams, logits and their factors are of f32.
