@@ -169,8 +169,9 @@ typedef struct isologit_cuda_gradient {
   int32_t accumulate; /* 1: added to what is there, and the sum rounded once; not of dbias */
 } isologit_cuda_gradient;
 
-/* `fast` gradients of scores, CONTRACT.md 5 over the whole vocabulary: within 2^-19 of the sums of which its bound
- * allows 2^-16. Of logits and their derivatives [N, V] only a block is ever in memory. The bits do not depend on other
+/* `fast` gradients of scores, CONTRACT.md 5 over the whole vocabulary: dhidden of a weight, dweight of hidden states in
+ * bf16 within its bound, 2^-16 of the sums it names, if the self-test of ISOLOGIT_FAST passes; of f16 and f32 within
+ * 2^-19. Of logits and their derivatives [N, V] only a block is ever in memory. The bits do not depend on other
  * rows (dhidden), nor on how much is made at a time. Pointers to numbers of rows are to memory of the device; rows of
  * dweight and dbias past vocab_size are not written. */
 typedef struct isologit_cuda_backward_request {

@@ -340,6 +340,8 @@ class Library(Operators):
         head = head.checked(token_ids)
         hidden, device = head.hidden, head.hidden.device
         self.self_test(hidden.get_device(), head.arithmetic)
+        if torch.bfloat16 in (hidden.dtype, head.weight.dtype):  # products of bf16 in f32 sums, whatever the logits are
+            self.self_test(hidden.get_device(), "fast")
         token_ids = None if token_ids is None else token_ids.contiguous()
         upstreams = {"d_logprobs": d_logprobs, "d_lse": d_lse, "d_entropy": d_entropy, "d_mean_logits": d_mean_logits}
         upstreams = {name: None if x is None else x.float().contiguous() for name, x in upstreams.items()}

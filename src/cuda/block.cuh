@@ -52,6 +52,11 @@ class DeviceBlock {
     f(static_cast<int>(threadIdx.x & 31));
   }
   __device__ __forceinline__ void sync() { __syncthreads(); }
+  // x, of which the compiler knows nothing: what is made of it takes no registers over a loop around.
+  __device__ __forceinline__ int anew(int x) {
+    asm volatile("" : "+r"(x));
+    return x;
+  }
 
   // c += a b: 16 weight rows, 8 hidden rows, 16 of the depth. Lane 4g + t holds a[2i + s], weight row g + 8s, and b[i],
   // hidden row g, both at place t + 4i of the depth; and c[i + 2s], weight row g + 8s, hidden row 2t + i.
@@ -96,6 +101,27 @@ class DeviceBlock {
       asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
           : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+  }
+
+  // Four tiles of 8 by 8 elements of 16 bits in shared memory, of which lane 8q + r says where row r of tile q lies, 16
+  // bytes at a multiple of 16: lane 4g + t is given in word q elements 2t and 2t + 1 of row g; of TURNED tiles those of
+  // rows 2t and 2t + 1 in column g.
+  template <bool TURNED, class To, class From>
+  __device__ __forceinline__ void load_tiles(To to_of, From from_of) {
+    const int lane = threadIdx.x & 31;
+    std::uint32_t* to = to_of(lane);
+    const auto from = static_cast<std::uint32_t>(__cvta_generic_to_shared(from_of(lane)));
+    if constexpr (TURNED) {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                   : "r"(from)
+                   : "memory");
+    } else {
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                   : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                   : "r"(from)
+                   : "memory");
     }
   }
 

@@ -1,7 +1,8 @@
 // The two products that gradients are: dhidden[n, k] = sum over v of dz[n, v] weight[v, k], and dweight[v, k] = sum
-// over n of dz[n, v] hidden[n, k]; f64 sums of products of words (derivative.cuh).
+// over n of dz[n, v] hidden[n, k]; f64 sums of products of words (derivative.cuh). Those by bf16 are made in another
+// way (part_products.cuh).
 //
-// Products of two words are exact in f64. Each side is off by up to 2^-21 of itself (bf16 and f16 elements by nothing),
+// Products of two words are exact in f64. Each side is off by up to 2^-21 of itself (f16 elements by nothing),
 // each addition by 2^-53 of what is summed: in all below 2^-19 of sum |dz| |w|, a bound that CONTRACT.md 5 has at
 // 2^-16. Specials go through as IEEE has it. The order of a sum is that of its depth, 16 at a time, whatever else is
 // computed, and goes on where an earlier call left it: neither rows nor blocks of the vocabulary show.
@@ -12,24 +13,18 @@
 #pragma once
 
 #include "cuda/derivative.cuh"
+#include "cuda/gradient_sums.cuh"
 #include "cuda/product.cuh"
 
 namespace isologit::detail::cuda {
 
-struct OuterProduct {
+struct OuterProduct : GradientSums {
   const std::uint32_t* words;  // dz: [rows, depth], or by depth [depth, rows]
   std::int64_t words_stride;
   const void* other;  // [depth, cols]
   std::int64_t other_stride;
   bool aligned;  // of `other`: 16 bytes at a time
-  int rows, cols, depth;
-  double* sums;  // [rows, cols], between calls
-  bool begins, ends;
-  void* result;  // [rows, cols]
-  int result_type;
-  std::int64_t result_stride;
-  bool accumulate;               // to what result holds
-  const RowUpstream* upstreams;  // of hidden rows: those that are not active contribute nothing
+  int depth;
 };
 
 // BY_ROWS: dz lies by rows of the result, which are hidden rows (dhidden); else by depth, which is (dweight).
@@ -62,7 +57,8 @@ struct Outer {
     const int col0 = col_tile * kSide;
     block.each_warp([&](int warp) {
       block.each_lane([&](int lane) {
-        begin(state(warp, lane), p, row0 + 16 * warp, col0, lane);
+        each_sum(state(warp, lane), row0 + 16 * warp, col0, lane,
+                 [&](double& c, int row, int col) { c = p.before(row, col); });
         load(state(warp, lane), p, row0, col0, 0, 32 * warp + lane);
       });
     });
@@ -78,34 +74,24 @@ struct Outer {
       });
     }
     block.each_warp([&](int warp) {
-      block.each_lane([&](int lane) { finish(state(warp, lane), p, row0 + 16 * warp, col0, lane); });
+      block.each_lane([&](int lane) {
+        each_sum(state(warp, lane), row0 + 16 * warp, col0, lane,
+                 [&](double c, int row, int col) { p.template keep<BY_ROWS>(row, col, c); });
+      });
     });
   }
 
  private:
-  // Calls use(c, row, col) for the results of a lane.
+  // Calls use(c, row, col) for the sums of a lane.
   template <class Use>
-  ISOLOGIT_DEVICE static void each_result(Lane& own, const OuterProduct& p, int row0, int col0, int lane, Use use) {
+  ISOLOGIT_DEVICE static void each_sum(Lane& own, int row0, int col0, int lane, Use use) {
     ISOLOGIT_UNROLL
     for (int n = 0; n < 8; ++n) {
       ISOLOGIT_UNROLL
       for (int i = 0; i < 4; ++i) {
-        const int row = row0 + (lane >> 2) + 8 * (i >> 1);
-        const int col = col0 + 8 * n + 2 * (lane & 3) + (i & 1);
-        if (row < p.rows && col < p.cols) use(own.c[n][i], row, col);
+        use(own.c[n][i], row0 + (lane >> 2) + 8 * (i >> 1), col0 + 8 * n + 2 * (lane & 3) + (i & 1));
       }
     }
-  }
-
-  ISOLOGIT_DEVICE static void begin(Lane& own, const OuterProduct& p, int row0, int col0, int lane) {
-    ISOLOGIT_UNROLL
-    for (int n = 0; n < 8; ++n) {
-      ISOLOGIT_UNROLL
-      for (int i = 0; i < 4; ++i) own.c[n][i] = 0.0;
-    }
-    if (p.begins) return;
-    each_result(own, p, row0, col0, lane,
-                [&](double& c, int row, int col) { c = p.sums[static_cast<std::int64_t>(row) * p.cols + col]; });
   }
 
   ISOLOGIT_DEVICE static void load(Lane& own, const OuterProduct& p, int row0, int col0, int d0, int thread) {
@@ -184,21 +170,6 @@ struct Outer {
       }
     }
   }
-
-  ISOLOGIT_DEVICE static void finish(Lane& own, const OuterProduct& p, int row0, int col0, int lane) {
-    each_result(own, p, row0, col0, lane, [&](double& c, int row, int col) {
-      if (!p.ends) {
-        p.sums[static_cast<std::int64_t>(row) * p.cols + col] = c;
-        return;
-      }
-      const std::int64_t at = row * p.result_stride + col;
-      if (BY_ROWS && p.upstreams[row].active == 0) c = 0.0;  // whatever the weight holds
-      if (p.accumulate) c += static_cast<double>(element_value(p.result, p.result_type, at));
-      store_result(p.result, p.result_type, at, rounded(c, p.result_type));
-    });
-  }
-
-  ISOLOGIT_DEVICE static float rounded(double x, int type) { return x != x ? quiet_nan() : round_once(x, type); }
 };
 
 // dbias[v] = sum over n of dz[n, v], a thread each.

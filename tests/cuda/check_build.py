@@ -19,7 +19,10 @@ DMMA = {"sm_80": "DMMA.8", "sm_90": "DMMA.16x8x16", "sm_100": "DMMA.8x8x4"}
 KERNELS = {
     "logits_*.cu.o": {"Split": ["LDG.E.128"], "Staged": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
     "attention.cu.o": {"Attend": ["LDS.128", "LDGSTS.E.BYPASS.128"]},
-    "backward.cu.o": {"Outer": ["LDG.E.128"]},
+    "backward.cu.o": {
+        "Outer": ["LDG.E.128"],
+        "PartProducts": ["LDSM.16.MT88.4", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128"],
+    },
     "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
@@ -28,7 +31,8 @@ KERNELS = {
 WAITS = "ACQBULK"
 BEFORE_IT = {"Split": ["CCTL.E.PF2", "LDG.E.NA.LTC128B.128"], "Settle": []}
 LETS_NEXT_BEGIN = {"Prepare": "PREEXIT", "Split": "PREEXIT"}
-OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "Digits": "IMMA.16832.U8.S8"}  # than DMMA
+# Other products than DMMA.
+OTHER_PRODUCTS = {"Fast": "HMMA.16816.F32", "PartProducts": "HMMA.16816.F32.BF16", "Digits": "IMMA.16832.U8.S8"}
 # Of sm_90a alone: instructions, and how many products may be under way when the kernel waits for some.
 WGMMA = {
     "DigitsWgmma": ["IGMMA.64x", "U8.S8", "LDS.128", "LDGSTS.E.BYPASS.128", "FENCE.VIEW.ASYNC", "gsb0, 0x1"],

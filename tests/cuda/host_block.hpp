@@ -51,6 +51,7 @@ class HostBlock : public HostWgmma<WARPS> {
     for (int lane = 0; lane < 32; ++lane) f(lane);
   }
   void sync() {}
+  int anew(int x) { return x; }
   void sync_warp() {}
 
   template <class C, class A, class B>
@@ -86,6 +87,25 @@ class HostBlock : public HostWgmma<WARPS> {
         double terms[16];
         for (int k = 0; k < 16; ++k) terms[k] = a[row][k] * b[column][k];
         c = this->products.sum(c, terms, row);
+      }
+    }
+  }
+
+  template <bool TURNED, class To, class From>
+  void load_tiles(To to_of, From from_of) {
+    std::array<std::array<std::uint16_t, 8>, 32> rows;
+    for (int lane = 0; lane < 32; ++lane) {
+      std::memcpy(&rows[static_cast<std::size_t>(lane)], from_of(lane), sizeof rows[0]);
+    }
+    const auto element = [&](int tile, int row, int column) {
+      return std::uint32_t{rows[static_cast<std::size_t>(8 * tile + row)][static_cast<std::size_t>(column)]};
+    };
+    for (int lane = 0; lane < 32; ++lane) {
+      const int g = lane / 4;
+      const int t = lane % 4;
+      for (int q = 0; q < 4; ++q) {
+        to_of(lane)[q] = TURNED ? element(q, 2 * t, g) | element(q, 2 * t + 1, g) << 16
+                                : element(q, g, 2 * t) | element(q, g, 2 * t + 1) << 16;
       }
     }
   }
