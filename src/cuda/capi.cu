@@ -244,12 +244,13 @@ isologit_status isologit_cuda_self_test(int32_t device, int32_t arithmetic, char
     const std::string sums = "device " + std::to_string(device) + ": " + std::to_string(broken) + " sums of ";
     return told.say(
         ISOLOGIT_UNSUPPORTED,
-        sums + (cuda::is_fast(arithmetic)
-                    ? "bf16 or f16 products are further from the real ones than the fast arithmetic and gradients of "
-                      "bf16 allow, or not the same at each place or by wgmma; expected exact arithmetic on this device, "
-                      "or no ISOLOGIT_CUDA_WGMMA"
-                    : "f64 products are not rounded as IEEE 754 has it, or sums of bytes by wgmma are not exact; exact "
-                      "arithmetic needs a device and a build that do (no fast math)"));
+        sums +
+            (cuda::is_fast(arithmetic)
+                 ? "bf16 or f16 products are further from the real ones than the fast arithmetic and gradients of "
+                   "bf16 allow, or not the same at each place or by wgmma; expected exact arithmetic on this device, "
+                   "or no ISOLOGIT_CUDA_WGMMA"
+                 : "f64 products are not rounded as IEEE 754 has it, or sums of bytes by wgmma are not exact; exact "
+                   "arithmetic needs a device and a build that do (no fast math)"));
   }
   return told.say(error, "running the self-test");
 }

@@ -115,6 +115,7 @@ inline void expect_bounds(const Problem& problem, const std::string& what, const
   const Found found = gradients_by_kernels(problem, asked, products);
   const std::int64_t n = problem.rows(), v = problem.vocab(), h = problem.cols();
   std::vector<double> hidden = problem.data.hidden_values;
+  hidden.resize(expected.skipped.size() * static_cast<std::size_t>(h));
   for (std::size_t i = 0; i < hidden.size(); ++i) {
     if (expected.skipped[i / static_cast<std::size_t>(h)] != 0) hidden[i] = 0;
   }
