@@ -76,6 +76,7 @@ inline __m512i multiply_add(__m512i sum, __m512i a, __m512i b) { return _mm512_d
 
 // Sums t in int32, in two parts: low = sum t modulo 2^32, high = sum (t >> 16). What they differ by, sum (t & 0xFFFF),
 // is below 2^31 for 2^15 of them.
+static_assert(kMostSize / (2 * kTogether) <= 1 << 15);
 struct Halves {
   __m512i low;
   __m512i high;
