@@ -22,6 +22,7 @@ constexpr const char* kScript = R"(
 import json, os, sys
 answers = os.fdopen(os.dup(1), "wb")
 os.dup2(2, 1)
+sys.stdout = sys.stderr  # which does not wait for a full buffer
 try:
     from isologit.testing import _device
 except ModuleNotFoundError as error:
