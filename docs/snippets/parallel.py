@@ -26,7 +26,7 @@ def work(rank):
     draws = {"seed": 1, "sequence_id": torch.arange(64), "position": 0, "top_p": 0.9}
     drawn = parallel.sample(hidden, own, vocab_size=4096, **draws)
     if rank == 0:
-        print(*same, torch.equal(drawn.ids, isologit.sample(hidden, weight, **draws).ids))
+        print(*same, torch.equal(drawn.ids, isologit.sample(hidden, weight, **draws).ids), flush=True)
 
 
 with tempfile.TemporaryDirectory() as folder:
