@@ -12,12 +12,12 @@
 // Floor: 24 products and 10 loads for 768 multiply-adds. Predicted where a product takes a cycle, as on Zen 4: 24
 // cycles, half of those of f32. Measured there, 2 threads, all logits of V = 151936, H = 4096: 256 rows 781 ms, 0.87
 // of the rate of its products alone (whole scores 826 and, of avx512_fast, 1874). Up to eight rows meet weight rows in
-// turn, whose lines are fetched far ahead: 1, 4, 6 and 8 rows 33, 34, 41 and 50 ms, before 50, 55, 57 and 58
-// (avx512_fast 24, 45, 61, 59). A Xeon with AMX takes two cycles a product, and tiles of logits ran at 0.9 of that rate
-// (6 rows 0.75). Whole scores there, V=32768, H=4096, one thread that shared its core, chunks half as long, CPU time as
-// a multiple of torch's bf16 pipeline confined to AVX512-BF16 in the same run, for 1, 4, 16, 64 and 256 rows: 0.73,
-// 0.76, 0.89, 1.05, 1.17; avx512_fast 0.65, 0.71, 0.95, 0.87, 0.95. Weight rows are read where they lie up to 64 hidden
-// rows: nothing is to be widened.
+// turn, whose lines are fetched far ahead: 1, 4 and 6 rows 33, 34 and 41 ms, before 50, 55 and 57 (avx512_fast
+// 24, 45, 61); in another hour 8 rows 52, before 61. A Xeon with AMX takes two cycles a product, and tiles of logits
+// ran at 0.9 of that rate (6 rows 0.75). Whole scores there, V=32768, H=4096, one thread that shared its core, chunks
+// half as long, CPU time as a multiple of torch's bf16 pipeline confined to AVX512-BF16 in the same run, for 1, 4, 16,
+// 64 and 256 rows: 0.73, 0.76, 0.89, 1.05, 1.17; avx512_fast 0.65, 0.71, 0.95, 0.87, 0.95. Weight rows are read where
+// they lie up to 64 hidden rows: nothing is to be widened.
 //
 // Why it loses to avx512_fast there from 64 rows on: a product is four operations of that Xeon, two of which go to port
 // 5 alone and two to port 0 or 5, so that it occupies for two cycles the ports that do four multiply-adds of f32

@@ -9,7 +9,8 @@
 // and but for the first these are over the few elements that have an h0 or a w0: the pairs of a row that have are
 // listed. VPDPWSSD adds the products of a pair of words to an int32. Of four pairs, eight elements, it holds the sum t,
 // since the unit of a hidden row is such that the |h'| of these eight add up to less than 2^16, and |w'| <= 2^15. Of
-// the t of a whole row two sums are kept (Halves), high = sum (t >> 16) and low = sum t modulo 2^32: sum t = 2^16 high
+// the t of a whole row two sums are kept (add_in_halves), high = sum (t >> 16) and low = sum t modulo 2^32: sum t =
+// 2^16 high
 // + sum (t & 0xFFFF), where the latter is what low and 2^16 high differ by modulo 2^32. Sums over a list are kept the
 // same way, each of a piece of the row, whose list is short enough for an int32 to hold it. |total| is below 2^59.
 //
@@ -45,28 +46,20 @@
 #include "kernels/digit_sums.hpp"
 #include "kernels/prefetch.hpp"
 #include "kernels/registry.hpp"
+#include "kernels/word_lists.hpp"
 
 namespace isologit::detail::kernels {
 namespace vnni {
 namespace {
 
-constexpr std::int64_t kSide = 16;         // rows of a group, one a lane
-constexpr std::int64_t kPair = 4 * kSide;  // bytes of two elements' words: [row][element]
-constexpr std::int64_t kHalf = kStep / 4;  // pairs of half a step
-constexpr std::int64_t kStepBytes = kStep / 2 * kPair;
-constexpr std::int64_t kPieceSteps = 16;  // multiplied together
-constexpr std::int64_t kMostSize = 32768;
-constexpr std::int64_t kMostPieces = kMostSize / (kPieceSteps * kStep);
 constexpr std::int64_t kTogether = 4;  // pairs whose products are added up before they are taken in halves
 constexpr std::int64_t kLevels = 5;
-constexpr std::int64_t kLowShare = 12;
 // Elements outside of a weight row: each cost 3.6 ns a hidden row on a Xeon, where integers save some 50 a logit.
 constexpr std::int64_t kMostWeightOutside = 12;
 
 constexpr std::int64_t groups_of(std::int64_t rows) { return (rows + kSide - 1) / kSide; }
 
 inline __m512i load(const void* from) { return _mm512_loadu_si512(from); }
-inline void store(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
 inline __m512i repeat(const void* from) {
   std::int32_t word;
   std::memcpy(&word, from, sizeof word);
@@ -77,14 +70,17 @@ inline __m512i multiply_add(__m512i sum, __m512i a, __m512i b) { return _mm512_d
 // Sums t in int32, in two parts: low = sum t modulo 2^32, high = sum (t >> 16). What they differ by, sum (t & 0xFFFF),
 // is below 2^31 for 2^15 of them.
 static_assert(kMostSize / (2 * kTogether) <= 1 << 15);
-struct Halves {
-  __m512i low;
-  __m512i high;
-  void add(__m512i t) {
-    low = _mm512_add_epi32(low, t);
-    high = _mm512_add_epi32(high, _mm512_srai_epi32(t, 16));
-  }
-};
+inline void add_in_halves(__m512i& low, __m512i& high, __m512i t) {
+  low = _mm512_add_epi32(low, t);
+  high = _mm512_add_epi32(high, _mm512_srai_epi32(t, 16));
+}
+inline void add_in_halves(std::int32_t* low, std::int32_t* high, __m512i t) {
+  __m512i lows = load(low);
+  __m512i highs = load(high);
+  add_in_halves(lows, highs, t);
+  store(low, lows);
+  store(high, highs);
+}
 inline std::int64_t whole(std::int32_t low, std::int32_t high) {
   const std::uint32_t rest = static_cast<std::uint32_t>(low) - (static_cast<std::uint32_t>(high) << 16);
   return std::int64_t{high} * 0x10000 + static_cast<std::int64_t>(rest);
@@ -95,74 +91,6 @@ inline __m512i whole(const std::int32_t* low, const std::int32_t* high) {
   const __m256i rest = _mm256_sub_epi32(lows, _mm256_slli_epi32(highs, 16));
   return _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(highs), 16), _mm512_cvtepu32_epi64(rest));
 }
-
-// The pairs of a row where a lowest digit is not 0, in ascending order, piece by piece.
-class PackedRow {
- public:
-  static std::int64_t bytes(std::int64_t size) { return kHeader + 2 * capacity(size) * 4; }
-
-  PackedRow(char* at, std::int64_t size)
-      : starts_(reinterpret_cast<std::int32_t*>(at)),
-        places_(reinterpret_cast<std::int32_t*>(at + kHeader)),
-        digits_(places_ + capacity(size)) {}
-
-  static std::int64_t most(std::int64_t size) { return size / kLowShare + 4; }
-
-  // Of piece `piece` the first, in the list.
-  std::int32_t& start(std::int64_t piece) const { return starts_[piece]; }
-  // A pair's distance, in bytes, from the beginning of its group's words, and its lowest digits as words.
-  std::int32_t* places() const { return places_; }
-  std::int32_t* digits() const { return digits_; }
-
- private:
-  static constexpr std::int64_t kHeader = (4 * (kMostPieces + 1) + 63) / 64 * 64;
-  // More, since sixteen are written at a time, twice a step.
-  static std::int64_t capacity(std::int64_t size) { return (most(size) + 3 * kSide + 15) / 16 * 16; }
-
-  std::int32_t* starts_;
-  std::int32_t* places_;
-  std::int32_t* digits_;
-};
-
-// Takes the lowest digits of a row, step by step, and fills its PackedRow.
-class Packer {
- public:
-  Packer(const PackedRow& row, std::int64_t size) : row_(row), most_(PackedRow::most(size)) {}
-
-  // Whether the list is not too long: for these products to be the fastest, and for the sum of a piece, each place of
-  // which adds less than 2^24.
-  bool take(std::int64_t step, const __m512i (&lowest)[2]) {
-    if (step == 0) count_ = pieces_ = 0;
-    if (step % kPieceSteps == 0) row_.start(pieces_++) = static_cast<std::int32_t>(count_);
-    const __mmask16 some[2] = {_mm512_test_epi32_mask(lowest[0], lowest[0]),
-                               _mm512_test_epi32_mask(lowest[1], lowest[1])};
-    const __m512i places = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(step * kStepBytes)), pairs_);
-    const __m512i more = _mm512_add_epi32(places, _mm512_set1_epi32(static_cast<int>(kHalf * kPair)));
-    // Known before anything is stored, which the next step would wait for.
-    const std::int64_t first = count_;
-    const std::int64_t second = first + std::popcount(static_cast<std::uint16_t>(some[0]));
-    count_ = second + std::popcount(static_cast<std::uint16_t>(some[1]));
-    store(row_.places() + first, _mm512_maskz_compress_epi32(some[0], places));
-    store(row_.digits() + first, _mm512_maskz_compress_epi32(some[0], lowest[0]));
-    store(row_.places() + second, _mm512_maskz_compress_epi32(some[1], more));
-    store(row_.digits() + second, _mm512_maskz_compress_epi32(some[1], lowest[1]));
-    return count_ <= most_ && count_ - row_.start(pieces_ - 1) < kMostOfPiece;
-  }
-
-  // A row with a NaN ends early.
-  void finish(std::int64_t pieces) {
-    while (pieces_ <= pieces) row_.start(pieces_++) = static_cast<std::int32_t>(count_);
-  }
-
- private:
-  static constexpr std::int64_t kMostOfPiece = 128;
-
-  PackedRow row_;
-  std::int64_t most_;
-  std::int64_t count_ = 0;
-  std::int64_t pieces_ = 0;
-  __m512i pairs_ = _mm512_setr_epi32(0, 64, 128, 192, 256, 320, 384, 448, 512, 576, 640, 704, 768, 832, 896, 960);
-};
 
 // Sums of a hidden row and the 64 rows of a tile: [level][weight row]. Halves of the sum of h' w'; of h0 w' and w0 h';
 // the sum of w0 h0.
@@ -198,10 +126,7 @@ template <std::size_t kW, std::size_t kH>
       }
     }
     for (std::size_t r = 0; r < kH; ++r) {
-      for (std::size_t g = 0; g < kW; ++g) {
-        low[g][r] = _mm512_add_epi32(low[g][r], t[g][r]);
-        high[g][r] = _mm512_add_epi32(high[g][r], _mm512_srai_epi32(t[g][r], 16));
-      }
+      for (std::size_t g = 0; g < kW; ++g) add_in_halves(low[g][r], high[g][r], t[g][r]);
     }
     weight += kTogether * kPair;
     hidden += kTogether * kPair;
@@ -238,12 +163,7 @@ void multiply_low(const PackedRow& hidden, std::int64_t piece, const char* weigh
     const char* at = weight + hidden.places()[i];
     for (std::size_t g = 0; g < kW; ++g, at += group_bytes) t[g] = multiply_add(t[g], digits, load(at));
   }
-  for (std::size_t g = 0; g < kW; ++g, column += kSide) {
-    Halves sum{load(levels[2] + column), load(levels[3] + column)};
-    sum.add(t[g]);
-    store(levels[2] + column, sum.low);
-    store(levels[3] + column, sum.high);
-  }
+  for (std::size_t g = 0; g < kW; ++g, column += kSide) add_in_halves(levels[2] + column, levels[3] + column, t[g]);
 }
 
 // Sums of a weight row and the sixteen hidden rows of a group: halves of w0 h', and w0 h0: [level][hidden row].
@@ -260,10 +180,7 @@ void multiply_low(const PackedRow& weight, std::int64_t piece, const char* hidde
     t = multiply_add(t, digits, load(at));
     of_lowest = multiply_add(of_lowest, digits, load(at + lowest));
   }
-  Halves sum{load(sums[0]), load(sums[1])};
-  sum.add(t);
-  store(sums[0], sum.low);
-  store(sums[1], sum.high);
+  add_in_halves(sums[0], sums[1], t);
   store(sums[2], of_lowest);
 }
 
@@ -369,20 +286,20 @@ struct Products {
   // What `multiply` does to registers, in its proportions.
   static std::int64_t multiply_adds(std::int64_t steps) {
     constexpr std::size_t kSums = 8;
-    Halves sum[kSums];
-    for (Halves& one : sum) one = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    __m512i low[kSums] = {};
+    __m512i high[kSums] = {};
     __m512i factor = _mm512_set1_epi16(1);
     const auto unknown = [](__m512i& x) { asm volatile("" : "+m"(x)); };  // so that it is multiplied anew
     for (std::int64_t step = 0; step < steps; ++step) {
 #pragma GCC unroll 8
-      for (Halves& one : sum) {
+      for (std::size_t i = 0; i < kSums; ++i) {
         unknown(factor);
         __m512i t = _mm512_madd_epi16(factor, factor);
-        for (std::int64_t i = 1; i < kTogether; ++i) t = multiply_add(t, factor, factor);
-        one.add(t);
+        for (std::int64_t pair = 1; pair < kTogether; ++pair) t = multiply_add(t, factor, factor);
+        add_in_halves(low[i], high[i], t);
       }
     }
-    for (const Halves& one : sum) factor = _mm512_add_epi32(factor, _mm512_add_epi32(one.low, one.high));
+    for (std::size_t i = 0; i < kSums; ++i) factor = _mm512_add_epi32(factor, _mm512_add_epi32(low[i], high[i]));
     unknown(factor);  // so that the sums are needed
     return steps * static_cast<std::int64_t>(kSums) * kTogether * kStep / 2;
   }
