@@ -7,7 +7,7 @@
 
 #include "cuda/check_forward.hpp"
 #include "forward/tensors.hpp"
-#include "host_block.hpp"
+#include "host_launcher.hpp"
 #include "oracle/forward.hpp"
 #include "oracle/values.hpp"
 

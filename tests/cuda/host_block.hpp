@@ -2,19 +2,16 @@
 // of a warp are a plain loop of fused multiply-adds, or whatever a test puts in their place.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <type_traits>
-#include <typeinfo>
 #include <utility>
-#include <vector>
 
 #include "cuda/block.cuh"
+#include "host_copies.hpp"
 #include "host_wgmma.hpp"
 
 namespace isologit::detail::cuda {
@@ -155,24 +152,13 @@ class HostBlock : public HostWgmma<WARPS> {
   void count(std::uint32_t& counter) { ++counter; }
   std::uint32_t take(std::uint32_t& counter) { return counter++; }
 
-  // What a copy overwrites is gone when it begins, and it is there when it has been waited for: both are seen in the
-  // bits.
-  void copy(void* shared, const void* from) { copy_or_zero(shared, from, true); }
-  void copy_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, sizeof(Sixteen), there); }
-  void copy_eight_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, 8, there); }
-  void end_group() { ++ended_; }  // of a thread
+  void copy(void* shared, const void* from) { copies_.begin(shared, from, sizeof(Sixteen), true); }
+  void copy_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, sizeof(Sixteen), there); }
+  void copy_eight_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, 8, there); }
+  void end_group() { copies_.end_group(); }
   template <int N>
   void wait() {
-    std::size_t kept = 0;
-    for (const Copy& copy : copies_) {
-      if (copy.group < ended_ / kThreads - N) {
-        std::memcpy(copy.to, &copy.bytes, copy.size);
-        this->note_copied(copy.to);
-      } else {
-        copies_[kept++] = copy;
-      }
-    }
-    copies_.resize(kept);
+    copies_.wait(N, [this](const void* place) { this->note_copied(place); });
   }
 
   // What is fetched must be there.
@@ -185,68 +171,7 @@ class HostBlock : public HostWgmma<WARPS> {
   std::function<void()>* previous = nullptr;
 
  private:
-  struct Copy {
-    void* to;
-    std::size_t size;
-    Sixteen bytes;
-    int group;
-  };
-  void copy_bytes(void* shared, const void* from, std::size_t size, bool there) {
-    Copy copy = {shared, size, {}, ended_ / kThreads};
-    if (there) std::memcpy(&copy.bytes, from, size);
-    copies_.push_back(copy);
-    std::memset(shared, 0xA5, size);
-  }
-  std::vector<Copy> copies_;
-  int ended_ = 0;
-};
-
-// A kernel that lets the next begin runs as late as it may: when the first block of one that begins early waits for it,
-// or before any other. What is read too early is so seen in the bits.
-class HostLauncher {
- public:
-  template <int WARPS>
-  using Block = HostBlock<WARPS>;
-
-  explicit HostLauncher(const Products& products = {}) : products_(products) {}
-  ~HostLauncher() { EXPECT_FALSE(waiting_) << "a kernel is left that no other has waited for: finish()"; }
-
-  // Called before each kernel, with its arguments; false leaves it out.
-  std::function<bool(const std::type_info& kernel, const void* args)> before;
-
-  template <class Kernel>
-  void launch(int x, int y, const typename Kernel::Args& args) {
-    if (before && !before(typeid(Kernel), &args)) return;
-    if constexpr (!BeginsEarly<Kernel>) finish();
-    auto kernel = [x, y, args, products = products_, previous = std::exchange(waiting_, nullptr)]() mutable {
-      auto shared = std::make_unique<typename Kernel::Shared>();
-      for (int j = 0; j < y; ++j) {
-        for (int i = 0; i < x; ++i) {
-          std::memset(static_cast<void*>(shared.get()), 0xA5, sizeof *shared);
-          typename Kernel::Block block;
-          block.products = products;
-          block.previous = &previous;
-          block.set_shared(shared.get(), sizeof *shared);
-          Kernel::run(block, *shared, args, i, j);
-        }
-      }
-      EXPECT_FALSE(previous) << "a kernel that begins early has not waited for the one before";
-    };
-    if constexpr (LetsNextBegin<Kernel>) {
-      waiting_ = std::move(kernel);
-    } else {
-      kernel();
-    }
-  }
-
-  // Runs what waits for a next kernel.
-  void finish() {
-    if (waiting_) std::exchange(waiting_, nullptr)();
-  }
-
- private:
-  Products products_;
-  std::function<void()> waiting_;
+  HostCopies copies_{kThreads};
 };
 
 }  // namespace isologit::detail::cuda

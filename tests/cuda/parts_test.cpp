@@ -58,9 +58,9 @@ double draw(oracle::Random& random, int least, int most) {
 template <bool BY_ROWS, bool FEW = false>
 std::vector<double> sums_of(const Factors& f, const Products& products = kHopper, int step = 1 << 20,
                             bool aligned = true) {
-  using Eight = HostBlock<8>;
-  using Kernel =
-      std::conditional_t<FEW, PartProducts<HostBlock<4>, BY_ROWS, 2>, PartProducts<HostBlock<12>, BY_ROWS, 4>>;
+  using Eight = HostLauncher::Block<8>;
+  using Kernel = std::conditional_t<FEW, PartProducts<HostLauncher::Block<4>, BY_ROWS, 2>,
+                                    PartProducts<HostLauncher::Block<12>, BY_ROWS, 4>>;
   HostLauncher launcher(products);
   const auto size = [](std::int64_t x) { return static_cast<std::size_t>(x); };
   const std::int64_t padded = round_up(f.rows, kPartGroup);
@@ -132,7 +132,7 @@ TEST(CudaParts, RowsAreMeasured) {
       HostLauncher launcher;
       std::vector<int> sizes(64, -5);
       GroupRows groups = {};
-      launcher.launch<Measure<HostBlock<8>>>(
+      launcher.launch<Measure<HostLauncher::Block<8>>>(
           8, 1, Measuring{elements, 304, aligned, kCount, 304, nullptr, sizes.data(), &groups});
       for (int row = 0; row < 64; ++row) {
         const int size = row < kCount ? rows[row].second : kZeroRow;
@@ -217,7 +217,7 @@ TEST(CudaParts, PartsAreWhatIsSplit) {
   std::vector<double> units(2 * 64);
   const Parts rows = {parts.data(), 64, units.data(), 64, sizes.data()};
   const Parts cols = {parts.data() + 4096, 64, units.data() + 64, 64, sizes.data()};
-  launcher.launch<MakeParts<HostBlock<8>>>(1, 1, PartMaking{words.data(), 64, 64, 64, rows, cols});
+  launcher.launch<MakeParts<HostLauncher::Block<8>>>(1, 1, PartMaking{words.data(), 64, 64, 64, rows, cols});
   for (std::size_t i = 0; i < 8192; ++i) {
     const std::size_t line = i / 64, d = i % 64;
     const double right = i < 4096 ? dz[i] : dz[d * 64 + line % 64];

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cuda/logits.cuh"
-#include "host_block.hpp"
+#include "host_launcher.hpp"
 #include "oracle/cases.hpp"
 #include "oracle/logit.hpp"
 #include "oracle/values.hpp"
