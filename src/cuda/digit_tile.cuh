@@ -164,8 +164,10 @@ struct DigitTile {
         state(warp, lane).low[s] = 0;
         state(warp, lane).scale[s] = static_cast<float>(power_of_two(kWeightUnit - window));
         const int row = 16 * warp + 8 * s + (lane >> 2);
-        shared.window[row] = window;
-        if ((lane & 3) == 0) shared.outside[row] = 0;
+        if ((lane & 3) == 0) {
+          shared.window[row] = window;
+          shared.outside[row] = 0;
+        }
       });
     }
     block.sync_warp();
@@ -333,6 +335,7 @@ struct DigitTile {
                                           int column) {
     const int own = 16 * warp + column;
     const int v = v0 + own;
+    if (v < (v0 + kWeightRows - 1) / kWeightRows * kWeightRows) return;  // the tile before has it too
     const int outside = static_cast<int>(shared.outside[own]);
     Bounded z[kAtOnce];
     ISOLOGIT_UNROLL

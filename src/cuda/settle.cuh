@@ -42,6 +42,7 @@ struct Settle {
           seen(lane).open[i] = v < p.vocab && is_open_result(p.logits, p.logits_type, row * p.logits_stride + v);
         }
       });
+      block.sync_warp();  // all have read what one is about to write
       ISOLOGIT_UNROLL
       for (int i = 0; i < kPerLane; ++i) {
         std::uint32_t open = block.ballot([&](int lane) { return seen(lane).open[i]; });
