@@ -235,16 +235,22 @@ std::string check_draws(const isologit_cuda_sample_request& r) {
 
 std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
   if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
-  if (is_fast(request.arithmetic) && request.logits_dtype != ISOLOGIT_F32) {
-    return "logits_dtype is " + number(request.logits_dtype) + "; logits of fast arithmetic are in ISOLOGIT_F32 (2)";
+  const bool in_f32 = is_fast(request.arithmetic) || transforms_of(request).are_any();
+  if (in_f32 && request.logits_dtype != ISOLOGIT_F32) {
+    return "logits_dtype is " + number(request.logits_dtype) +
+           "; logits of fast arithmetic or after transforms are in ISOLOGIT_F32 (2)";
   }
   if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
     return wrong;
   if (request.logits_stride < request.vocab_size) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);
+  }
+  if (request.has_softcap != 0 || request.status != nullptr) {
+    if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   }
   const Workspace workspace = workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype);
   return check_workspace(request, workspace.bytes, "isologit_cuda_logits_workspace");
@@ -292,7 +298,8 @@ std::string check_request(const isologit_cuda_given_request& request) {
 }
 
 LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
-  return {operands_of(r), r.logits, r.logits_dtype, r.logits_stride, is_fast(r.arithmetic), r.workspace};
+  return {operands_of(r),        r.logits,    r.logits_dtype,   r.logits_stride,
+          is_fast(r.arithmetic), r.workspace, transforms_of(r), reinterpret_cast<Status*>(r.status)};
 }
 
 GivenRequest kernels_request(const isologit_cuda_given_request& r) {

@@ -51,6 +51,42 @@ TEST(CudaRequest, WgmmaIsOfOneCapability) {
   }
 }
 
+// Each of them asks for logits in f32; only after a softcap something may be left open.
+TEST(CudaRequest, TransformsOfLogits) {
+  EXPECT_FALSE(kernels_request(good()).transforms.are_any());
+  struct Step {
+    bool may_be_open;
+    std::function<void(isologit_cuda_logits_request&)> ask;
+  };
+  const Step steps[] = {{true,
+                         [](auto& r) {
+                           r.has_softcap = 1;
+                           r.softcap = 30.0F;
+                         }},
+                        {false,
+                         [](auto& r) {
+                           r.scale_kind = ISOLOGIT_SCALE_DIVIDE;
+                           r.scale = 2.0F;
+                         }},
+                        {false, [](auto& r) {
+                           r.temperatures = reinterpret_cast<float*>(memory);
+                           r.temperature_count = 1;
+                         }}};
+  for (const Step& step : steps) {
+    auto r = good();
+    step.ask(r);
+    EXPECT_EQ(check_request(r), step.may_be_open ? "status is NULL" : "");
+    r.status = reinterpret_cast<std::uint32_t*>(memory);
+    EXPECT_EQ(check_request(r), "");
+    EXPECT_TRUE(kernels_request(r).transforms.are_any());
+    EXPECT_EQ(static_cast<void*>(kernels_request(r).status), memory);
+    r.status = reinterpret_cast<std::uint32_t*>(memory + 2);
+    EXPECT_EQ(check_request(r).substr(0, 34), "status does not lie at a multiple ");
+    r.logits_dtype = ISOLOGIT_F16;
+    EXPECT_EQ(check_request(r).substr(0, 17), "logits_dtype is 1");
+  }
+}
+
 TEST(CudaRequest, EveryMistakeIsNamed) {
   struct Mistake {
     std::string expected;
@@ -77,12 +113,17 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
       {"arithmetic is 4", [](auto& r) { r.arithmetic = 4; }},
       {"arithmetic is -1", [](auto& r) { r.arithmetic = -1; }},
       {"hidden.dtype is 0 and weight.dtype is 2; fast arithmetic", [](auto& r) { r.arithmetic = ISOLOGIT_FAST; }},
-      {"logits_dtype is 0; logits of fast arithmetic",
+      {"logits_dtype is 0; logits of fast arithmetic or after transforms",
        [](auto& r) {
          r.arithmetic = ISOLOGIT_FAST;
          r.weight.dtype = ISOLOGIT_BF16;
          r.logits_dtype = ISOLOGIT_BF16;
        }},
+      {"softcap is 0.0", [](auto& r) { r.has_softcap = 1; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"transform_order is 2", [](auto& r) { r.transform_order = 2; }},
+      {"temperature_count is 3", [](auto& r) { r.temperature_count = 3; }},
+      {"temperatures is NULL", [](auto& r) { r.temperature_count = 2; }},
       {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
       {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
       {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},

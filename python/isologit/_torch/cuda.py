@@ -12,6 +12,7 @@ from torch import Tensor
 from isologit import _cuda, _inputs, _native
 from isologit import _forward_calls as calls
 from isologit._inputs import HeadArgs
+from isologit._logits import LogitsArgs
 from isologit._sample import SampleArgs
 from isologit._score import ScoreArgs
 from isologit._support import SupportArgs
@@ -166,6 +167,16 @@ def _makes_head(head: HeadArgs, token_ids: Tensor | None) -> bool:
         return False
     ids = 0 if token_ids is None else math.prod(token_ids.shape[1:])
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
+
+
+def makes_logits(args: LogitsArgs) -> bool:
+    """Whether the library is there and makes this, after transforms."""
+    return args.dtype == torch.float32 and _makes_head(args.head, None)
+
+
+def transformed(head: HeadArgs, out: Tensor) -> bool:
+    """Writes the logits of the head after its transforms into out f32 [N, vocab_size]; whether all are proven."""
+    return _proven(library().transformed(_head_of(head), out))
 
 
 def makes_score(args: ScoreArgs) -> bool:

@@ -218,6 +218,11 @@ def _by_cuda(
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     head, upstream, wanted = backward.split(flat, HeadArgs, backward.LogitsUpstream, backward.Wanted)
+    if head.arithmetic == "fast":
+        raise NotImplementedError(
+            f"gradients of fast logits on {head.hidden.device}: the CUDA library makes those of their scores; "
+            "expected arithmetic='exact'"
+        )
     if wanted.gradients == "exact":
         return by_core(backward.run_logits, wanted, head, upstream)
     g = upstream.d_logits
