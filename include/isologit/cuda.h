@@ -102,7 +102,7 @@ typedef struct isologit_cuda_score_request {
   int64_t mask_row_stride; /* 0: one mask for all rows */
   isologit_id_lists kept;
   isologit_id_lists banned;
-  double* summaries; /* [N, 5], what isologit_cuda_backward takes; not over a support */
+  double* summaries; /* [N, 5], what isologit_cuda_backward takes */
   /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer, and log_kept of a row whose
    * kept and dropped ids are alike but for their greatest; compute such a call by another kernel), and how many ids
    * were neither of the vocabulary nor ignore_index, whose results are NaN. */
@@ -181,10 +181,10 @@ typedef struct isologit_cuda_gradient {
   int32_t accumulate; /* 1: added to what is there, and the sum rounded once; not of dbias */
 } isologit_cuda_gradient;
 
-/* `fast` gradients of scores, CONTRACT.md 5 over the whole vocabulary: dhidden of a weight, dweight of hidden states in
- * bf16 within its bound, 2^-16 of the sums it names, if the self-test of ISOLOGIT_FAST passes; of f16 and f32 within
- * 2^-19. Of logits and their derivatives [N, V] only a block is ever in memory. The bits do not depend on other
- * rows (dhidden), nor on how much is made at a time. Pointers to numbers of rows are to memory of the device; rows of
+/* `fast` gradients of scores, CONTRACT.md 5: dhidden of a weight, dweight of hidden states in bf16 within its bound,
+ * 2^-16 of the sums it names, if the self-test of ISOLOGIT_FAST passes; of f16 and f32 within 2^-19. Of logits and
+ * their derivatives [N, V] only a block is ever in memory. The bits do not depend on other rows (dhidden), nor on how
+ * much is made at a time. Pointers to numbers of rows, the support's among them, are to memory of the device; rows of
  * dweight and dbias past vocab_size are not written. */
 typedef struct isologit_cuda_backward_request {
   size_t struct_size;
@@ -204,12 +204,16 @@ typedef struct isologit_cuda_backward_request {
   int64_t temperature_count;
   const int64_t* token_ids;
   int64_t ids_per_row;
-  int64_t ignore_index;           /* rows that have ids and none but it have no gradient */
-  const float* d_logprobs;        /* [N, ids_per_row], the upstream gradients; NULL: 0, and so are the next three */
-  const float* d_lse;             /* [N] */
-  const float* d_entropy;         /* [N] */
-  const float* d_mean_logits;     /* [N] */
-  const double* summaries;        /* [N, 5], what isologit_cuda_score left of the same operands; NULL: they are made */
+  int64_t ignore_index;       /* rows that have ids and none but it have no gradient */
+  const float* d_logprobs;    /* [N, ids_per_row], the upstream gradients; NULL: 0, and so are the next three */
+  const float* d_lse;         /* [N] */
+  const float* d_entropy;     /* [N] */
+  const float* d_mean_logits; /* [N] */
+  const uint8_t* mask;        /* the support, as in isologit_cuda_score_request; an id outside contributes 0 */
+  int64_t mask_row_stride;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+  const double* summaries;        /* [N, 5], what isologit_cuda_score left of the same; NULL: they are made */
   isologit_cuda_gradient dhidden; /* [N, H] */
   isologit_cuda_gradient dweight; /* [vocab_size, H] */
   isologit_cuda_gradient dbias;   /* [vocab_size] */

@@ -336,11 +336,13 @@ class Library(Operators):
         dweight: Tensor | None = None,
         dbias: Tensor | None = None,
         accumulate: bool = False,
+        **support: Any,
     ) -> Tensor:
         """Writes `fast` gradients for upstreams f32 [N, K] and [N] into dhidden [N, H], dweight [>= vocab_size, H] and
-        dbias; accumulate: adds to dweight. Returns the status [2]: what is not proven, and wrong ids; both 0, or the
-        gradients are of no use."""
+        dbias; accumulate: adds to dweight; support: as of Support. Returns the status [2]: what is not proven, and
+        wrong ids; both 0, or the gradients are of no use."""
         head = head.checked(token_ids)
+        within = Support(**support).checked(head)
         hidden, device = head.hidden, head.hidden.device
         self.self_test(hidden.get_device(), head.arithmetic)
         if torch.bfloat16 in (hidden.dtype, head.weight.dtype):  # products of bf16 in f32 sums, whatever the logits are
@@ -355,6 +357,7 @@ class Library(Operators):
             struct_size=ctypes.sizeof(BackwardRequest),
             **head.fields(),
             **_ids(token_ids, ignore_index),
+            **within.fields(),
             summaries=pointer(summaries),
             dhidden=_gradient("dhidden", dhidden),
             dweight=_gradient("dweight", dweight, accumulate),

@@ -120,6 +120,7 @@ class BackwardRequest(Structure):
         ("d_lse", c_void_p),
         ("d_entropy", c_void_p),
         ("d_mean_logits", c_void_p),
+        *_SUPPORT,
         ("summaries", c_void_p),
         ("dhidden", Gradient),
         ("dweight", Gradient),

@@ -197,10 +197,6 @@ std::string check_results(const isologit_cuda_score_request& request) {
   if (request.top_k < 0 || request.top_k > kMostTopK) {
     return "top_k is " + number(request.top_k) + "; it must be from 0 to " + number(kMostTopK);
   }
-  const bool support = request.mask != nullptr || request.kept.offsets != nullptr || request.banned.offsets != nullptr;
-  if (request.summaries != nullptr && support) {
-    return "summaries are of the whole vocabulary, as gradients are; expected NULL with a mask, kept or banned ids";
-  }
   if ((request.top_k_ids != nullptr) == (request.top_k != 0) &&
       (request.top_k_logprobs != nullptr) == (request.top_k != 0)) {
     return {};
@@ -371,6 +367,7 @@ BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
           transforms_of(r),
           {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
            r.d_mean_logits},
+          support_of(r),
           r.summaries,
           gradient_of(r.dhidden),
           gradient_of(r.dweight),

@@ -185,11 +185,6 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
       {"top_k is 1025; it must be from 0 to 1024", [](auto& r) { r.top_k = 1025; }},
       {"top_k is 0; top_k_ids and", [](auto& r) { r.top_k = 0; }},
       {"top_k is 2; top_k_ids and", [](auto& r) { r.top_k_logprobs = nullptr; }},
-      {"summaries are of the whole vocabulary",
-       [](auto& r) {
-         r.summaries = reinterpret_cast<double*>(memory);
-         r.mask = reinterpret_cast<std::uint8_t*>(memory);
-       }},
       {"logprobs, chosen_logits and rank need token_ids",
        [](auto& r) {
          r.token_ids = nullptr;
@@ -318,6 +313,29 @@ TEST(CudaRequest, EveryMistakeOfABackwardIsNamed) {
     mistake.make(request);
     EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }
+}
+
+// The kernels are given the support that a request says, each of its parts.
+TEST(CudaRequest, ASupportReachesTheKernels) {
+  std::int64_t lists[4] = {};
+  const auto expect = [&](auto request) {
+    request.mask = reinterpret_cast<std::uint8_t*>(memory);
+    request.mask_row_stride = 5;
+    request.kept = {&lists[0], &lists[1]};
+    request.banned = {&lists[2], &lists[3]};
+    EXPECT_EQ(check_request(request), "");
+    const Support support = kernels_request(request).support;
+    EXPECT_EQ(support.mask, request.mask);
+    EXPECT_EQ(support.mask_stride, 5);
+    EXPECT_EQ(support.kept.offsets, &lists[0]);
+    EXPECT_EQ(support.kept.ids, &lists[1]);
+    EXPECT_EQ(support.banned.offsets, &lists[2]);
+    EXPECT_EQ(support.banned.ids, &lists[3]);
+  };
+  expect(good_backward());
+  auto score = good_score();
+  score.summaries = reinterpret_cast<double*>(memory);
+  expect(score);
 }
 
 TEST(CudaRequest, EveryMistakeOfGivenLogitsIsNamed) {

@@ -180,14 +180,8 @@ def transformed(head: HeadArgs, out: Tensor) -> bool:
 
 
 def makes_score(args: ScoreArgs) -> bool:
-    """Whether the library is there and makes this. What backward wants of a score is of the whole vocabulary."""
-    if not _makes_head(args.head, args.token_ids) or (args.summaries and _has_support(args.support)):
-        return False
-    return _SCORES.issuperset(args.outputs)
-
-
-def _has_support(support: SupportArgs) -> bool:
-    return any(x is not None for x in support)
+    """Whether the library is there and makes this."""
+    return _makes_head(args.head, args.token_ids) and _SCORES.issuperset(args.outputs)
 
 
 def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]:
@@ -225,13 +219,14 @@ def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bo
     return logits.numel() > 0 and (token_ids is None or 0 < token_ids.shape[1] <= _cuda.MOST_IDS)
 
 
-def makes_backward(head: HeadArgs, support: SupportArgs, ids: Tensor) -> bool:
+def makes_backward(head: HeadArgs, ids: Tensor) -> bool:
     """Whether the library is there and makes `fast` gradients for ids [N, K] of this head."""
-    return head.lora_a is None and not _has_support(support) and _makes_head(head, ids)
+    return head.lora_a is None and _makes_head(head, ids)
 
 
 def backward(
     head: HeadArgs,
+    support: SupportArgs,
     ids: Tensor,
     upstreams: dict[str, Tensor],
     summaries: Tensor | None,
@@ -245,6 +240,7 @@ def backward(
         summaries=summaries,
         ignore_index=-1,  # what contributes nothing has an upstream of 0
         accumulate=accumulate,
+        **_support_of(support),
         **upstreams,
         **gradients,
     )

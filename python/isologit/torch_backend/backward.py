@@ -184,7 +184,7 @@ def _by_cuda(
     """The gradients by the CUDA library, if it makes these; what it does not prove, the library's core makes."""
     counts = backward.rows_that_count(upstream, head.hidden)
     ids, d_logprobs = backward.ids_and_upstream(upstream, counts)
-    if not cuda.makes_backward(head, support, ids):
+    if not cuda.makes_backward(head, ids):
         return None
     upstreams = {"d_logprobs": d_logprobs} if ids.shape[1] else {}
     for name in ("d_lse", "d_entropy", "d_mean_logits"):
@@ -203,7 +203,7 @@ def _by_cuda(
     # Of an entropy's derivatives more cancels than f64 sums leave: without these they are made anew, in pairs of f64.
     there = upstream.summaries.numel() > 0 and "d_entropy" not in upstreams
     summaries = upstream.summaries[:-1] if there and not bool(upstream.summaries[:-1].isnan().any()) else None
-    if cuda.backward(head, ids, upstreams, summaries, gradients, accumulate):
+    if cuda.backward(head, support, ids, upstreams, summaries, gradients, accumulate):
         return results
     if accumulate or head.arithmetic == "fast":
         error = RuntimeError(
