@@ -1,5 +1,5 @@
-"""Scores, samples, logits after transforms, and results of given logits, whose bits scripts/gpu_check compares with what the CPU's library
-recorded in scripts/gpu_score_digests.json."""
+"""Scores, samples, logits after transforms, and results of given logits, whose bits scripts/gpu_check compares with
+what the CPU's library recorded in scripts/gpu_score_digests.json."""
 
 import json
 import sys

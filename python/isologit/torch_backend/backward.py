@@ -230,13 +230,32 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     places = places.nonzero()[:, 0].cpu()
     there = places.to(g.device)
 
-    def dz(place: _Place) -> Tensor:
-        return g[there[place.rows]][:, place.ids].float().double()
+    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])
+    special = _nan_rows(head, places, temperatures)
 
-    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
+    def dz(place: _Place) -> Tensor:
+        return torch.where(special[place.rows], torch.nan, g[there[place.rows]][:, place.ids].float().double())
+
+    temperatures = temperatures[places]
     sizes = _sizes(head, SupportArgs(), places)
     problem = _Problem(head, SupportArgs(), places, temperatures, sizes, head.softcap is not None, dz)
     return make(problem, wanted)
+
+
+def _nan_rows(head: HeadArgs, places: Tensor, temperatures: Tensor) -> Tensor:
+    """Which rows of these places hold a NaN among their logits, [n, 1]; finite operands make none."""
+    device, step = head.hidden.device, limits.OPERAND // head.weight.shape[1]
+    parts = itertools.chain(
+        (head.weight[ids] for ids in limits.slices(head.vocab_size, step)),
+        (head.hidden[places[rows].to(device)] for rows in limits.slices(len(places), step)),
+        () if head.bias is None else (head.bias[: head.vocab_size],),
+    )
+    found = [torch.zeros(0, 1, dtype=torch.bool, device=device)]
+    if all(bool(part.isfinite().all()) for part in parts):
+        return found[0].new_zeros(len(places), 1)
+    for whole in blocks.whole_rows(head, SupportArgs(), places, temperatures, Counter()):
+        found.append(whole.last.isnan().any(1, keepdim=True))
+    return torch.cat(found)
 
 
 def _counts_of_core() -> Tensor:
