@@ -22,7 +22,7 @@ set(cuda_options -std=c++20 -O3 -fmad=false -Xptxas -v -Xcompiler=-fPIC,-fvisibi
   -I${PROJECT_SOURCE_DIR}/src -I${PROJECT_SOURCE_DIR}/include)
 
 set(cuda_sources attention.cu backward.cu capi.cu check_forward.cpp check_request.cpp forward.cu given.cu logits_bf16.cu
-  logits_f16.cu logits_f32.cu sample.cu score.cu wgmma.cu)
+  logits_f16.cu logits_f32.cu sample.cu score.cu transforms.cu wgmma.cu)
 # As CMake has it for languages that it knows: a compiler cache, or none.
 set(CMAKE_CUDA_COMPILER_LAUNCHER "$ENV{CMAKE_CUDA_COMPILER_LAUNCHER}" CACHE STRING "What nvcc is run by")
 set(cuda_dir ${CMAKE_BINARY_DIR}/cuda)

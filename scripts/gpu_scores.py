@@ -1,5 +1,5 @@
-"""Scores, samples, and results of given logits, whose bits scripts/gpu_check compares with what the CPU's library
-recorded in scripts/gpu_score_digests.json."""
+"""Scores, samples, logits after transforms, and results of given logits, whose bits scripts/gpu_check compares with
+what the CPU's library recorded in scripts/gpu_score_digests.json."""
 
 import json
 import sys
@@ -80,8 +80,10 @@ def by_package(case: tuple) -> dict[str, list[int]]:
     cut = isologit.sample(hidden, weight, bias=bias, softcap=30.0, **numbers)
     given = [isologit.log_softmax(hidden, temperature=0.3)]
     given += [isologit.lse_of_logits(hidden, temperature=0.3), isologit.entropy_of_logits(hidden, temperature=0.3)]
+    steps = {"softcap": 30.0, "divide": 0.3, "transform_order": "scale_first", "temperature": 0.7}
     of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
     return {
+        "transformed": row_sums([isologit.logits(hidden, weight, bias=bias, **steps)]),
         "plain": row_sums([getattr(plain, name) for name in PLAIN]),
         "masked": row_sums([getattr(masked, name) for name in of_selected]),
         "listed": row_sums([getattr(listed, name) for name in of_selected]),
@@ -116,8 +118,12 @@ def by_library(library, case: tuple, device: str = "cuda") -> dict[str, list[int
     capped = head._replace(softcap=30.0, temperatures=numbers["temperature"])
     drawn = library.sample(capped, keys, mask=mask_of(vocab, device)[None])
     cut = library.sample(capped, keys._replace(**{name: numbers[name] for name in CUTS}))
+    logits = torch.full((rows, vocab), -77.0, device=device)
+    steps = {"softcap": 30.0, "divide": 0.3, "scale_first": True, "temperatures": warm}
+    proven = not bool(library.transformed(head._replace(**steps), logits).any())
     of_selected = (*SELECTED, "top_k_ids", "top_k_logprobs")
     return {
+        "transformed": row_sums([logits if proven else torch.full_like(logits, torch.nan)]),
         "plain": row_sums([plain[name] for name in PLAIN]),
         "masked": row_sums([masked[name] for name in of_selected]),
         "listed": row_sums([listed[name] for name in of_selected]),

@@ -33,12 +33,23 @@ typedef struct isologit_cuda_logits_request {
   isologit_matrix weight; /* [V, H] */
   isologit_vector bias;   /* [V], or none */
   int64_t vocab_size;     /* 1 to weight.rows; later rows are never read */
-  void* logits;           /* [N, vocab_size] */
-  int32_t logits_dtype;   /* ISOLOGIT_F32, or ISOLOGIT_BF16 or ISOLOGIT_F16: the sum is rounded once to it */
-  int64_t logits_stride;  /* in elements; at least vocab_size */
   int32_t arithmetic;     /* ISOLOGIT_EXACT or ISOLOGIT_FAST: see isologit_cuda_logits; + ISOLOGIT_CUDA_WGMMA */
-  void* workspace;        /* memory for the time of the call's work, at a multiple of 16 */
-  size_t workspace_size;  /* in bytes; at least isologit_cuda_logits_workspace */
+  int32_t has_softcap;    /* these five as in isologit_head */
+  float softcap;
+  int32_t scale_kind;
+  float scale;
+  int32_t transform_order;
+  const float* temperatures; /* in memory of the device, each above 0 and finite; they are not looked at */
+  int64_t temperature_count; /* 0 (all are 1), 1 (for all rows) or N */
+  void* logits;              /* [N, vocab_size] */
+  int32_t logits_dtype;      /* ISOLOGIT_F32; without softcap, scale and temperatures also ISOLOGIT_BF16 or
+                              * ISOLOGIT_F16: the sum is rounded once to it */
+  int64_t logits_stride;     /* in elements; at least vocab_size */
+  /* [2]: how many numbers after a softcap the kernels could not prove, which are NaN (one in 2^50 or fewer), and 0.
+   * NULL: there is no softcap. */
+  uint32_t* status;
+  void* workspace;       /* memory for the time of the call's work, at a multiple of 16 */
+  size_t workspace_size; /* in bytes; at least isologit_cuda_logits_workspace */
 } isologit_cuda_logits_request;
 
 /* The bytes of workspace for N rows of H elements of this dtype: at most 4, (bf16) 7 or (f32) 8 a hidden element of
@@ -47,9 +58,10 @@ ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits_workspace(int64_t rows, i
                                                                  size_t* bytes, char* message, size_t message_size);
 
 /* logits[n, v] = RN(sum of hidden[n, k] weight[v, k] + bias[v]), the real number rounded once to logits_dtype. Rows of
- * weight that lie at multiples of 16 bytes and hold a multiple of 8 elements are read fastest. ISOLOGIT_FAST: sums in
- * f32 by the tensor cores in an order that no number of rows changes, within a bound (src/cuda/fast.cuh), logits in
- * f32; of hidden states and weight both in bf16 or both in f16. */
+ * weight that lie at multiples of 16 bytes and hold a multiple of 8 elements are read fastest. Softcap, scale and
+ * temperature follow, each one rounding (CONTRACT.md 2). ISOLOGIT_FAST: sums in f32 by the tensor cores in an order
+ * that no number of rows changes, within a bound (src/cuda/fast.cuh), logits in f32; of hidden states and weight both
+ * in bf16 or both in f16. */
 ISOLOGIT_CUDA_API isologit_status isologit_cuda_logits(const isologit_cuda_logits_request* request, char* message,
                                                        size_t message_size);
 
@@ -90,7 +102,7 @@ typedef struct isologit_cuda_score_request {
   int64_t mask_row_stride; /* 0: one mask for all rows */
   isologit_id_lists kept;
   isologit_id_lists banned;
-  double* summaries; /* [N, 5], what isologit_cuda_backward takes; not over a support */
+  double* summaries; /* [N, 5], what isologit_cuda_backward takes */
   /* [2]: how many numbers the kernels could not prove, which are NaN (one in 2^50 or fewer, and log_kept of a row whose
    * kept and dropped ids are alike but for their greatest; compute such a call by another kernel), and how many ids
    * were neither of the vocabulary nor ignore_index, whose results are NaN. */
@@ -169,10 +181,10 @@ typedef struct isologit_cuda_gradient {
   int32_t accumulate; /* 1: added to what is there, and the sum rounded once; not of dbias */
 } isologit_cuda_gradient;
 
-/* `fast` gradients of scores, CONTRACT.md 5 over the whole vocabulary: dhidden of a weight, dweight of hidden states in
- * bf16 within its bound, 2^-16 of the sums it names, if the self-test of ISOLOGIT_FAST passes; of f16 and f32 within
- * 2^-19. Of logits and their derivatives [N, V] only a block is ever in memory. The bits do not depend on other
- * rows (dhidden), nor on how much is made at a time. Pointers to numbers of rows are to memory of the device; rows of
+/* `fast` gradients of scores, CONTRACT.md 5: dhidden of a weight, dweight of hidden states in bf16 within its bound,
+ * 2^-16 of the sums it names, if the self-test of ISOLOGIT_FAST passes; of f16 and f32 within 2^-19. Of logits and
+ * their derivatives [N, V] only a block is ever in memory. The bits do not depend on other rows (dhidden), nor on how
+ * much is made at a time. Pointers to numbers of rows, the support's among them, are to memory of the device; rows of
  * dweight and dbias past vocab_size are not written. */
 typedef struct isologit_cuda_backward_request {
   size_t struct_size;
@@ -192,12 +204,16 @@ typedef struct isologit_cuda_backward_request {
   int64_t temperature_count;
   const int64_t* token_ids;
   int64_t ids_per_row;
-  int64_t ignore_index;           /* rows that have ids and none but it have no gradient */
-  const float* d_logprobs;        /* [N, ids_per_row], the upstream gradients; NULL: 0, and so are the next three */
-  const float* d_lse;             /* [N] */
-  const float* d_entropy;         /* [N] */
-  const float* d_mean_logits;     /* [N] */
-  const double* summaries;        /* [N, 5], what isologit_cuda_score left of the same operands; NULL: they are made */
+  int64_t ignore_index;       /* rows that have ids and none but it have no gradient */
+  const float* d_logprobs;    /* [N, ids_per_row], the upstream gradients; NULL: 0, and so are the next three */
+  const float* d_lse;         /* [N] */
+  const float* d_entropy;     /* [N] */
+  const float* d_mean_logits; /* [N] */
+  const uint8_t* mask;        /* the support, as in isologit_cuda_score_request; an id outside contributes 0 */
+  int64_t mask_row_stride;
+  isologit_id_lists kept;
+  isologit_id_lists banned;
+  const double* summaries;        /* [N, 5], what isologit_cuda_score left of the same; NULL: they are made */
   isologit_cuda_gradient dhidden; /* [N, H] */
   isologit_cuda_gradient dweight; /* [vocab_size, H] */
   isologit_cuda_gradient dbias;   /* [vocab_size] */

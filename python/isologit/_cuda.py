@@ -221,35 +221,38 @@ class Library(Operators):
     ) -> Tensor:
         """Logits [N, vocab_size] of hidden [N, H] under weight [V, H], each the exact sum rounded once to the type of
         out, or to dtype; or those of arithmetic "fast", which are f32. Both "_wgmma" too: the same bits."""
-        for name, tensor in (("weight", weight), ("bias", bias), ("out", out)):
-            if tensor is not None and tensor.device != hidden.device:
-                raise ValueError(f"{name} is on {tensor.device} and hidden on {hidden.device}; expected one device")
-        device = hidden.get_device()
-        self.self_test(device, arithmetic)
-        hidden, weight = adjacent(hidden), adjacent(weight)
-        if bias is not None:
-            bias = bias.contiguous()
-        vocab_size = weight.shape[0] if vocab_size is None else vocab_size
+        head = Head(hidden, weight, bias, vocab_size, arithmetic=arithmetic)
+        if out is not None and out.device != hidden.device:
+            raise ValueError(f"out is on {out.device} and hidden on {hidden.device}; expected one device")
+        head = head.checked()
         if out is None:
-            out = torch.empty(hidden.shape[0], vocab_size, dtype=dtype, device=hidden.device)
+            out = torch.empty(hidden.shape[0], head.vocab_size, dtype=dtype, device=hidden.device)
+        self._logits(head, out, None)
+        return out
+
+    def transformed(self, head: Head, out: Tensor) -> Tensor:
+        """Writes the logits of a head after its transforms into out f32 [N, vocab_size]; returns the status [2]: how
+        many were left open, which are NaN."""
+        status = torch.zeros(2, dtype=torch.int32, device=head.hidden.device)
+        self._logits(head.checked(), out, status)
+        return status
+
+    def _logits(self, head: Head, out: Tensor, status: Tensor | None) -> None:
+        """Of a checked head."""
+        hidden = head.hidden
+        self.self_test(hidden.get_device(), head.arithmetic)
         workspace = self._workspace("logits", (*hidden.shape, dtype_code("hidden", hidden)), hidden.device)
         request = LogitsRequest(
             struct_size=ctypes.sizeof(LogitsRequest),
-            device=device,
-            stream=torch.cuda.current_stream(device).cuda_stream,
-            hidden=matrix("hidden", hidden),
-            weight=matrix("weight", weight),
-            bias=vector("bias", bias),
-            vocab_size=vocab_size,
+            **head.fields(),
             logits=out.data_ptr(),
             logits_dtype=dtype_code("out", out),
             logits_stride=out.stride(0),
-            arithmetic=_ARITHMETICS.index(arithmetic),
+            status=pointer(status),
             workspace=workspace.data_ptr(),
             workspace_size=workspace.numel(),
         )
         self._call("isologit_cuda_logits", ctypes.byref(request))
-        return out
 
     def score(
         self,
@@ -333,11 +336,13 @@ class Library(Operators):
         dweight: Tensor | None = None,
         dbias: Tensor | None = None,
         accumulate: bool = False,
+        **support: Any,
     ) -> Tensor:
         """Writes `fast` gradients for upstreams f32 [N, K] and [N] into dhidden [N, H], dweight [>= vocab_size, H] and
-        dbias; accumulate: adds to dweight. Returns the status [2]: what is not proven, and wrong ids; both 0, or the
-        gradients are of no use."""
+        dbias; accumulate: adds to dweight; support: as of Support. Returns the status [2]: what is not proven, and
+        wrong ids; both 0, or the gradients are of no use."""
         head = head.checked(token_ids)
+        within = Support(**support).checked(head)
         hidden, device = head.hidden, head.hidden.device
         self.self_test(hidden.get_device(), head.arithmetic)
         if torch.bfloat16 in (hidden.dtype, head.weight.dtype):  # products of bf16 in f32 sums, whatever the logits are
@@ -352,6 +357,7 @@ class Library(Operators):
             struct_size=ctypes.sizeof(BackwardRequest),
             **head.fields(),
             **_ids(token_ids, ignore_index),
+            **within.fields(),
             summaries=pointer(summaries),
             dhidden=_gradient("dhidden", dhidden),
             dweight=_gradient("dweight", dweight, accumulate),

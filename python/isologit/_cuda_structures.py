@@ -15,17 +15,6 @@ _OPERANDS = [
 _WORKSPACE = [("workspace", c_void_p), ("workspace_size", c_size_t)]
 
 
-class LogitsRequest(Structure):
-    _fields_ = [
-        *_OPERANDS,
-        ("logits", c_void_p),
-        ("logits_dtype", c_int32),
-        ("logits_stride", c_int64),
-        ("arithmetic", c_int32),
-        *_WORKSPACE,
-    ]
-
-
 _HEAD = [
     *_OPERANDS,
     ("arithmetic", c_int32),
@@ -37,6 +26,19 @@ _HEAD = [
     ("temperatures", c_void_p),
     ("temperature_count", c_int64),
 ]
+
+
+class LogitsRequest(Structure):
+    _fields_ = [
+        *_HEAD,
+        ("logits", c_void_p),
+        ("logits_dtype", c_int32),
+        ("logits_stride", c_int64),
+        ("status", c_void_p),
+        *_WORKSPACE,
+    ]
+
+
 _IDS = [("token_ids", c_void_p), ("ids_per_row", c_int64), ("ignore_index", c_int64)]
 _SUPPORT = [("mask", c_void_p), ("mask_row_stride", c_int64), ("kept", IdLists), ("banned", IdLists)]
 
@@ -118,6 +120,7 @@ class BackwardRequest(Structure):
         ("d_lse", c_void_p),
         ("d_entropy", c_void_p),
         ("d_mean_logits", c_void_p),
+        *_SUPPORT,
         ("summaries", c_void_p),
         ("dhidden", Gradient),
         ("dweight", Gradient),

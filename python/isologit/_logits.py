@@ -106,8 +106,8 @@ def logits(
     the transforms.
 
     Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
-    go to libisologit_cuda.so where that lies in the package's folder and what is asked for is without transforms,
-    gradients and a report.
+    go to libisologit_cuda.so where that lies in the package's folder, but for results in bf16 and f16 after transforms
+    or with a report, and for gradients. Without transforms, a report and gradients it waits for nothing.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
     if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):

@@ -19,17 +19,22 @@ class Gradients:
 
     status = (0, 0)
 
-    def backward(self, head, token_ids, *, summaries, ignore_index, accumulate, **named):
+    def backward(self, head, token_ids, *, summaries, ignore_index, accumulate, mask=None, **named):
         assert ignore_index == -1 and head.softcap == 3.0 and not head.scale_first
-        self.summaries, self.accumulate = summaries, accumulate
+        self.summaries, self.accumulate, self.mask = summaries, accumulate, mask
+        lists = {name: lists_of(*named.pop(name)) for name in ("kept", "banned") if name in named}
+        stays = support_of(mask, **lists)
         wanted = {name: named.pop(name) for name in ("dhidden", "dweight", "dbias") if name in named}
         vocab = head.vocab_size
         hidden, weight, bias = (x.double() for x in (head.hidden, head.weight, head.bias))
         tanh = torch.tanh((hidden @ weight[:vocab].T + bias[:vocab]) / head.softcap)
-        logprobs = torch.log_softmax(head.softcap * tanh / head.temperatures[:, None].double(), -1)
-        p = logprobs.exp()
+        z = head.softcap * tanh / head.temperatures[:, None].double()
+        logprobs = torch.log_softmax(z.masked_fill(~stays, -torch.inf), -1).masked_fill(~stays, 0.0)
+        p = logprobs.exp() * stays
         a = torch.zeros_like(p).scatter_add_(1, token_ids, named["d_logprobs"].double())
-        dz = a + p * (named["d_lse"].double()[:, None] - a.sum(1, keepdim=True))
+        dz = a * stays + p * (named["d_lse"].double()[:, None] - a.sum(1, keepdim=True))
+        if "d_mean_logits" in named:
+            dz += named["d_mean_logits"].double()[:, None] * stays / stays.sum(1, keepdim=True)
         if "d_entropy" in named:
             entropy = -(p * logprobs).sum(1, keepdim=True)
             dz -= named["d_entropy"].double()[:, None] * p * (logprobs + entropy)
@@ -40,7 +45,31 @@ class Gradients:
         return torch.tensor(self.status)
 
 
-def gradients_of(kernel, entropy=True, buffer=None):
+def lists_of(offsets, ids):
+    return [ids[first:last].tolist() for first, last in zip(offsets, offsets[1:], strict=False)]
+
+
+def support_of(mask=None, kept=None, banned=None):
+    """bool [7, 9]"""
+    stays = torch.ones(7, 9, dtype=torch.bool) if mask is None else mask.expand(7, 9).clone()
+    for row in range(7):
+        if kept is not None:
+            stays[row] &= torch.tensor([v in kept[row] for v in range(9)])
+        if banned is not None:
+            stays[row, banned[row]] = False
+    return stays
+
+
+SUPPORTS = {
+    "everything": {},
+    "mask": {"mask": torch.arange(9) % 4 != 1},
+    "masks": {"mask": (torch.arange(63) * 5 % 7 > 2).view(7, 9)},
+    "kept": {"kept": [[2, 5, 8], [1], [3, 4], [0, 1, 2, 3], list(range(9)), [7, 8], [6]]},
+    "banned": {"banned": [[2, 5, 8], [], [3, 4], [0, 1, 2, 3], [8], [7, 8], [6]]},
+}
+
+
+def gradients_of(kernel, entropy=True, buffer=None, support=None):
     generator = torch.Generator().manual_seed(1)
     sizes = ((7, 8), (11, 8), (11,))
     leaves = [torch.randn(size, generator=generator).requires_grad_() for size in sizes]
@@ -53,13 +82,14 @@ def gradients_of(kernel, entropy=True, buffer=None):
         softcap=3.0,
         temperature=0.5,
         vocab_size=9,
-        outputs=["logprobs", "lse", *(["entropy"] if entropy else [])],
+        outputs=["logprobs", "lse", *(["entropy"] if entropy else ["mean_logits"])],
         kernel=kernel,
+        **(support or {}),
         dweight_accumulate=buffer,
     )
     up = torch.linspace(-1, 2, 7)
     loss = (up * scores.logprobs).sum() + (up * up * scores.lse).sum()
-    (loss + (scores.entropy.sum() if entropy else 0)).backward()
+    (loss + (scores.entropy if entropy else scores.mean_logits).sum()).backward()
     return [buffer if x.grad is None else x.grad for x in leaves]
 
 
@@ -74,15 +104,16 @@ def gradients(monkeypatch):
 
 
 @pytest.mark.parametrize("entropy", [False, True])
-@pytest.mark.parametrize("accumulate", [False, True])
-def test_gradients_go_to_the_library_with_all_they_need(gradients, entropy, accumulate):
+@pytest.mark.parametrize(("accumulate", "support"), [(True, "everything"), *((False, name) for name in SUPPORTS)])
+def test_gradients_go_to_the_library_with_all_they_need(gradients, entropy, accumulate, support):
     buffers = [torch.ones(11, 8) if accumulate else None for _ in range(2)]
-    found = gradients_of("torch", entropy, buffers[0])
-    right = gradients_of("", entropy, buffers[1])  # the library's of the CPU
+    found = gradients_of("torch", entropy, buffers[0], SUPPORTS[support])
+    right = gradients_of("", entropy, buffers[1], SUPPORTS[support])  # the library's of the CPU
     for one, other in zip(found, right, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert gradients.accumulate == accumulate and (gradients.summaries is None) == entropy
     assert entropy or gradients.summaries.shape == (7, 5)
+    assert (gradients.mask is None) == ("mask" not in support)
     untouched = 1.0 if accumulate else 0.0
     assert found[1][9:].eq(untouched).all() and found[2][9:].eq(0).all()  # rows of padding
 
@@ -101,11 +132,10 @@ def test_gradients_that_the_library_does_not_prove(gradients):
 def test_gradients_that_it_does_not_make(library):
     args = score_args()
     ids = torch.empty(6, 4, dtype=torch.int64, device="cuda")
-    assert cuda.makes_backward(args.head, args.support, ids)
-    assert not cuda.makes_backward(args.head._replace(kernel="torch"), args.support, ids)
-    assert cuda.makes_backward(args.head._replace(arithmetic="fast"), args.support, ids)
-    mask = torch.empty(1, 5, dtype=torch.bool, device="cuda")
-    assert not cuda.makes_backward(args.head, args.support._replace(mask=mask), ids)
+    assert cuda.makes_backward(args.head, ids)
+    assert not cuda.makes_backward(args.head._replace(kernel="torch"), ids)
+    assert cuda.makes_backward(args.head._replace(arithmetic="fast"), ids)
+    assert not cuda.makes_backward(args.head, torch.empty(6, 4097, dtype=torch.int64, device="cuda"))
 
 
 def test_fast_arithmetic_has_fast_gradients_alone(gradients, monkeypatch):

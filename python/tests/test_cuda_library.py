@@ -165,3 +165,26 @@ def test_first_keys_and_integers_of_attention(told, monkeypatch):
     assert given == {"query_starts": [0, 1, 6], "key_counts": [2, 4], "first_keys": [0, 2]}
     request = calls[0][1]
     assert (request.not_causal, request.sinks, request.workspace, request.workspace_size) == (1, None, None, 0)
+
+
+def test_what_the_library_is_told_of_gradients_over_a_support(told, monkeypatch):
+    native, calls = told
+    native._tested.add((-1, "fast"))
+    monkeypatch.setattr(native, "_workspace", lambda *_: torch.empty(48, dtype=torch.uint8))
+    hidden, weight, ids = torch.ones(3, 8).bfloat16(), torch.ones(5, 8).bfloat16(), torch.zeros(3, 1, dtype=torch.int64)
+    made = {"dhidden": torch.empty(3, 8), "d_mean_logits": torch.ones(3)}
+    masks = torch.ones(3, 8, dtype=torch.bool)[:, :5]
+    lists = [(torch.tensor([0, 1, 1, 2]), torch.tensor([2, 4])) for _ in range(2)]
+    for support in ({"mask": masks}, {"mask": masks[:1]}, {"kept": lists[0], "banned": lists[1]}, {}):
+        status = native.backward(_cuda.Head(hidden, weight), ids, **made, **support)
+        name, request = calls.pop()
+        assert name == "isologit_cuda_backward" and request.struct_size == ctypes.sizeof(request)
+        stride = 8 if support.get("mask") is masks else 0
+        pointer = masks.data_ptr() if "mask" in support else None
+        assert (request.mask, request.mask_row_stride, request.status) == (pointer, stride, status.data_ptr())
+        for name, given in (("kept", lists[0]), ("banned", lists[1])):
+            right = [x.data_ptr() for x in given] if name in support else [None, None]
+            assert members(getattr(request, name)) == right
+        assert (request.d_mean_logits, request.dhidden.data) == tuple(made[x].data_ptr() for x in made)[::-1]
+    with pytest.raises(ValueError, match=r"mask has shape \[2, 5\]; expected \[1, 5\] or \[3, 5\]"):
+        native.backward(_cuda.Head(hidden, weight), ids, **made, mask=masks[:2])

@@ -63,7 +63,9 @@ def test_scores_that_it_does_not_make(library, option):
     if "token_ids" in option:
         option = option | {"token_ids": torch.empty(2, 3, dtype=torch.int64, device="cuda")}
     assert not cuda.makes_score(score_args(**option))
-    assert cuda.makes_score(score_args()._replace(summaries=True))
+    mask = torch.empty(5, dtype=torch.bool, device="cuda")
+    for args in (score_args(), score_args(mask=mask)):
+        assert cuda.makes_score(args._replace(summaries=True))
 
 
 def test_fast_scores_that_are_not_proven_are_an_error(monkeypatch):

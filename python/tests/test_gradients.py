@@ -242,6 +242,23 @@ def test_logits(dtype, order, gradients):
 
 
 @pytest.mark.parametrize("gradients", ["exact", "fast"])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_gradients_of_logits_one_of_which_is_nan(gradients, softcap):
+    hidden, weight, bias, _ = tensors(torch.float32, torch.float32, torch.float32)
+    upstream = torch.ones(ROWS, VOCAB)
+    upstream[3] = 0
+    with torch.no_grad():
+        hidden[1:4, 0] = math.inf  # of one id the product is NaN, which in row 2 has no upstream
+        weight[:, 0] = torch.where(torch.arange(VOCAB) == 4, 0.0, 1.0)
+        upstream[2] = torch.where(torch.arange(VOCAB) == 4, 0.0, 1.0)
+    z = isologit.logits(hidden, weight, bias=bias, softcap=softcap, gradients=gradients)
+    assert z.isnan().nonzero().tolist() == [[1, 4], [2, 4], [3, 4]]
+    dhidden, dbias = torch.autograd.grad(z, [hidden, bias], upstream)
+    assert dhidden[1:3].isnan().all() and dhidden[[0, 4]].isfinite().all() and (dhidden[3] == 0).all()
+    assert dbias.isnan().all()
+
+
+@pytest.mark.parametrize("gradients", ["exact", "fast"])
 def test_rows_without_upstream_contribute_nothing_whatever_they_hold(gradients):
     hidden, weight, _, ids = tensors(torch.float32, torch.float32)
     wrong = hidden.detach().clone()

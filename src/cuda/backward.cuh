@@ -19,6 +19,7 @@ struct Gradient {
 struct BackwardRequest : HeadOperands {
   Transforms transforms;
   Upstream upstream;
+  Support support;
   const double* summaries;  // [rows, kKeptDoubles], or null
   Gradient dhidden, dweight, dbias;
   bool fast;  // the arithmetic of the logits, as in LogitsRequest
@@ -121,9 +122,9 @@ class Backward {
   void run() {
     if (summaries_ == nullptr) summarize();
     const int rows = static_cast<int>(r_.rows);
-    launcher_.template launch<Gather<Eight>>(
-        (rows + Eight::kWarps - 1) / Eight::kWarps, 1,
-        Gathering{r_.upstream, rows, r_.vocab, summaries_, summary_doubles_, gathered_, r_.status});
+    launcher_.template launch<Gather<Eight>>((rows + Eight::kWarps - 1) / Eight::kWarps, 1,
+                                             Gathering{r_.upstream, r_.support, r_.support.is_everything(), rows,
+                                                       r_.vocab, summaries_, summary_doubles_, gathered_, r_.status});
     if (by_parts(r_.dweight, r_.hidden)) measure(r_.hidden, rows, gathered_, plan_.hidden_sizes);
     for (int v = 0; v < r_.vocab; v += plan_.columns) {
       if (by_parts(r_.dhidden, r_.weight)) {
@@ -141,6 +142,7 @@ class Backward {
     ScoreRequest score = {};
     static_cast<HeadOperands&>(score) = r_;
     score.transforms = r_.transforms;
+    score.support = r_.support;
     score.status = r_.status;
     score.summaries = summaries;
     score.summary_doubles = summary_doubles_ = kWholeDoubles;
@@ -164,7 +166,7 @@ class Backward {
     make_(p);
     using Derived = Derive<Eight>;
     launcher_.template launch<Derived>((columns + Derived::kIds - 1) / Derived::kIds, rows,
-                                       Derivation{tile_, columns, v, columns, r_.vocab, r_.transforms, r_.upstream,
+                                       Derivation{tile_, columns, v, columns, r_.transforms, r_.upstream, r_.support,
                                                   gathered_, summaries_, summary_doubles_, first, words_, r_.status});
     make_parts(rows, columns, first);
     if (r_.dhidden.data != nullptr) {

@@ -124,9 +124,10 @@ isologit_status call(const Request* request,
 }
 
 cudaError_t launch_logits(const cuda::LogitsRequest& request, cudaStream_t stream) {
-  return request.weight.type == ISOLOGIT_BF16  ? cuda::launch_bf16(request, stream)
-         : request.weight.type == ISOLOGIT_F16 ? cuda::launch_f16(request, stream)
-                                               : cuda::launch_f32(request, stream);
+  const cudaError_t error = request.weight.type == ISOLOGIT_BF16  ? cuda::launch_bf16(request, stream)
+                            : request.weight.type == ISOLOGIT_F16 ? cuda::launch_f16(request, stream)
+                                                                  : cuda::launch_f32(request, stream);
+  return error == cudaSuccess ? cuda::launch_transforms(request, stream) : error;
 }
 
 }  // namespace

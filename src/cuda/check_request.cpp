@@ -197,10 +197,6 @@ std::string check_results(const isologit_cuda_score_request& request) {
   if (request.top_k < 0 || request.top_k > kMostTopK) {
     return "top_k is " + number(request.top_k) + "; it must be from 0 to " + number(kMostTopK);
   }
-  const bool support = request.mask != nullptr || request.kept.offsets != nullptr || request.banned.offsets != nullptr;
-  if (request.summaries != nullptr && support) {
-    return "summaries are of the whole vocabulary, as gradients are; expected NULL with a mask, kept or banned ids";
-  }
   if ((request.top_k_ids != nullptr) == (request.top_k != 0) &&
       (request.top_k_logprobs != nullptr) == (request.top_k != 0)) {
     return {};
@@ -235,16 +231,22 @@ std::string check_draws(const isologit_cuda_sample_request& r) {
 
 std::string check_request(const isologit_cuda_logits_request& request) {
   if (auto wrong = check_operands(request); !wrong.empty()) return wrong;
+  if (auto wrong = check_numbers(request); !wrong.empty()) return wrong;
   if (request.hidden.rows == 0) return {};
   if (auto wrong = check_dtype("logits_dtype", request.logits_dtype); !wrong.empty()) return wrong;
-  if (is_fast(request.arithmetic) && request.logits_dtype != ISOLOGIT_F32) {
-    return "logits_dtype is " + number(request.logits_dtype) + "; logits of fast arithmetic are in ISOLOGIT_F32 (2)";
+  const bool in_f32 = is_fast(request.arithmetic) || transforms_of(request).are_any();
+  if (in_f32 && request.logits_dtype != ISOLOGIT_F32) {
+    return "logits_dtype is " + number(request.logits_dtype) +
+           "; logits of fast arithmetic or after transforms are in ISOLOGIT_F32 (2)";
   }
   if (auto wrong = check_address("logits", request.logits, element_size(request.logits_dtype)); !wrong.empty())
     return wrong;
   if (request.logits_stride < request.vocab_size) {
     return "logits_stride is " + number(request.logits_stride) + ", less than vocab_size, " +
            number(request.vocab_size);
+  }
+  if (request.has_softcap != 0 || request.status != nullptr) {
+    if (auto wrong = check_address("status", request.status, 4); !wrong.empty()) return wrong;
   }
   const Workspace workspace = workspace_of(request.hidden.rows, request.hidden.cols, request.hidden.dtype);
   return check_workspace(request, workspace.bytes, "isologit_cuda_logits_workspace");
@@ -292,7 +294,8 @@ std::string check_request(const isologit_cuda_given_request& request) {
 }
 
 LogitsRequest kernels_request(const isologit_cuda_logits_request& r) {
-  return {operands_of(r), r.logits, r.logits_dtype, r.logits_stride, is_fast(r.arithmetic), r.workspace};
+  return {operands_of(r),        r.logits,    r.logits_dtype,   r.logits_stride,
+          is_fast(r.arithmetic), r.workspace, transforms_of(r), reinterpret_cast<Status*>(r.status)};
 }
 
 GivenRequest kernels_request(const isologit_cuda_given_request& r) {
@@ -364,6 +367,7 @@ BackwardRequest kernels_request(const isologit_cuda_backward_request& r) {
           transforms_of(r),
           {r.token_ids, r.d_logprobs, static_cast<int>(r.ids_per_row), r.ignore_index, r.d_lse, r.d_entropy,
            r.d_mean_logits},
+          support_of(r),
           r.summaries,
           gradient_of(r.dhidden),
           gradient_of(r.dweight),

@@ -1,5 +1,5 @@
 // dz of a tile of logits: the derivative of a row's outputs by each logit of CONTRACT.md 1, in pairs of doubles, stored
-// as words: the high half of an f64, within 2^-21 of itself.
+// as words: the high half of an f64, within 2^-21 of itself. Exactly 0 outside the support.
 //
 // Where terms cancel so far that what is left is not proven to 2^-20 of itself, the call's status says so. Infinite and
 // NaN upstreams make NaN. Predicted: some 350 instructions in f64 a logit, as the sums of fold.cuh. Measured: not yet.
@@ -20,9 +20,9 @@ struct Derivation {
   const float* products;  // [rows, size]
   std::int64_t stride;    // of products and words
   int first_id, size;     // of the vocabulary
-  int vocab;
   Transforms transforms;
   Upstream upstream;
+  Support support;
   const RowUpstream* gathered;  // of all rows
   const double* summaries;
   int summary_doubles;
@@ -79,7 +79,7 @@ struct Derive {
     const std::int64_t all_row = p.first_row + row;
     const RowUpstream& up = p.gathered[all_row];
     std::uint32_t* to = p.words + row * p.stride + v;
-    if (up.active == 0) {
+    if (up.active == 0 || !p.support.has(all_row, p.first_id + v)) {
       *to = 0;
       return;
     }
@@ -121,13 +121,13 @@ struct Derive {
       }
     }
     if (up.d != 0.0) {
-      const Pair each = divide({up.d, 0.0}, {static_cast<double>(p.vocab), 0.0});
+      const Pair each = divide({up.d, 0.0}, {static_cast<double>(up.ids), 0.0});
       value = add(value, each);
       size += fabs(each.hi);
     }
     doubt +=
         size * (p.summary_doubles == kWholeDoubles ? 0x1p-84 : 0x1p-46);  // a torch forward pass may have left them
-    if (!(size < 0x1p1000)) return static_cast<double>(quiet_nan());
+    if (!(size + doubt < 0x1p1000)) return static_cast<double>(quiet_nan());
     proven = doubt <= fabs(value.hi) * 0x1p-20;
     return value.hi;
   }

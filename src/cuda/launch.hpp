@@ -27,6 +27,9 @@ inline auto prepared_of(int weight_type) {
   return weight_type == kBf16 ? prepared_bf16 : weight_type == kF16 ? prepared_f16 : prepared_f32;
 }
 
+// After the products of a call for logits.
+cudaError_t launch_transforms(const LogitsRequest& request, cudaStream_t stream);
+
 cudaError_t launch_score(const ScoreRequest& request, cudaStream_t stream);
 cudaError_t launch_backward(const BackwardRequest& request, cudaStream_t stream);
 cudaError_t launch_sample(const SampleRequest& request, cudaStream_t stream);

@@ -10,6 +10,7 @@
 #include "cuda/settle.cuh"
 #include "cuda/split.cuh"
 #include "cuda/staged.cuh"
+#include "cuda/transforms.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -35,6 +36,8 @@ struct LogitsRequest : HeadOperands {
   std::int64_t logits_stride;  // in elements
   bool fast;                   // the arithmetic of fast.cuh; hidden and weight are of one type of 16 bits
   void* workspace;
+  Transforms transforms = {};  // made of logits in f32, after the products (transform_rows.cuh)
+  Status* status = nullptr;
 };
 
 // So many hidden rows are prepared at a time. They fit the second-level cache of the larger cards (16 MiB at a depth of

@@ -15,6 +15,7 @@ struct Transforms {
   const float* temperatures;  // one for all rows, or one a row; or null. 0, of samples: the logits stay as they are
   bool one_temperature;
 
+  bool are_any() const { return softcap != 0.0F || factor_kind != kNoFactor || temperatures != nullptr; }
   ISOLOGIT_DEVICE float temperature_of(std::int64_t row) const {
     if (temperatures == nullptr) return 1.0F;
     const float temperature = temperatures[one_temperature ? 0 : row];

@@ -1,13 +1,14 @@
 // The upstream gradients of a row, gathered: a warp a row.
 //
-// dz_v = A_v + p_v (B - c (z_v - top + moment / total)) + d / V, A_v the sum of a over the ids that are v and
-// B = b - sum of a (CONTRACT.md 5 with ln p = z - top - ln total and H = ln total + moment / total). Of the first of
-// the greatest logits p = 1 - rest / total, and A + B is the same sum without the ids that are this one: `others`,
-// from which nothing cancels.
+// dz_v = A_v + p_v (B - c (z_v - top + moment / total)) + d / |S| within the support S and 0 outside it, A_v the sum of
+// a over the ids that are v and B = b - sum of a, of ids outside S too (CONTRACT.md 5 with ln p = z - top - ln total
+// and H = ln total + moment / total). Of the first of the greatest logits p = 1 - rest / total, and A + B is the same
+// sum without the ids that are this one: `others`, from which nothing cancels.
 #pragma once
 
 #include "cuda/fold.cuh"
 #include "cuda/summary.cuh"
+#include "cuda/support.cuh"
 
 namespace isologit::detail::cuda {
 
@@ -30,13 +31,15 @@ struct Upstream {
 struct RowUpstream {
   Pair all, others;  // B, and b less the a of ids that are not the first of the greatest
   double c, d;
-  double doubt;  // how far either sum may be off
+  double doubt;  // how far either sum may be off; no finite number: an upstream is none
   int active;    // 0: contributes exactly 0
-  int unused;
+  int ids;       // of the support; counted where d is not 0
 };
 
 struct Gathering {
   Upstream upstream;
+  Support support;
+  bool everything;  // is what the support has
   int rows, vocab;
   const double* summaries;
   int summary_doubles;
@@ -54,6 +57,7 @@ struct Gather {
     Pair all, others;
     double size, least;  // of what is not 0: the sum and the least of the magnitudes
     int active, counts;  // whether something is not 0; whether an id is not ignored
+    int ids;             // as in RowUpstream
   };
 
   ISOLOGIT_DEVICE static void run(Block& block, Shared&, const Gathering& p, int tile, int) {
@@ -78,6 +82,7 @@ struct Gather {
     to.least = from.least < to.least ? from.least : to.least;
     to.active |= from.active;
     to.counts |= from.counts;
+    to.ids += from.ids;
   }
   ISOLOGIT_DEVICE static void note(Part& to, double x) {
     if (x == 0.0) return;
@@ -87,7 +92,7 @@ struct Gather {
   }
 
   ISOLOGIT_DEVICE static Part part_of(Block& block, const Gathering& p, int row, int lane) {
-    Part part = {{0.0, 0.0}, {0.0, 0.0}, 0.0, 0x1p200, 0, p.upstream.ids == nullptr ? 1 : 0};
+    Part part = {{0.0, 0.0}, {0.0, 0.0}, 0.0, 0x1p200, 0, p.upstream.ids == nullptr ? 1 : 0, 0};
     if (lane == 0) {
       const double b = Upstream::of(p.upstream.lse, row);
       part.all = part.others = {b, 0.0};
@@ -96,6 +101,7 @@ struct Gather {
         part.active = 1;
       }
     }
+    if (Upstream::of(p.upstream.mean_logits, row) != 0.0) part.ids = ids_of(p, row, lane);
     const auto first = static_cast<std::int64_t>(p.summaries[static_cast<std::int64_t>(row) * p.summary_doubles + 1]);
     for (int k = lane; p.upstream.ids != nullptr && k < p.upstream.ids_per_row; k += 32) {
       const std::int64_t at = static_cast<std::int64_t>(row) * p.upstream.ids_per_row + k;
@@ -114,15 +120,25 @@ struct Gather {
     return part;
   }
 
+  // A lane's part of the support.
+  ISOLOGIT_DEVICE static int ids_of(const Gathering& p, int row, int lane) {
+    if (p.everything) return lane == 0 ? p.vocab : 0;
+    int ids = 0;
+    for (int v = lane; v < p.vocab; v += 32) ids += p.support.has(row, v) ? 1 : 0;
+    return ids;
+  }
+
   // All numbers are multiples of 2^-24 of the least: below 2^80 of it every sum is a pair and nothing was rounded.
   ISOLOGIT_DEVICE static void write(const Gathering& p, int row, const Part& part) {
+    const double c = Upstream::of(p.upstream.entropy, row);
+    const double doubt = part.size < part.least * 0x1p80 ? 0.0 : part.size * 0x1p-90;
     p.to[row] = {part.all,
                  part.others,
-                 Upstream::of(p.upstream.entropy, row),
+                 c,
                  Upstream::of(p.upstream.mean_logits, row),
-                 part.size < part.least * 0x1p80 ? 0.0 : part.size * 0x1p-90,
+                 doubt + 0.0 * c,  // NaN where c is not finite
                  part.active & part.counts,
-                 0};
+                 part.ids};
   }
 };
 

@@ -41,6 +41,12 @@ inline Transforms transforms_of(const Problem& problem) {
           problem.temperatures.size() == 1};
 }
 
+inline Support support_of(const Problem& problem) {
+  const auto lists = [](const isologit::IdLists& from) { return IdLists{from.offsets.data(), from.ids.data()}; };
+  const auto& [data, row_stride] = problem.support.mask;
+  return {data, row_stride, lists(problem.support.kept), lists(problem.support.banned)};
+}
+
 inline const float* data_of(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
 inline Found gradients_by_kernels(const Problem& problem, const Asked& asked = {}, const Products& products = {}) {
@@ -68,6 +74,7 @@ inline Found gradients_by_kernels(const Problem& problem, const Asked& asked = {
                 data_of(problem.d_lse),
                 data_of(problem.d_entropy),
                 data_of(problem.d_mean_logits)};
+  r.support = support_of(problem);
   r.dhidden = {dhidden.data(), type, shape.cols, asked.accumulate};
   r.dweight = {dweight.data(), type, shape.cols, asked.accumulate};
   r.dbias = {dbias.data(), type, 0, false};
@@ -92,6 +99,7 @@ inline Found gradients_by_kernels(const Problem& problem, const Asked& asked = {
     ScoreRequest score = {};
     static_cast<HeadOperands&>(score) = r;
     score.transforms = r.transforms;
+    score.support = r.support;
     score.status = &status;
     score.fast = r.fast;
     score.summaries = summaries.data();

@@ -51,6 +51,42 @@ TEST(CudaRequest, WgmmaIsOfOneCapability) {
   }
 }
 
+// Each of them asks for logits in f32; only after a softcap something may be left open.
+TEST(CudaRequest, TransformsOfLogits) {
+  EXPECT_FALSE(kernels_request(good()).transforms.are_any());
+  struct Step {
+    bool may_be_open;
+    std::function<void(isologit_cuda_logits_request&)> ask;
+  };
+  const Step steps[] = {{true,
+                         [](auto& r) {
+                           r.has_softcap = 1;
+                           r.softcap = 30.0F;
+                         }},
+                        {false,
+                         [](auto& r) {
+                           r.scale_kind = ISOLOGIT_SCALE_DIVIDE;
+                           r.scale = 2.0F;
+                         }},
+                        {false, [](auto& r) {
+                           r.temperatures = reinterpret_cast<float*>(memory);
+                           r.temperature_count = 1;
+                         }}};
+  for (const Step& step : steps) {
+    auto r = good();
+    step.ask(r);
+    EXPECT_EQ(check_request(r), step.may_be_open ? "status is NULL" : "");
+    r.status = reinterpret_cast<std::uint32_t*>(memory);
+    EXPECT_EQ(check_request(r), "");
+    EXPECT_TRUE(kernels_request(r).transforms.are_any());
+    EXPECT_EQ(static_cast<void*>(kernels_request(r).status), memory);
+    r.status = reinterpret_cast<std::uint32_t*>(memory + 2);
+    EXPECT_EQ(check_request(r).substr(0, 34), "status does not lie at a multiple ");
+    r.logits_dtype = ISOLOGIT_F16;
+    EXPECT_EQ(check_request(r).substr(0, 17), "logits_dtype is 1");
+  }
+}
+
 TEST(CudaRequest, EveryMistakeIsNamed) {
   struct Mistake {
     std::string expected;
@@ -77,12 +113,17 @@ TEST(CudaRequest, EveryMistakeIsNamed) {
       {"arithmetic is 4", [](auto& r) { r.arithmetic = 4; }},
       {"arithmetic is -1", [](auto& r) { r.arithmetic = -1; }},
       {"hidden.dtype is 0 and weight.dtype is 2; fast arithmetic", [](auto& r) { r.arithmetic = ISOLOGIT_FAST; }},
-      {"logits_dtype is 0; logits of fast arithmetic",
+      {"logits_dtype is 0; logits of fast arithmetic or after transforms",
        [](auto& r) {
          r.arithmetic = ISOLOGIT_FAST;
          r.weight.dtype = ISOLOGIT_BF16;
          r.logits_dtype = ISOLOGIT_BF16;
        }},
+      {"softcap is 0.0", [](auto& r) { r.has_softcap = 1; }},
+      {"scale_kind is 3", [](auto& r) { r.scale_kind = 3; }},
+      {"transform_order is 2", [](auto& r) { r.transform_order = 2; }},
+      {"temperature_count is 3", [](auto& r) { r.temperature_count = 3; }},
+      {"temperatures is NULL", [](auto& r) { r.temperature_count = 2; }},
       {"logits is NULL", [](auto& r) { r.logits = nullptr; }},
       {"logits_stride is 2, less than vocab_size, 3", [](auto& r) { r.logits_stride = 2; }},
       {"workspace does not lie at a multiple of 16", [](auto& r) { r.workspace = memory + 8; }},
@@ -144,11 +185,6 @@ TEST(CudaRequest, EveryMistakeOfAScoreIsNamed) {
       {"top_k is 1025; it must be from 0 to 1024", [](auto& r) { r.top_k = 1025; }},
       {"top_k is 0; top_k_ids and", [](auto& r) { r.top_k = 0; }},
       {"top_k is 2; top_k_ids and", [](auto& r) { r.top_k_logprobs = nullptr; }},
-      {"summaries are of the whole vocabulary",
-       [](auto& r) {
-         r.summaries = reinterpret_cast<double*>(memory);
-         r.mask = reinterpret_cast<std::uint8_t*>(memory);
-       }},
       {"logprobs, chosen_logits and rank need token_ids",
        [](auto& r) {
          r.token_ids = nullptr;
@@ -277,6 +313,29 @@ TEST(CudaRequest, EveryMistakeOfABackwardIsNamed) {
     mistake.make(request);
     EXPECT_EQ(check_request(request).substr(0, mistake.expected.size()), mistake.expected);
   }
+}
+
+// The kernels are given the support that a request says, each of its parts.
+TEST(CudaRequest, ASupportReachesTheKernels) {
+  std::int64_t lists[4] = {};
+  const auto expect = [&](auto request) {
+    request.mask = reinterpret_cast<std::uint8_t*>(memory);
+    request.mask_row_stride = 5;
+    request.kept = {&lists[0], &lists[1]};
+    request.banned = {&lists[2], &lists[3]};
+    EXPECT_EQ(check_request(request), "");
+    const Support support = kernels_request(request).support;
+    EXPECT_EQ(support.mask, request.mask);
+    EXPECT_EQ(support.mask_stride, 5);
+    EXPECT_EQ(support.kept.offsets, &lists[0]);
+    EXPECT_EQ(support.kept.ids, &lists[1]);
+    EXPECT_EQ(support.banned.offsets, &lists[2]);
+    EXPECT_EQ(support.banned.ids, &lists[3]);
+  };
+  expect(good_backward());
+  auto score = good_score();
+  score.summaries = reinterpret_cast<double*>(memory);
+  expect(score);
 }
 
 TEST(CudaRequest, EveryMistakeOfGivenLogitsIsNamed) {

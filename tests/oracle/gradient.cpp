@@ -120,7 +120,7 @@ std::vector<float> dz_of_row(std::span<const float> z0, std::span<const std::uin
   const Row row(z, mask);
   RowConstants constants{mpq_class(upstream.b), mpq_class(upstream.c)};
   std::vector<mpq_class> a(z0.size());
-  if (upstream.d != 0) {
+  if (upstream.d != 0 && row.support_size() > 0) {
     for (mpq_class& own : a) own = mpq_class(upstream.d) / mpq_class(row.support_size());
   }
   for (std::size_t j = 0; j < upstream.ids.size(); ++j) {

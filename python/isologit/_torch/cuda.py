@@ -12,6 +12,7 @@ from torch import Tensor
 from isologit import _cuda, _inputs, _native
 from isologit import _forward_calls as calls
 from isologit._inputs import HeadArgs
+from isologit._logits import LogitsArgs
 from isologit._sample import SampleArgs
 from isologit._score import ScoreArgs
 from isologit._support import SupportArgs
@@ -168,15 +169,19 @@ def _makes_head(head: HeadArgs, token_ids: Tensor | None) -> bool:
     return ids <= _cuda.MOST_IDS and head.hidden.shape[1] <= _cuda.MOST_COLUMNS and head.hidden.shape[0] > 0
 
 
+def makes_logits(args: LogitsArgs) -> bool:
+    """Whether the library is there and makes this, after transforms."""
+    return args.dtype == torch.float32 and _makes_head(args.head, None)
+
+
+def transformed(head: HeadArgs, out: Tensor) -> bool:
+    """Writes the logits of the head after its transforms into out f32 [N, vocab_size]; whether all are proven."""
+    return _proven(library().transformed(_head_of(head), out))
+
+
 def makes_score(args: ScoreArgs) -> bool:
-    """Whether the library is there and makes this. What backward wants of a score is of the whole vocabulary."""
-    if not _makes_head(args.head, args.token_ids) or (args.summaries and _has_support(args.support)):
-        return False
-    return _SCORES.issuperset(args.outputs)
-
-
-def _has_support(support: SupportArgs) -> bool:
-    return any(x is not None for x in support)
+    """Whether the library is there and makes this."""
+    return _makes_head(args.head, args.token_ids) and _SCORES.issuperset(args.outputs)
 
 
 def score(args: ScoreArgs, summaries: Tensor | None = None) -> dict[str, Tensor]:
@@ -214,13 +219,14 @@ def makes_of_logits(logits: Tensor, token_ids: Tensor | None, kernel: str) -> bo
     return logits.numel() > 0 and (token_ids is None or 0 < token_ids.shape[1] <= _cuda.MOST_IDS)
 
 
-def makes_backward(head: HeadArgs, support: SupportArgs, ids: Tensor) -> bool:
+def makes_backward(head: HeadArgs, ids: Tensor) -> bool:
     """Whether the library is there and makes `fast` gradients for ids [N, K] of this head."""
-    return head.lora_a is None and not _has_support(support) and _makes_head(head, ids)
+    return head.lora_a is None and _makes_head(head, ids)
 
 
 def backward(
     head: HeadArgs,
+    support: SupportArgs,
     ids: Tensor,
     upstreams: dict[str, Tensor],
     summaries: Tensor | None,
@@ -234,6 +240,7 @@ def backward(
         summaries=summaries,
         ignore_index=-1,  # what contributes nothing has an upstream of 0
         accumulate=accumulate,
+        **_support_of(support),
         **upstreams,
         **gradients,
     )

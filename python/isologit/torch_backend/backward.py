@@ -184,7 +184,7 @@ def _by_cuda(
     """The gradients by the CUDA library, if it makes these; what it does not prove, the library's core makes."""
     counts = backward.rows_that_count(upstream, head.hidden)
     ids, d_logprobs = backward.ids_and_upstream(upstream, counts)
-    if not cuda.makes_backward(head, support, ids):
+    if not cuda.makes_backward(head, ids):
         return None
     upstreams = {"d_logprobs": d_logprobs} if ids.shape[1] else {}
     for name in ("d_lse", "d_entropy", "d_mean_logits"):
@@ -203,7 +203,7 @@ def _by_cuda(
     # Of an entropy's derivatives more cancels than f64 sums leave: without these they are made anew, in pairs of f64.
     there = upstream.summaries.numel() > 0 and "d_entropy" not in upstreams
     summaries = upstream.summaries[:-1] if there and not bool(upstream.summaries[:-1].isnan().any()) else None
-    if cuda.backward(head, ids, upstreams, summaries, gradients, accumulate):
+    if cuda.backward(head, support, ids, upstreams, summaries, gradients, accumulate):
         return results
     if accumulate or head.arithmetic == "fast":
         error = RuntimeError(
@@ -218,6 +218,11 @@ def _by_cuda(
 
 def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     head, upstream, wanted = backward.split(flat, HeadArgs, backward.LogitsUpstream, backward.Wanted)
+    if head.arithmetic == "fast":
+        raise NotImplementedError(
+            f"gradients of fast logits on {head.hidden.device}: the CUDA library makes those of their scores; "
+            "expected arithmetic='exact'"
+        )
     if wanted.gradients == "exact":
         return by_core(backward.run_logits, wanted, head, upstream)
     g = upstream.d_logits
@@ -225,13 +230,32 @@ def logits_backward(*flat: Any) -> tuple[Tensor, ...]:
     places = places.nonzero()[:, 0].cpu()
     there = places.to(g.device)
 
-    def dz(place: _Place) -> Tensor:
-        return g[there[place.rows]][:, place.ids].float().double()
+    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])
+    special = _nan_rows(head, places, temperatures)
 
-    temperatures = head.temperatures.cpu().expand(head.hidden.shape[0])[places]
+    def dz(place: _Place) -> Tensor:
+        return torch.where(special[place.rows], torch.nan, g[there[place.rows]][:, place.ids].float().double())
+
+    temperatures = temperatures[places]
     sizes = _sizes(head, SupportArgs(), places)
     problem = _Problem(head, SupportArgs(), places, temperatures, sizes, head.softcap is not None, dz)
     return make(problem, wanted)
+
+
+def _nan_rows(head: HeadArgs, places: Tensor, temperatures: Tensor) -> Tensor:
+    """Which rows of these places hold a NaN among their logits, [n, 1]; finite operands make none."""
+    device, step = head.hidden.device, limits.OPERAND // head.weight.shape[1]
+    parts = itertools.chain(
+        (head.weight[ids] for ids in limits.slices(head.vocab_size, step)),
+        (head.hidden[places[rows].to(device)] for rows in limits.slices(len(places), step)),
+        () if head.bias is None else (head.bias[: head.vocab_size],),
+    )
+    found = [torch.zeros(0, 1, dtype=torch.bool, device=device)]
+    if all(bool(part.isfinite().all()) for part in parts):
+        return found[0].new_zeros(len(places), 1)
+    for whole in blocks.whole_rows(head, SupportArgs(), places, temperatures, Counter()):
+        found.append(whole.last.isnan().any(1, keepdim=True))
+    return torch.cat(found)
 
 
 def _counts_of_core() -> Tensor:

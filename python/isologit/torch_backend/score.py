@@ -42,7 +42,7 @@ def checked(head: HeadArgs, support: SupportArgs, zero: bool = False, by_cuda: b
         raise NotImplementedError(
             f"arithmetic is {head.arithmetic!r}, and hidden is on {head.hidden.device}; kernel 'torch' makes exact "
             "logits only, as the order of torch's own sums depends on the number of rows; the CUDA library makes fast "
-            "ones of bf16 or f16 operands, without a report of logits (docs/cuda.md)"
+            "ones in f32 of bf16 or f16 operands (docs/cuda.md)"
         )
     temperatures = head.temperatures.cpu()
     core.check_head(head, temperatures, zero)
@@ -58,7 +58,13 @@ def logits(*flat: Any) -> tuple[Tensor, Tensor]:
     _native.arithmetic_code(flat[-2], "gradients")
     args = LogitsArgs.of(flat)
     head, (out, counts), counter = args.head, args.zeros(), Counter()
-    temperatures = checked(head, SupportArgs())
+    temperatures = checked(head, SupportArgs(), by_cuda=(by_cuda := cuda.makes_logits(args)))
+    fast = head.arithmetic == "fast"
+    if by_cuda and cuda.transformed(head, out):  # else some number is not proven, and all are made here
+        report(counts, len(temperatures), counter, 0, cuda.kernel_of(fast))
+        return out, counts
+    if fast:
+        raise RuntimeError("the CUDA library does not prove these fast logits; expected arithmetic='exact'")
     cold = temperatures == 1
     # The temperature is the last step of some rows and none of others: what is rounded to the type differs.
     for rows in (cold.nonzero()[:, 0], (~cold).nonzero()[:, 0]):
