@@ -24,6 +24,18 @@ concept LetsNextBegin = requires {
   Kernel::kLetsNextBegin;
 };
 
+// Kernels with products by wgmma run on devices of compute capability 9.0 alone (wgmma.cu).
+template <class Kernel>
+concept ByWgmma = requires {
+  Kernel::kByWgmma;
+};
+
+// The others run on every card from 8.0 on. A block may have 163 KiB of shared memory there and 227 on 9.0 and 10.0,
+// but 99 on 8.6, 8.9 and 12.0: with more the launch would be an error on the cards that most people own.
+inline constexpr int kMostShared = 99 * 1024;
+template <class Kernel>
+concept FitsItsCards = ByWgmma<Kernel> || sizeof(typename Kernel::Shared) <= kMostShared;
+
 #ifdef __CUDACC__
 
 template <int WARPS>

@@ -78,8 +78,8 @@ struct Fast {
   static constexpr int kWeightRows = 16 * MT * kWarps / WN;
   static constexpr int kHiddenRows = 8 * NT * WN;
   static constexpr int kBlocksPerProcessor = kWarps == 8 ? 1 : NT == 8 ? 2 : 3;
-  static constexpr int kStages = 4;
-  static constexpr int kDepth = kChain;  // of a stage
+  static constexpr int kStages = kWarps == 8 ? 3 : 4;  // 96 KiB of the greatest: it fits every card
+  static constexpr int kDepth = kChain;                // of a stage
   static constexpr int kRowsAtATime = Block::kThreads / 8;
   static constexpr int kWeightCopies = kWeightRows / kRowsAtATime;
   static constexpr int kHiddenCopies = (kHiddenRows + kRowsAtATime - 1) / kRowsAtATime;

@@ -216,6 +216,7 @@ class HostLauncher {
 
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
+    static_assert(FitsItsCards<Kernel>);  // as on a device
     if (before && !before(typeid(Kernel), &args)) return;
     if constexpr (!BeginsEarly<Kernel>) finish();
     auto kernel = [x, y, args, products = products_, previous = std::exchange(waiting_, nullptr)]() mutable {
