@@ -238,12 +238,6 @@ class DeviceBlock {
                      static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
                  "l"(from), "r"(there ? 16 : 0));
   }
-  // Eight bytes, or zeros.
-  __device__ __forceinline__ void copy_eight_or_zero(void* shared, const void* from, bool there) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(
-                     static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
-                 "l"(from), "r"(there ? 8 : 0));
-  }
   __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;"); }
   template <int N>
   __device__ __forceinline__ void wait() {

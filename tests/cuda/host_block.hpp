@@ -91,12 +91,18 @@ class HostBlock : public HostWgmma<WARPS> {
     }
   }
 
+  // Rows lie at multiples of 16 bytes, and those of a tile in different banks: else it is right, and as slow as
+  // several.
   template <bool TURNED, class To, class From>
   void load_tiles(To to_of, From from_of) {
     std::array<std::array<std::uint16_t, 8>, 32> rows;
+    std::array<std::uint32_t, 4> banks = {};  // of 16 bytes
     for (int lane = 0; lane < 32; ++lane) {
       std::memcpy(&rows[static_cast<std::size_t>(lane)], from_of(lane), sizeof rows[0]);
+      const auto at = reinterpret_cast<std::uintptr_t>(from_of(lane));
+      if (at % 16 == 0) banks[static_cast<std::size_t>(lane / 8)] |= 1U << at / 16 % 8;
     }
+    meets_in_banks_ = meets_in_banks_ || banks != std::array<std::uint32_t, 4>{0xFF, 0xFF, 0xFF, 0xFF};
     const auto element = [&](int tile, int row, int column) {
       return std::uint32_t{rows[static_cast<std::size_t>(8 * tile + row)][static_cast<std::size_t>(column)]};
     };
@@ -158,15 +164,19 @@ class HostBlock : public HostWgmma<WARPS> {
   // What a copy overwrites is gone when it begins, and it is there when it has been waited for: both are seen in the
   // bits.
   void copy(void* shared, const void* from) { copy_or_zero(shared, from, true); }
-  void copy_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, sizeof(Sixteen), there); }
-  void copy_eight_or_zero(void* shared, const void* from, bool there) { copy_bytes(shared, from, 8, there); }
+  void copy_or_zero(void* shared, const void* from, bool there) {
+    Copy copy = {shared, {}, ended_ / kThreads};
+    if (there) std::memcpy(&copy.bytes, from, sizeof copy.bytes);
+    copies_.push_back(copy);
+    std::memset(shared, 0xA5, sizeof copy.bytes);
+  }
   void end_group() { ++ended_; }  // of a thread
   template <int N>
   void wait() {
     std::size_t kept = 0;
     for (const Copy& copy : copies_) {
       if (copy.group < ended_ / kThreads - N) {
-        std::memcpy(copy.to, &copy.bytes, copy.size);
+        std::memcpy(copy.to, &copy.bytes, sizeof copy.bytes);
         this->note_copied(copy.to);
       } else {
         copies_[kept++] = copy;
@@ -174,6 +184,8 @@ class HostBlock : public HostWgmma<WARPS> {
     }
     copies_.resize(kept);
   }
+
+  bool meets_in_banks() const { return meets_in_banks_; }
 
   // What is fetched must be there.
   void fetch_line(const void* at) { static_cast<void>(*static_cast<const volatile char*>(at)); }
@@ -187,18 +199,12 @@ class HostBlock : public HostWgmma<WARPS> {
  private:
   struct Copy {
     void* to;
-    std::size_t size;
     Sixteen bytes;
     int group;
   };
-  void copy_bytes(void* shared, const void* from, std::size_t size, bool there) {
-    Copy copy = {shared, size, {}, ended_ / kThreads};
-    if (there) std::memcpy(&copy.bytes, from, size);
-    copies_.push_back(copy);
-    std::memset(shared, 0xA5, size);
-  }
   std::vector<Copy> copies_;
   int ended_ = 0;
+  bool meets_in_banks_ = false;
 };
 
 // A kernel that lets the next begin runs as late as it may: when the first block of one that begins early waits for it,
@@ -229,6 +235,7 @@ class HostLauncher {
           block.previous = &previous;
           block.set_shared(shared.get(), sizeof *shared);
           Kernel::run(block, *shared, args, i, j);
+          EXPECT_FALSE(block.meets_in_banks()) << "rows of a tile lie in the same bank, or not at multiples of 16";
         }
       }
       EXPECT_FALSE(previous) << "a kernel that begins early has not waited for the one before";
