@@ -22,8 +22,9 @@ extern "C" {
 #endif
 
 /* Added to the arithmetic of a request or self-test: products of more than 16 rows (fast: more than 64) by wgmma, which
- * devices of compute capability 9.0 have. No bit depends on it. It has not been timed, so it is not the default. */
-enum { ISOLOGIT_CUDA_WGMMA = 2 };
+ * devices of compute capability 9.0 have. No bit depends on it. It has not been timed, so it is not the default. No
+ * enumerator: C++20 deprecates `|` of two enumerations. */
+#define ISOLOGIT_CUDA_WGMMA 2
 
 typedef struct isologit_cuda_logits_request {
   size_t struct_size;

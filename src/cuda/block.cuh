@@ -24,6 +24,18 @@ concept LetsNextBegin = requires {
   Kernel::kLetsNextBegin;
 };
 
+// Kernels with products by wgmma run on devices of compute capability 9.0 alone (wgmma.cu).
+template <class Kernel>
+concept ByWgmma = requires {
+  Kernel::kByWgmma;
+};
+
+// The others run on every card from 8.0 on. A block may have 163 KiB of shared memory there and 227 on 9.0 and 10.0,
+// but 99 on 8.6, 8.9 and 12.0: with more the launch would be an error on the cards that most people own.
+inline constexpr int kMostShared = 99 * 1024;
+template <class Kernel>
+concept FitsItsCards = ByWgmma<Kernel> || sizeof(typename Kernel::Shared) <= kMostShared;
+
 #ifdef __CUDACC__
 
 template <int WARPS>
@@ -225,12 +237,6 @@ class DeviceBlock {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                      static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
                  "l"(from), "r"(there ? 16 : 0));
-  }
-  // Eight bytes, or zeros.
-  __device__ __forceinline__ void copy_eight_or_zero(void* shared, const void* from, bool there) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(
-                     static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
-                 "l"(from), "r"(there ? 8 : 0));
   }
   __device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;"); }
   template <int N>

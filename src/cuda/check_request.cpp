@@ -160,7 +160,7 @@ Gradient gradient_of(const isologit_cuda_gradient& g) { return {g.data, g.dtype,
 }  // namespace
 
 std::string check_arithmetic_value(std::int32_t arithmetic) {
-  if (arithmetic >= ISOLOGIT_EXACT && arithmetic <= (ISOLOGIT_FAST | int{ISOLOGIT_CUDA_WGMMA})) return {};
+  if (arithmetic >= ISOLOGIT_EXACT && arithmetic <= (ISOLOGIT_FAST | ISOLOGIT_CUDA_WGMMA)) return {};
   return "arithmetic is " + number(arithmetic) +
          ", which is neither ISOLOGIT_EXACT (0) nor ISOLOGIT_FAST (1), nor one of them and ISOLOGIT_CUDA_WGMMA (2)";
 }

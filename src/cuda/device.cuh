@@ -33,6 +33,7 @@ inline bool can_begin_early() {
 
 template <class Kernel>
 cudaError_t start(int x, int y, const typename Kernel::Args& args, cudaStream_t stream) {
+  static_assert(FitsItsCards<Kernel>, "cards of 8.6, 8.9 and 12.0 give a block 99 KiB of shared memory");
   constexpr int kBytes =
       std::is_empty_v<typename Kernel::Shared> ? 0 : static_cast<int>(sizeof(typename Kernel::Shared));
   if (kBytes > 48 * 1024) {  // what a block may have without asking
@@ -67,7 +68,7 @@ class DeviceLauncher {
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
     if (error_ != cudaSuccess) return;
-    if constexpr (requires { Kernel::kByWgmma; }) {
+    if constexpr (ByWgmma<Kernel>) {
       error_ = start_wgmma<Kernel>(x, y, args, stream_);
     } else {
       error_ = start<Kernel>(x, y, args, stream_);

@@ -37,8 +37,8 @@ struct DigitTile {
   struct Shared {
     union {
       Stage stage[kStages];
-      struct {  // when the products are done
-        std::int32_t sums[kWarps][kOrders][kHiddenRows][16];
+      struct {                                       // when the products are done
+        std::int64_t sums[kWarps][kHiddenRows][16];  // of all orders
         Outside list[kWeightRows][kMostOutside];
       } after;
     };
@@ -306,12 +306,13 @@ struct DigitTile {
       ISOLOGIT_UNROLL
       for (int n = 0; n < NT; ++n) {
         ISOLOGIT_UNROLL
-        for (int o = 0; o < kOrders; ++o) {
+        for (int i = 0; i < 4; ++i) {
+          std::int64_t sum = 0;
           ISOLOGIT_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            shared.after.sums[warp][o][8 * n + 2 * (lane & 3) + (i & 1)][8 * (i >> 1) + (lane >> 2)] =
-                state(warp, lane).c[o][n][i];
+          for (int o = kOrders - 1; o >= 0; --o) {  // anew, or they are widened before the products and spill
+            sum += block.anew(state(warp, lane).c[o][n][i]) * (std::int64_t{1} << 8 * o);
           }
+          shared.after.sums[warp][8 * n + 2 * (lane & 3) + (i & 1)][8 * (i >> 1) + (lane >> 2)] = sum;
         }
       }
     });
@@ -341,9 +342,7 @@ struct DigitTile {
     ISOLOGIT_UNROLL
     for (int i = 0; i < kAtOnce; ++i) {
       const int row = hidden_row(p, row0, first, i);
-      std::int64_t sum = 0;
-      ISOLOGIT_UNROLL
-      for (int o = kOrders - 1; o >= 0; --o) sum = sum * 256 + shared.after.sums[warp][o][first + 2 * i][column];
+      std::int64_t sum = shared.after.sums[warp][first + 2 * i][column];
       const WholeFacts& whole = p.hidden_digits.facts[row].whole;
       double left_out = 0.0;  // at most so much of what is not in the sum
       if (LEADING) {

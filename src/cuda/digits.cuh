@@ -63,6 +63,10 @@ ISOLOGIT_DEVICE Divided divided_by(int window, std::uint32_t bits) {
   return {static_cast<int>(whole), (units - whole) * power_of_two(window - kUnit)};
 }
 
+// Where byte k of 32 lies for wgmma, which reads pieces of 16: first the fours that begin at multiples of eight, then
+// the others, as a lane holds those of the weight. Four from a multiple of four on stay together.
+ISOLOGIT_DEVICE int place_of(int k, bool by_halves) { return by_halves ? (k & 4) << 2 | (k & 24) >> 1 | (k & 3) : k; }
+
 // Where the byte of an element lies: what a block needs of 64 rows and 64 of the depth lies together, there by digits,
 // the lowest first, and by steps of the depth. In a step by rows; or by halves (place_of), as wgmma reads them
 // (digit_wgmma.cuh), the first 16 bytes of all rows and then the other 16.

@@ -1,10 +1,9 @@
 // The fast arithmetic by wgmma (sm_90a): the bits of fast.cuh, for many rows.
 //
-// Chains of 64 of the depth are of four multiplications, of which each takes the same 16 elements as there: the halves
-// of pieces of 16 bytes (place_of), in which order hidden rows are prepared and weight rows copied, eight bytes at a
-// time. The first begins a sum at 0, and chains are added in their order. So bits are the same where wgmma sums 16
-// products as mma.sync does, which NVIDIA does not say: wgmma_self_test.cuh looks, and only devices that pass may use
-// this.
+// Chains of 64 of the depth are of four multiplications, of which each takes the same 16 elements as there, at the same
+// places: those that follow one another. The first begins a sum at 0, and chains are added in their order. So bits are
+// the same where wgmma sums 16 products as mma.sync does, which NVIDIA does not say: wgmma_self_test.cuh looks, and
+// only devices that pass may use this.
 //
 // A block owns 128 weight and 128 hidden rows, a warpgroup half of the former. Both pass through shared memory in rows
 // of 128 bytes, swizzled, 64 of the depth at a time. A chain is added while the next one runs in other registers. ptxas
@@ -12,8 +11,9 @@
 // serializes all (C7514). So chains come in fours, the last of zeros if need be, and every fourth is waited for.
 //
 // Predicted: 2 rows vocab size / the rate of bf16 products, 989 10^12 a second on an H100: 1.3 ms for 1024 rows of
-// V=151936, H=4096; but of shared memory 96 bytes a clock are read beside and 64 written, of 128: 1.6 ms. Not measured:
-// it has not run on a device.
+// V=151936, H=4096; but of shared memory 96 bytes a clock are read beside and 64 written, of 128: 1.6 ms. Two warps a
+// scheduler issue 1640 instructions in the 2048 clocks of four chains, 512 of them additions. Not measured: it has not
+// run on a device.
 #pragma once
 
 #include "cuda/fast.cuh"
@@ -50,10 +50,9 @@ struct FastWgmma {
   static constexpr int kAhead = kStages - 2;  // one stage is still read when the next one's copies begin
   static constexpr int kDepth = kChain;       // of a stage
   static constexpr int kTogether = 4;         // stages between two times that no products are under way
-  static constexpr int kWeightRowsAtATime = Block::kThreads / 16;
-  static constexpr int kWeightCopies = kWeightRows / kWeightRowsAtATime;
-  static constexpr int kHiddenRowsAtATime = Block::kThreads / 8;
-  static constexpr int kHiddenCopies = kHiddenRows / kHiddenRowsAtATime;
+  static constexpr int kRowsAtATime = Block::kThreads / 8;
+  static constexpr int kWeightCopies = kWeightRows / kRowsAtATime;
+  static constexpr int kHiddenCopies = kHiddenRows / kRowsAtATime;
 
   struct Stage {  // piece i of row r, 16 bytes, lies at i ^ r % 8
     Sixteen weight[kWeightRows][8];
@@ -140,18 +139,16 @@ struct FastWgmma {
 
   // Past the last row it copies one before it again: what becomes of that is not stored.
   ISOLOGIT_DEVICE static void fetch_weight(Block& block, Stage& to, const Product& p, int v0, int k0, int thread) {
-    const int own = thread % 16;                    // four elements
-    const int place = place_of(4 * own, true) / 4;  // where they go
-    const int k = k0 + 4 * own;
-    const int first = v0 + thread / 16;
+    const int own = thread % 8;
+    const int k = k0 + 8 * own;
+    const int first = v0 + thread / 8;
     const auto* from =
         static_cast<const typename E::Bits*>(p.weight) + p.row_or_last(first) * p.weight_stride + (k < p.size ? k : 0);
     ISOLOGIT_UNROLL
     for (int j = 0; j < kWeightCopies; ++j) {
-      const int row = kWeightRowsAtATime * j + thread / 16;
-      auto* piece = reinterpret_cast<char*>(&to.weight[row][place / 2 ^ row % 8]);
-      block.copy_eight_or_zero(piece + 8 * (place % 2), from, k < p.size);
-      if (first + kWeightRowsAtATime * (j + 1) < p.vocab) from += kWeightRowsAtATime * p.weight_stride;
+      const int row = kRowsAtATime * j + thread / 8;
+      block.copy_or_zero(&to.weight[row][own ^ row % 8], from, k < p.size);
+      if (first + kRowsAtATime * (j + 1) < p.vocab) from += kRowsAtATime * p.weight_stride;
     }
   }
   ISOLOGIT_DEVICE static void fetch_hidden(Block& block, Stage& to, const Product& p, int row0, int k0, int thread) {
@@ -162,9 +159,9 @@ struct FastWgmma {
         p.words + static_cast<std::int64_t>(first < p.rows ? first : 0) * (p.depth / 2) + (k < p.depth ? k / 2 : 0);
     ISOLOGIT_UNROLL
     for (int j = 0; j < kHiddenCopies; ++j) {
-      const int row = kHiddenRowsAtATime * j + thread / 8;
+      const int row = kRowsAtATime * j + thread / 8;
       block.copy_or_zero(&to.hidden[row][own ^ row % 8], from, k < p.depth);
-      if (first + kHiddenRowsAtATime * (j + 1) < p.rows) from += kHiddenRowsAtATime * (p.depth / 2);
+      if (first + kRowsAtATime * (j + 1) < p.rows) from += kRowsAtATime * (p.depth / 2);
     }
   }
 

@@ -211,7 +211,7 @@ Product prepared(Launcher& launcher, const HeadOperands& r, std::int64_t first, 
   const void* data = static_cast<const char*>(hidden.data) + first * hidden.stride * element_size(hidden.type);
   const bool wgmma = r.wgmma && (by_digits || (fast && rows > 64 && is_aligned(r.weight, size)));
   if (fast) {
-    launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, wgmma, words});
+    launcher.template launch<Pack<Eight>>(all_rows, 1, Packing{data, hidden.stride, rows, size, depth, words});
   } else {
     launcher.template launch<Prepare<Eight>>(
         all_rows, 1,

@@ -62,7 +62,6 @@ struct PartProducts {
     };
     GroupRows groups[kMostGroups];
   };
-  static_assert(sizeof(Shared) <= 99 * 1024);  // what a block has on every card
   struct Lane {
     double sum[MT][NT][4];
   };

@@ -10,13 +10,6 @@ inline constexpr int kStep = 32;        // of the depth, in one accumulation
 inline constexpr int kDepthGroup = 64;  // the depth of prepared hidden rows is a multiple
 inline constexpr int kRowGroup = 64;    // and so is their number
 
-// Where element k lies in a row for wgmma, which reads pieces of 16 elements or bytes: of every 32, first the fours
-// that begin at multiples of eight, then the others, so that the multiplications take the same elements as mma.sync's.
-// Four from a multiple of four on stay together.
-ISOLOGIT_DEVICE int place_of(int k, bool by_halves) {
-  return by_halves ? (k & ~31) | (k & 4) << 2 | (k & 24) >> 1 | (k & 3) : k;
-}
-
 struct DigitFacts;
 // Rows as whole numbers (digits.cuh).
 struct DigitRows {

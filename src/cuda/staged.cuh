@@ -29,8 +29,8 @@ struct Staged {
 #else
   static constexpr int kBlocksPerProcessor = ALIGNED ? 3 : 2;
 #endif
-  static constexpr int kStages = 3;
-  static constexpr int kDepth = kDepthGroup;  // of a stage
+  static constexpr int kStages = LOW ? 2 : 3;  // of two planes three would not fit every card
+  static constexpr int kDepth = kDepthGroup;   // of a stage
   static constexpr int kSteps = kDepth / kStep;
   static constexpr int kPlanes = LOW ? 2 : 1;
   static constexpr int kPitch = kDepth + 4;  // words; 16 bytes more than the data: the lanes meet in no bank

@@ -164,7 +164,7 @@ struct FastWgmmaSelfTest {
       block.each_lane([&](int lane) {
         Lane& own = state(warp, lane);
         for (int i = 0; i < 2; ++i) {
-          const int k = 16 * part + 4 * (lane & 3) + 2 * i;
+          const int k = 16 * part + 2 * (lane & 3) + 8 * i;
           for (int s = 0; s < 2; ++s) own.a[2 * i + s] = two(0, 16 * warp + 8 * s + (lane >> 2), k, round, kind);
           own.b[i] = two(1, 8 * n + (lane >> 2), k, round, kind);
         }

@@ -23,7 +23,7 @@ KERNELS = {
         "Outer": ["LDG.E.128"],
         "PartProducts": ["LDSM.16.MT88.4", "LDSM.16.M88.4", "LDGSTS.E.BYPASS.128"],
     },
-    "logits_*f16.cu.o": {"Fast": ["LDS.128"]},
+    "logits_*f16.cu.o": {"Fast": ["LDSM.16.M88.4", "LDGSTS.E.BYPASS.128"]},
     "logits_bf16.cu.o": {"Digits": ["LDS.128", "LDS.64", "LDGSTS.E.BYPASS.128"]},
 }
 # From sm_90 on: kernels that begin while the one before runs, with what they do until they wait for it, and those that

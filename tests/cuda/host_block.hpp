@@ -88,12 +88,18 @@ class HostBlock : public HostWgmma<WARPS> {
     }
   }
 
+  // Rows lie at multiples of 16 bytes, and those of a tile in different banks: else it is right, and as slow as
+  // several.
   template <bool TURNED, class To, class From>
   void load_tiles(To to_of, From from_of) {
     std::array<std::array<std::uint16_t, 8>, 32> rows;
+    std::array<std::uint32_t, 4> banks = {};  // of 16 bytes
     for (int lane = 0; lane < 32; ++lane) {
       std::memcpy(&rows[static_cast<std::size_t>(lane)], from_of(lane), sizeof rows[0]);
+      const auto at = reinterpret_cast<std::uintptr_t>(from_of(lane));
+      if (at % 16 == 0) banks[static_cast<std::size_t>(lane / 8)] |= 1U << at / 16 % 8;
     }
+    meets_in_banks_ = meets_in_banks_ || banks != std::array<std::uint32_t, 4>{0xFF, 0xFF, 0xFF, 0xFF};
     const auto element = [&](int tile, int row, int column) {
       return std::uint32_t{rows[static_cast<std::size_t>(8 * tile + row)][static_cast<std::size_t>(column)]};
     };
@@ -152,14 +158,15 @@ class HostBlock : public HostWgmma<WARPS> {
   void count(std::uint32_t& counter) { ++counter; }
   std::uint32_t take(std::uint32_t& counter) { return counter++; }
 
-  void copy(void* shared, const void* from) { copies_.begin(shared, from, sizeof(Sixteen), true); }
-  void copy_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, sizeof(Sixteen), there); }
-  void copy_eight_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, 8, there); }
+  void copy(void* shared, const void* from) { copies_.begin(shared, from, true); }
+  void copy_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, there); }
   void end_group() { copies_.end_group(); }
   template <int N>
   void wait() {
     copies_.wait(N, [this](const void* place) { this->note_copied(place); });
   }
+
+  bool meets_in_banks() const { return meets_in_banks_; }
 
   // What is fetched must be there.
   void fetch_line(const void* at) { static_cast<void>(*static_cast<const volatile char*>(at)); }
@@ -172,6 +179,7 @@ class HostBlock : public HostWgmma<WARPS> {
 
  private:
   HostCopies copies_{kThreads};
+  bool meets_in_banks_ = false;
 };
 
 }  // namespace isologit::detail::cuda

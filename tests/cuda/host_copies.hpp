@@ -15,11 +15,11 @@ class HostCopies {
   explicit HostCopies(int threads) : threads_(threads) {}
 
   // Zeros where `there` is false.
-  void begin(void* shared, const void* from, std::size_t size, bool there) {
-    Copy copy = {shared, size, {}, ended_ / threads_};
-    if (there) std::memcpy(&copy.bytes, from, size);
+  void begin(void* shared, const void* from, bool there) {
+    Copy copy = {shared, {}, ended_ / threads_};
+    if (there) std::memcpy(&copy.bytes, from, sizeof copy.bytes);
     copies_.push_back(copy);
-    std::memset(shared, 0xA5, size);
+    std::memset(shared, 0xA5, sizeof copy.bytes);
   }
   void end_group() { ++ended_; }  // of a thread
   // Leaves the `left` latest groups under way; arrived(place) is called for each copy of the others.
@@ -28,7 +28,7 @@ class HostCopies {
     std::size_t kept = 0;
     for (const Copy& copy : copies_) {
       if (copy.group < ended_ / threads_ - left) {
-        std::memcpy(copy.to, &copy.bytes, copy.size);
+        std::memcpy(copy.to, &copy.bytes, sizeof copy.bytes);
         arrived(copy.to);
       } else {
         copies_[kept++] = copy;
@@ -40,7 +40,6 @@ class HostCopies {
  private:
   struct Copy {
     void* to;
-    std::size_t size;
     Sixteen bytes;
     int group;
   };

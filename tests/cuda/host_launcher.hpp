@@ -36,6 +36,7 @@ class HostLauncher {
 
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
+    static_assert(FitsItsCards<Kernel>);  // as on a device
     if (before && !before(typeid(Kernel), &args)) return;
     if constexpr (!BeginsEarly<Kernel>) finish();
     auto kernel = [x, y, args, products = products_, previous = std::exchange(waiting_, nullptr)]() mutable {
@@ -48,6 +49,7 @@ class HostLauncher {
           block.previous = &previous;
           block.set_shared(shared.get(), sizeof *shared);
           Kernel::run(block, *shared, args, i, j);
+          EXPECT_FALSE(block.meets_in_banks()) << "rows of a tile lie in the same bank, or not at multiples of 16";
         }
       }
       EXPECT_FALSE(previous) << "a kernel that begins early has not waited for the one before";

@@ -146,9 +146,8 @@ class LaneBlock {
   void count(std::uint32_t& counter) { std::atomic_ref(counter).fetch_add(1, kRelaxed); }
   std::uint32_t take(std::uint32_t& counter) { return std::atomic_ref(counter).fetch_add(1, kRelaxed); }
 
-  void copy(void* shared, const void* from) { copies_.begin(shared, from, sizeof(Sixteen), true); }
-  void copy_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, sizeof(Sixteen), there); }
-  void copy_eight_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, 8, there); }
+  void copy(void* shared, const void* from) { copies_.begin(shared, from, true); }
+  void copy_or_zero(void* shared, const void* from, bool there) { copies_.begin(shared, from, there); }
   void end_group() { copies_.end_group(); }
   template <int N>
   void wait() {
@@ -211,6 +210,7 @@ class LaneLauncher {
   // Nothing orders two blocks. What is made and freed here is overlooked, for these do not end before it either.
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
+    static_assert(FitsItsCards<Kernel>);
     if (before && !before(typeid(Kernel), &args)) return;
     constexpr int kWarps = Kernel::Block::kWarps;
     char begun = 0, ended = 0;
