@@ -1,5 +1,6 @@
 """A real vLLM engine on the CPU. The tests of one file share one engine, in the process of the tests where they can."""
 
+import gc
 import json
 import os
 import shutil
@@ -65,6 +66,7 @@ def start() -> Iterator[Callable[..., Any]]:
         while engines:
             engines.pop().llm_engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
+        gc.freeze()  # what is there still: an engine that starts collects garbage many times
 
     def start(folder: Path, option: dict | None, **arguments: Any) -> Any:
         stop()
