@@ -66,10 +66,10 @@ def start() -> Iterator[Callable[..., Any]]:
         while engines:
             engines.pop().llm_engine.engine_core.shutdown()
         cleanup_dist_env_and_memory()
-        gc.freeze()  # what is there still: an engine that starts collects garbage many times
 
     def start(folder: Path, option: dict | None, **arguments: Any) -> Any:
         stop()
+        gc.freeze()  # what is there still, until the next stop(): an engine that starts collects garbage many times
         common = {"enforce_eager": True, "max_model_len": 256, "dtype": "bfloat16", "seed": 0}
         common |= {"worker_extension_cls": "recorder.Recorder", "additional_config": option or {}}
         engines.append(LLM(str(folder), **common | arguments))
