@@ -1,5 +1,6 @@
 """A real vLLM engine on the CPU. The tests of one file share one engine, in the process of the tests where they can."""
 
+import gc
 import json
 import os
 import shutil
@@ -68,6 +69,7 @@ def start() -> Iterator[Callable[..., Any]]:
 
     def start(folder: Path, option: dict | None, **arguments: Any) -> Any:
         stop()
+        gc.freeze()  # what is there still, until the next stop(): an engine that starts collects garbage many times
         common = {"enforce_eager": True, "max_model_len": 256, "dtype": "bfloat16", "seed": 0}
         common |= {"worker_extension_cls": "recorder.Recorder", "additional_config": option or {}}
         engines.append(LLM(str(folder), **common | arguments))
