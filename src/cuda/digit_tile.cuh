@@ -127,7 +127,7 @@ struct DigitTile {
     }
   }
 
-  // The windows of the warp's rows, from chunks that are spread over them.
+  // The windows of the warp's rows, from chunks that are spread over them; a barrier must follow.
   template <class State>
   ISOLOGIT_DEVICE static void begin(Block& block, Shared& shared, State& state, const Product& p, int v0, int warp) {
     struct Most {
@@ -170,7 +170,6 @@ struct DigitTile {
         }
       });
     }
-    block.sync_warp();
     block.each_lane([&](int lane) {
       ISOLOGIT_UNROLL
       for (int n = 0; n < NT; ++n) {

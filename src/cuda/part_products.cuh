@@ -137,7 +137,6 @@ struct PartProducts {
         });
       });
     }
-    block.sync();
   }
   template <class State>
   ISOLOGIT_DEVICE static void finish(Block& block, Shared& shared, State& state, const PartProduct& p, int row0,

@@ -38,6 +38,21 @@ class Overlooked {
   Overlooked& operator=(const Overlooked&) = delete;
 };
 
+// And what is not to be overlooked within that.
+class Noticed {
+ public:
+  Noticed() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+  ~Noticed() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  Noticed(const Noticed&) = delete;
+  Noticed& operator=(const Noticed&) = delete;
+};
+
 // A place where some fibers wait for one another, again and again.
 struct Meeting {
   const char* what = "";

@@ -12,6 +12,9 @@
 
 #include "cuda/wgmma.cuh"
 #include "host_sums.hpp"
+#ifdef ISOLOGIT_LANES
+#include "fibers.hpp"
+#endif
 
 namespace isologit::detail::cuda {
 
@@ -85,6 +88,13 @@ class HostWgmma {
     if (group_of(warp).begun) group_of(warp).open.push_back(std::move(product));
   }
 
+  static std::uint8_t read(const std::uint8_t* at) {
+#ifdef ISOLOGIT_LANES
+    const Noticed noticed;  // of all that is done for a warp what the device reads in shared memory
+#endif
+    return *at;
+  }
+
   // 32 bytes of a row that a descriptor says.
   Row row_at(std::uint64_t bits, std::uint32_t row) const {
     const auto field = [&](int from) { return static_cast<std::uint32_t>(bits >> from & 0x3FFFU) << 4; };
@@ -99,7 +109,7 @@ class HostWgmma {
         at += row % 8 * 16 + k / 16 * field(16) + k % 16;
       }
       at -= kBase;
-      bytes[k] = at < size_ && !unpublished_[at / 16] ? shared_[at] : std::uint8_t{0xA5};
+      bytes[k] = at < size_ && !unpublished_[at / 16] ? read(shared_ + at) : std::uint8_t{0xA5};
     }
     return bytes;
   }
