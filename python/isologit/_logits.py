@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from isologit import _inputs, _native
+from isologit import _inputs, _native, _numbers
 from isologit._docstrings import documented
 from isologit._inputs import Array, HeadArgs, Lora
 
@@ -107,10 +107,11 @@ def logits(
 
     Tensors on other devices than the CPU go to the torch backend, with the same bits (docs/devices.md). Those on CUDA
     go to libisologit_cuda.so where that lies in the package's folder, but for results in bf16 and f16 after transforms
-    or with a report, and for gradients. Without transforms, a report and gradients it waits for nothing.
+    or with a report, and for gradients. Without transforms, a report and gradients, and outside of graphs of
+    torch.compile, it waits for nothing.
     """
     hidden = _inputs.as_floats(hidden, input_dtype)
-    if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight):
+    if _inputs.is_tensor(hidden) and hidden.is_cuda and not _inputs.is_f8(weight) and not _numbers.traced():
         from isologit._torch import cuda
 
         asked = {"temperature": temperature, "softcap": softcap, "scale": scale, "divide": divide, "lora": lora}

@@ -108,6 +108,19 @@ def test_which_logits_the_library_makes(library):
     assert not makes(hidden=torch.empty(0, 8, device="cuda"))
 
 
+def test_graphs_of_torch_compile_have_the_operator(library, monkeypatch):
+    """Which fakes tell of: a call of the library would break the graph."""
+    hidden, weight = tensors()
+    calls = []
+    monkeypatch.setattr(cuda, "logits", lambda *args: calls.append(args))
+    isologit.logits(hidden, weight)
+    assert len(calls) == 1
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    made = isologit.logits(hidden, weight)
+    assert len(calls) == 1
+    assert (made.shape, made.dtype, made.device.type) == ((2, 3, 5), torch.float32, "cuda")
+
+
 def test_what_the_library_is_told(monkeypatch):
     calls = []
     native = object.__new__(_cuda.Library)
