@@ -42,9 +42,7 @@ TEST(MeanLogits, TransformsAndSupports) {
           with_mean(make_problem({6, 300, 10, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 93, 2), 94);
       problem.transforms = transforms;
       problem.temperatures = {1.0F, 0.3F, 3.0F, 1e-3F, 1e3F, 1.0F / 3.0F};
-      oracle::Random random(95);
-      std::vector<std::uint8_t> mask(6 * 300);
-      for (std::uint8_t& in : mask) in = random.below(3) == 0 ? 1 : 0;
+      std::vector<std::uint8_t> mask = random_mask(problem, 95);
       problem.set_mask(mask, banned);
       for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 300 >= 11 && i % 300 < 290 ? mask[i] : 0;
       problem.mask = mask;

@@ -140,6 +140,23 @@ Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, st
   return problem;
 }
 
+std::vector<std::uint8_t> random_mask(const Problem& problem, std::uint64_t seed) {
+  oracle::Random random(seed);
+  std::vector<std::uint8_t> mask(size(problem.rows() * problem.vocab()));
+  for (std::uint8_t& in : mask) in = random.below(3) == 0 ? 1 : 0;
+  return mask;
+}
+
+std::vector<std::uint8_t> small_supports() {
+  std::vector<std::uint8_t> mask(6 * 12);
+  mask[1 * 12 + 3] = 1;
+  mask[2 * 12 + 5] = 1;
+  mask[3 * 12 + 4] = mask[3 * 12 + 5] = 1;
+  std::fill(mask.begin() + 4 * 12, mask.end(), std::uint8_t{1});
+  mask[4 * 12 + 3] = 0;
+  return mask;
+}
+
 Gradients run(const Problem& problem, const BackwardOptions& options) {
   const auto elements = [](std::int64_t rows, std::int64_t cols) { return size(rows * cols); };
   BackwardRequest request = problem.request();

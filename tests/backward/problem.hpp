@@ -57,6 +57,12 @@ struct Problem {
 Problem make_problem(const oracle::DotShape& shape, oracle::DotFamily family, std::uint64_t seed,
                      std::int64_t ids_per_row = 1);
 
+// A third of the ids of each row [N, V].
+std::vector<std::uint8_t> random_mask(const Problem& problem, std::uint64_t seed);
+
+// A mask [6, 12] for rows whose id is 3: nothing; that id alone; one that is not; two such; all but that id; all.
+std::vector<std::uint8_t> small_supports();
+
 Gradients run(const Problem& problem, const BackwardOptions& options);
 
 // By the oracle. dz [N, V] too, for bounds.

@@ -11,18 +11,11 @@ namespace {
 
 using oracle::DotFamily;
 
-std::vector<std::uint8_t> random_mask(std::int64_t elements, std::uint64_t seed) {
-  oracle::Random random(seed);
-  std::vector<std::uint8_t> mask(static_cast<std::size_t>(elements));
-  for (std::uint8_t& in : mask) in = random.below(3) == 0 ? 1 : 0;
-  return mask;
-}
-
 TEST(Support, EveryFamily) {
   for (const DotFamily family : oracle::dot_families) {
     for (const bool banned : {false, true}) {
       Problem problem = make_problem({7, 41, 9, DType::bf16, DType::bf16, DType::bf16}, family, 81, 3);
-      problem.set_mask(random_mask(7 * 41, 82), banned);
+      problem.set_mask(random_mask(problem, 82), banned);
       // Few ids whose logits are millions apart: with an upstream of the entropy the oracle would need as many bits.
       if (family == DotFamily::near_tie || family == DotFamily::wide_exponents || family == DotFamily::overflow_limit) {
         problem.d_entropy.clear();
@@ -36,7 +29,7 @@ TEST(Support, AsBytes) {
   for (const bool shared : {false, true}) {
     for (const DotFamily family : {DotFamily::normal, DotFamily::specials, DotFamily::zero_rows}) {
       Problem problem = make_problem({7, 300, 9, DType::bf16, DType::bf16, DType::bf16}, family, 91, 3);
-      problem.set_mask_bytes(random_mask(7 * 300, 92), shared);
+      problem.set_mask_bytes(random_mask(problem, 92), shared);
       problem.d_mean_logits.assign(7, 0.25F);
       expect_exact(problem, fmt::format("{} shared {}", name_of(family), shared));
     }
@@ -45,7 +38,7 @@ TEST(Support, AsBytes) {
 
 TEST(Support, AcrossChunks) {
   Problem problem = make_problem({20, 700, 5, DType::bf16, DType::bf16, {}}, DotFamily::normal, 83, 2);
-  problem.set_mask(random_mask(20 * 700, 84), false);
+  problem.set_mask(random_mask(problem, 84), false);
   expect_exact(problem, "many ids");
 }
 
@@ -56,14 +49,14 @@ TEST(Support, Transforms) {
     Problem problem = make_problem({6, 40, 10, DType::bf16, DType::bf16, DType::f32}, DotFamily::specials, 85, 3);
     problem.transforms = transforms;
     problem.temperatures = each;
-    problem.set_mask(random_mask(6 * 40, 86), false);
+    problem.set_mask(random_mask(problem, 86), false);
     expect_exact(problem, fmt::format("cap {} scale {}", transforms.softcap, transforms.scale));
   }
 }
 
 TEST(Support, ARangeTogetherWithLists) {
   Problem problem = make_problem({5, 300, 9, DType::bf16, DType::bf16, {}}, DotFamily::normal, 87, 2);
-  std::vector<std::uint8_t> mask = random_mask(5 * 300, 88);
+  std::vector<std::uint8_t> mask = random_mask(problem, 88);
   problem.set_mask(mask, true);
   for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 300 >= 7 && i % 300 < 270 ? mask[i] : 0;
   problem.mask = mask;
@@ -72,16 +65,10 @@ TEST(Support, ARangeTogetherWithLists) {
   expect_exact(problem, "range");
 }
 
-// None, one, and one that is not the row's own id; the row's own id outside; all ids.
 TEST(Support, SmallOnes) {
   Problem problem = make_problem({6, 12, 5, DType::bf16, DType::bf16, {}}, DotFamily::normal, 89);
   problem.ids = {3, 3, 3, 3, 3, 3};
-  std::vector<std::uint8_t> mask(6 * 12);
-  mask[1 * 12 + 3] = 1;
-  mask[2 * 12 + 5] = 1;
-  mask[3 * 12 + 4] = mask[3 * 12 + 5] = 1;
-  std::fill(mask.begin() + 4 * 12, mask.end(), std::uint8_t{1});
-  mask[4 * 12 + 3] = 0;
+  const std::vector<std::uint8_t> mask = small_supports();
   for (const bool banned : {false, true}) {
     problem.set_mask(mask, banned);
     expect_exact(problem, fmt::format("small, banned {}", banned));

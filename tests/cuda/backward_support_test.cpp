@@ -19,14 +19,6 @@ void say(Problem& problem, const std::vector<std::uint8_t>& mask, Said how) {
   }
 }
 
-// A third of the ids of each row.
-std::vector<std::uint8_t> third(const Problem& problem, std::uint64_t seed) {
-  oracle::Random random(seed);
-  std::vector<std::uint8_t> mask(static_cast<std::size_t>(problem.rows() * problem.vocab()));
-  for (std::uint8_t& in : mask) in = random.below(3) == 0 ? 1 : 0;
-  return mask;
-}
-
 // From the summaries of a forward pass too, which says no entropy's.
 void expect_both(const Problem& problem, const std::string& what, Asked asked = {}) {
   expect_bounds(problem, what, asked);
@@ -40,7 +32,7 @@ TEST(CudaBackwardSupport, EveryFamilyHoweverSaid) {
   for (const DotFamily family : oracle::dot_families) {
     for (const Said how : kWays) {
       Problem problem = test::make_problem({7, 60, 19, DType::bf16, DType::bf16, DType::bf16}, family, 73, 3);
-      say(problem, third(problem, 82), how);
+      say(problem, test::random_mask(problem, 82), how);
       problem.d_mean_logits.assign(7, 0.25F);
       // Few ids whose logits are millions apart: with an upstream of the entropy the oracle would need as many bits.
       if (family == DotFamily::near_tie || family == DotFamily::wide_exponents || family == DotFamily::overflow_limit) {
@@ -54,7 +46,7 @@ TEST(CudaBackwardSupport, EveryFamilyHoweverSaid) {
 TEST(CudaBackwardSupport, EveryType) {
   for (const DType type : {DType::f16, DType::f32}) {
     Problem problem = test::make_problem({7, 60, 19, type, type, {}}, DotFamily::specials, 83, 3);
-    say(problem, third(problem, 84), Said::kept);
+    say(problem, test::random_mask(problem, 84), Said::kept);
     expect_both(problem, std::to_string(static_cast<int>(type)));
   }
 }
@@ -62,12 +54,12 @@ TEST(CudaBackwardSupport, EveryType) {
 TEST(CudaBackwardSupport, OverManyTiles) {
   Problem many_rows = test::make_problem({70, 300, 40}, DotFamily::normal, 3, 2);
   for (const Said how : {Said::mask, Said::kept}) {
-    say(many_rows, third(many_rows, 5), how);
+    say(many_rows, test::random_mask(many_rows, 5), how);
     expect_bounds(many_rows, "rows, " + name_of(how));
   }
   Problem many_ids = test::make_problem({3, 2300, 72}, DotFamily::outliers, 4, 2);
   for (const Said how : {Said::shared_mask, Said::banned}) {
-    say(many_ids, third(many_ids, 6), how);
+    say(many_ids, test::random_mask(many_ids, 6), how);
     many_ids.d_mean_logits = {1.0F, -0.5F, 3.0F};
     expect_bounds(many_ids, "ids, " + name_of(how));
   }
@@ -77,7 +69,7 @@ TEST(CudaBackwardSupport, ThroughTransforms) {
   Problem problem = test::make_problem({6, 80, 10, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 85, 3);
   problem.temperatures = {1.0F, 0.3F, 3.0F, 1e-3F, 1e3F, 1.0F / 3.0F};
   problem.d_mean_logits = {0.0F, 1.0F, -0.5F, 0.0F, 3.0F, 1e-6F};
-  say(problem, third(problem, 86), Said::mask);
+  say(problem, test::random_mask(problem, 86), Said::mask);
   for (const isologit::Transforms& transforms :
        {isologit::Transforms{true, 1.5F, ScaleKind::divide, 3.3F}, {false, 0.0F, ScaleKind::multiply, -0.37F}}) {
     problem.transforms = transforms;
@@ -85,17 +77,11 @@ TEST(CudaBackwardSupport, ThroughTransforms) {
   }
 }
 
-// None; the row's own id alone; one that is not its own; two such; all but its own; all.
 TEST(CudaBackwardSupport, SmallOnes) {
   Problem problem = test::make_problem({6, 12, 5, DType::bf16, DType::bf16, {}}, DotFamily::normal, 89);
   problem.ids = {3, 3, 3, 3, 3, 3};
   problem.d_mean_logits.assign(6, -0.75F);
-  std::vector<std::uint8_t> mask(6 * 12);
-  mask[1 * 12 + 3] = 1;
-  mask[2 * 12 + 5] = 1;
-  mask[3 * 12 + 4] = mask[3 * 12 + 5] = 1;
-  std::fill(mask.begin() + 4 * 12, mask.end(), std::uint8_t{1});
-  mask[4 * 12 + 3] = 0;
+  const std::vector<std::uint8_t> mask = test::small_supports();
   for (const Said how : {Said::mask, Said::kept, Said::banned}) {
     say(problem, mask, how);
     expect_both(problem, "small, " + name_of(how));
@@ -107,8 +93,8 @@ TEST(CudaBackwardSupport, SmallOnes) {
 // A mask together with both lists is what all three leave.
 TEST(CudaBackwardSupport, AllAtOnce) {
   Problem problem = test::make_problem({9, 200, 24}, DotFamily::normal, 90, 2);
-  const auto kept = third(problem, 91), banned = third(problem, 92);
-  auto mask = third(problem, 93);
+  const auto kept = test::random_mask(problem, 91), banned = test::random_mask(problem, 92);
+  auto mask = test::random_mask(problem, 93);
   for (auto& in : mask) in = in == 0 ? 2 : 0;
   Problem other = problem;
   other.set_mask(banned, false);  // the lists of what is banned
@@ -149,7 +135,7 @@ TEST(CudaBackwardSupport, BlocksShowInNoBit) {
   problem.d_mean_logits.assign(70, 0.5F);
   const Found everything = gradients_by_kernels(problem);
   for (const Said how : {Said::mask, Said::kept}) {
-    say(problem, third(problem, 95), how);
+    say(problem, test::random_mask(problem, 95), how);
     const Found whole = gradients_by_kernels(problem);
     expect_same(whole, gradients_by_kernels(problem, {.most_columns = 64}), "columns");
     expect_same(whole, gradients_by_kernels(problem, {.most_rows = 64, .most_columns = 192}), "both");
@@ -162,7 +148,7 @@ TEST(CudaBackwardSupport, OfFastLogits) {
   Problem problem = test::make_problem({20, 300, 72, DType::bf16, DType::bf16, DType::f32}, DotFamily::normal, 12, 2);
   HostLauncher launcher;
   problem.z0 = logits_by(launcher, problem.data, {}, DType::f32, true);
-  say(problem, third(problem, 96), Said::mask);
+  say(problem, test::random_mask(problem, 96), Said::mask);
   expect_both(problem, "fast", {.fast = true});
 }
 
