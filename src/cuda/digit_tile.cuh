@@ -317,6 +317,8 @@ struct DigitTile {
     });
     block.sync_warp();
     block.each_lane([&](int lane) {
+      const int tile_begin = (v0 + kWeightRows - 1) / kWeightRows * kWeightRows;
+      if (v0 + 16 * warp + lane % 16 < tile_begin) return;  // the tile before has that row too
       ISOLOGIT_ROLLED
       for (int first = lane / 16; first < kHiddenRows && row0 + first < p.rows; first += 2 * kAtOnce) {
         finish_some(shared, p, warp, v0, row0, first, lane % 16);
@@ -335,7 +337,6 @@ struct DigitTile {
                                           int column) {
     const int own = 16 * warp + column;
     const int v = v0 + own;
-    if (v < (v0 + kWeightRows - 1) / kWeightRows * kWeightRows) return;  // the tile before has it too
     const int outside = static_cast<int>(shared.outside[own]);
     Bounded z[kAtOnce];
     ISOLOGIT_UNROLL
