@@ -1,7 +1,8 @@
 // The words of cuda/block.cuh for the thread sanitizer: as on a device each thread of a block runs the kernel by itself
 // and has what is its own. What two threads reach in shared or global memory without a barrier between is reported, and
-// so is what two blocks of a launch do; threads that come to different barriers end the program. Products, shuffles and
-// votes bring a warp's lanes together but order nothing, as CUDA says of them; they are computed by HostBlock.
+// so is what two blocks of a launch do that follow one another; threads that come to different barriers end the
+// program. Products, shuffles and votes bring a warp's lanes together but order nothing, as CUDA says of them; they are
+// computed by HostBlock.
 #pragma once
 
 #include <atomic>
@@ -207,7 +208,8 @@ class LaneLauncher {
   // As HostLauncher has it.
   std::function<bool(const std::type_info& kernel, const void* args)> before;
 
-  // Nothing orders two blocks. What is made and freed here is overlooked, for these do not end before it either.
+  // Nothing orders a block and the next, which have other fibers. What is made and freed here is overlooked, for these
+  // do not end before it either.
   template <class Kernel>
   void launch(int x, int y, const typename Kernel::Args& args) {
     static_assert(FitsItsCards<Kernel>);
@@ -237,7 +239,7 @@ class LaneLauncher {
   void finish() {}
 
  private:
-  // In turns, so that no block has those of the one before; they are never freed.
+  // In turns: a block is ordered after the one before the last, whose fibers it has. They are never freed.
   static std::array<Fibers, 2>& fibers() {
     static auto* made = new std::array<Fibers, 2>;
     return *made;
